@@ -1,0 +1,81 @@
+"""The `edgebit` command: one file a subcommand, loaded when it is called, and the one place that catches errors."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from edgebit import __version__
+from edgebit.errors import EdgebitError
+
+COMMANDS = {
+    "build": "Convert a checkpoint, cross-build the engine, and write a bundle.",
+    "inspect": "Show what a bundle or model file holds.",
+    "verify": "Check every byte, artifact and golden probe of a bundle.",
+    "run": "Answer one prompt on this machine.",
+    "chat": "Talk with a model on this machine.",
+    "deploy": "Put a bundle on a device and switch its daemon over.",
+    "status": "Show what runs on a device.",
+    "rollback": "Return a device to the bundle before.",
+    "logs": "Show the daemon's log of a device.",
+    "uninstall": "Remove edgebit from a device.",
+    "ask": "Ask a device over MQTT.",
+    "demo": "The whole way on one machine, with the model that ships.",
+    "targets": "List the devices that bundles can be built for.",
+    "tokenize": "Text on standard input, token ids on standard output.",
+    "logits": "Write the logits of given token ids to a file.",
+    "synthesize": "Write a checkpoint of a known shape with random weights.",
+    "completion": "Print the tab completion script of a shell.",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads edgebit/cli/<name>.py when <name> is called, so that --help and completion stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"edgebit.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgebit")
+def cli() -> None:
+    """Ternary language models on small devices: convert, cross-compile, deploy, answer over MQTT.
+
+    \b
+    edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle
+    edgebit deploy chat.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://broker.local
+    edgebit ask --device raspberrypi "Why is the sky blue?"
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, an EdgebitError's own code, 2 for usage, 130 after Ctrl-C."""
+    try:
+        cli.main(args=args, prog_name="edgebit", standalone_mode=False)
+    except EdgebitError as error:
+        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (`edgebit inspect | head`): not a fault, but no traceback at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

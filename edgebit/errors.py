@@ -1,0 +1,80 @@
+"""What can go wrong that a user can mend: every error edgebit raises on purpose, with the exit code it ends in.
+
+A message says what is wrong, where, and how to mend it. Anything that is not an EdgebitError is a bug of ours.
+"""
+
+
+class EdgebitError(Exception):
+    """Something that the user can mend."""
+
+    exit_code = 1  # 2 is the command line's own: a wrong option or argument
+
+
+class BundleError(EdgebitError):
+    """A bundle or model file is damaged, unsigned, or made for another device."""
+
+    exit_code = 3
+
+
+class CheckpointError(EdgebitError):
+    """A checkpoint is incomplete, damaged, or of a kind edgebit does not know."""
+
+    exit_code = 4
+
+
+class TokenizerError(CheckpointError):
+    """A tokenizer or chat template cannot be carried over exactly."""
+
+
+class TargetError(EdgebitError):
+    """A target's description is wrong, or there is none of that name."""
+
+    exit_code = 5
+
+
+class BuildError(EdgebitError):
+    """A toolchain is missing or failed, or an artifact it made does not hold what the target promises."""
+
+    exit_code = 6
+
+
+class TransportError(EdgebitError):
+    """A device cannot be reached, or a command or copy on it failed."""
+
+    exit_code = 7
+
+
+class DeployError(EdgebitError):
+    """A bundle cannot be put on the device, or did not answer there and was taken back."""
+
+    exit_code = 8
+
+
+class EngineError(EdgebitError):
+    """The native library is missing or refused: the wrong build, a full context, too little memory."""
+
+    exit_code = 9
+
+
+class BrokerError(EdgebitError):
+    """The MQTT broker cannot be reached or refused us."""
+
+    exit_code = 10
+
+
+class DeviceError(EdgebitError):
+    """The device answered a request with an error."""
+
+    exit_code = 11
+
+
+class NoAnswerError(EdgebitError):
+    """No answer came in time."""
+
+    exit_code = 12
+
+
+class ConfigError(EdgebitError):
+    """A configuration file has a wrong or unknown key."""
+
+    exit_code = 13

@@ -1,0 +1,59 @@
+"""Where targets/, cross/, kernels/, the demo model and the host's native library lie: in a checkout and in a wheel.
+
+The only module that computes paths from its own place.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from edgebit.errors import EngineError
+
+_PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = _PACKAGE.parent
+_IS_CHECKOUT = (_CHECKOUT / "kernels" / "CMakeLists.txt").is_file()
+_DATA = _CHECKOUT if _IS_CHECKOUT else _PACKAGE / "_data"
+
+LIBRARY_NAME = "libedgebit.dylib" if sys.platform == "darwin" else "libedgebit.so"
+
+
+def targets_dir() -> Path:
+    """The folder of target descriptions that ship with edgebit."""
+    return _DATA / "targets"
+
+
+def cross_dir() -> Path:
+    """The folder of toolchain files and cross images."""
+    return _DATA / "cross"
+
+
+def kernels_dir() -> Path:
+    """The C sources of the engine, with their CMakeLists.txt."""
+    return _DATA / "kernels"
+
+
+def demo_model_dir() -> Path:
+    """The checkpoint that ships with edgebit."""
+    return _PACKAGE / "demo_model"
+
+
+def package_dir() -> Path:
+    """The edgebit package itself: what goes into the daemon's one file."""
+    return _PACKAGE
+
+
+def native_library() -> Path:
+    """The engine built for this machine; the environment's EDGEBIT_LIBRARY goes first.
+
+    Raises EngineError where there is none.
+    """
+    named = os.environ.get("EDGEBIT_LIBRARY")
+    if named:
+        if Path(named).is_file():
+            return Path(named)
+        raise EngineError(f"EDGEBIT_LIBRARY names {named}, and there is no such file")
+    built = _CHECKOUT / "build" / "host" / LIBRARY_NAME if _IS_CHECKOUT else _PACKAGE / "_native" / LIBRARY_NAME
+    if built.is_file():
+        return built
+    mend = "cmake -S kernels -B build/host && cmake --build build/host" if _IS_CHECKOUT else "pip install --force-reinstall edgebit"
+    raise EngineError(f"the native library is missing: {built}. Build it: {mend}")

@@ -1,0 +1,236 @@
+/* edgebit.h - the public interface of the edgebit engine: ternary (BitNet b1.58) language models on small CPUs.
+ *
+ * The library needs no libc and imports no symbol. What it needs of an operating system (memory, file mapping,
+ * threads, a clock) comes in as one table of functions, `eb_host`, whose members have the signatures of the POSIX
+ * functions they are named after: a caller fills it with its own libc's. So one file loads under glibc, musl and bionic.
+ *
+ * Every result is bit-identical on every CPU, at every ISA level, at any thread count and batch size.
+ *
+ * Ownership: whatever an eb_*_open() gives is the caller's until the matching eb_*_close(). A tokenizer or an engine
+ * borrows its model, which must outlive it. Strings are UTF-8, sizes are bytes, times are nanoseconds.
+ * Threads: an eb_model and an eb_tokenizer may be used from many threads at once; all other objects from one
+ * thread at a time, but for eb_cancel().
+ */
+#ifndef EDGEBIT_H
+#define EDGEBIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EB_ABI_VERSION 1
+
+#if defined(__GNUC__)
+#define EB_API __attribute__((visibility("default")))
+#else
+#define EB_API
+#endif
+
+typedef enum eb_status {
+    EB_OK = 0,
+    EB_BAD_ARGUMENT = 1, /* the call is wrong: a null pointer, a token outside the vocabulary, a sequence that is not there */
+    EB_IO = 2,           /* the file cannot be opened or mapped */
+    EB_BAD_FORMAT = 3,   /* the file is damaged, cut short, or lies about itself */
+    EB_UNSUPPORTED = 4,  /* the file is sound, but of a version or kind that this library does not know */
+    EB_NO_MEMORY = 5,
+    EB_LIMIT = 6,        /* a limit was passed: the context is full, or more logits were wanted than there are rows */
+    EB_CANCELLED = 7,    /* eb_cancel() was called; the sequences are as before the call that was cancelled */
+    EB_MISMATCH = 8      /* a golden probe gave another result than the file promises: this device computes wrongly */
+} eb_status;
+
+/* Where a call failed and why: "chat.ebm: section TENS ends at byte 912384, the file has 880128". Always terminated. */
+typedef struct eb_error {
+    char text[256];
+} eb_error;
+
+/* The operating system, as seen from here. Each function has the signature and meaning of its POSIX namesake. */
+typedef struct eb_host {
+    uint32_t size;            /* sizeof(eb_host), checked */
+    int32_t map_private;      /* MAP_PRIVATE | any flag the host wishes for a read-only file mapping */
+    int32_t clock_monotonic;  /* CLOCK_MONOTONIC of this system: 1 on Linux, 6 on macOS */
+    uint32_t reserved;
+    uint64_t hwcap, hwcap2;   /* AT_HWCAP and AT_HWCAP2 of the auxiliary vector on AArch64 Linux; 0 elsewhere */
+    const char *isa;          /* NULL, or the name of the highest ISA level that may be used (eb_isa_names()): a mask,
+                                 never a wish; a level the CPU does not have is refused */
+    void *(*malloc)(size_t size);
+    void (*free)(void *memory);
+    int (*open)(const char *path, int flags);
+    int64_t (*lseek)(int fd, int64_t offset, int whence);
+    void *(*mmap)(void *addr, size_t size, int prot, int flags, int fd, int64_t offset);
+    int (*munmap)(void *addr, size_t size);
+    int (*close)(int fd);
+    /* pthread_t is one machine word on every system we run on; mutexes and conditions get 128 zeroed, aligned bytes. */
+    int (*pthread_create)(uintptr_t *thread, const void *attr, void *(*start)(void *), void *arg);
+    int (*pthread_join)(uintptr_t thread, void **result);
+    int (*pthread_mutex_init)(void *mutex, const void *attr);
+    int (*pthread_mutex_lock)(void *mutex);
+    int (*pthread_mutex_unlock)(void *mutex);
+    int (*pthread_mutex_destroy)(void *mutex);
+    int (*pthread_cond_init)(void *cond, const void *attr);
+    int (*pthread_cond_wait)(void *cond, void *mutex);
+    int (*pthread_cond_broadcast)(void *cond);
+    int (*pthread_cond_destroy)(void *cond);
+    int (*sched_yield)(void);
+    int (*clock_gettime)(int clock, int64_t seconds_nanoseconds[2]);
+} eb_host;
+
+EB_API uint32_t eb_abi_version(void); /* EB_ABI_VERSION of the library; a caller refuses one it was not made for */
+EB_API const char *eb_version(void);  /* "0.1.0" */
+EB_API const char *eb_status_name(eb_status status);
+EB_API const char *eb_isa_names(void); /* ISA levels of this build, lowest first, space-separated: "scalar neon dotprod" */
+/* The ISA level that would be used with this host table: a static string, or NULL when host->isa cannot be had. */
+EB_API const char *eb_isa_pick(const eb_host *host, eb_error *error);
+
+/* ---- model: a mapped and checked model file (docs/model-format.md) ---- */
+
+typedef struct eb_model eb_model;
+
+typedef struct eb_model_info {
+    uint32_t hidden_size, ffn_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size, context_max;
+    int32_t bos_token;        /* -1 where the model has none */
+    uint32_t n_stop_tokens;
+    int32_t stop_tokens[8];   /* generation ends after any of these */
+    uint64_t weight_bytes;    /* of section DATA: what is mapped */
+    uint64_t bytes_per_token; /* weight bytes that one decode step reads */
+} eb_model_info;
+
+/* Maps `size` bytes at `offset` of the file at `path` (a model may lie inside a bundle; size 0: to the end of the file)
+ * and checks header, section table, sums, every size and every offset before use. Weights are only mapped;
+ * eb_model_verify() reads them all. `host` is copied. */
+EB_API eb_status eb_model_open(const eb_host *host, const char *path, uint64_t offset, uint64_t size, eb_model **out,
+                               eb_error *error);
+/* The same on bytes that the caller holds until eb_model_close(); `data` must be aligned to 64 bytes. */
+EB_API eb_status eb_model_open_memory(const eb_host *host, const void *data, uint64_t size, eb_model **out,
+                                      eb_error *error);
+EB_API void eb_model_close(eb_model *model);
+EB_API const eb_model_info *eb_model_get_info(const eb_model *model);
+/* The bytes of the section named by four characters ("META", "PRMT", "TOKN", "PROB"): EB_OK and NULL, 0 if absent. */
+EB_API eb_status eb_model_section(const eb_model *model, const char tag[4], const void **data, uint64_t *size);
+/* Reads every weight: the sum of section DATA, codes in range, scales finite. */
+EB_API eb_status eb_model_verify(const eb_model *model, eb_error *error);
+
+/* ---- tokenizer: byte-level BPE, exact on any bytes ---- */
+
+typedef struct eb_tokenizer eb_tokenizer;
+
+/* From the bytes of a TOKN section, which must stay until eb_tokenizer_close(). All of it is checked first. */
+EB_API eb_status eb_tokenizer_open(const eb_host *host, const void *section, uint64_t size, eb_tokenizer **out,
+                                   eb_error *error);
+EB_API void eb_tokenizer_close(eb_tokenizer *tokenizer);
+EB_API uint32_t eb_tokenizer_vocab_size(const eb_tokenizer *tokenizer);
+/* Token ids of `text`, [size] bytes of any kind; invalid UTF-8 is kept byte for byte.
+ *   parse_special  nonzero: "<|eot_id|>" in the text becomes the special token; 0: it stays text
+ *   ids, capacity  where they go; *n_ids is how many there are even when they do not fit: then EB_LIMIT */
+EB_API eb_status eb_tokenize(const eb_tokenizer *tokenizer, const char *text, size_t size, int parse_special,
+                             int32_t *ids, size_t capacity, size_t *n_ids);
+/* The bytes a token stands for, not terminated, owned by the tokenizer; NULL where the id is outside the vocabulary.
+ * *is_special (may be NULL) says whether it is a special token, which a text stream leaves out. */
+EB_API const char *eb_token_bytes(const eb_tokenizer *tokenizer, int32_t id, size_t *size, int *is_special);
+
+/* ---- text: incremental detokenizing with stop strings ---- */
+
+typedef struct eb_text eb_text;
+
+/* `stops` are copied. Bytes that may still become a stop string, or that are a part of a character, are held back. */
+EB_API eb_status eb_text_open(const eb_tokenizer *tokenizer, const char *const *stops, const size_t *stop_sizes,
+                              size_t n_stops, eb_text **out, eb_error *error);
+EB_API void eb_text_close(eb_text *text);
+/* Takes one token; *piece, [*size] bytes valid until the next call, is what can be shown now: whole characters only.
+ * *stopped is set once a stop string is complete: it and what follows are not shown. */
+EB_API eb_status eb_text_push(eb_text *text, int32_t token, const char **piece, size_t *size, int *stopped);
+/* What was held back, with bytes that never became a character replaced by U+FFFD. Empty after a stop. */
+EB_API eb_status eb_text_finish(eb_text *text, const char **piece, size_t *size);
+
+/* ---- engine: prefill and decode of several sequences ---- */
+
+typedef struct eb_engine eb_engine;
+
+typedef struct eb_engine_options {
+    uint32_t size;        /* sizeof(eb_engine_options), checked */
+    uint32_t ctx_len;     /* KV cache length of each sequence, in tokens; 0: the model's own maximum */
+    uint32_t n_sequences; /* sequences that can be in flight; 0: 1 */
+    uint32_t n_threads;   /* worker threads, the caller's among them; 0: 1 */
+    uint32_t batch_len;   /* tokens computed together in a prefill pass; 0: 64 */
+    uint32_t logits_rows; /* rows of logits that one eb_eval() may want; 0: n_sequences */
+} eb_engine_options;
+
+/* Allocates everything that eb_eval() will need. */
+EB_API eb_status eb_engine_open(const eb_model *model, const eb_engine_options *options, eb_engine **out,
+                                eb_error *error);
+EB_API void eb_engine_close(eb_engine *engine);
+EB_API const char *eb_engine_error(const eb_engine *engine); /* what the last failing call on this engine said */
+EB_API const char *eb_engine_isa(const eb_engine *engine);
+
+typedef struct eb_batch {
+    uint32_t n_tokens;
+    const int32_t *tokens;      /* [n_tokens] */
+    const uint32_t *sequences;  /* [n_tokens] the sequence that each is appended to, in this order; NULL: all to 0 */
+    const uint8_t *want_logits; /* [n_tokens] nonzero where the logits are wanted; NULL: for the last token only */
+} eb_batch;
+
+/* Appends the tokens to their sequences and computes the wanted logits: prefill, decode, or both at once. On any
+ * failure, EB_CANCELLED among them, every sequence is as it was before. */
+EB_API eb_status eb_eval(eb_engine *engine, const eb_batch *batch);
+/* Row `row` of the wanted logits of the last eb_eval(), in the order of its tokens: [vocab_size], until the next. */
+EB_API const float *eb_logits(const eb_engine *engine, uint32_t row);
+EB_API uint32_t eb_sequence_length(const eb_engine *engine, uint32_t sequence);
+/* Forgets all tokens from position `length` on; 0 empties the sequence. */
+EB_API eb_status eb_sequence_truncate(eb_engine *engine, uint32_t sequence, uint32_t length);
+/* Ends the eb_eval() in progress between two layers or, if there is none, the next one. From any thread. */
+EB_API void eb_cancel(eb_engine *engine);
+EB_API void eb_cancel_reset(eb_engine *engine); /* takes back an eb_cancel() that no eb_eval() has answered */
+
+/* For checks against a reference: runs decoder layer `layer` alone on hidden, [n_tokens][hidden_size], in place, as
+ * positions 0 .. n_tokens-1 of `sequence`, which must be empty and is empty again afterwards. */
+EB_API eb_status eb_eval_layer(eb_engine *engine, uint32_t layer, uint32_t sequence, float *hidden, uint32_t n_tokens);
+
+typedef struct eb_stats {
+    uint64_t prefill_tokens, prefill_ns; /* tokens and time in eb_eval() calls that gave a sequence more than one token */
+    uint64_t decode_tokens, decode_ns;   /* the same for calls with one token a sequence */
+    uint64_t weight_bytes, kv_bytes, arena_bytes; /* mapped; allocated for the KV cache; allocated for all else */
+    uint32_t n_threads, reserved;
+} eb_stats;
+EB_API void eb_engine_stats(const eb_engine *engine, eb_stats *out);
+EB_API void eb_engine_stats_reset(eb_engine *engine); /* tokens and times to zero */
+
+/* ---- sampler ---- */
+
+typedef struct eb_sampler eb_sampler;
+
+typedef struct eb_sampling {
+    uint32_t size;             /* sizeof(eb_sampling), checked */
+    float temperature;         /* 0: greedy, and the lowest id wins a tie */
+    uint32_t top_k;            /* 0: off */
+    float top_p;               /* 1: off */
+    float min_p;               /* 0: off */
+    float repetition_penalty;  /* 1: off; logits of tokens in the window are divided (positive) or multiplied by it */
+    uint32_t repetition_window; /* tokens looked back on; 0: 64 */
+    uint64_t seed;             /* the same seed and logits give the same tokens everywhere */
+} eb_sampling;
+
+EB_API eb_status eb_sampler_open(const eb_host *host, uint32_t vocab_size, const eb_sampling *sampling,
+                                 eb_sampler **out, eb_error *error);
+EB_API void eb_sampler_close(eb_sampler *sampler);
+/* Puts a token that was not sampled, such as one of the prompt, into the repetition window. */
+EB_API void eb_sampler_accept(eb_sampler *sampler, int32_t token);
+/* Draws from logits [vocab_size], which are not changed, and accepts the token. */
+EB_API int32_t eb_sample(eb_sampler *sampler, const float *logits);
+
+/* ---- golden probes: what this model must compute anywhere ---- */
+
+/* Runs `prompt` on sequence 0, which must be empty, and then n_greedy greedy steps.
+ *   layer_crc  [n_layers + 1] CRC-32 of the last prompt token's hidden state (float32, little-endian): the embedding,
+ *              then after each layer;   logits_crc  of that token's logits;   greedy  [n_greedy] */
+EB_API eb_status eb_probe_run(eb_engine *engine, const int32_t *prompt, uint32_t n_prompt, uint32_t *layer_crc,
+                              uint32_t *logits_crc, int32_t *greedy, uint32_t n_greedy);
+/* Runs every probe of section PROB; EB_MISMATCH names the first layer or token that differs. *n_probes: how many ran. */
+EB_API eb_status eb_probe_check(eb_engine *engine, uint32_t *n_probes, eb_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
