@@ -1,0 +1,166 @@
+"""From a prompt to an answer: prompt tokens, prefill, decode, sampling, stopping, text."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgebit.bundle.prompt_program import Message, PromptProgram
+from edgebit.errors import EngineError
+from edgebit.runtime.native import (
+    Cancelled,
+    ContextFullError,
+    Engine,
+    Model,
+    Sampler,
+    SamplingParams,
+    TextStream,
+    Tokenizer,
+)
+
+DoneReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a generation came to; complete once its iterator has ended. Times in nanoseconds."""
+
+    prompt_tokens: int
+    reused_tokens: int = 0  # of the prompt, still in the KV cache from the call before
+    tokens: list[int] = field(default_factory=list)  # without the stop token that ended it
+    text: str = ""
+    done_reason: DoneReason = "length"
+    prompt_ns: int = 0  # prefill: from the call to the first logits
+    decode_ns: int = 0  # all that came after
+
+
+class Session:
+    """One model with its tokenizer, prompt program and engine. One thread at a time, but for cancel()."""
+
+    def __init__(self, model: Model, *, ctx_len: int = 0, threads: int = 1, sequences: int = 1) -> None:
+        """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
+
+        Raises EngineError where memory is short.
+        """
+        section = model.section("PRMT")
+        self.model = model
+        self.tokenizer = Tokenizer.from_model(model)
+        self.program = PromptProgram.from_bytes(section) if section is not None else None
+        self.engine = Engine(model, ctx_len=ctx_len, threads=threads, sequences=sequences)
+        self._cached: list[list[int]] = [[] for _ in range(sequences)]  # the tokens in each sequence's KV cache
+
+    def close(self) -> None:
+        """Give engine and tokenizer back; the model is the caller's."""
+        self.engine.close()
+        self.tokenizer.close()
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Tokens of a plain prompt, begin-of-text first; special tokens in it stay text."""
+        return self._begin() + self.tokenizer.encode(prompt)
+
+    def chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation in the model's own template, ready for the assistant's answer.
+
+        Raises EngineError where the model has no template or does not allow the order of roles.
+        """
+        if self.program is None:
+            raise EngineError(f"{self.model.source} has no chat template: it is a base model. Give it a plain prompt.")
+        ids = self._begin() if self.program.add_bos else []
+        for text, is_template in self.program.render(messages):
+            ids += self.tokenizer.encode(text, parse_special=is_template)
+        return ids
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        answer: Answer,
+        *,
+        sampling: SamplingParams | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        sequence: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[str]:
+        """Yield the answer to the prompt `ids` piece by piece, as whole characters, and fill in `answer`.
+
+        It ends at one of the model's stop tokens or a stop string ("stop"), after max_tokens or at the context's
+        end ("length"), or when `cancelled` says so between two tokens, or cancel() within one ("cancelled").
+        Tokens that the sequence holds from the call before are not computed again. Raises ContextFullError where
+        the prompt alone does not fit.
+        """
+        if not ids:
+            raise EngineError("the prompt is empty: there is nothing to answer")
+        limit = self.engine.ctx_len - len(ids)
+        if limit < 1:
+            raise ContextFullError(
+                f"the prompt has {len(ids)} tokens and the context {self.engine.ctx_len}: "
+                "shorten it, or open the model with a longer context"
+            )
+        limit = limit if max_tokens is None else min(limit, max_tokens)
+        info = self.model.info
+        with (
+            Sampler(self.model.library, info.vocab_size, sampling or SamplingParams()) as sampler,
+            TextStream(self.tokenizer, stop) as text,
+        ):
+            for piece in self._pieces(ids, answer, limit, sequence, sampler, text, cancelled):
+                if piece:
+                    answer.text += piece
+                    yield piece
+
+    def cancel(self) -> None:
+        """End a generation, in the middle of a long prefill too. From any thread."""
+        self.engine.cancel()
+
+    def _pieces(
+        self,
+        ids: Sequence[int],
+        answer: Answer,
+        limit: int,
+        sequence: int,
+        sampler: Sampler,
+        text: TextStream,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[str]:
+        started = time.monotonic_ns()
+        try:
+            answer.reused_tokens = self._prefill(ids, sequence)
+            answer.prompt_ns = time.monotonic_ns() - started
+            for token in ids:
+                sampler.accept(token)
+            while len(answer.tokens) < limit:
+                if cancelled():
+                    answer.done_reason = "cancelled"
+                    break
+                token = sampler.sample(self.engine.logits())
+                if token in self.model.info.stop_tokens:
+                    answer.done_reason = "stop"
+                    break
+                answer.tokens.append(token)
+                piece, stopped = text.push(token)
+                yield piece
+                if stopped:
+                    answer.done_reason = "stop"
+                    break
+                if len(answer.tokens) < limit:  # the last token's logits are nobody's
+                    self.engine.eval([token], sequence)
+                    self._cached[sequence].append(token)
+        except Cancelled:
+            answer.done_reason = "cancelled"
+        yield text.finish()
+        answer.decode_ns = time.monotonic_ns() - started - answer.prompt_ns
+
+    def _prefill(self, ids: Sequence[int], sequence: int) -> int:
+        """Bring the sequence to hold `ids`; returns how many of them it held already."""
+        cached = self._cached[sequence]
+        shared = 0
+        while shared < min(len(cached), len(ids) - 1) and cached[shared] == ids[shared]:
+            shared += 1
+        self.engine.truncate(sequence, shared)
+        del cached[shared:]
+        self.engine.eval(ids[shared:], sequence)
+        cached += ids[shared:]
+        return shared
+
+    def _begin(self) -> list[int]:
+        bos = self.model.info.bos_token
+        return [bos] if bos is not None else []
