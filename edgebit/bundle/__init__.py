@@ -1,0 +1,1 @@
+"""The formats edgebit writes and devices read: bundles and model files."""
