@@ -116,7 +116,8 @@ class Library:
             raise EngineError(f"{path} is not an edgebit library: it has no eb_abi_version") from error
         if version != abi.ABI_VERSION:
             raise EngineError(
-                f"{path} has ABI version {version}, this edgebit needs {abi.ABI_VERSION}. Build the bundle again, or install edgebit again."
+                f"{path} has ABI version {version}, this edgebit needs {abi.ABI_VERSION}. "
+                "Build the bundle again, or install edgebit again."
             )
         abi.declare(dll)
         host = abi.host_table(isa or os.environ.get("EDGEBIT_ISA"))
@@ -268,9 +269,7 @@ class Tokenizer(_Native):
             model.library.dll.eb_model_section(model.handle, b"TOKN", ctypes.byref(data), ctypes.byref(size))
         )
         if not data.value:
-            raise EngineError(
-                f"{model.source} has no tokenizer: it was converted from a checkpoint without tokenizer.json. Use token ids."
-            )
+            raise EngineError(f"{model.source} has no tokenizer: its checkpoint had no tokenizer.json. Use token ids.")
         return cls._open(model.library, data.value, size.value, model)
 
     @classmethod

@@ -18,6 +18,8 @@ from edgebit.runtime.native import (
     Tokenizer,
 )
 
+_PREFILL_PASS = 64  # tokens: the engine's own batch_len, so that it costs nothing
+
 DoneReason = Literal["stop", "length", "cancelled"]
 
 
@@ -123,7 +125,7 @@ class Session:
     ) -> Iterator[str]:
         started = time.monotonic_ns()
         try:
-            answer.reused_tokens = self._prefill(ids, sequence)
+            answer.reused_tokens = self._prefill(ids, sequence, cancelled)
             answer.prompt_ns = time.monotonic_ns() - started
             for token in ids:
                 sampler.accept(token)
@@ -149,16 +151,23 @@ class Session:
         yield text.finish()
         answer.decode_ns = time.monotonic_ns() - started - answer.prompt_ns
 
-    def _prefill(self, ids: Sequence[int], sequence: int) -> int:
-        """Bring the sequence to hold `ids`; returns how many of them it held already."""
+    def _prefill(self, ids: Sequence[int], sequence: int, cancelled: Callable[[], bool]) -> int:
+        """Bring the sequence to hold `ids`; returns how many of them it held already. Raises Cancelled.
+
+        One pass of the engine at a time, so that Python can look at signals and `cancelled` in between.
+        """
         cached = self._cached[sequence]
         shared = 0
         while shared < min(len(cached), len(ids) - 1) and cached[shared] == ids[shared]:
             shared += 1
         self.engine.truncate(sequence, shared)
         del cached[shared:]
-        self.engine.eval(ids[shared:], sequence)
-        cached += ids[shared:]
+        for start in range(shared, len(ids), _PREFILL_PASS):
+            if cancelled():
+                raise Cancelled
+            tokens = ids[start : start + _PREFILL_PASS]
+            self.engine.eval(tokens, sequence)
+            cached += tokens
         return shared
 
     def _begin(self) -> list[int]:

@@ -1,0 +1,78 @@
+"""`edgebit chat`: a conversation on this machine."""
+
+from pathlib import Path
+
+import click
+
+from edgebit.bundle.prompt_program import Message
+from edgebit.cli.generation import (
+    GenerationOptions,
+    generation_options,
+    open_session,
+    statistics,
+    statistics_line,
+    stop_on_interrupt,
+)
+from edgebit.errors import EngineError
+from edgebit.runtime.native import ContextFullError
+from edgebit.runtime.session import Answer
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--system", help="A system message put before the conversation.")
+@generation_options
+@click.option("--stats", is_flag=True, help="Print tokens per second and memory after each answer.")
+def command(model: Path, system: str | None, generation: GenerationOptions, stats: bool) -> None:
+    """Talk with MODEL, a bundle or model file, on this machine.
+
+    Ctrl-C stops an answer, Ctrl-D or /bye ends the conversation, /new begins another.
+
+    \b
+    edgebit chat chat.bundle --system "Answer in one sentence."
+    """
+    with open_session(model, generation.threads, generation.ctx) as session:
+        if session.program is None:
+            raise EngineError(f"{model} has no chat template: it is a base model. Use edgebit run --raw")
+        beginning = [Message("system", system)] if system is not None else []
+        sampling = generation.sampling(session.model)
+        messages = list(beginning)
+        while (said := _read_line()) is not None:
+            if said == "/bye":
+                break
+            if said == "/new":
+                messages = list(beginning)
+                continue
+            if not said:
+                continue
+            messages.append(Message("user", said))
+            ids = session.chat_ids(messages)
+            answer = Answer(prompt_tokens=len(ids))
+            try:
+                with stop_on_interrupt() as interrupted:
+                    for piece in session.generate(
+                        ids,
+                        answer,
+                        sampling=sampling,
+                        max_tokens=generation.max_tokens,
+                        stop=generation.stop,
+                        cancelled=interrupted,
+                    ):
+                        click.echo(piece, nl=False)
+            except ContextFullError as error:
+                messages.pop()
+                click.secho(f"{error}, or begin a new conversation with /new", fg="yellow", err=True)
+                continue
+            click.echo()
+            messages.append(Message("assistant", answer.text))
+            if stats:
+                click.secho(statistics_line(statistics(session, answer, sampling)), dim=True, err=True)
+
+
+def _read_line() -> str | None:
+    """What the user said, stripped; None at the end of input."""
+    try:
+        return input(click.style("> ", fg="green", bold=True)).strip()
+    except EOFError:
+        click.echo()
+        return None

@@ -1,0 +1,164 @@
+"""What `run` and `chat` share: the options of a generation, an opened session, and the report of its statistics."""
+
+import functools
+import json
+import resource
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from edgebit.bundle.archive import locate_model
+from edgebit.runtime.cores import default_threads
+from edgebit.runtime.native import Library, Model, SamplingParams
+from edgebit.runtime.session import Answer, Session
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """The options of generation_options(); None where the model's makers are asked."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float
+    repeat_penalty: float
+    seed: int | None
+    stop: tuple[str, ...]
+    threads: int | None
+    ctx: int
+
+    def sampling(self, model: Model) -> SamplingParams:
+        """What was asked for, then what the model's makers advise, then greedy."""
+        advice: dict[str, Any] = json.loads(model.section("META") or b"{}").get("generation") or {}
+
+        def pick(asked: float | None, name: str, otherwise: float) -> float:
+            return asked if asked is not None else advice.get(name, otherwise)
+
+        return SamplingParams(
+            temperature=pick(self.temperature, "temperature", 0.0),
+            top_k=int(pick(self.top_k, "top_k", 0)),
+            top_p=pick(self.top_p, "top_p", 1.0),
+            min_p=self.min_p,
+            repetition_penalty=self.repeat_penalty,
+            seed=self.seed if self.seed is not None else secrets.randbits(32),
+        )
+
+
+def generation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a generation, as one GenerationOptions argument named `generation`."""
+    names = GenerationOptions.__slots__
+
+    @functools.wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        chosen = {name: arguments.pop(name) for name in names}
+        command(generation=GenerationOptions(**chosen), **arguments)
+
+    for option in reversed(
+        (
+            click.option("-n", "--max-tokens", type=click.IntRange(1), help="End after so many tokens."),
+            click.option("--temperature", type=click.FloatRange(0), help="0 is greedy. Default: as the makers advise."),
+            click.option("--top-k", type=click.IntRange(0), help="Draw among the K likeliest tokens only."),
+            click.option(
+                "--top-p", type=click.FloatRange(0, 1), help="Draw among tokens that make up this probability."
+            ),
+            click.option(
+                "--min-p",
+                type=click.FloatRange(0, 1),
+                default=0.0,
+                help="Leave out tokens below this share of the likeliest.",
+            ),
+            click.option(
+                "--repeat-penalty", type=click.FloatRange(0, min_open=True), default=1.0, help="Above 1: repeat less."
+            ),
+            click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The same seed gives the same answer."),
+            click.option("--stop", multiple=True, help="End before this text. May be given several times."),
+            click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core."),
+            click.option(
+                "--ctx", type=click.IntRange(0), default=0, help="Context in tokens. Default: the model's own."
+            ),
+        )
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@contextmanager
+def open_session(path: Path, threads: int | None, ctx: int) -> Iterator[Session]:
+    """The model at `path`, a model file or a bundle, ready to generate on this machine."""
+    place = locate_model(path)
+    with Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
+        session = Session(model, threads=threads or default_threads(), ctx_len=ctx)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C raises nothing: the function it gives says whether it was pressed."""
+    pressed = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def statistics(session: Session, answer: Answer, sampling: SamplingParams) -> dict[str, Any]:
+    """Tokens, tok/s, memory in MiB, ISA level and threads of one answer."""
+    stats = session.engine.stats()
+    computed = answer.prompt_tokens - answer.reused_tokens
+    decoded = max(len(answer.tokens) - 1, 0)  # the first token comes with the prefill
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "reused_tokens": answer.reused_tokens,
+        "answer_tokens": len(answer.tokens),
+        "prefill_tok_s": _rate(computed, answer.prompt_ns),
+        "decode_tok_s": _rate(decoded, answer.decode_ns),
+        "first_token_s": round(answer.prompt_ns / 1e9, 4),
+        "weights_mib": round(stats.weight_bytes / 2**20, 1),
+        "kv_cache_mib": round(stats.kv_bytes / 2**20, 1),
+        "scratch_mib": round(stats.arena_bytes / 2**20, 1),
+        "peak_rss_mib": _peak_rss_mib(),
+        "isa": session.engine.isa,
+        "threads": stats.n_threads,
+        "seed": sampling.seed,
+        "temperature": sampling.temperature,
+        "done_reason": answer.done_reason,
+    }
+
+
+def _rate(tokens: int, nanoseconds: int) -> float:
+    return round(tokens / nanoseconds * 1e9, 2) if nanoseconds else 0.0
+
+
+def _peak_rss_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def statistics_line(figures: dict[str, Any]) -> str:
+    """The same for people, on one line."""
+    return (
+        f"prefill {figures['prompt_tokens'] - figures['reused_tokens']} tokens at {figures['prefill_tok_s']} tok/s, "
+        f"decode {figures['answer_tokens']} tokens at {figures['decode_tok_s']} tok/s, "
+        f"first token after {figures['first_token_s']} s; "
+        f"weights {figures['weights_mib']} MiB mapped, KV cache {figures['kv_cache_mib']} MiB, "
+        f"peak RSS {figures['peak_rss_mib']} MiB; {figures['isa']}, {figures['threads']} threads, "
+        f"seed {figures['seed']}; ended by: {figures['done_reason']}"
+    )
