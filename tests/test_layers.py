@@ -1,0 +1,61 @@
+"""The import table of docs/architecture.md: each layer is imported alone, and what came with it is read off."""
+
+import subprocess
+import sys
+
+import pytest
+
+# A part of edgebit: the parts it may import (besides itself, errors, resources and the package's version).
+MAY_IMPORT = {
+    "edgebit.checkpoint": {"edgebit.bundle.prompt_program"},
+    "edgebit.ternary": set(),
+    "edgebit.bundle": {"edgebit.ternary"},
+    "edgebit.targets": set(),
+    "edgebit.transport": set(),
+    "edgebit.runtime": {"edgebit.bundle"},
+    "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
+    "edgebit.artifacts": {"edgebit.targets"},
+}
+ALWAYS = {"edgebit", "edgebit.errors", "edgebit.resources"}
+# What a device does not have: nothing of this may come with the parts that run there.
+NOT_ON_A_DEVICE = {"numpy", "click", "rich", "jinja2", "torch", "onnx", "onnxruntime", "tokenizers", "safetensors"}
+ON_A_DEVICE = ["edgebit.errors", "edgebit.runtime", "edgebit.daemon", "edgebit.bundle.archive", "edgebit.bundle.slots",
+               "edgebit.bundle.model_reader", "edgebit.bundle.prompt_program"]  # fmt: skip
+
+_IMPORT_ALL = """
+import importlib, pkgutil, sys
+name = sys.argv[1]
+module = importlib.import_module(name)
+for part in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
+    if not part.name.endswith("__main__"):
+        importlib.import_module(part.name)
+print("\\n".join(sys.modules))
+"""
+
+
+def modules_after_importing(name: str) -> set[str]:
+    """Every module that a fresh interpreter has loaded after importing `name` and all inside it."""
+    done = subprocess.run([sys.executable, "-c", _IMPORT_ALL, name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def is_part(module: str, parts: set[str]) -> bool:
+    return any(module == part or module.startswith(part + ".") for part in parts)
+
+
+@pytest.mark.parametrize("layer", MAY_IMPORT)
+def test_a_layer_imports_only_what_lies_below_it(layer):
+    """Imports go one way: cli, services, core, errors."""
+    ours = {module for module in modules_after_importing(layer) if module.split(".")[0] == "edgebit"}
+    allowed = MAY_IMPORT[layer] | {layer}
+    parents = {part.rpartition(".")[0] for part in allowed}
+    surplus = {module for module in ours - ALWAYS - parents if not is_part(module, allowed)}
+    assert not surplus
+
+
+@pytest.mark.parametrize("part", ON_A_DEVICE)
+def test_what_runs_on_a_device_needs_nothing_it_does_not_have(part):
+    """The standard library, paho-mqtt and pyserial are all there is."""
+    roots = {module.split(".")[0] for module in modules_after_importing(part)}
+    assert not roots & NOT_ON_A_DEVICE
