@@ -1,0 +1,218 @@
+"""The model file's constants, records and byte layouts: docs/model-format.md, in Python. Standard library only."""
+
+import math
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+MAGIC = b"\x89EBM\r\n\x1a\n"
+VERSION = 1
+ALIGNMENT = 64
+MAX_SECTIONS = 32
+MAX_STOP_TOKENS = 8
+MAX_PROBE_TOKENS = 4096
+NO_LAYER = 0xFFFFFFFF
+KNOWN_TAGS = ("CONF", "TENS", "DATA", "TOKN", "PRMT", "META", "PROB")
+REQUIRED_TAGS = ("CONF", "TENS", "DATA", "META")
+
+HEADER = struct.Struct("<8sIIQII32s")
+SECTION = struct.Struct("<4sIQQ8s")
+CONF = struct.Struct("<8If5IiI8i32s")
+TENSOR = struct.Struct("<6I4Q8s")
+
+
+class Activation(IntEnum):
+    """What the gate of a feed-forward block goes through."""
+
+    RELU2 = 1
+    SILU = 2
+
+
+class Norms(IntFlag):
+    """The sub-norms a model has."""
+
+    ATTN_SUB_NORM = 1
+    FFN_SUB_NORM = 2
+
+
+class Encoding(IntEnum):
+    """How a tensor's values lie in bytes."""
+
+    F32 = 1
+    BF16 = 2
+    I8 = 3
+    T2 = 4
+
+
+class Scales(IntEnum):
+    """How many weights share one scale."""
+
+    NONE = 0
+    TENSOR = 1
+    ROW = 2
+
+
+class Role(IntEnum):
+    """What a tensor is in the model."""
+
+    TOKEN_EMBEDDING = 1
+    HEAD = 2
+    FINAL_NORM = 3
+    ROPE_INV_FREQ = 4
+    INPUT_NORM = 16
+    Q_PROJ = 17
+    K_PROJ = 18
+    V_PROJ = 19
+    ATTN_SUB_NORM = 20
+    O_PROJ = 21
+    POST_ATTENTION_NORM = 22
+    GATE_PROJ = 23
+    UP_PROJ = 24
+    FFN_SUB_NORM = 25
+    DOWN_PROJ = 26
+
+    @property
+    def per_layer(self) -> bool:
+        return self >= Role.INPUT_NORM
+
+    @property
+    def is_projection(self) -> bool:
+        return self in PROJECTIONS
+
+
+PROJECTIONS = (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ, Role.O_PROJ, Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conf:
+    """Section CONF: what to compute."""
+
+    hidden_size: int
+    ffn_size: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    context_max: int  # tokens
+    rms_norm_eps: float
+    activation: Activation
+    norms: Norms
+    head_tied: bool
+    bos_token: int  # -1: none
+    stop_tokens: tuple[int, ...]
+
+    def shape_of(self, role: Role) -> tuple[int, int]:
+        """Rows and columns of the tensor with that role."""
+        attention, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        return {
+            Role.TOKEN_EMBEDDING: (self.vocab_size, self.hidden_size),
+            Role.HEAD: (self.vocab_size, self.hidden_size),
+            Role.FINAL_NORM: (1, self.hidden_size),
+            Role.ROPE_INV_FREQ: (1, self.head_dim // 2),
+            Role.INPUT_NORM: (1, self.hidden_size),
+            Role.Q_PROJ: (attention, self.hidden_size),
+            Role.K_PROJ: (kv, self.hidden_size),
+            Role.V_PROJ: (kv, self.hidden_size),
+            Role.ATTN_SUB_NORM: (1, attention),
+            Role.O_PROJ: (self.hidden_size, attention),
+            Role.POST_ATTENTION_NORM: (1, self.hidden_size),
+            Role.GATE_PROJ: (self.ffn_size, self.hidden_size),
+            Role.UP_PROJ: (self.ffn_size, self.hidden_size),
+            Role.FFN_SUB_NORM: (1, self.ffn_size),
+            Role.DOWN_PROJ: (self.hidden_size, self.ffn_size),
+        }[role]
+
+    def roles(self) -> list[tuple[Role, int]]:
+        """Every tensor the model has, as (role, layer or NO_LAYER), in the order a forward pass meets them."""
+        absent = {Role.ATTN_SUB_NORM} if Norms.ATTN_SUB_NORM not in self.norms else set()
+        if Norms.FFN_SUB_NORM not in self.norms:
+            absent.add(Role.FFN_SUB_NORM)
+        layer_roles = [role for role in Role if role.per_layer and role not in absent]
+        return [
+            (Role.TOKEN_EMBEDDING, NO_LAYER),
+            (Role.ROPE_INV_FREQ, NO_LAYER),
+            *((role, layer) for layer in range(self.n_layers) for role in layer_roles),
+            (Role.FINAL_NORM, NO_LAYER),
+            (Role.HEAD, NO_LAYER),
+        ]
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the checkpoint; a tied head counts once."""
+        left_out = {Role.ROPE_INV_FREQ} | ({Role.HEAD} if self.head_tied else set())
+        return sum(math.prod(self.shape_of(role)) for role, _ in self.roles() if role not in left_out)
+
+    def pack(self) -> bytes:
+        """The 128 bytes of section CONF."""
+        stops = self.stop_tokens + (-1,) * (MAX_STOP_TOKENS - len(self.stop_tokens))
+        return CONF.pack(
+            self.hidden_size, self.ffn_size, self.n_layers, self.n_heads, self.n_kv_heads, self.head_dim,
+            self.vocab_size, self.context_max, self.rms_norm_eps, self.activation, self.norms, 1, 1,
+            int(self.head_tied), self.bos_token, len(self.stop_tokens), *stops, b"",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tensor:
+    """One row of section TENS; offsets count from the first byte of the file."""
+
+    role: Role
+    layer: int
+    encoding: Encoding
+    scales: Scales
+    rows: int
+    columns: int
+    offset: int
+    size: int
+    scales_offset: int
+    n_scales: int
+
+    def pack(self) -> bytes:
+        """The 64 bytes of this tensor's row."""
+        return TENSOR.pack(
+            self.role, self.layer, self.encoding, self.scales, self.rows, self.columns,
+            self.offset, self.size, self.scales_offset, self.n_scales, b"",
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        return self.role.name.lower() + (f"[{self.layer}]" if self.role.per_layer else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A golden probe: a prompt and what any engine must compute from it."""
+
+    prompt: tuple[int, ...]
+    greedy: tuple[int, ...]
+    layer_crcs: tuple[int, ...]  # CRC-32 of the last prompt token's hidden state: embedding, then after each layer
+    logits_crc: int
+
+
+def aligned(size: int) -> int:
+    """The next multiple of the file's alignment."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def row_bytes(encoding: Encoding, columns: int) -> int:
+    """Bytes of one row of `columns` values."""
+    match encoding:
+        case Encoding.F32:
+            return 4 * columns
+        case Encoding.BF16:
+            return 2 * columns
+        case Encoding.I8:
+            return -(-columns // 64) * 64
+        case Encoding.T2:
+            return -(-columns // 64) * 16
+
+
+def pack_probes(probes: tuple[Probe, ...]) -> bytes:
+    """The bytes of section PROB."""
+    parts = [struct.pack("<II", 1, len(probes))]
+    for probe in probes:
+        parts.append(struct.pack("<4I", len(probe.prompt), len(probe.greedy), len(probe.layer_crcs), probe.logits_crc))
+        parts.append(struct.pack(f"<{len(probe.prompt) + len(probe.greedy)}i", *probe.prompt, *probe.greedy))
+        parts.append(struct.pack(f"<{len(probe.layer_crcs)}I", *probe.layer_crcs))
+    return b"".join(parts)

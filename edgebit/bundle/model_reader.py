@@ -1,0 +1,336 @@
+"""Reads a model file, alone or inside a bundle, and checks all of it before use. Standard library only.
+
+The engine has its own reader in C for running a model; this one shows what a file holds, and both are held to the same
+hostile files by the tests.
+"""
+
+import json
+import math
+import mmap
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from edgebit.bundle.model_format import (
+    ALIGNMENT,
+    CONF,
+    HEADER,
+    KNOWN_TAGS,
+    MAGIC,
+    MAX_PROBE_TOKENS,
+    MAX_SECTIONS,
+    MAX_STOP_TOKENS,
+    NO_LAYER,
+    REQUIRED_TAGS,
+    SECTION,
+    TENSOR,
+    VERSION,
+    Activation,
+    Conf,
+    Encoding,
+    Norms,
+    Probe,
+    Role,
+    Scales,
+    Tensor,
+    aligned,
+    row_bytes,
+)
+from edgebit.errors import BundleError
+
+_ENCODINGS = {
+    Role.TOKEN_EMBEDDING: (Encoding.F32, Encoding.BF16, Encoding.I8),
+    Role.HEAD: (Encoding.I8,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where a section's content lies, in bytes from the start of the model file, and its sum."""
+
+    tag: str
+    crc: int
+    offset: int
+    size: int
+
+
+class ModelFile:
+    """An open model file: header, sections and tensor table checked; of the weights, only where they lie.
+
+    Use it in a with block: the file stays mapped until then.
+    """
+
+    sections: dict[str, Section]
+    conf: Conf
+    tensors: list[Tensor]
+    meta: dict[str, Any]
+    probes: tuple[Probe, ...]
+
+    def __init__(self, path: Path, offset: int = 0, size: int = 0) -> None:
+        """Map `size` bytes at `offset` of the file at `path` (0: to its end), and check them.
+
+        Raises BundleError saying what is wrong where.
+        """
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}") from error
+        end = offset + size if size else len(self._map)
+        self._view = memoryview(b"")
+        try:
+            if offset < 0 or end > len(self._map):
+                self._refuse(f"a model of {size} bytes at byte {offset} ends behind the file of {len(self._map)}")
+            self._view = memoryview(self._map)[offset:end]
+            self.size = len(self._view)
+            self.sections = self._read_sections()
+            self.conf = self._read_conf()
+            self.tensors = self._read_tensors()
+            self.meta = self._read_meta()
+            self.probes = self._read_probes()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._view.release()
+        self._map.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def content(self, tag: str) -> bytes | None:
+        """A copy of a section's bytes; None where the file has no such section."""
+        section = self.sections.get(tag)
+        return bytes(self._view[section.offset : section.offset + section.size]) if section else None
+
+    def values(self, tensor: Tensor) -> memoryview:
+        """The stored bytes of a tensor's values; release it before the file is closed."""
+        return self._view[tensor.offset : tensor.offset + tensor.size]
+
+    def scales(self, tensor: Tensor) -> tuple[float, ...]:
+        """The scales of a tensor."""
+        return struct.unpack_from(f"<{tensor.n_scales}f", self._view, tensor.scales_offset)
+
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read all weights and check the sum of section DATA. Raises BundleError."""
+        section = self.sections["DATA"]
+        crc, position, end = 0, section.offset, section.offset + section.size
+        while position < end:
+            step = min(16 << 20, end - position)
+            with self._view[position : position + step] as chunk:
+                crc = zlib.crc32(chunk, crc)
+            position += step
+            progress(position - section.offset, section.size)
+        if crc != section.crc:
+            self._refuse("the sum of section DATA is wrong: a weight is damaged. Copy or build it again.")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise BundleError(f"{self.path}: {what}")
+
+    def _read_sections(self) -> dict[str, Section]:
+        view, size = self._view, self.size
+        if size < HEADER.size:
+            self._refuse(f"{size} bytes are no model file: a copy cut short. Copy it again.")
+        magic, version, n_sections, file_size, table_crc, header_crc, reserved = HEADER.unpack_from(view)
+        if magic != MAGIC:
+            self._refuse("is no model file: the first eight bytes are others")
+        if zlib.crc32(view[:28]) != header_crc:
+            self._refuse("the sum of the header is wrong: damaged. Copy it again.")
+        if version != VERSION:
+            self._refuse(f"is of version {version} of the model file; known is {VERSION}. Build it again.")
+        if file_size != size:
+            self._refuse(f"the header promises {file_size} bytes, there are {size}: a copy cut short. Copy it again.")
+        if not 1 <= n_sections <= MAX_SECTIONS:
+            self._refuse(f"{n_sections} sections: 1 to {MAX_SECTIONS} are possible")
+        table_end = HEADER.size + n_sections * SECTION.size
+        if table_end > size:
+            self._refuse(f"the section table ends at byte {table_end}, the file has {size}")
+        if zlib.crc32(view[HEADER.size : table_end]) != table_crc:
+            self._refuse("the sum of the section table is wrong: damaged. Copy it again.")
+        self._check_zero(reserved, "the header's reserved bytes")
+        sections: dict[str, Section] = {}
+        position = table_end
+        for i in range(n_sections):
+            raw_tag, crc, offset, length, reserved = SECTION.unpack_from(view, HEADER.size + i * SECTION.size)
+            if not raw_tag.isalnum():
+                self._refuse(f"section {i} has a tag that is no four letters: {raw_tag!r}")
+            tag = raw_tag.decode("ascii")
+            self._check_zero(reserved, f"the reserved bytes of section {tag}")
+            if tag in sections:
+                self._refuse(f"section {tag} stands twice")
+            if tag not in KNOWN_TAGS and not tag[0].islower():
+                self._refuse(f"section {tag} is not known, and must be. Use a newer edgebit.")
+            if offset % ALIGNMENT:
+                self._refuse(f"section {tag} at byte {offset} is not aligned to {ALIGNMENT}")
+            if offset != aligned(position):
+                self._refuse(f"section {tag} at byte {offset}: it must follow the one before, at {aligned(position)}")
+            if offset > size or length > size - offset:
+                self._refuse(f"section {tag} ends at byte {offset + length}, the file has {size}")
+            self._check_zero(view[position:offset], f"the padding before section {tag}")
+            if tag != "DATA" and zlib.crc32(view[offset : offset + length]) != crc:
+                self._refuse(f"the sum of section {tag} is wrong: damaged. Copy it again.")
+            sections[tag] = Section(tag, crc, offset, length)
+            position = offset + length
+        if size != aligned(position):
+            self._refuse(f"the sections end at byte {position}, the file has {size}")
+        self._check_zero(view[position:size], "the padding at the end")
+        for tag in REQUIRED_TAGS:
+            if tag not in sections:
+                self._refuse(f"section {tag} is missing")
+        return sections
+
+    def _check_zero(self, data: bytes | memoryview, what: str) -> None:
+        if any(bytes(data)):
+            self._refuse(f"{what} must be zero")
+
+    def _read_conf(self) -> Conf:
+        section = self.sections["CONF"]
+        if section.size != CONF.size:
+            self._refuse(f"section CONF has {section.size} bytes; {CONF.size} are needed")
+        values = CONF.unpack_from(self._view, section.offset)
+        hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab, context = values[:8]
+        eps, activation, norms, quantisation, rope_style, tied, bos, n_stops = values[8:16]
+        stops, reserved = values[16:24], values[24]
+        for name, value, most in (
+            ("hidden_size", hidden, 65536), ("ffn_size", ffn, 262_144), ("n_layers", n_layers, 1024),
+            ("n_heads", n_heads, 1024), ("n_kv_heads", n_kv_heads, 1024), ("head_dim", head_dim, 1024),
+            ("vocab_size", vocab, 2_097_152), ("context_max", context, 16_777_216),
+        ):  # fmt: skip
+            if not 1 <= value <= most:
+                self._refuse(f"CONF: {name} is {value}; 1 to {most} are possible")
+        if n_heads % n_kv_heads:
+            self._refuse(f"CONF: n_heads, {n_heads}, is no multiple of n_kv_heads, {n_kv_heads}")
+        if head_dim % 2:
+            self._refuse(f"CONF: head_dim is {head_dim}; an even number is needed")
+        if not math.isfinite(eps) or eps <= 0:
+            self._refuse(f"CONF: rms_norm_eps is {eps}")
+        for name, value, known in (
+            ("activation", activation, (1, 2)), ("norms", norms, (0, 1, 2, 3)),
+            ("activation quantisation", quantisation, (1,)), ("RoPE style", rope_style, (1,)),
+            ("head tied", tied, (0, 1)),
+        ):  # fmt: skip
+            if value not in known:
+                self._refuse(f"CONF: {name} is {value}; known are {known}. Use a newer edgebit.")
+        if not -1 <= bos < vocab:
+            self._refuse(f"CONF: the begin-of-text token {bos} is outside the vocabulary of {vocab}")
+        if n_stops > MAX_STOP_TOKENS:
+            self._refuse(f"CONF: {n_stops} stop tokens; {MAX_STOP_TOKENS} are possible")
+        if any(not 0 <= stop < vocab for stop in stops[:n_stops]) or any(stop != -1 for stop in stops[n_stops:]):
+            self._refuse(f"CONF: the stop tokens {stops} are not {n_stops} of the vocabulary, and -1 for the rest")
+        self._check_zero(reserved, "CONF: the reserved bytes")
+        return Conf(
+            hidden_size=hidden, ffn_size=ffn, n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads,
+            head_dim=head_dim, vocab_size=vocab, context_max=context, rms_norm_eps=eps,
+            activation=Activation(activation), norms=Norms(norms), head_tied=bool(tied), bos_token=bos,
+            stop_tokens=tuple(stops[:n_stops]),
+        )  # fmt: skip
+
+    def _read_tensors(self) -> list[Tensor]:
+        section, data = self.sections["TENS"], self.sections["DATA"]
+        wanted = set(self.conf.roles())
+        needed = len(wanted) * TENSOR.size
+        if section.size != needed:
+            self._refuse(f"section TENS has {section.size} bytes; {len(wanted)} tensors take {needed}")
+        tensors, taken = [], []
+        for start in range(section.offset, section.offset + section.size, TENSOR.size):
+            tensor = self._read_tensor(start)
+            if (tensor.role, tensor.layer) not in wanted:
+                self._refuse(f"tensor {tensor.name}: stands twice, or the model has no such tensor")
+            wanted.remove((tensor.role, tensor.layer))
+            tensors.append(tensor)
+            taken.append((tensor.offset, tensor.size, tensor.name))
+            if tensor.n_scales:
+                taken.append((tensor.scales_offset, 4 * tensor.n_scales, f"{tensor.name}'s scales"))
+        position = data.offset
+        for offset, size, name in sorted(taken):
+            if offset % ALIGNMENT:
+                self._refuse(f"tensor {name} at byte {offset} is not aligned to {ALIGNMENT}")
+            if offset < position:
+                self._refuse(f"tensor {name} at byte {offset} overlaps another, or lies before section DATA")
+            position = offset + size
+            if position > data.offset + data.size:
+                self._refuse(f"tensor {name} ends at byte {position}, section DATA at {data.offset + data.size}")
+        return tensors
+
+    def _read_tensor(self, start: int) -> Tensor:
+        raw = TENSOR.unpack_from(self._view, start)
+        role, layer, encoding, scales, rows, columns, offset, size, scales_offset, n_scales, reserved = raw
+        if role not in set(Role) or encoding not in set(Encoding) or scales not in set(Scales):
+            self._refuse(
+                f"a tensor has role {role}, encoding {encoding}, scales {scales}: not all known. Use a newer edgebit."
+            )
+        tensor = Tensor(
+            role=Role(role), layer=layer, encoding=Encoding(encoding), scales=Scales(scales), rows=rows,
+            columns=columns, offset=offset, size=size, scales_offset=scales_offset, n_scales=n_scales,
+        )  # fmt: skip
+        self._check_zero(reserved, f"tensor {tensor.name}: the reserved bytes")
+        if not tensor.role.per_layer and layer != NO_LAYER:
+            self._refuse(f"tensor {tensor.name}: has layer {layer}, and none is possible")
+        shape = self.conf.shape_of(tensor.role)
+        if (rows, columns) != shape:
+            self._refuse(f"tensor {tensor.name}: is {rows} x {columns}; CONF asks for {shape[0]} x {shape[1]}")
+        allowed = _ENCODINGS.get(tensor.role, (Encoding.T2,) if tensor.role.is_projection else (Encoding.F32,))
+        if tensor.encoding not in allowed:
+            self._refuse(f"tensor {tensor.name}: encoding {tensor.encoding.name} is not possible there")
+        granularity = {Encoding.T2: Scales.TENSOR, Encoding.I8: Scales.ROW}.get(tensor.encoding, Scales.NONE)
+        if tensor.encoding == Encoding.T2 and tensor.scales == Scales.ROW:
+            granularity = Scales.ROW
+        if tensor.scales != granularity:
+            self._refuse(f"tensor {tensor.name}: scale granularity {tensor.scales.name} is not possible there")
+        needed = rows * row_bytes(tensor.encoding, columns)
+        if size != needed:
+            self._refuse(f"tensor {tensor.name}: has {size} bytes; {needed} are needed")
+        if n_scales != {Scales.NONE: 0, Scales.TENSOR: 1, Scales.ROW: rows}[granularity]:
+            self._refuse(f"tensor {tensor.name}: has {n_scales} scales")
+        if granularity == Scales.NONE and scales_offset:
+            self._refuse(f"tensor {tensor.name}: has no scales, but an offset of them")
+        return tensor
+
+    def _read_meta(self) -> dict[str, Any]:
+        try:
+            meta = json.loads((self.content("META") or b"").decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            self._refuse(f"section META is no JSON: {error}")
+        if not isinstance(meta, dict):
+            self._refuse("section META is no JSON object")
+        return meta
+
+    def _read_probes(self) -> tuple[Probe, ...]:
+        content = self.content("PROB")
+        if content is None:
+            return ()
+        position = 0
+
+        def take(count: int, kind: str) -> tuple[int, ...]:
+            nonlocal position
+            if count * 4 > len(content) - position:
+                self._refuse(f"section PROB ends inside a probe, at byte {position} of {len(content)}")
+            position += count * 4
+            return struct.unpack_from(f"<{count}{kind}", content, position - count * 4)
+
+        version, n_probes = take(2, "I")
+        if version != 1:
+            self._refuse(f"section PROB is of version {version}; known is 1")
+        probes = []
+        for i in range(n_probes):
+            n_prompt, n_greedy, n_crcs, logits_crc = take(4, "I")
+            if not 1 <= n_prompt <= MAX_PROBE_TOKENS or n_greedy > MAX_PROBE_TOKENS or n_crcs != self.conf.n_layers + 1:
+                self._refuse(f"golden probe {i} cannot have {n_prompt} prompt tokens, {n_greedy} greedy, {n_crcs} sums")
+            prompt, greedy = take(n_prompt, "i"), take(n_greedy, "i")
+            if any(not 0 <= token < self.conf.vocab_size for token in prompt + greedy):
+                self._refuse(f"golden probe {i}: holds a token outside the vocabulary")
+            probes.append(Probe(prompt, greedy, take(n_crcs, "I"), logits_crc))
+        if position != len(content):
+            self._refuse(f"section PROB has {len(content)} bytes, the probes end at {position}")
+        return tuple(probes)

@@ -1,0 +1,182 @@
+"""Writes a model file as a stream: one chunk of one tensor in memory at a time, nothing half-made left behind."""
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebit.bundle.model_format import (
+    ALIGNMENT,
+    HEADER,
+    MAGIC,
+    NO_LAYER,
+    SECTION,
+    VERSION,
+    Conf,
+    Encoding,
+    Probe,
+    Role,
+    Scales,
+    Tensor,
+    aligned,
+    pack_probes,
+    row_bytes,
+)
+from edgebit.errors import BundleError
+
+_Bytes = bytes | memoryview | NDArray[Any]
+
+
+class ModelWriter:
+    """A model file in the making, at OUT.part, which becomes OUT on commit() and is removed in any other case.
+
+    In this order: write_tensor() for every tensor of `layout`, finish(), then commit(); between the last two the file
+    at `part` is whole, but for its golden probes, and can be opened by an engine that computes them for set_probes().
+    """
+
+    def __init__(self, out: Path, conf: Conf, embedding: Encoding, front: Mapping[str, bytes]) -> None:
+        """`front`: sections that are known beforehand (TOKN, PRMT). Raises BundleError where OUT cannot be written."""
+        self.out, self.part = out, out.with_name(out.name + ".part")
+        try:
+            self._file = self.part.open("w+b")
+        except OSError as error:
+            raise BundleError(f"{self.part}: cannot be written: {error.strerror}") from error
+        n_sections = 5 + len(front)
+        self._sections: list[tuple[str, int, int, int]] = []  # tag, crc, offset, size
+        self._position = aligned(HEADER.size + n_sections * SECTION.size)
+        self._file.seek(self._position)
+        self._crc = 0
+        n_tensors = len(conf.roles())
+        sizes = [128, 64 * n_tensors, *(len(content) for content in front.values())]
+        data_start = self._position
+        for size in sizes:
+            data_start += aligned(size)
+        self.layout = plan_tensors(conf, embedding, data_start)
+        self._section("CONF", conf.pack())
+        self._section("TENS", b"".join(tensor.pack() for tensor in self.layout))
+        for tag, content in front.items():
+            self._section(tag, content)
+        self._data_start = self._position
+        self._next = 0
+        self._committed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if not self._committed:
+            self.part.unlink(missing_ok=True)
+
+    def write_tensor(self, values: Iterable[NDArray[Any]], scales: NDArray[np.float32] | Sequence[float] = ()) -> None:
+        """The next tensor of `layout`: its values in chunks of whole rows, then its scales.
+
+        `scales` may be filled while `values` is read. Raises ValueError where the sizes are not those of the layout.
+        """
+        tensor = self.layout[self._next]
+        self._next += 1
+        size = sum(self._write(chunk) for chunk in values)
+        if size != tensor.size:
+            raise ValueError(f"{tensor.name} takes {tensor.size} bytes, {size} were given")
+        self._pad()
+        stored = np.asarray(scales, dtype="<f4")
+        if stored.size != tensor.n_scales:
+            raise ValueError(f"{tensor.name} has {tensor.n_scales} scales, {stored.size} were given")
+        self._write(stored)
+        self._pad()
+
+    def finish(self, meta: Mapping[str, Any]) -> None:
+        """Close section DATA, and write META, an empty PROB, the section table and the header."""
+        if self._next != len(self.layout):
+            raise ValueError(f"{self.layout[self._next].name} was not written")
+        self._sections.append(("DATA", self._crc, self._data_start, self._position - self._data_start))
+        self._section("META", json.dumps(meta, ensure_ascii=False, sort_keys=True, indent=1).encode())
+        self.set_probes(())
+
+    def set_probes(self, probes: tuple[Probe, ...]) -> None:
+        """Write section PROB, the last of the file, anew; then the section table and the header."""
+        if self._sections[-1][0] == "PROB":
+            self._position = self._sections.pop()[2]
+        self._file.seek(self._position)
+        self._section("PROB", pack_probes(probes))
+        self._file.truncate(self._position)
+        table = b"".join(SECTION.pack(tag.encode(), *numbers, b"") for tag, *numbers in self._sections)
+        start = HEADER.pack(MAGIC, VERSION, len(self._sections), self._position, zlib.crc32(table), 0, b"")
+        self._file.seek(0)
+        self._file.write(start[:28] + struct.pack("<I", zlib.crc32(start[:28])) + start[32:] + table)
+        self._file.seek(self._position)
+        self._file.flush()
+
+    def commit(self) -> None:
+        """Bring the file to the disk and give it its name."""
+        os.fsync(self._file.fileno())
+        self.part.replace(self.out)
+        self._committed = True
+        folder = os.open(self.out.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _section(self, tag: str, content: bytes) -> None:
+        offset = self._position
+        self._write(content)
+        self._pad()
+        self._sections.append((tag, zlib.crc32(content), offset, len(content)))
+        self._crc = 0
+
+    def _write(self, chunk: _Bytes) -> int:
+        view = np.ascontiguousarray(chunk).data if isinstance(chunk, np.ndarray) else memoryview(chunk)
+        view = view.cast("B") if view.nbytes else memoryview(b"")
+        try:
+            self._file.write(view)
+        except OSError as error:
+            raise BundleError(f"{self.part}: cannot be written: {error.strerror}") from error
+        self._crc = zlib.crc32(view, self._crc)
+        self._position += view.nbytes
+        return view.nbytes
+
+    def _pad(self) -> None:
+        self._write(bytes(-self._position % ALIGNMENT))
+
+
+def plan_tensors(conf: Conf, embedding: Encoding, data_start: int) -> list[Tensor]:
+    """Where every tensor of a model will lie, from byte `data_start` of the file on, in the order of conf.roles()."""
+    layout, position = [], data_start
+    for role, layer in conf.roles():
+        rows, columns = conf.shape_of(role)
+        encoding, scales = Encoding.F32, Scales.NONE
+        if role.is_projection:
+            encoding, scales = Encoding.T2, Scales.TENSOR
+        elif role == Role.HEAD:
+            encoding, scales = Encoding.I8, Scales.ROW
+        elif role == Role.TOKEN_EMBEDDING:
+            encoding, scales = embedding, Scales.ROW if embedding == Encoding.I8 else Scales.NONE
+        n_scales = {Scales.NONE: 0, Scales.TENSOR: 1, Scales.ROW: rows}[scales]
+        size = rows * row_bytes(encoding, columns)
+        scales_offset = position + aligned(size) if n_scales else 0
+        layout.append(
+            Tensor(
+                role=role,
+                layer=layer if role.per_layer else NO_LAYER,
+                encoding=encoding,
+                scales=scales,
+                rows=rows,
+                columns=columns,
+                offset=position,
+                size=size,
+                scales_offset=scales_offset,
+                n_scales=n_scales,
+            )
+        )
+        position += aligned(size) + aligned(4 * n_scales)
+    return layout

@@ -1,0 +1,1 @@
+"""Reads checkpoints: configuration, tensors one at a time, tokenizer and chat template."""

@@ -1,0 +1,1 @@
+"""Ternary numbers: absmean quantisation and the layouts that ternary weights are stored in."""
