@@ -1,0 +1,181 @@
+"""Targets: the devices that bundles are built for, one TOML file each (targets/README.md)."""
+
+import dataclasses
+import platform
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebit.errors import TargetError
+from edgebit.resources import targets_dir
+
+HOST = "host"
+
+ARCH_FEATURES = {"aarch64": frozenset({"neon", "dotprod"}), "x86_64": frozenset({"avx2"})}
+_ABIS = ("gnu", "musl")
+_PAGES_KIB = (4, 16, 64)
+_SERVICES = ("systemd", "none")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One device that bundles are built for: the content of targets/<name>.toml."""
+
+    name: str  # the file's name
+    description: str
+    triple: str  # "aarch64-linux-gnu"
+    cpu: str = "generic"
+    features: tuple[str, ...] = ()  # that every device of this target has
+    cores: int | None = None
+    memory_mib: int | None = None  # RAM of the smallest such device
+    read_gb_s: float | None = None  # measured, one core, 1e9 bytes a second
+    page_kib: int = 4  # largest page size of its kernels
+    throttle_c: int | None = None  # °C from which the firmware slows the cores
+    glibc_floor: str | None = None  # "2.31"
+    sensors: tuple[str, ...] = ()  # "thermal_zone:cpu-thermal"
+    service: str = "none"  # systemd or none
+    emulate_cpus: tuple[str, ...] = ()  # qemu's names
+
+    @property
+    def arch(self) -> str:
+        """The architecture, as `uname -m` says it: "aarch64"."""
+        return self.triple.partition("-")[0]
+
+    @property
+    def is_host(self) -> bool:
+        """Whether this is the machine that edgebit runs on, with its installed library."""
+        return self.name == HOST
+
+
+def list_targets() -> list[Target]:
+    """All targets that ship with edgebit, by name."""
+    return [read_target(path) for path in sorted(targets_dir().glob("*.toml"))]
+
+
+def find_target(name: str) -> Target:
+    """The target `name`: one that ships, the path of a TOML file, or "host".
+
+    Raises TargetError naming those that there are.
+    """
+    if name == HOST:
+        return host_target()
+    if name.endswith(".toml") or "/" in name:
+        return read_target(Path(name))
+    path = targets_dir() / f"{name}.toml"
+    if _NAME.fullmatch(name) and path.is_file():
+        return read_target(path)
+    known = ", ".join([*sorted(path.stem for path in targets_dir().glob("*.toml")), HOST])
+    raise TargetError(
+        f"there is no target {name!r}; there are {known}. For a device of your own, write a TOML file as"
+        " targets/README.md says and give its path"
+    )
+
+
+def host_target() -> Target:
+    """This machine."""
+    machine = platform.machine().lower()
+    arch = {"arm64": "aarch64", "amd64": "x86_64"}.get(machine, machine)
+    system = "apple-darwin" if sys.platform == "darwin" else "linux-gnu"
+    return Target(
+        name=HOST,
+        description=f"This machine ({platform.system()}, {machine})",
+        triple=f"{arch}-{system}",
+        features=("neon",) if arch == "aarch64" else (),
+    )
+
+
+def read_target(path: Path) -> Target:
+    """Read and check a target's TOML file. Raises TargetError naming file, key, and what is allowed."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TargetError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise TargetError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TargetError(f"{path} is not TOML: {error}") from error
+    if not _NAME.fullmatch(path.stem) or path.stem == HOST:
+        raise TargetError(
+            f"{path}: a target is named by its file, in lower-case letters, digits, '.', '_' and '-', not {HOST!r}"
+        )
+    known = {field.name for field in dataclasses.fields(Target)} - {"name"}
+    if unknown := sorted(set(content) - known):
+        raise TargetError(f"{path}: unknown key {unknown[0]!r}; a target has {', '.join(sorted(known))}")
+    for key in ("description", "triple"):
+        if key not in content:
+            raise TargetError(f"{path} lacks the key {key!r}")
+
+    values: dict[str, Any] = {"name": path.stem}
+    for key, value in content.items():
+        kind, is_of_kind = _KINDS[key]
+        if not is_of_kind(value):
+            raise TargetError(f"{path}: {key!r} must be {kind}, not {value!r}")
+        values[key] = tuple(value) if isinstance(value, list) else value
+    target = Target(**values)
+    _check_triple(target, path)
+    possible = ARCH_FEATURES[target.arch]
+    foreign = [feature for feature in target.features if feature not in possible]
+    if foreign:
+        raise TargetError(f"{path}: {target.arch} has no feature {foreign[0]!r}; it has {', '.join(sorted(possible))}")
+    return target
+
+
+def _check_triple(target: Target, path: Path) -> None:
+    arch, _, rest = target.triple.partition("-")
+    system, _, abi = rest.partition("-")
+    if arch.startswith("arm") and arch != "arm64":
+        raise TargetError(
+            f"{path}: {target.triple} is a 32-bit system; edgebit needs a 64-bit one. A Raspberry Pi from the 3 on runs"
+            ' 64-bit Raspberry Pi OS: triple = "aarch64-linux-gnu"'
+        )
+    if arch not in ARCH_FEATURES or system != "linux" or abi not in _ABIS:
+        raise TargetError(
+            f"{path}: triple {target.triple!r} is none that edgebit builds for; it is ARCH-linux-ABI with ARCH one of"
+            f" {', '.join(sorted(ARCH_FEATURES))} and ABI one of {', '.join(_ABIS)}"
+        )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(_is_text(item) for item in value) and len(set(value)) == len(value)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _matches(pattern: str) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
+
+
+_KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "description": ("a text", _is_text),
+    "triple": ("a text", _is_text),
+    "cpu": ("a compiler's CPU name", _matches(r"[a-z0-9+._-]+")),
+    "features": ("a list of different names", _is_texts),
+    "cores": ("a whole number from 1 on", _is_count),
+    "memory_mib": ("a whole number of MiB, from 1 on", _is_count),
+    "read_gb_s": ("a positive number of 1e9 bytes a second", _is_rate),
+    "page_kib": ("4, 16 or 64", lambda value: type(value) is int and value in _PAGES_KIB),
+    "throttle_c": ("a whole number of °C from 40 to 125", lambda value: type(value) is int and 40 <= value <= 125),
+    "glibc_floor": ('a version as "2.31", in quotes', _matches(r"2\.[0-9]{1,3}")),
+    "sensors": ('a list of "thermal_zone:TYPE"', lambda value: _is_texts(value) and all(map(_is_sensor, value))),  # type: ignore[call-overload]
+    "service": ("one of systemd, none", lambda value: value in _SERVICES),
+    "emulate_cpus": ("a list of different qemu CPU names", _is_texts),
+}
+
+
+def _is_sensor(value: object) -> bool:
+    return _matches(r"thermal_zone:[A-Za-z0-9._-]+")(value)
