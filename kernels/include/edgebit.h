@@ -126,6 +126,14 @@ EB_API uint32_t eb_tokenizer_vocab_size(const eb_tokenizer *tokenizer);
  *   ids, capacity  where they go; *n_ids is how many there are even when they do not fit: then EB_LIMIT */
 EB_API eb_status eb_tokenize(const eb_tokenizer *tokenizer, const char *text, size_t size, int parse_special,
                              int32_t *ids, size_t capacity, size_t *n_ids);
+typedef struct eb_range {
+    size_t begin, end; /* bytes begin to end - 1 */
+} eb_range;
+/* The same with special tokens recognised only where they lie within one of the ranges, which are in order and apart: a
+ * conversation is tokenized as one text, so that tokens form across its seams, and what a user wrote stays text. */
+EB_API eb_status eb_tokenize_ranges(const eb_tokenizer *tokenizer, const char *text, size_t size,
+                                    const eb_range *special, size_t n_special, int32_t *ids, size_t capacity,
+                                    size_t *n_ids);
 /* The bytes a token stands for, not terminated, owned by the tokenizer; NULL where the id is outside the vocabulary.
  * *is_special (may be NULL) says whether it is a special token, which a text stream leaves out. */
 EB_API const char *eb_token_bytes(const eb_tokenizer *tokenizer, int32_t id, size_t *size, int *is_special);

@@ -1,0 +1,16 @@
+/* tokenizer.h - the tokenizer from inside: what text.c needs of it beyond edgebit.h. */
+#ifndef EB_TOKENIZER_H
+#define EB_TOKENIZER_H
+
+#include "edgebit.h"
+
+const eb_host *eb_tokenizer_host(const eb_tokenizer *tokenizer);
+
+/* Looks at the character at the front of text [size], size > 0. The result is
+ *   > 0  the length of a whole character in valid UTF-8, with *code_point set;
+ *   0    the text ends within a character that is valid so far;
+ *   < 0  minus the length of the longest part that could have begun a character (at least 1): what one U+FFFD stands
+ * for (Unicode Standard, section 3.9, "substitution of maximal subparts"). */
+int eb_utf8_next(const uint8_t *text, size_t size, uint32_t *code_point);
+
+#endif
