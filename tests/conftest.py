@@ -1,0 +1,81 @@
+"""Fixtures that several test folders share: tools of the machine, the native library, reference checkpoints, models."""
+
+import fcntl
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebit import resources
+from edgebit.convert import convert
+from edgebit.errors import EngineError
+from edgebit.runtime.native import Library
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "tests" / "reference"
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    """Gives the path of a program of this machine; without it the test is skipped, and the summary says for want of what.
+
+    The only place in the tests that skips.
+    """
+
+    def require(name: str) -> str:
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+        if path is None:
+            pytest.skip(f"{name} is not installed on this machine")
+        return path
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def native() -> Library:
+    """The host's engine, built first where that has not been done."""
+    try:
+        return Library.load()
+    except EngineError as missing:
+        if "is missing" not in str(missing):
+            raise
+    build = ROOT / "build" / "host"
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / ".lock").open("w") as lock:  # test runs side by side build once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (build / resources.LIBRARY_NAME).is_file():
+            configure = ["cmake", "-S", str(ROOT / "kernels"), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+            for command in (configure, ["cmake", "--build", str(build), "-j2"]):
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return Library.load()
+
+
+@pytest.fixture(scope="session")
+def reference_checkpoint() -> Callable[[str], Path]:
+    """Gives the folder of a reference checkpoint by its name (tests/reference/README.md)."""
+
+    def folder(name: str) -> Path:
+        path = REFERENCE / name
+        assert path.is_dir(), f"no reference checkpoint {name}"
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_model(
+    native: Library, reference_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Gives the model file converted from a reference checkpoint, made once a run."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def model(name: str) -> Path:
+        path = folder / f"{name}.ebm"
+        if not path.exists():
+            convert(reference_checkpoint(name), path)
+        return path
+
+    return model
