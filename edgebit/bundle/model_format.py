@@ -180,14 +180,14 @@ class Tensor:
         return self.role.name.lower() + (f"[{self.layer}]" if self.role.per_layer else "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """A golden probe: a prompt and what any engine must compute from it."""
 
     prompt: tuple[int, ...]
-    greedy: tuple[int, ...]
-    layer_crcs: tuple[int, ...]  # CRC-32 of the last prompt token's hidden state: embedding, then after each layer
+    layer_crc: tuple[int, ...]  # CRC-32 of the last prompt token's hidden state: embedding, then after each layer
     logits_crc: int
+    greedy: tuple[int, ...]
 
 
 def aligned(size: int) -> int:
@@ -212,7 +212,7 @@ def pack_probes(probes: tuple[Probe, ...]) -> bytes:
     """The bytes of section PROB."""
     parts = [struct.pack("<II", 1, len(probes))]
     for probe in probes:
-        parts.append(struct.pack("<4I", len(probe.prompt), len(probe.greedy), len(probe.layer_crcs), probe.logits_crc))
+        parts.append(struct.pack("<4I", len(probe.prompt), len(probe.greedy), len(probe.layer_crc), probe.logits_crc))
         parts.append(struct.pack(f"<{len(probe.prompt) + len(probe.greedy)}i", *probe.prompt, *probe.greedy))
-        parts.append(struct.pack(f"<{len(probe.layer_crcs)}I", *probe.layer_crcs))
+        parts.append(struct.pack(f"<{len(probe.layer_crc)}I", *probe.layer_crc))
     return b"".join(parts)

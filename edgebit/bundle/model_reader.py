@@ -330,7 +330,7 @@ class ModelFile:
             prompt, greedy = take(n_prompt, "i"), take(n_greedy, "i")
             if any(not 0 <= token < self.conf.vocab_size for token in prompt + greedy):
                 self._refuse(f"golden probe {i}: holds a token outside the vocabulary")
-            probes.append(Probe(prompt, greedy, take(n_crcs, "I"), logits_crc))
+            probes.append(Probe(prompt=prompt, layer_crc=take(n_crcs, "I"), logits_crc=logits_crc, greedy=greedy))
         if position != len(content):
             self._refuse(f"section PROB has {len(content)} bytes, the probes end at {position}")
         return tuple(probes)

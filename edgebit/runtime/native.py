@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from edgebit.bundle.model_format import Probe
 from edgebit.errors import BundleError, EdgebitError, EngineError
 from edgebit.resources import native_library
 from edgebit.runtime import abi
@@ -77,16 +78,6 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     repetition_window: int = 64
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What the engine computed for a prompt: CRC-32 of hidden states and logits, and the greedy tokens after it."""
-
-    prompt: tuple[int, ...]
-    layer_crc: tuple[int, ...]
-    logits_crc: int
-    greedy: tuple[int, ...]
 
 
 class Library:
@@ -395,7 +386,7 @@ class Sampler(_Native):
         """Put a token of the prompt into the repetition window."""
         self.library.dll.eb_sampler_accept(self.handle, token)
 
-    def sample(self, logits: memoryview[float]) -> int:
+    def sample(self, logits: "memoryview[float]") -> int:
         """The next token for logits, float32 [vocab_size], which are not changed."""
         row = (ctypes.c_float * self.vocab_size).from_buffer(logits)
         return int(self.library.dll.eb_sample(self.handle, row))
@@ -457,7 +448,7 @@ class Engine(_Native):
         )
         self._check(self.library.dll.eb_eval(self.handle, ctypes.byref(batch)))
 
-    def logits(self, row: int = 0) -> memoryview[float]:
+    def logits(self, row: int = 0) -> "memoryview[float]":
         """Row `row` of the wanted logits, float32 [vocab_size]: the engine's own memory, valid until the next eval."""
         pointer = self.library.dll.eb_logits(self.handle, row)
         if not pointer:
@@ -518,7 +509,12 @@ class Engine(_Native):
                 self.handle, ids, len(prompt), layer_crc, ctypes.byref(logits_crc), greedy, n_greedy
             )
         )
-        return Probe(tuple(prompt), tuple(layer_crc), logits_crc.value, tuple(greedy[:n_greedy]))
+        return Probe(
+            prompt=tuple(prompt),
+            layer_crc=tuple(layer_crc),
+            logits_crc=logits_crc.value,
+            greedy=tuple(greedy[:n_greedy]),
+        )
 
     def check_probes(self) -> int:
         """Run the model file's golden probes and return how many; BundleError names the first that differs."""
