@@ -1,0 +1,331 @@
+"""What the native files of a bundle must hold, checked on the files themselves and never concluded from flags.
+
+Each check has a name, says passed, failed, or not run, and why. `edgebit build` refuses a file with a failed check
+before it enters a bundle; `edgebit verify` shows them all.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgebit import elf
+from edgebit.elf import Elf, read_elf
+from edgebit.errors import BuildError
+from edgebit.resources import kernels_dir
+from edgebit.targets import Target, host_target
+
+Status = Literal["passed", "failed", "not run"]
+
+SONAME = "libedgebit.so"
+LIBRARY_ALIGN = 65536  # loads on kernels with pages of 4, 16 and 64 KB
+PROBE_TIMEOUT_S = 600
+
+_LSE = re.compile(
+    r"(cas|casp|swp|ld(add|clr|eor|set|smax|smin|umax|umin)|st(add|clr|eor|set|smax|smin|umax|umin))(a|l|al)?(b|h)?"
+)
+_DOT_PRODUCT = re.compile(r"[su]dot")
+_FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
+_INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\s+(\S+)\s*(.*)$")
+_PRODUCT = re.compile(r"gem[vm]_")  # micro-kernels that multiply: where an ISA's own instruction must be
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+def require(checks: Iterable[Check], where: str) -> None:
+    """Raise BuildError naming every failed check."""
+    failed = [f"{check.name}: {check.detail}" for check in checks if check.status == "failed"]
+    if failed:
+        raise BuildError(
+            f"{where} does not hold what the target promises:\n  " + "\n  ".join(failed) + "\nIt was not put into a"
+            " bundle. Try another --builder; if the engine's sources are unchanged, this is a fault of the toolchain"
+        )
+
+
+def _check(name: str, ok: bool, good: str, bad: str) -> Check:
+    return Check(name, "passed" if ok else "failed", good if ok else bad)
+
+
+# ---- the file ----
+
+
+def check_library(data: bytes, target: Target, exports: frozenset[str]) -> list[Check]:
+    """The checks of libedgebit.so for `target`; `exports` are the functions of its header (header_exports())."""
+    file = read_elf(data, SONAME)
+    undefined = sorted(symbol.name for symbol in file.symbols if not symbol.is_defined)
+    defined = {symbol.name for symbol in file.symbols if symbol.is_defined}
+    wrong = [*(f"{name} is missing" for name in sorted(exports - defined))]
+    wrong += [f"{name} is not in the header" for name in sorted(defined - exports)]
+    return [
+        _check_machine(file, target),
+        _check(
+            "library type", file.type == elf.ET_DYN, "shared library", f"ELF type {file.type}, not a shared library"
+        ),
+        _check("SONAME", file.soname == SONAME, SONAME, f"{file.soname!r}, not {SONAME!r}"),
+        _check("needs no library", not file.needed, "no NEEDED entry", f"NEEDED {', '.join(file.needed)}"),
+        _check("imports nothing", not undefined, "no undefined symbol", f"undefined: {_some(undefined)}"),
+        _check("exports", not wrong, f"the {len(exports)} functions of edgebit.h", _some(wrong)),
+        _check_alignment(file, LIBRARY_ALIGN),
+        _check_text_relocations(file),
+        _check_write_or_execute(file),
+        _check_stack(file),
+        _check_relro(file),
+        _check(
+            "no thread-local data",
+            not file.segments_of(elf.PT_TLS),
+            "none",
+            "it has a TLS segment: old Androids cannot load it",
+        ),
+    ]
+
+
+def check_program(data: bytes, target: Target, *, name: str = "edgebit-run") -> list[Check]:
+    """The checks of the static program edgebit-run for `target`."""
+    file = read_elf(data, name)
+    interpreter = file.segments_of(elf.PT_INTERP)
+    is_static = not interpreter and not file.needed
+    return [
+        _check_machine(file, target),
+        _check(
+            "program type", file.type in (elf.ET_EXEC, elf.ET_DYN), "program", f"ELF type {file.type}, not a program"
+        ),
+        _check(
+            "static",
+            is_static,
+            "no loader, no NEEDED entry",
+            f"it needs a loader or {', '.join(file.needed) or 'libraries'}",
+        ),
+        _check_glibc(file, target),
+        _check_alignment(file, target.page_kib * 1024),
+        _check_text_relocations(file),
+        _check_write_or_execute(file),
+        _check_stack(file),
+    ]
+
+
+def header_exports(header: str) -> frozenset[str]:
+    """The functions that the text of edgebit.h declares for its callers."""
+    return frozenset(re.findall(r"^EB_API[^;(]*?\b(eb_\w+)\(", header, re.MULTILINE))
+
+
+def header_abi_version(header: str) -> int:
+    """EB_ABI_VERSION in the text of edgebit.h."""
+    found = re.search(r"^#define EB_ABI_VERSION (\d+)$", header, re.MULTILINE)
+    if found is None:
+        raise BuildError("kernels/include/edgebit.h defines no EB_ABI_VERSION. Install edgebit again")
+    return int(found[1])
+
+
+def read_header() -> str:
+    """The text of the edgebit.h that ships."""
+    return (kernels_dir() / "include" / "edgebit.h").read_text(encoding="utf-8")
+
+
+def _check_machine(file: Elf, target: Target) -> Check:
+    names = {number: name for name, number in elf.MACHINES.items()}
+    found = names.get(file.machine, f"machine {file.machine}")
+    return _check("architecture", found == target.arch, found, f"{found}, the target {target.name} is {target.arch}")
+
+
+def _check_alignment(file: Elf, least: int) -> Check:
+    loads = file.segments_of(elf.PT_LOAD)
+    bad = [
+        f"a segment at {load.offset:#x} is aligned to {load.align}, {least} is needed"
+        for load in loads
+        if load.align < least or load.align & (load.align - 1)
+    ]
+    bad += [
+        f"a segment lies at {load.offset:#x} in the file and {load.vaddr:#x} in memory: not congruent to {load.align}"
+        for load in loads
+        if load.align and (load.offset - load.vaddr) % load.align
+    ]
+    if not loads:
+        bad.append("nothing is loaded")
+    return _check("page alignment", not bad, f"{min((x.align for x in loads), default=0) // 1024} KB", _some(bad))
+
+
+def _check_text_relocations(file: Elf) -> Check:
+    bad = file.has(elf.DT_TEXTREL) or file.flag(elf.DT_FLAGS, elf.DF_TEXTREL)
+    return _check(
+        "no text relocations", not bad, "none", "TEXTREL: its code is changed at load, which hardened systems refuse"
+    )
+
+
+def _check_write_or_execute(file: Elf) -> Check:
+    both = elf.PF_W | elf.PF_X
+    bad = [f"{load.vaddr:#x}" for load in file.segments_of(elf.PT_LOAD) if load.flags & both == both]
+    return _check("no writable code", not bad, "no segment is both", f"writable and executable segment at {_some(bad)}")
+
+
+def _check_stack(file: Elf) -> Check:
+    stacks = file.segments_of(elf.PT_GNU_STACK)
+    ok = bool(stacks) and not any(stack.flags & elf.PF_X for stack in stacks)
+    return _check(
+        "stack", ok, "not executable", "executable" if stacks else "no GNU_STACK segment: an executable stack"
+    )
+
+
+def _check_relro(file: Elf) -> Check:
+    now = (
+        file.has(elf.DT_BIND_NOW) or file.flag(elf.DT_FLAGS, elf.DF_BIND_NOW) or file.flag(elf.DT_FLAGS_1, elf.DF_1_NOW)
+    )
+    missing = [name for name, ok in (("RELRO", bool(file.segments_of(elf.PT_GNU_RELRO))), ("NOW", now)) if not ok]
+    return _check("RELRO and NOW", not missing, "both", f"without {' and '.join(missing)}: its tables stay writable")
+
+
+def _check_glibc(file: Elf, target: Target) -> Check:
+    name = "glibc version"
+    found = [version.removeprefix("GLIBC_") for _, version in file.versions if re.fullmatch(r"GLIBC_[0-9.]+", version)]
+    if not found:
+        return Check(name, "passed", "needs none")
+    highest = max(found, key=_version_key)
+    if target.glibc_floor is None:
+        return Check(name, "passed", f"needs {highest}; the target names no floor")
+    ok = _version_key(highest) <= _version_key(target.glibc_floor)
+    return _check(name, ok, f"needs {highest}", f"needs {highest}, devices of the target may have {target.glibc_floor}")
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+# ---- the instructions ----
+
+
+def check_instructions(path: Path, target: Target, *, tools: list[str] | None = None) -> Check:
+    """No instruction above the baseline outside the micro-kernels that may have it, and each has its own.
+
+    Disassembles the library at `path`, which must have its function names; `tools` are the disassemblers to try.
+    """
+    name = "instructions"
+    reasons = []
+    for tool in tools if tools is not None else disassemblers(target):
+        program = shutil.which(tool)
+        if program is None:
+            continue
+        done = subprocess.run(
+            [program, "-d", "--no-show-raw-insn", str(path)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            reasons.append(f"{tool} does not know {target.arch}")
+        elif "<unknown>" in done.stdout:
+            reasons.append(f"{tool} cannot decode all of {target.arch}: it is too old")
+        else:
+            problems = audit_listing(done.stdout, target.arch)
+            return _check(name, not problems, f"each in its place ({tool})", _some(problems))
+    package = f"binutils-{target.arch.replace('_', '-')}-linux-gnu"
+    return Check(name, "not run", "; ".join(reasons) or f"no objdump for {target.arch}: apt-get install {package}")
+
+
+def disassemblers(target: Target) -> list[str]:
+    """Programs that may disassemble the target's code, best first."""
+    native = ["objdump"] if target.arch == host_target().arch else []
+    return [f"{target.arch}-linux-gnu-objdump", *native, "llvm-objdump"]
+
+
+def audit_listing(listing: str, arch: str) -> list[str]:
+    """What is wrong with the instructions in objdump's output, in words; empty where nothing is."""
+    forbidden, marker, is_own = _RULES[arch]
+    problems: dict[str, None] = {}
+    marked: dict[str, bool] = {}  # micro-kernels of the ISA that must have its own instruction -> has it
+    n_functions = 0
+    for function, mnemonic, operands in _instructions(listing):
+        if mnemonic == "":
+            n_functions += 1
+            if marker in function and _PRODUCT.search(function) and "." not in function:
+                marked.setdefault(function, False)
+            continue
+        if is_own(mnemonic, operands):
+            if marker not in function:
+                problems[f"{mnemonic} in {function}, which every CPU runs"] = None
+            elif function in marked:
+                marked[function] = True
+        elif forbidden(mnemonic, operands):
+            problems[f"{mnemonic} in {function}, which no target has for certain"] = None
+    if n_functions < 2:
+        return ["it has no function names: it was stripped, and cannot be checked"]
+    problems.update((f"{name} has no instruction of its own ISA", None) for name, has in marked.items() if not has)
+    if not marked:
+        problems[f"no function *{marker}: micro-kernels are missing"] = None
+    return list(problems)
+
+
+def _instructions(listing: str) -> Iterator[tuple[str, str, str]]:
+    """Function, mnemonic, operands of each line; the mnemonic is empty where a function begins."""
+    function = ""
+    for line in listing.splitlines():
+        if begins := _FUNCTION.match(line):
+            function = begins[1]
+            yield function, "", ""
+        elif function and (found := _INSTRUCTION.match(line)):
+            yield function, found[1], found[2]
+
+
+def _is_arm_above_all(mnemonic: str, operands: str) -> bool:
+    if _LSE.fullmatch(mnemonic) or mnemonic in {"smmla", "ummla", "usmmla", "usdot", "sudot", ".inst"}:
+        return True
+    return re.search(r"\bz\d+\.|\bp\d+/", operands) is not None  # SVE
+
+
+def _is_x86_own(mnemonic: str, operands: str) -> bool:
+    return mnemonic.startswith("v") and mnemonic not in {"verr", "verw"} and "zmm" not in operands
+
+
+# Architecture -> (never allowed, part of a function's name that allows the ISA's own, the ISA's own instructions).
+_RULES: dict[str, tuple[Callable[[str, str], bool], str, Callable[[str, str], bool]]] = {
+    "aarch64": (_is_arm_above_all, "_dotprod", lambda mnemonic, _: _DOT_PRODUCT.fullmatch(mnemonic) is not None),
+    "x86_64": (lambda mnemonic, operands: "zmm" in operands or mnemonic == "(bad)", "_avx2", _is_x86_own),
+}
+
+
+# ---- the results ----
+
+
+def check_probes(runner: Path, model: Path, target: Target) -> list[Check]:
+    """Run the model's golden probes with edgebit-run: under qemu for each CPU of the target, or on this machine."""
+    if target.arch == host_target().arch:
+        return [_run_probes("probes on this machine", [str(runner), str(model), "--check"])]
+    if not target.emulate_cpus:
+        return [Check("probes", "not run", f"the target {target.name} names no emulate_cpus")]
+    emulator = shutil.which(f"qemu-{target.arch}") or shutil.which(f"qemu-{target.arch}-static")
+    if emulator is None:
+        return [
+            Check(f"probes on {cpu}", "not run", "no qemu: apt-get install qemu-user-static")
+            for cpu in target.emulate_cpus
+        ]
+    return [
+        _run_probes(f"probes on {cpu} (qemu)", [emulator, "-cpu", cpu, str(runner), str(model), "--check"])
+        for cpu in target.emulate_cpus
+    ]
+
+
+def _run_probes(name: str, argv: list[str]) -> Check:
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT_S, check=False, env={}
+        )
+    except subprocess.TimeoutExpired:
+        return Check(name, "not run", f"no result within {PROBE_TIMEOUT_S} s: too large a model to emulate")
+    except OSError as error:
+        return Check(name, "failed", f"{argv[0]}: {error.strerror}")
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    last = said[-1] if said else f"exit code {done.returncode}"
+    return _check(name, done.returncode == 0, last, last)
