@@ -1,10 +1,12 @@
 """Service: a checkpoint becomes a model file, streamed tensor by tensor in bounded memory."""
 
+import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit import __version__
-from edgebit.bundle.model_format import Encoding, Role
+from edgebit.bundle.model_format import Conf, Encoding, Probe, Role
 from edgebit.bundle.model_writer import ModelWriter
+from edgebit.checkpoint.chat_template import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.errors import EngineError
+from edgebit.runtime.native import Engine, Library, Model
 from edgebit.ternary.absmean import row_int8
 
+PROBE_GREEDY = 4  # greedy tokens after each golden probe's prompt
+_PROBE_LENGTHS = (1, 8, 72)  # prompt tokens: one decode step, one block, more than one batch
+_CHECKED_WEIGHT_BYTES = 20 << 30  # what the check of the probes at the lowest ISA level may read: it is slow
 _HASH_BYTES = 4 << 20
 Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
 
@@ -31,6 +40,8 @@ class ConvertReport:
     family: str
     parameters: int
     size: int  # bytes of the model file
+    has_tokenizer: bool
+    has_chat_template: bool
     n_probes: int
     licence: str | None
     seconds: float
@@ -41,40 +52,113 @@ def convert(
     out: Path,
     *,
     embedding: Literal["exact", "int8"] = "exact",
+    probes: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> ConvertReport:
     """Write the model file `out` from the checkpoint in `checkpoint_dir`.
 
-    embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md).
-    Raises CheckpointError naming file and tensor, BundleError where `out` cannot be written; nothing is left then.
+    embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md)
+    probes: whether golden probes are computed, which needs the native library; without them no device can prove itself
+    Raises CheckpointError naming file and tensor, TokenizerError, EngineError where the engine is missing or wrong, and
+    BundleError where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
     checkpoint = open_hf_checkpoint(checkpoint_dir)
-    try:
-        with ThreadPoolExecutor(max_workers=1) as hasher:
-            sources = hasher.submit(hash_files, checkpoint.weight_files())
-            conf = checkpoint.config.conf
-            front: dict[str, bytes] = {}
-            with ModelWriter(out, conf, _embedding_encoding(checkpoint, embedding), front) as writer:
-                total = len(writer.layout)
-                for done, tensor in enumerate(writer.layout):
-                    progress(tensor.name, done, total)
-                    _write_tensor(checkpoint, writer, tensor.role, tensor.layer, embedding)
+    with contextlib.closing(checkpoint), ThreadPoolExecutor(max_workers=1) as hasher:
+        sources = hasher.submit(hash_files, checkpoint.weight_files())
+        text = _read_text_parts(checkpoint_dir, checkpoint.config.conf)
+        with ModelWriter(out, text.conf, _embedding_encoding(checkpoint, embedding), text.sections) as writer:
+            total = len(writer.layout)
+            for done, tensor in enumerate(writer.layout):
+                progress(tensor.name, done, total)
+                _write_tensor(checkpoint, writer, tensor.role, tensor.layer, embedding)
+            progress("source hashes", total, total)
+            writer.finish(_meta(checkpoint, embedding, sources.result(), text))
+            golden: tuple[Probe, ...] = ()
+            if probes:
                 progress("golden probes", total, total)
-                writer.finish(_meta(checkpoint, embedding, sources))
-                writer.commit()
-    finally:
-        checkpoint.close()
+                golden = compute_probes(writer.part)
+                writer.set_probes(golden)
+            writer.commit()
     return ConvertReport(
         out=out,
         name=checkpoint.config.name,
         family=checkpoint.family.name,
-        parameters=conf.parameters,
+        parameters=text.conf.parameters,
         size=out.stat().st_size,
-        n_probes=0,
+        has_tokenizer="TOKN" in text.sections,
+        has_chat_template="PRMT" in text.sections,
+        n_probes=len(golden),
         licence=checkpoint.config.licence,
         seconds=time.monotonic() - started,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _TextParts:
+    """What the tokenizer's files add to a model file."""
+
+    conf: Conf  # with the tokenizer's own begin-of-text and stop tokens
+    sections: dict[str, bytes]
+    chat_template: str | None
+
+
+def _read_text_parts(folder: Path, conf: Conf) -> _TextParts:
+    if not (folder / "tokenizer.json").is_file():
+        return _TextParts(conf=conf, sections={}, chat_template=None)
+    tokenizer = read_tokenizer(folder)
+    sections = {"TOKN": tokenizer.section(conf.vocab_size)}
+    if tokenizer.chat_template is not None:
+        program = compile_chat_template(
+            tokenizer.chat_template, tokenizer.named_tokens, tokenizer_adds_bos=tokenizer.bos_token is not None
+        )
+        sections["PRMT"] = program.to_bytes()
+    bos = -1 if tokenizer.bos_token is None else tokenizer.bos_token
+    return _TextParts(
+        conf=replace(conf, bos_token=bos, stop_tokens=tokenizer.stop_tokens or conf.stop_tokens),
+        sections=sections,
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def compute_probes(model_path: Path) -> tuple[Probe, ...]:
+    """Golden probes of a model file: computed at this machine's best ISA level, and checked at the lowest.
+
+    Raises EngineError where the two differ in any bit, or there is no engine.
+    """
+    best = Library.load()
+    lowest = Library.load(isa=best.isa_names[0])
+    with Model.open(best, model_path) as model, Model.open(lowest, model_path) as same_model:
+        info = model.info
+        prompts = _probe_prompts(model)
+        ctx_len = max(map(len, prompts)) + PROBE_GREEDY
+        threads = min(os.cpu_count() or 1, 4)
+        checked = 0
+        probes: list[Probe] = []
+        with Engine(model, ctx_len=ctx_len, threads=threads) as engine, Engine(same_model, ctx_len=ctx_len) as slow:
+            for prompt in prompts:
+                engine.truncate()
+                probe = engine.run_probe(prompt, PROBE_GREEDY)
+                work = (len(prompt) + PROBE_GREEDY) * info.weight_bytes
+                if not probes or checked + work <= _CHECKED_WEIGHT_BYTES:
+                    checked += work
+                    slow.truncate()
+                    if slow.run_probe(prompt, PROBE_GREEDY) != probe:
+                        raise EngineError(
+                            f"{best.path} computes other numbers at ISA level {best.isa} than at {lowest.isa}: "
+                            "a fault of the engine or of this CPU. Please report it."
+                        )
+                probes.append(probe)
+    return tuple(probes)
+
+
+def _probe_prompts(model: Model) -> list[list[int]]:
+    """A first token, a few tokens, and more than one batch; ids are spread over the vocabulary in a fixed way."""
+    info = model.info
+    start = [] if info.bos_token is None else [info.bos_token]
+    spread = [(7919 * i + 104729) % info.vocab_size for i in range(1, max(_PROBE_LENGTHS) + 1)]
+    lengths = [min(length, max(1, info.context_max - PROBE_GREEDY)) for length in _PROBE_LENGTHS]
+    return [(start + spread)[:length] for length in dict.fromkeys(lengths)]
 
 
 def hash_files(paths: list[Path]) -> list[dict[str, Any]]:
@@ -128,14 +212,15 @@ def _int8_rows(checkpoint: Checkpoint, role: Role, scales: NDArray[np.float32]) 
         yield np.pad(codes, ((0, 0), (0, missing))) if missing else codes
 
 
-def _meta(checkpoint: Checkpoint, embedding: str, sources: "Future[list[dict[str, Any]]]") -> dict[str, Any]:
+def _meta(checkpoint: Checkpoint, embedding: str, sources: list[dict[str, Any]], text: _TextParts) -> dict[str, Any]:
     config = checkpoint.config
     return {
         "name": config.name,
         "family": checkpoint.family.name,
         "licence": config.licence,
-        "source": {"format": "safetensors", "files": sources.result()},
+        "source": {"format": "safetensors", "files": sources},
         "edgebit": __version__,
+        "chat_template": text.chat_template,
         "generation": config.generation,
         "quantisation": {
             "embedding": "int8" if embedding == "int8" else checkpoint.embedding_dtype().lower(),
