@@ -124,7 +124,7 @@ def _build(data: dict[str, Any], config: dict[str, Any], folder: Path) -> Checkp
         if not any(tokens[i] == bytes([byte]) for i in _ids_of_byte(byte, vocab)):
             raise TokenizerError(f"byte 0x{byte:02X} has no token, so text that holds it could not be kept")
 
-    ids = {text: i for text, i in vocab.items()} | {entry["content"]: entry["id"] for entry in entries}
+    ids = vocab | {entry["content"]: entry["id"] for entry in entries}
     named = _named_tokens(config)
     template = read_chat_template(folder)
     return CheckpointTokenizer(
@@ -251,7 +251,7 @@ def _merges(merges: Sequence[Any], vocab: dict[str, int]) -> Iterable[tuple[int,
         try:
             yield vocab[left], vocab[right], vocab[left + right]
         except KeyError as error:
-            raise TokenizerError(f"merge {rank}, {merge!r}, needs token {error}, which is not in the vocabulary") from None
+            raise TokenizerError(f"merge {rank}, {merge!r}, needs {error}, which is not in the vocabulary") from None
 
 
 def _hash_table(entries: Sequence[tuple[int, bytes]]) -> "array[int]":
@@ -280,7 +280,7 @@ def _little_endian(words: "array[int]") -> bytes:
 
 
 def read_chat_template(folder: Path) -> str | None:
-    """The checkpoint's chat template: chat_template.jinja, chat_template.json or tokenizer_config.json; None: it has none.
+    """The chat template, of chat_template.jinja, chat_template.json or tokenizer_config.json; None: there is none.
 
     Raises TokenizerError where there are several and none is called "default".
     """
@@ -325,7 +325,7 @@ def _bos_token(
             single = [next(iter(part.items())) for part in step["single"]]
             kinds = [kind for kind, _ in single]
             if kinds not in (["Sequence"], ["SpecialToken", "Sequence"]):
-                raise TokenizerError(f"post-processor puts {kinds} around a text: only one token before it is supported")
+                raise TokenizerError(f"post-processor puts {kinds} around a text: only one token before it can be")
             if kinds[0] == "SpecialToken":
                 special = step["special_tokens"][single[0][1]["id"]]
                 if len(special["ids"]) != 1:
@@ -334,9 +334,10 @@ def _bos_token(
         elif step.get("type") != "ByteLevel":
             raise TokenizerError(f"post-processor {step.get('type')} is not supported")
     bos = named.get("bos_token")
-    if bos in ids and (config.get("add_bos_token") or "bos_token" in (template or "")):
-        return ids[bos]
-    return None
+    if bos is None or bos not in ids:
+        return None
+    written = template is not None and ("bos_token" in template or bos in template)
+    return ids[bos] if config.get("add_bos_token") or written else None
 
 
 def _stop_tokens(

@@ -78,6 +78,12 @@ class ModelInfoStruct(ctypes.Structure):
     ]
 
 
+class Range(ctypes.Structure):
+    """eb_range."""
+
+    _fields_ = [("begin", c_size_t), ("end", c_size_t)]
+
+
 class EngineOptions(ctypes.Structure):
     """eb_engine_options."""
 
@@ -156,6 +162,10 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_tokenize": (
         c_int,
         [_HANDLE, c_char_p, c_size_t, c_int, POINTER(c_int32), c_size_t, POINTER(c_size_t)],
+    ),
+    "eb_tokenize_ranges": (
+        c_int,
+        [_HANDLE, c_char_p, c_size_t, POINTER(Range), c_size_t, POINTER(c_int32), c_size_t, POINTER(c_size_t)],
     ),
     "eb_token_bytes": (c_void_p, [_HANDLE, c_int32, POINTER(c_size_t), POINTER(c_int)]),
     "eb_text_open": (c_int, [_HANDLE, POINTER(c_char_p), POINTER(c_size_t), c_size_t, _OUT, _ERROR]),

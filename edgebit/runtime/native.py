@@ -5,7 +5,7 @@ ctypes releases the GIL around every call, so a thread in `Engine.eval` leaves P
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -288,6 +288,23 @@ class Tokenizer(_Native):
         self.library.check(
             self.library.dll.eb_tokenize(
                 self.handle, data, len(data), int(parse_special), ids, capacity, ctypes.byref(count)
+            )
+        )
+        return ids[: count.value]
+
+    def encode_segments(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
+        """Token ids of the segments' texts as one text; special tokens are recognised within the marked ones only."""
+        data, ranges = b"", []
+        for text, parse_special in segments:
+            begin = len(data)
+            data += text.encode("utf-8", "surrogateescape")
+            if parse_special:
+                ranges.append((begin, len(data)))
+        ids, count = (ctypes.c_int32 * (len(data) + 1))(), ctypes.c_size_t()
+        special = (abi.Range * len(ranges))(*ranges)
+        self.library.check(
+            self.library.dll.eb_tokenize_ranges(
+                self.handle, data, len(data), special, len(ranges), ids, len(ids), ctypes.byref(count)
             )
         )
         return ids[: count.value]

@@ -67,10 +67,8 @@ class Session:
         """
         if self.program is None:
             raise EngineError(f"{self.model.source} has no chat template: it is a base model. Give it a plain prompt.")
-        ids = self._begin() if self.program.add_bos else []
-        for text, is_template in self.program.render(messages):
-            ids += self.tokenizer.encode(text, parse_special=is_template)
-        return ids
+        begin = self._begin() if self.program.add_bos else []
+        return begin + self.tokenizer.encode_segments(self.program.render(messages))
 
     def generate(
         self,

@@ -49,9 +49,7 @@ def main() -> None:
     blocks: dict[bytes, int] = {}
     index = []
     for base in range(0, CODE_POINTS, BLOCK):
-        packed = bytes(
-            sum(classes[base + i + k] << (2 * k) for k in range(4)) for i in range(0, BLOCK, 4)
-        )
+        packed = bytes(sum(classes[base + i + k] << (2 * k) for k in range(4)) for i in range(0, BLOCK, 4))
         index.append(blocks.setdefault(packed, len(blocks)))
     if len(blocks) > 256:
         raise SystemExit(f"{len(blocks)} distinct blocks do not fit an 8-bit index")
