@@ -161,7 +161,8 @@ def docker_image() -> str:
         )
     if shutil.which("docker") is None:
         raise BuildError(
-            "--builder docker: the docker command is not on PATH. Install Docker, or use --builder zig or --builder system"
+            "--builder docker: the docker command is not on PATH. Install Docker, or use --builder zig or --builder"
+            " system"
         )
     return f"{entry['image']}@{entry['digest']}"
 
@@ -223,10 +224,10 @@ def plan(
         *(f"-D{key}={value}" for key, value in sorted(toolchain.variables.items())),
     )  # fmt: skip
     compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", "edgebit", RUNNER_NAME)
-    commands = (configure, compile_)
+    commands: tuple[tuple[str, ...], ...] = (configure, compile_)
     if toolchain.builder == "docker":
         mounts = (f"{kernels}:/src/kernels:ro", f"{cross}:/src/cross:ro", f"{build_dir}:/src/build")
-        run = ("docker", "run", "--rm", "--network=none", f"--user={os.getuid()}:{os.getgid()}")
+        run: tuple[str, ...] = ("docker", "run", "--rm", "--network=none", f"--user={os.getuid()}:{os.getgid()}")
         run += tuple(f"--volume={mount}" for mount in mounts)
         run += tuple(f"--env={key}={value}" for key, value in sorted(_FIXED_ENV.items()))
         commands = tuple((*run, toolchain.compiler, *command) for command in commands)

@@ -18,6 +18,7 @@ from typing import IO
 from edgebit.bundle.manifest import (
     MANIFEST_MAX_BYTES,
     MANIFEST_NAME,
+    MODEL_MEMBER,
     FileEntry,
     Manifest,
     bundle_id,
@@ -156,6 +157,24 @@ def looks_like_bundle(path: Path) -> bool:
             return file.read(BLOCK)[257:262] == b"ustar"
     except OSError:
         return False
+
+
+def locate_model(path: Path) -> Member:
+    """Where the model file lies: `path` itself, or the member of the bundle at `path`.
+
+    Raises BundleError where there is neither.
+    """
+    if looks_like_bundle(path):
+        return open_bundle(path).member(MODEL_MEMBER)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
+    if path.is_dir():
+        raise BundleError(
+            f"{path} is a folder without {MANIFEST_NAME}. A checkpoint becomes a bundle with: edgebit build {path}"
+        )
+    return Member(path, 0, size)
 
 
 def _open_folder(path: Path) -> Bundle:
