@@ -1,0 +1,87 @@
+"""`edgebit logits`: the logits of given token ids, for scripts that compare engines."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import numpy as np
+
+from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
+from edgebit.convert import convert
+from edgebit.errors import EdgebitError
+from edgebit.runtime.cores import default_threads
+from edgebit.runtime.native import Engine, Library, Model
+
+_CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
+
+
+@click.command()
+@click.argument("path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--ids-file",
+    required=True,
+    type=click.File("r", encoding="utf-8"),
+    help="A JSON list of token ids; - is standard input.",
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npy file to write.")
+@click.option("--last", is_flag=True, help="Write the last position only, shape [1, vocabulary].")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core.")
+def command(path: Path, ids_file: click.utils.LazyFile, out: Path, last: bool, threads: int | None) -> None:
+    """Write the logits of all positions, float32 [tokens, vocabulary], of MODEL: a model file, bundle or checkpoint.
+
+    \b
+    echo '[128000, 791, 13180]' > ids.json
+    edgebit logits chat.bundle --ids-file ids.json --out logits.npy
+    """
+    ids = _read_ids(ids_file.read(), ids_file.name)
+    with _located(path) as place, Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
+        vocab_size = model.info.vocab_size
+        for token in ids:
+            if not 0 <= token < vocab_size:
+                raise EdgebitError(f"{ids_file.name}: id {token} is outside the vocabulary of {vocab_size}")
+        if len(ids) > model.info.context_max:
+            raise EdgebitError(f"{ids_file.name}: {len(ids)} ids, and the model's context has {model.info.context_max}")
+        rows = 1 if last else min(len(ids), _CHUNK_TOKENS)
+        with (
+            Engine(model, ctx_len=len(ids), threads=threads or default_threads(), logits_rows=rows) as engine,
+            out.open("wb") as file,
+        ):
+            header = {"descr": "<f4", "fortran_order": False, "shape": (1 if last else len(ids), vocab_size)}
+            np.lib.format.write_array_header_1_0(file, header)
+            _write_logits(engine, ids, file, last)
+
+
+def _write_logits(engine: Engine, ids: list[int], file: BinaryIO, last: bool) -> None:
+    for first in range(0, len(ids), _CHUNK_TOKENS):
+        chunk = ids[first : first + _CHUNK_TOKENS]
+        is_end = first + len(chunk) == len(ids)
+        wanted = [not last or (is_end and i == len(chunk) - 1) for i in range(len(chunk))]
+        engine.eval_batch(chunk, [0] * len(chunk), wanted)
+        for row in range(sum(wanted)):
+            file.write(engine.logits(row))
+
+
+def _read_ids(text: str, name: str) -> list[int]:
+    try:
+        ids = json.loads(text)
+    except ValueError as error:
+        raise EdgebitError(f"{name}: is no JSON: {error}") from error
+    if not isinstance(ids, list) or not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise EdgebitError(f"{name}: a JSON list of one or more token ids is needed, such as [1, 2, 3]")
+    return ids
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[Member]:
+    """Where the model lies; a checkpoint's folder is converted to a file that lasts as long as the block."""
+    if path.is_dir() and not looks_like_bundle(path):
+        with tempfile.TemporaryDirectory(prefix="edgebit-") as folder:
+            model = Path(folder) / "model.ebm"
+            convert(path, model, probes=False)
+            yield Member(model, 0, model.stat().st_size)
+    else:
+        yield locate_model(path)
