@@ -109,9 +109,7 @@ def _read_text_parts(folder: Path, conf: Conf) -> _TextParts:
     tokenizer = read_tokenizer(folder)
     sections = {"TOKN": tokenizer.section(conf.vocab_size)}
     if tokenizer.chat_template is not None:
-        program = compile_chat_template(
-            tokenizer.chat_template, tokenizer.named_tokens, tokenizer_adds_bos=tokenizer.bos_token is not None
-        )
+        program = compile_chat_template(tokenizer.chat_template, tokenizer)
         sections["PRMT"] = program.to_bytes()
     bos = -1 if tokenizer.bos_token is None else tokenizer.bos_token
     return _TextParts(
