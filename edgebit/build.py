@@ -1,0 +1,291 @@
+"""Service: a checkpoint becomes a bundle for a target: native files and their checks, daemon, model, probes, archive.
+
+Nothing half-made is left: all is made in a folder beside the bundle that goes away at any end, and the bundle itself is
+written as .part and renamed.
+"""
+
+import errno
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edgebit import __version__
+from edgebit.artifacts import (
+    Check,
+    check_instructions,
+    check_library,
+    check_probes,
+    check_program,
+    header_abi_version,
+    header_exports,
+    read_header,
+    require,
+)
+from edgebit.bundle.archive import hash_file, looks_like_bundle, write_archive
+from edgebit.bundle.manifest import (
+    DAEMON_MEMBER,
+    LIBRARY_MEMBER,
+    MODEL_MEMBER,
+    RUNNER_MEMBER,
+    SERVICE_MEMBER,
+    BuildInfo,
+    Manifest,
+    ModelInfo,
+    TargetInfo,
+)
+from edgebit.bundle.model_format import MAGIC
+from edgebit.bundle.model_reader import ModelFile
+from edgebit.convert import convert
+from edgebit.cross import NativeFiles, build_native
+from edgebit.errors import BuildError
+from edgebit.pyz import build_pyz
+from edgebit.resources import package_dir
+from edgebit.targets import Target
+
+
+class Listener(Protocol):
+    """Is told what a build does; the command line shows it."""
+
+    def stage(self, name: str) -> None:
+        """A part of the work begins, and the one before has ended."""
+
+    def progress(self, done: int, total: int) -> None:
+        """How far the stage is, in units of its own."""
+
+    def note(self, text: str) -> None:
+        """A fact worth a line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildOptions:
+    """What to build."""
+
+    model: Path  # a checkpoint's folder, or a model file
+    target: Target
+    out: Path
+    builder: str = "auto"
+    embedding: Literal["exact", "int8"] = "exact"
+    name: str | None = None  # of the bundle; None: of its file
+    force: bool = False  # replace a bundle that is there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildResult:
+    """What was built."""
+
+    out: Path
+    bundle_id: str
+    size: int  # bytes of the bundle
+    manifest: Manifest
+    native_from_cache: bool
+    checks: tuple[Check, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> time
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Of the whole model file, embedding, head and tokenizer included; None where the weights were not counted."""
+        weights = self.manifest.model.parameters
+        return 8 * self.manifest.files[MODEL_MEMBER].size / weights if weights else None
+
+
+def default_out(model: Path, target: Target) -> Path:
+    """NAME-TARGET.bundle in the working folder, NAME being the checkpoint's folder or the model file."""
+    stem = model.resolve().name if model.is_dir() else model.stem
+    return Path(f"{_plain_name(stem)}-{target.name}.bundle")
+
+
+def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
+    """Build the bundle and check it on the way.
+
+    Raises CheckpointError, TargetError, BuildError or BundleError; then nothing is left behind.
+    """
+    out, target = options.out, options.target
+    _check_out(options)
+    clock = _StageClock(listener)
+    with _clear_errors(out), _work_folder(out) as work:
+        clock.begin("native files")
+        native = build_native(target, options.builder, report=listener.note)
+        clock.begin("artifact checks")
+        checks = check_native(native, target)
+        require(checks, f"the engine built by {native.builder}")
+
+        clock.begin("daemon")
+        daemon = work / DAEMON_MEMBER
+        build_pyz(daemon)
+
+        clock.begin("model")
+        model = _model_file(options, work, listener)
+        info = _model_info(model)
+
+        clock.begin("golden probes")
+        if native.runner is not None:
+            probes = check_probes(native.runner, model, target)
+            require(probes, "the model with this engine")
+            checks += probes
+        else:
+            checks.append(Check("probes", "not run", "the installed edgebit has no edgebit-run"))
+
+        clock.begin("bundle")
+        sources = {
+            MODEL_MEMBER: model,
+            LIBRARY_MEMBER: native.library,
+            DAEMON_MEMBER: daemon,
+            SERVICE_MEMBER: package_dir() / "daemon" / "edgebit-daemon.service",
+        }
+        if native.runner is not None:
+            sources[RUNNER_MEMBER] = native.runner
+        total = 2 * sum(path.stat().st_size for path in sources.values())
+        count = _Counter(total, listener)
+        manifest = Manifest(
+            name=_plain_name(options.name or out.name.removesuffix(".bundle")),
+            edgebit=__version__,
+            abi=header_abi_version(read_header()),
+            target=TargetInfo(
+                name=target.name,
+                triple=target.triple,
+                features=target.features,
+                libc_floor="",  # the native files are checked to need no libc
+            ),
+            model=info,
+            build=BuildInfo(
+                builder=native.builder,
+                compiler=native.compiler,
+                toolchain_id=native.toolchain_id,
+                checks={check.name: f"{check.status}: {check.detail}" for check in checks},
+            ),
+            files={name: hash_file(path, count) for name, path in sources.items()},
+        )
+        identity = write_archive(out, manifest, sources, count)
+    return BuildResult(
+        out=out,
+        bundle_id=identity,
+        size=out.stat().st_size,
+        manifest=manifest,
+        native_from_cache=native.from_cache,
+        checks=tuple(checks),
+        seconds=clock.end(),
+    )
+
+
+def check_native(native: NativeFiles, target: Target) -> list[Check]:
+    """All checks of the native files that need no model."""
+    checks = check_library(native.library.read_bytes(), target, header_exports(read_header()))
+    checks.append(check_instructions(native.library, target))
+    if native.runner is not None:
+        program = check_program(native.runner.read_bytes(), target)
+        checks += [Check(f"edgebit-run: {check.name}", check.status, check.detail) for check in program]
+    return checks
+
+
+def _check_out(options: BuildOptions) -> None:
+    out = options.out
+    if out.is_dir():
+        raise BuildError(f"{out} is a folder. Give a file name: --out {out / 'NAME.bundle'}")
+    if out.exists() and not options.force:
+        raise BuildError(f"{out} is there already. Give another --out, or --force to replace it")
+    if not out.parent.is_dir():
+        raise BuildError(f"the folder {out.parent} for the bundle is not there. Make it: mkdir -p {out.parent}")
+
+
+def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
+    model = options.model
+    if model.is_file():
+        if looks_like_bundle(model):
+            raise BuildError(f"{model} is a bundle. Give the checkpoint's folder, or a model file")
+        with model.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise BuildError(f"{model} is neither a checkpoint's folder nor a model file")
+        listener.note(f"{model} is a model file and taken as it is")
+        return model
+    converted = work / MODEL_MEMBER
+    report = convert(
+        model,
+        converted,
+        embedding=options.embedding,
+        progress=lambda _, done, total: listener.progress(done, total),
+    )
+    listener.note(f"converted {report.name} ({report.family}), {report.n_probes} golden probes")
+    return converted
+
+
+def _model_info(model: Path) -> ModelInfo:
+    with ModelFile(model) as file:
+        meta = file.meta
+        return ModelInfo(
+            name=str(meta.get("name") or "model"),
+            family=str(meta.get("family") or ""),
+            parameters=file.conf.parameters,
+            context_max=file.conf.context_max,
+            vocab_size=file.conf.vocab_size,
+            licence=str(meta.get("licence") or ""),
+        )
+
+
+def _plain_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64]
+    return name or "model"
+
+
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """A folder on the bundle's own disk, gone at the end whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _clear_errors(out: Path) -> Iterator[None]:
+    """A full or read-only disk, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(out.parent).free >> 20
+            raise BuildError(
+                f"the disk of {out.parent} is full ({free} MiB free). A build needs twice the model's size there: make"
+                " room, or give --out on another disk"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise BuildError(f"{error.filename or out} cannot be written: {error.strerror}") from error
+        raise
+
+
+class _StageClock:
+    """Times the stages and tells the listener of each."""
+
+    def __init__(self, listener: Listener, now: Callable[[], float] = time.monotonic) -> None:
+        self._listener, self._now = listener, now
+        self._seconds: dict[str, float] = {}
+        self._stage: str | None = None
+        self._began = 0.0
+
+    def begin(self, stage: str) -> None:
+        self.end()
+        self._stage, self._began = stage, self._now()
+        self._listener.stage(stage)
+
+    def end(self) -> dict[str, float]:
+        if self._stage is not None:
+            self._seconds[self._stage] = self._now() - self._began
+            self._stage = None
+        return self._seconds
+
+
+class _Counter:
+    """Adds bytes up and tells the listener."""
+
+    def __init__(self, total: int, listener: Listener) -> None:
+        self._total, self._done, self._listener = total, 0, listener
+
+    def __call__(self, done: int) -> None:
+        self._done += done
+        self._listener.progress(self._done, self._total)

@@ -1,0 +1,154 @@
+"""edgebit build: from a checkpoint to a bundle for a device."""
+
+import dataclasses
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
+from edgebit.cross import BUILDERS
+from edgebit.targets import find_target
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--target", "target_name", required=True, metavar="NAME|FILE", help="A device (`edgebit targets`).")
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle.  [default: MODEL-TARGET.bundle]")
+@click.option(
+    "--builder", type=click.Choice(BUILDERS), default="auto", show_default=True, help="Who compiles the engine."
+)
+@click.option(
+    "--embedding",
+    type=click.Choice(["exact", "int8"]),
+    default="exact",
+    show_default=True,
+    help="int8 is smaller and lossy (docs/decisions).",
+)
+@click.option("--name", help="The bundle's name.  [default: of its file]")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    model: Path,
+    target_name: str,
+    out: Path | None,
+    builder: str,
+    embedding: Literal["exact", "int8"],
+    name: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert MODEL, cross-build the engine, check both, and write a bundle.
+
+    MODEL is a checkpoint's folder (config.json, tokenizer.json, safetensors) or a model file. The builder `auto` takes
+    zig where it is installed (pip install 'edgebit[cross]'), else this machine's cross compiler, and says which.
+
+    \b
+    edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    target = find_target(target_name)
+    options = BuildOptions(
+        model=model,
+        target=target,
+        out=out or default_out(model, target),
+        builder=builder,
+        embedding=embedding,
+        name=name,
+        force=force,
+    )
+    console = Console(stderr=True)
+    with _Display(console) as display:
+        result = build_bundle(options, display)
+    if as_json:
+        click.echo(json.dumps(_as_dict(result), indent=2, ensure_ascii=False))
+    else:
+        _print_summary(result)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # unwinds as Ctrl-C does, so that nothing half-made stays
+
+
+class _Display:
+    """Shows stages as they end, with their times, and a bar for the one in progress."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("  {task.description}"), BarColumn(bar_width=30), TimeElapsedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._stage, self._began = "", 0.0
+
+    def __enter__(self) -> "_Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._end_stage()
+        self._bar.stop()
+
+    def stage(self, name: str) -> None:
+        self._end_stage()
+        self._stage, self._began = name, time.monotonic()
+        self._task = self._bar.add_task(name, total=None)
+
+    def progress(self, done: int, total: int) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        self._console.print(f"  {text}", style="dim", highlight=False, soft_wrap=True)
+
+    def _end_stage(self) -> None:
+        if self._task is None:
+            return
+        self._bar.remove_task(self._task)
+        self._task = None
+        seconds = time.monotonic() - self._began
+        self._console.print(f"[green]✓[/green] {self._stage:<16} {seconds:6.1f} s", highlight=False)
+
+
+def _print_summary(result: BuildResult) -> None:
+    manifest = result.manifest
+    bits = f", {result.bits_per_weight:.2f} bits a weight" if result.bits_per_weight is not None else ""
+    passed = [check for check in result.checks if check.status == "passed"]
+    click.echo(f"{result.out}: {result.size / (1 << 20):.1f} MiB, bundle {result.bundle_id}")
+    click.echo(f"  model    {manifest.model.name}, {manifest.model.parameters / 1e6:.1f} M weights{bits}")
+    cached = ", from the cache" if result.native_from_cache and manifest.build.builder != "installed" else ""
+    click.echo(f"  engine   for {manifest.target.name}, by {manifest.build.compiler or manifest.build.builder}{cached}")
+    click.echo(f"  checked  {len(passed)} checks passed" + _probes_text(result))
+    for check in result.checks:
+        if check.status != "passed":
+            click.echo(f"  {check.status}  {check.name}: {check.detail}")
+
+
+def _probes_text(result: BuildResult) -> str:
+    ran = [
+        check.name.removeprefix("probes on ")
+        for check in result.checks
+        if check.name.startswith("probes on ") and check.status == "passed"
+    ]
+    return f"; golden probes ran on {', '.join(ran)}" if ran else ""
+
+
+def _as_dict(result: BuildResult) -> dict[str, object]:
+    return {
+        "out": str(result.out),
+        "bundle": result.bundle_id,
+        "size": result.size,
+        "bits_per_weight": result.bits_per_weight,
+        "native_from_cache": result.native_from_cache,
+        "manifest": json.loads(result.manifest.to_bytes()),
+        "checks": [dataclasses.asdict(check) for check in result.checks],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+    }
