@@ -301,7 +301,7 @@ class Tokenizer(_Native):
             if parse_special:
                 ranges.append((begin, len(data)))
         ids, count = (ctypes.c_int32 * (len(data) + 1))(), ctypes.c_size_t()
-        special = (abi.Range * len(ranges))(*ranges)
+        special = (abi.Range * len(ranges))(*(abi.Range(*ends) for ends in ranges))
         self.library.check(
             self.library.dll.eb_tokenize_ranges(
                 self.handle, data, len(data), special, len(ranges), ids, len(ids), ctypes.byref(count)
