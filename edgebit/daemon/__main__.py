@@ -1,0 +1,76 @@
+"""edgebitd: `python3 edgebitd.pyz VERB`, or `python3 -m edgebit.daemon VERB`."""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever python3 a device has
+    sys.exit("edgebitd needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgebit import __version__
+from edgebit.errors import ConfigError, EdgebitError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verbs. `agent` has its own, in agent.py."""
+    top = argparse.ArgumentParser(prog="edgebitd", description="Answers requests over MQTT with a ternary model.")
+    top.add_argument("--version", action="version", version=f"edgebitd {__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    run = verbs.add_parser("run", help="be the daemon")
+    place = run.add_mutually_exclusive_group(required=True)
+    place.add_argument("--root", type=Path, help="device folder: active slot, edgebitd.toml, state")
+    place.add_argument("--bundle", type=Path, help="a bundle, folder or file; goes with --config")
+    run.add_argument("--config", type=Path, help="configuration (default: ROOT/edgebitd.toml)")
+    run.add_argument("--state", type=Path, help="folder for what outlives a restart (default: ROOT/state)")
+    run.add_argument("--check-config", action="store_true", help="read the configuration and end")
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    verbs.add_parser("agent", help="the device's side of edgebit deploy", add_help=False)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one verb; gives the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["agent"]:
+        from edgebit.daemon import agent
+
+        return agent.main(arguments[1:])
+    options = parser().parse_args(arguments)
+    try:
+        return run(options)
+    except EdgebitError as error:
+        print(f"edgebitd: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Be the daemon. Raises EdgebitError where the configuration is wrong."""
+    from edgebit.daemon.config import read_config
+
+    root: Path | None = options.root
+    config_path: Path | None = options.config or (root and root / "edgebitd.toml")
+    if config_path is None:
+        raise ConfigError("--bundle goes with --config FILE")
+    config = read_config(config_path)
+    if options.check_config:
+        print(f"{config_path}: device {config.device_name}, broker {config.mqtt.url}")
+        return 0
+
+    from edgebit.daemon.app import Daemon, set_up_logging
+    from edgebit.daemon.engine import LoadedModel
+
+    set_up_logging(options.log_level)
+    bundle: Path = options.bundle
+    slot = ""
+    if root is not None:
+        bundle = Path(os.path.realpath(root / "active"))  # the slot of now: a later switch must not change it under us
+        slot = bundle.name
+    state: Path = options.state or (root or config_path.parent) / "state"
+    return Daemon(config, state, lambda: LoadedModel.open(bundle, config.engine), slot=slot).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

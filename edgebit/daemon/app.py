@@ -1,0 +1,286 @@
+"""The daemon put together: the only place that starts threads.
+
+Main thread: events, admission, reports, watch over the others. Network thread: mqtt.Connection. Worker thread: loads
+the model, then scheduler.Scheduler. Everything between them goes through queues or takes a lock of its own.
+"""
+
+import logging
+import platform
+import queue
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgebit import __version__
+from edgebit.daemon.admission import Admission, AskableModel
+from edgebit.daemon.config import Config
+from edgebit.daemon.connection_counter import ConnectionCounter
+from edgebit.daemon.frames import Outgoing, encode_json
+from edgebit.daemon.messages import OPS, Incoming
+from edgebit.daemon.mqtt import Connected, Connection, Disconnected, MqttEvent
+from edgebit.daemon.scheduler import AnsweringEngine, Scheduler
+from edgebit.daemon.sensors import Sensors
+from edgebit.errors import EdgebitError, EngineError
+
+log = logging.getLogger("edgebit")
+
+INBOX_MAX = 64  # requests read off the network and not yet looked at; then the broker is held back
+BUSY_TICK_S = 0.1  # how often deadlines and the state are looked at
+IDLE_TICK_S = 1.0
+STATUS_LEAST_S = 0.5  # between two status messages
+NETWORK_SILENCE_S = 180.0  # without a sign of life for so long, the network thread hangs
+WORKER_STOP_S = 10.0
+SCHEMAS = ("availability", "info", "status", "metrics", "event", "request", "reply")
+
+
+class DaemonModel(AskableModel, AnsweringEngine, Protocol):
+    """A loaded model, as engine.LoadedModel is one."""
+
+    def describe(self) -> dict[str, Any]:
+        """The engine's part of the info document."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Daemon:
+    """One device's daemon; run() until SIGTERM or SIGINT."""
+
+    def __init__(self, config: Config, state_dir: Path, load: Callable[[], DaemonModel], *, slot: str = "") -> None:
+        """`load` opens the model, called in the worker thread. Raises ConfigError for wrong files or a wrong state_dir."""
+        self._config = config
+        self._topics = config.topics
+        self._load = load
+        self._slot = slot
+        self._began = time.monotonic()
+        self._inbox: queue.SimpleQueue[MqttEvent | None] = queue.SimpleQueue()
+        self._inbox_room = threading.BoundedSemaphore(INBOX_MAX)
+        self._connection = Connection(config, ConnectionCounter(state_dir / "connection"), self._deliver)
+        self._scheduler = Scheduler(self._connection, config.device_name, config.limits.queue_max)
+        self._sensors = Sensors(Path(config.report.sensors_root))
+        self._model: DaemonModel | None = None
+        self._admission = Admission(config, self._connection, self._scheduler, lambda: self._model, self._status)
+        self._stopping = threading.Event()
+        self._announced_model: DaemonModel | None = None
+        self._published: tuple[object, ...] = ()  # state and queue length last said
+        self._published_at = 0.0
+        self._next_report = 0.0
+
+    def run(self) -> int:
+        """Serve until a signal; gives the exit code: 0, or EngineError's if a thread died or the model never worked."""
+        network = threading.Thread(target=self._connection.run, name="network", daemon=True)
+        worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        network.start()
+        worker.start()
+        fault = None
+        while not self._stopping.is_set() and fault is None:
+            self._take_event()
+            self._scheduler.expire()
+            self._report()
+            fault = self._dead_thread(network, worker)
+        if fault is not None:
+            log.critical("%s; ending, so that the service manager starts anew", fault)
+        self._shut_down(network, worker)
+        return EngineError.exit_code if fault or self._admission.fault else 0
+
+    def _deliver(self, event: MqttEvent) -> None:
+        """From the network thread. Waits while the main thread is behind, unless that has stopped listening."""
+        if isinstance(event, Incoming):
+            while not self._inbox_room.acquire(timeout=0.5):
+                if self._stopping.is_set():
+                    return
+        self._inbox.put(event)
+
+    def _take_event(self) -> None:
+        load = self._scheduler.load()
+        busy = load.running or load.queue_len or self._model is not self._announced_model
+        try:
+            event = self._inbox.get(timeout=BUSY_TICK_S if busy else min(IDLE_TICK_S, self._config.report.interval_s))
+        except queue.Empty:
+            return
+        try:
+            if isinstance(event, Incoming):
+                self._inbox_room.release()
+                self._admission.handle(event)
+            elif isinstance(event, Connected):
+                self._announce(event)
+            elif isinstance(event, Disconnected) and event.was_connected:
+                log.info("disconnected: %s", event.reason)
+        except Exception:
+            log.exception("handling %s failed", type(event).__name__)
+            self._admission.counters["internal"] += 1
+
+    def _work(self) -> None:
+        try:
+            model = self._load()
+        except (EdgebitError, OSError, MemoryError) as error:
+            log.error("the model cannot be loaded: %s", error)
+            self._admission.fault = str(error)
+            self._scheduler.fail(f"no working model: {error}")
+            self._stopping.wait()
+            return
+        self._model = model
+        self._scheduler.set_engine(model)
+        log.info("the model is ready")
+        self._inbox.put(None)
+        self._scheduler.run()
+        model.close()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        log.info("%s: stopping", signal.Signals(number).name)
+        self._stopping.set()
+        self._inbox.put(None)
+
+    def _dead_thread(self, network: threading.Thread, worker: threading.Thread) -> str | None:
+        for thread in (network, worker):
+            if not thread.is_alive():
+                return f"the {thread.name} thread has died"
+        if time.monotonic() - self._connection.alive_at > NETWORK_SILENCE_S:
+            return f"the network thread gave no sign of life for {NETWORK_SILENCE_S:.0f} s"
+        return None
+
+    def _shut_down(self, network: threading.Thread, worker: threading.Thread) -> None:
+        self._publish_status()
+        self._scheduler.stop()
+        worker.join(WORKER_STOP_S)
+        if worker.is_alive():
+            log.error("the worker did not end within %.0f s", WORKER_STOP_S)
+        self._connection.close()
+        network.join(5.0)
+        log.info("stopped")
+
+    # Reports
+
+    def _announce(self, event: Connected) -> None:
+        """Everything retained, at each connection: a broker may have lost it."""
+        self._publish_info()
+        self._publish_status()
+        self._publish(
+            self._topics.event,
+            {"event": "connected", "conn": event.number, "session_present": event.session_present},
+        )
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if not self._connection.connected:
+            return
+        if self._model is not self._announced_model:
+            self._publish_info()
+        if now >= self._next_report:
+            self._next_report = now + self._config.report.interval_s
+            self._publish_metrics()
+            self._publish_status()
+        elif now - self._published_at >= STATUS_LEAST_S and self._state_key() != self._published:
+            self._publish_status()
+
+    def _state(self) -> str:
+        if self._stopping.is_set():
+            return "draining"
+        if self._admission.fault is not None:
+            return "fault"
+        if self._model is None:
+            return "init"
+        load = self._scheduler.load()
+        return "busy" if load.running or load.queue_len else "ready"
+
+    def _state_key(self) -> tuple[object, ...]:
+        return self._state(), self._scheduler.load().queue_len
+
+    def _status(self) -> dict[str, Any]:
+        load = self._scheduler.load()
+        temperature = self._sensors.read_temperature()
+        return {
+            "state": self._state(),
+            "dev": self._config.device_name,
+            "conn": self._connection.number,
+            "queue_len": load.queue_len,
+            "tok_s_now": None if load.tok_s is None else round(load.tok_s, 2),
+            "t_soc": temperature.value,
+            "slot": self._slot or None,
+            "bundle": self._described().get("bundle"),
+            "last_error": self._admission.fault or self._scheduler.last_error,
+            "uptime_s": round(time.monotonic() - self._began, 1),
+        }
+
+    def _publish_status(self) -> None:
+        self._published, self._published_at = self._state_key(), time.monotonic()
+        self._publish(self._topics.status, self._status(), retain=True)
+
+    def _publish_info(self) -> None:
+        self._announced_model = self._model
+        limits, mqtt = self._config.limits, self._config.mqtt
+        sensors = {name: reading.source for name, reading in self._sensors.read().items() if reading.value is not None}
+        body = {
+            "contract": 1,
+            "dev": self._config.device_name,
+            "edgebit": __version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "ops": list(OPS),
+            "auth": mqtt.auth,
+            "mqtt": "5" if self._connection.mqtt5 else "3.1.1",
+            "slot": self._slot or None,
+            "limits": {
+                "queue_max": limits.queue_max,
+                "max_prompt_bytes": limits.max_prompt_bytes,
+                "max_tokens": limits.max_tokens,
+                "max_packet_bytes": self._connection.packet_max or None,
+                "default_ttl_s": limits.default_ttl_s,
+            },
+            "sensors": sensors,
+            "schema": {name: f"edgebit/v1/{name}" for name in SCHEMAS},
+            **self._described(),
+        }
+        self._publish(self._topics.info, body, retain=True)
+
+    def _publish_metrics(self) -> None:
+        counters: Counter[str] = Counter()
+        for source in (self._admission, self._scheduler, self._connection):
+            counters.update(source.counters)
+        body = {
+            "uptime_s": round(time.monotonic() - self._began, 1),
+            "conn": self._connection.number,
+            "rss_mib": _rss_mib(),
+            "counters": dict(sorted(counters.items())),
+            "sensors": {name: reading.to_json() for name, reading in self._sensors.read().items()},
+        }
+        expiry_s = max(1, int(2 * self._config.report.interval_s))
+        self._publish(self._topics.metrics, body, qos=0, expiry_s=expiry_s)
+
+    def _publish(
+        self, topic: str, body: dict[str, Any], *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
+    ) -> None:
+        if self._connection.connected:
+            self._connection.publish(
+                Outgoing(topic=topic, payload=encode_json(body), qos=qos, retain=retain, expiry_s=expiry_s)
+            )
+
+    def _described(self) -> dict[str, Any]:
+        return self._model.describe() if self._model is not None else {}
+
+
+def _rss_mib() -> float | None:
+    """Resident memory of this process without the pages of mapped files, such as the model's weights."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
+    return round(int(found["RssAnon"]) / 1024, 1) if "RssAnon" in found else None
+
+
+def set_up_logging(level: str) -> None:
+    """One line a record on standard error. Prompts and answers are never logged."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+    )

@@ -1,0 +1,139 @@
+"""The model that the daemon answers with: from a bundle's files to a ready session, and what it says about itself."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open_bundle
+from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
+from edgebit.daemon.config import EngineConfig
+from edgebit.daemon.messages import GenerateRequest
+from edgebit.runtime.cores import default_threads
+from edgebit.runtime.native import Library, Model, SamplingParams
+from edgebit.runtime.session import Answer, Session
+
+DEFAULT_CTX_LEN = 2048  # tokens; a longer context is asked for in the configuration, since it costs memory
+
+
+class LoadedModel:
+    """A model with its engine, open until close(). generate() in one thread; encode() and cancel() from any."""
+
+    def __init__(self, library: Library, model: Model, session: Session, bundle: Bundle | None) -> None:
+        self._library = library
+        self._model = model
+        self._session = session
+        self._bundle = bundle
+        self._meta: dict[str, Any] = json.loads(model.section("META") or b"{}")
+
+    @classmethod
+    def open(cls, path: Path, config: EngineConfig) -> Self:
+        """Open the bundle (folder or file) or model file at `path`, with the bundle's own native library if it has one.
+
+        Raises BundleError for damaged files, EngineError where the library or memory fails.
+        """
+        bundle = open_bundle(path) if looks_like_bundle(path) else None
+        library = _load_library(bundle, config.isa or None)
+        place = bundle.member(MODEL_MEMBER) if bundle is not None else locate_model(path)
+        model = Model.open(library, place.path, offset=place.offset, size=place.size)
+        try:
+            session = Session(
+                model,
+                ctx_len=min(config.ctx_len or DEFAULT_CTX_LEN, model.info.context_max),
+                threads=config.threads or default_threads(),
+            )
+        except BaseException:
+            model.close()
+            raise
+        return cls(library, model, session, bundle)
+
+    @property
+    def names(self) -> set[str]:
+        """What a request may call the model: its name, and its hash if it came in a bundle."""
+        return {str(name) for name in (self._name, self._sha256) if name}
+
+    def describe(self) -> dict[str, Any]:
+        """The engine's part of the info document."""
+        info, stats = self._model.info, self._session.engine.stats()
+        return {
+            "model": {
+                "name": self._name,
+                "sha256": self._sha256,
+                "family": self._meta.get("family"),
+                "licence": self._meta.get("licence"),
+                "parameters": self._meta.get("parameters"),
+                "context_max": info.context_max,
+                "vocab_size": info.vocab_size,
+                "chat_template": self._session.program is not None,
+            },
+            "bundle": self._bundle.id if self._bundle is not None else None,
+            "engine": {
+                "version": self._library.version,
+                "isa": self._session.engine.isa,
+                "threads": stats.n_threads,
+                "ctx_len": self._session.engine.ctx_len,
+                "weight_bytes": stats.weight_bytes,
+                "kv_bytes": stats.kv_bytes,
+                "arena_bytes": stats.arena_bytes,
+            },
+        }
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens in it taken as text, nothing put before it."""
+        return self._session.tokenizer.encode(text)
+
+    def request_ids(self, request: GenerateRequest) -> list[int]:
+        """Token ids of a request's prompt: in the model's template, or as it stands if raw or the model has none."""
+        if request.prompt is not None and (not request.messages or self._session.program is None):
+            return self._session.prompt_ids(request.prompt)
+        return self._session.chat_ids(request.messages)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        answer: Answer,
+        *,
+        sampling: SamplingParams,
+        max_tokens: int,
+        stop: Sequence[str],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[str]:
+        """Session.generate() on the one sequence there is."""
+        return self._session.generate(
+            ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop, cancelled=cancelled
+        )
+
+    def cancel(self) -> None:
+        """End what generate() is doing."""
+        self._session.cancel()
+
+    def cancel_reset(self) -> None:
+        """Take back a cancel() that came too late."""
+        self._session.engine.cancel_reset()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._session.close()
+        self._model.close()
+
+    @property
+    def _name(self) -> str:
+        return self._bundle.manifest.model.name if self._bundle is not None else str(self._meta.get("name", "model"))
+
+    @property
+    def _sha256(self) -> str | None:
+        return self._bundle.manifest.files[MODEL_MEMBER].sha256 if self._bundle is not None else None
+
+
+def _load_library(bundle: Bundle | None, isa: str | None) -> Library:
+    if bundle is None or LIBRARY_MEMBER not in bundle.members:
+        return Library.load(isa=isa)
+    place = bundle.member(LIBRARY_MEMBER)
+    if place.path != bundle.path:
+        return Library.load(place.path, isa=isa)
+    # A library inside a tar cannot be loaded in place. Once loaded, its file may go.
+    with tempfile.TemporaryDirectory(prefix="edgebit-") as folder:
+        copy = Path(folder) / Path(LIBRARY_MEMBER).name
+        bundle.extract(LIBRARY_MEMBER, copy)
+        return Library.load(copy, isa=isa)

@@ -1,0 +1,164 @@
+"""Answers on their way out: frames with a running number, put together from tokens, and a last one with count and hash.
+
+Nobody but the caller's own topic hears them (topics.DeviceTopics.refusal), and none is retained.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from edgebit.daemon.messages import Address, Format, Refusal
+
+FLUSH_S = 0.080
+FLUSH_TOKENS = 16
+FLUSH_BYTES = 512
+PACKET_MARGIN = 512  # topic aside: fixed header, properties and user properties of an answer
+LATE_EXPIRY_S = 10  # how long the broker keeps an answer that came after its deadline
+
+FrameKind = Literal["delta", "done", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One message for the broker; properties are left out under MQTT 3.1.1."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+    content_type: str = "application/json"
+    user: tuple[tuple[str, str], ...] = ()
+
+
+class Publisher(Protocol):
+    """Takes messages from any thread and sends them when it can."""
+
+    @property
+    def packet_max(self) -> int:
+        """The largest packet the broker takes, in bytes; 0: any."""
+
+    def publish(self, message: Outgoing) -> bool:
+        """Send a message, or keep it until the broker is back; False where it had to be dropped."""
+
+
+def encode_json(body: Mapping[str, Any]) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class AnswerWriter:
+    """Sends one job's answer: deltas if the caller streams, then exactly one of done() and error()."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        device: str,
+        address: Address,
+        *,
+        stream: bool = False,
+        format: Format = "json",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publisher = publisher
+        self._device = device
+        self._address = address
+        self._stream = stream
+        self._format = format
+        self._clock = clock
+        self._seq = 0
+        self._pending = ""
+        self._pending_tokens = 0
+        self._flushed_at = -math.inf  # so the first piece goes out at once
+        self._sha256 = hashlib.sha256()
+        self._ended = False
+
+    def push(self, piece: str) -> None:
+        """Take what one token added to the text, whole characters only; it may be empty."""
+        self._sha256.update(piece.encode())
+        if not self._stream:
+            return
+        self._pending += piece
+        self._pending_tokens += 1
+        if (
+            self._clock() - self._flushed_at >= FLUSH_S
+            or self._pending_tokens >= FLUSH_TOKENS
+            or len(self._pending.encode()) >= FLUSH_BYTES
+        ):
+            self._flush()
+
+    def done(self, body: Mapping[str, Any], text: str | None = None) -> None:
+        """The last message of an answer that came to its end; `text` is all of a generated text.
+
+        A text too large for the broker is left out for a caller who streams, and refused (413) for one who does not.
+        """
+        self._flush()
+        last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "done", "done": True}
+        if text is not None:
+            last["text_sha256"] = self._sha256.hexdigest()
+            last["text"] = text
+        last.update(body)
+        if self._format == "text":
+            payload = b"" if self._stream or text is None else text.encode()
+        else:
+            payload = encode_json(last)
+        if text is not None and not self._fits(payload):
+            if self._stream:
+                del last["text"]
+                payload = encode_json(last)
+            else:
+                limit = self._publisher.packet_max
+                words = f"the answer has {len(payload)} bytes, the broker takes packets of {limit}: ask with stream"
+                self.error(Refusal(413, "answer_too_large", words))
+                return
+        self._send("done", payload, 200, last=True)
+
+    def error(self, refusal: Refusal, body: Mapping[str, Any] | None = None) -> None:
+        """The last message of a job that was refused, cancelled or failed; `body` tells how far it came."""
+        self._flush()
+        if self._format == "text":
+            payload = f"[{refusal.status} {refusal.code}: {refusal}]".encode()
+        else:
+            last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "error", "done": True}
+            payload = encode_json({**last, **(body or {}), "error": refusal.body()})
+        self._send("error", payload, refusal.status, last=True)
+
+    def _flush(self) -> None:
+        if self._pending:
+            delta = {"id": self._address.id, "seq": self._seq, "t": "delta", "d": self._pending}
+            self._send("delta", self._pending.encode() if self._format == "text" else encode_json(delta), 200)
+        self._pending, self._pending_tokens = "", 0
+
+    def _send(self, kind: FrameKind, payload: bytes, status: int, *, last: bool = False) -> None:
+        if self._ended:
+            raise AssertionError(f"job {self._address.id} was answered already, and now again: {kind}")
+        self._ended = last
+        now = self._clock()
+        left_s = self._address.deadline - now
+        self._publisher.publish(
+            Outgoing(
+                topic=self._address.topic,
+                payload=payload,
+                expiry_s=max(math.ceil(left_s), LATE_EXPIRY_S if last else 1),
+                correlation=self._address.correlation,
+                content_type="text/plain" if self._format == "text" else "application/json",
+                user=(
+                    ("eb-status", str(status)),
+                    ("eb-id", self._address.id),
+                    ("eb-dev", self._device),
+                    ("eb-seq", str(self._seq)),
+                    ("eb-last", "1" if last else "0"),
+                ),
+            )
+        )
+        self._seq += 1
+        self._flushed_at = now
+
+    def _fits(self, payload: bytes) -> bool:
+        limit = self._publisher.packet_max
+        return not limit or len(self._address.topic.encode()) + len(payload) + PACKET_MARGIN <= limit

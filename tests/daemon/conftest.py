@@ -1,0 +1,229 @@
+"""A real mosquitto on a free port of the loopback, daemons as processes of their own, and ears on the broker."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 15.0
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Broker:
+    """A mosquitto process; start() and stop() as often as wanted, on the same port."""
+
+    def __init__(self, program: str, folder: Path, settings: str = "") -> None:
+        self.port = free_port()
+        self.url = f"mqtt://127.0.0.1:{self.port}"
+        self._argv = [program, "-c", str(folder / "mosquitto.conf")]
+        self._log = folder / "mosquitto.log"
+        text = f"listener {self.port} 127.0.0.1\nlog_type all\n{settings or 'allow_anonymous true'}\n"
+        (folder / "mosquitto.conf").write_text(text)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._argv, stdout=log, stderr=log)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, self._log.read_text()
+                assert time.monotonic() < deadline, "mosquitto does not listen"
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(WAIT_S)
+            self.process = None
+
+
+class Ear:
+    """A client that hears `topics` and can speak; messages come as (topic, payload, retained, properties)."""
+
+    def __init__(self, port: int, *topics: str, mqtt5: bool = True) -> None:
+        self.mqtt5 = mqtt5
+        self.heard: queue.SimpleQueue[paho.MQTTMessage] = queue.SimpleQueue()
+        version = MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        self.client.on_message = lambda client, userdata, message: self.heard.put(message)
+        ready: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.client.on_subscribe = lambda *args: ready.put(None)
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        for topic in topics:
+            if mqtt5:
+                self.client.subscribe(topic, options=SubscribeOptions(qos=1, retainAsPublished=True))
+            else:
+                self.client.subscribe(topic, qos=1)
+            ready.get(timeout=WAIT_S)
+
+    def say(self, topic: str, payload: str | bytes | dict[str, Any], *, retain: bool = False, **named: Any) -> None:
+        """Publish at QoS 1; `named` are MQTT 5 properties."""
+        body = json.dumps(payload) if isinstance(payload, dict) else payload
+        properties = None
+        if named:
+            properties = Properties(PacketTypes.PUBLISH)
+            for name, value in named.items():
+                setattr(properties, name, value)
+        self.client.publish(topic, body, 1, retain, properties).wait_for_publish(WAIT_S)
+
+    def next(self, timeout_s: float = WAIT_S) -> paho.MQTTMessage:
+        return self.heard.get(timeout=timeout_s)
+
+    def next_json(self, timeout_s: float = WAIT_S) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.next(timeout_s).payload)
+        return body
+
+    def silent(self, seconds: float = 0.6) -> bool:
+        """Whether nothing is heard for so long."""
+        try:
+            self.heard.get(timeout=seconds)
+        except queue.Empty:
+            return True
+        return False
+
+    def frames(self) -> list[dict[str, Any]]:
+        """The frames of one answer, up to its last."""
+        frames = [self.next_json()]
+        while not frames[-1].get("done"):
+            frames.append(self.next_json())
+        return frames
+
+    def until(self, wanted: Callable[[paho.MQTTMessage], bool]) -> paho.MQTTMessage:
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            message = self.next(max(0.01, deadline - time.monotonic()))
+            if wanted(message):
+                return message
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+class DaemonProcess:
+    """A daemon with the fake model."""
+
+    def __init__(self, folder: Path, broker_url: str, toml: str = "", model: str = "fast", mqtt: str = "") -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "edgebitd.toml"
+        sensors = Path(__file__).parent / "roots" / "pi4"
+        self.config.write_text(
+            f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker_url}"\n{mqtt}\n'
+            f'[report]\ninterval_s = 0.3\nsensors_root = "{sensors}"\n{toml}\n'
+        )
+        self.model = model
+        self.log = folder / "log"
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = Path(__file__).parent / "fake_daemon.py"
+        argv = [sys.executable, str(program), str(self.config), str(self.folder / "state"), self.model]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    def restart(self) -> None:
+        self.process = self._start()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(WAIT_S)
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(WAIT_S)
+
+
+@pytest.fixture
+def mosquitto(require_tool: Callable[[str], str], tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """Starts brokers: mosquitto(settings="...")."""
+    program = require_tool("mosquitto")
+    with ExitStack() as stack:
+
+        def start(settings: str = "") -> Broker:
+            folder = tmp_path / f"broker{len(list(tmp_path.glob('broker*')))}"
+            folder.mkdir()
+            broker = Broker(program, folder, settings)
+            stack.callback(broker.stop)
+            return broker
+
+        yield start
+
+
+@pytest.fixture
+def broker(mosquitto: Callable[..., Broker]) -> Broker:
+    return mosquitto()
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """Starts daemons with the fake model: daemons(broker_url, toml="...")."""
+    with ExitStack() as stack:
+
+        def start(url: str, **named: Any) -> DaemonProcess:
+            daemon = DaemonProcess(tmp_path / f"daemon{len(list(tmp_path.glob('daemon*')))}", url, **named)
+            stack.callback(daemon.stop)
+            return daemon
+
+        yield start
+
+
+@pytest.fixture
+def ears() -> Iterator[Callable[..., Ear]]:
+    """Connects clients: ears(port, "topic/#", mqtt5=True)."""
+    with ExitStack() as stack:
+
+        def connect(port: int, *topics: str, mqtt5: bool = True) -> Ear:
+            ear = Ear(port, *topics, mqtt5=mqtt5)
+            stack.callback(ear.close)
+            return ear
+
+        yield connect
+
+
+@pytest.fixture
+def ready(
+    broker: Broker, daemons: Callable[..., DaemonProcess], ears: Callable[..., Ear]
+) -> Callable[..., DaemonProcess]:
+    """Starts a daemon at `broker` and waits until its status says ready."""
+
+    def start(**named: Any) -> DaemonProcess:
+        daemon = daemons(broker.url, **named)
+        wait_ready(broker.port, ears)
+        return daemon
+
+    return start
+
+
+def wait_ready(port: int, ears: Callable[..., Ear], state: str = "ready") -> None:
+    ear = ears(port, "edgebit/v1/pi/status")
+    ear.until(lambda message: json.loads(message.payload)["state"] == state)
