@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgebit.bundle.archive import locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.model_format import Role, Tensor
@@ -143,8 +144,9 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
         (
             "shape",
             f"{config['n_layers']} layers, hidden {config['hidden_size']}, ffn {config['ffn_size']}, "
-            f"{config['n_heads']}/{config['n_kv_heads']} heads of {config['head_dim']}, vocabulary {config['vocab_size']}, "
-            f"context {config['context_max']}, {config['activation']}, {' '.join(config['norms']) or 'no sub-norms'}, "
+            f"{config['n_heads']}/{config['n_kv_heads']} heads of {config['head_dim']}, "
+            f"vocabulary {config['vocab_size']}, context {config['context_max']}, "
+            f"{config['activation']}, {' '.join(config['norms']) or 'no sub-norms'}, "
             f"head {'tied' if config['head_tied'] else 'of its own'}",
         ),
         ("tokenizer", "inside" if facts["has_tokenizer"] else "none: works with token ids only"),
@@ -155,19 +157,17 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
         ("stored", ", ".join(f"{key} {value}" for key, value in (facts["quantisation"] or {}).items())),
         ("probes", ", ".join(f"{probe['prompt_tokens']} tokens" for probe in facts["probes"]) or "none"),
         ("made by", f"edgebit {facts['edgebit']} from {source.get('format')}"),
-        *(
-            ("source", f"{file['name']}, {_size(file['size'])}, sha256 {file['sha256']}")
-            for file in source.get("files", ())
-        ),
     ]
+    for file in source.get("files", ()):
+        lines.append(("source", f"{file['name']}, {_size(file['size'])}, sha256 {file['sha256']}"))
     bundle = facts["bundle"]
     if bundle:
         lines.insert(0, ("bundle", f"{bundle['name']}, id {bundle['id']}, for {bundle['target']['name']}"))
         lines += [("holds", f"{name}, {_size(entry['size'])}") for name, entry in sorted(bundle["files"].items())]
     head = Table.grid(padding=(0, 2))
     for key, value in lines:
-        head.add_row(key, value)
-    console.print(head, markup=False, highlight=False)
+        head.add_row(key, Text(value))  # Text: nothing in a template is taken for markup
+    console.print(head)
     console.print()
     sections = Table("section", "offset", "bytes", box=None, header_style="bold")
     for section in facts["sections"]:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import click
 import numpy as np
@@ -30,7 +30,7 @@ _CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npy file to write.")
 @click.option("--last", is_flag=True, help="Write the last position only, shape [1, vocabulary].")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core.")
-def command(path: Path, ids_file: click.utils.LazyFile, out: Path, last: bool, threads: int | None) -> None:
+def command(path: Path, ids_file: TextIO, out: Path, last: bool, threads: int | None) -> None:
     """Write the logits of all positions, float32 [tokens, vocabulary], of MODEL: a model file, bundle or checkpoint.
 
     \b
@@ -46,13 +46,20 @@ def command(path: Path, ids_file: click.utils.LazyFile, out: Path, last: bool, t
         if len(ids) > model.info.context_max:
             raise EdgebitError(f"{ids_file.name}: {len(ids)} ids, and the model's context has {model.info.context_max}")
         rows = 1 if last else min(len(ids), _CHUNK_TOKENS)
-        with (
-            Engine(model, ctx_len=len(ids), threads=threads or default_threads(), logits_rows=rows) as engine,
-            out.open("wb") as file,
-        ):
-            header = {"descr": "<f4", "fortran_order": False, "shape": (1 if last else len(ids), vocab_size)}
-            np.lib.format.write_array_header_1_0(file, header)
-            _write_logits(engine, ids, file, last)
+        part = out.with_name(out.name + ".part")
+        try:
+            with (
+                Engine(model, ctx_len=len(ids), threads=threads or default_threads(), logits_rows=rows) as engine,
+                part.open("wb") as file,
+            ):
+                header = {"descr": "<f4", "fortran_order": False, "shape": (1 if last else len(ids), vocab_size)}
+                np.lib.format.write_array_header_1_0(file, header)
+                _write_logits(engine, ids, file, last)
+            part.replace(out)
+        except OSError as error:
+            raise EdgebitError(f"{part}: cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _write_logits(engine: Engine, ids: list[int], file: BinaryIO, last: bool) -> None:
