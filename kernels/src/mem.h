@@ -1,7 +1,7 @@
 /* mem.h - memory functions without a libc, and reading numbers from the bytes of a file.
  *
- * mem.c defines memcpy, memmove, memset and memcmp under their usual names, hidden, for the calls that a compiler makes by
- * itself. Code uses the names below: -ffreestanding turns off the inlining of the plain ones. */
+ * mem.c defines memcpy, memmove, memset and memcmp under their usual names, hidden, for the calls that a compiler makes
+ * by itself. Code uses the names below: -ffreestanding turns off the inlining of the plain ones. */
 #ifndef EB_MEM_H
 #define EB_MEM_H
 

@@ -109,7 +109,8 @@ eb_status eb_host_check(const eb_host *host, eb_error *error) {
         return EB_BAD_ARGUMENT;
     }
     if (host->size != sizeof(eb_host)) {
-        eb_fail(error, "the host table has %u bytes, this library wants %u: caller and library are of different versions",
+        eb_fail(error,
+                "the host table has %u bytes, this library wants %u: caller and library are of different versions",
                 (unsigned)host->size, (unsigned)sizeof(eb_host));
         return EB_BAD_ARGUMENT;
     }

@@ -1,0 +1,22 @@
+/* cpu.h - what the CPU can do, as far as micro-kernels ask for it, and the ISA levels that mask it. */
+#ifndef EB_CPU_H
+#define EB_CPU_H
+
+#include "edgebit.h"
+
+enum {
+    EB_CPU_AVX2 = 1u << 0,    /* x86-64: AVX2, and an operating system that saves the wide registers */
+    EB_CPU_NEON = 1u << 1,    /* AArch64: always there */
+    EB_CPU_DOTPROD = 1u << 2, /* AArch64: FEAT_DotProd (Cortex-A55, A76 and later) */
+};
+
+typedef struct eb_isa {
+    const char *name;  /* static */
+    uint32_t features; /* EB_CPU_*: what micro-kernels may use */
+} eb_isa;
+
+/* The highest ISA level that the CPU has or, with host->isa, that very level. EB_BAD_ARGUMENT where host->isa names
+ * none of this build's; EB_UNSUPPORTED where the CPU does not have it. `host` has passed eb_host_check(). */
+eb_status eb_isa_choose(const eb_host *host, eb_isa *out, eb_error *error);
+
+#endif

@@ -1,0 +1,79 @@
+/* engine.h - the inside of an engine, shared by engine.c (sequences, batches), engine_layer.c (the forward pass) and
+ * probe.c. */
+#ifndef EB_ENGINE_H
+#define EB_ENGINE_H
+
+#include "dispatch.h"
+#include "model_file.h"
+#include "threadpool.h"
+
+enum { EB_TILE_ROWS_MAX = 256 }; /* rows of a weight matrix that a thread computes together */
+
+/* Tokens that go through the layers together, and every buffer they need. Rows of floats are filled up with zeros to a
+ * multiple of 64; `n` is the number of tokens. */
+typedef struct eb_chunk {
+    uint32_t n;
+    uint32_t *sequence, *position; /* [batch_len] of each token */
+    float *cosines, *sines;        /* [batch_len][head_dim / 2] */
+    float *hidden;                 /* [batch_len][hidden_stride] the residual stream */
+    float *normed;                 /* [batch_len][widest_stride] what is about to be quantised */
+    float *qkv;                    /* [batch_len][(n_heads + 2 * n_kv_heads) * head_dim] */
+    float *q;                      /* [batch_len][n_heads][head_stride] rotated */
+    float *mixed;                  /* [batch_len][mixed_stride] attention's result; */
+    float *gated;                  /* [batch_len][ffn_stride] act(gate) * up */
+    int8_t *x;                     /* [batch_len][widest_stride] quantised */
+    float *x_scale;                /* [batch_len] */
+    int32_t *x_sum;                /* [batch_len] */
+} eb_chunk;
+
+/* The tokens of a chunk whose logits are wanted. */
+typedef struct eb_wanted {
+    uint32_t n, first_row; /* row of the logits that the first of them gets */
+    uint32_t *token;       /* [batch_len] index in the chunk */
+    int16_t *q;            /* [batch_len][hidden_stride] */
+    int8_t *hi, *lo;       /* [batch_len][hidden_stride] */
+    float *scale;          /* [batch_len] */
+} eb_wanted;
+
+struct eb_engine {
+    eb_host host;
+    const eb_model *model;
+    eb_ukernels kernels;
+    const char *isa;
+    eb_error error;
+    eb_threadpool *pool;
+    uint32_t ctx_len, n_sequences, n_threads, batch_len, logits_rows;
+    /* sizes in elements */
+    size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, scores_size, tile_size;
+    uint64_t kv_head_size; /* ctx_len * head_stride: one key-value head of one layer of one sequence */
+    uint64_t kv_bytes, arena_bytes;
+    void *kv_block, *arena_block;
+    float *keys, *values; /* [n_sequences][n_layers][n_kv_heads][ctx_len][head_stride] */
+    uint32_t *length;     /* [n_sequences] */
+    uint32_t *next;       /* [n_sequences] lengths while a batch is computed */
+    eb_chunk chunk;
+    eb_wanted wanted;
+    float *scores;   /* [n_threads][scores_size] */
+    int32_t *dots;   /* [n_threads][2][tile_size] */
+    int64_t *dots64; /* [n_threads][tile_size] */
+    float *logits;   /* [logits_rows][vocab_size] */
+    uint32_t n_logits;
+    uint32_t cancelled; /* atomic */
+    uint32_t *trace;    /* probe.c: [n_layers + 1] sums of a batch's last token, or NULL */
+    eb_stats stats;
+};
+
+/* Puts the embeddings of `tokens` [chunk.n] into chunk.hidden. */
+void eb_embed(eb_engine *engine, const int32_t *tokens);
+
+/* cos and sin for the positions of the chunk. */
+void eb_prepare_rope(eb_engine *engine);
+
+/* Runs decoder layer `layer` on chunk.hidden, in place; its keys and values go into the cache at the tokens' positions.
+ */
+void eb_run_layer(eb_engine *engine, uint32_t layer);
+
+/* Computes the logits of the wanted tokens from chunk.hidden. */
+void eb_run_head(eb_engine *engine);
+
+#endif

@@ -1,0 +1,76 @@
+/* model_file.h - a model file, mapped and checked (docs/model-format.md). */
+#ifndef EB_MODEL_FILE_H
+#define EB_MODEL_FILE_H
+
+#include "edgebit.h"
+
+enum { EB_MAX_SECTIONS = 32, EB_MAX_STOP_TOKENS = 8 };
+
+typedef enum eb_encoding { EB_F32 = 1, EB_BF16 = 2, EB_I8 = 3, EB_T2 = 4 } eb_encoding;
+typedef enum eb_activation { EB_RELU2 = 1, EB_SILU = 2 } eb_activation;
+enum { EB_ATTN_SUB_NORM = 1, EB_FFN_SUB_NORM = 2 }; /* bits of eb_config.norms */
+
+/* Tensors by place: those of the model, then those of each layer. The file's role numbers are in model_file.c. */
+enum { EB_TOKEN_EMBEDDING, EB_HEAD, EB_FINAL_NORM, EB_ROPE_INV_FREQ, EB_N_MODEL_TENSORS };
+enum {
+    EB_INPUT_NORM,
+    EB_Q_PROJ,
+    EB_K_PROJ,
+    EB_V_PROJ,
+    EB_ATTN_SUB_NORM_WEIGHT,
+    EB_O_PROJ,
+    EB_POST_ATTENTION_NORM,
+    EB_GATE_PROJ,
+    EB_UP_PROJ,
+    EB_FFN_SUB_NORM_WEIGHT,
+    EB_DOWN_PROJ,
+    EB_N_LAYER_TENSORS
+};
+
+typedef struct eb_tensor {
+    const void *values;  /* NULL: this model has no such tensor */
+    const float *scales; /* NULL with encodings f32 and bf16 */
+    eb_encoding encoding;
+    uint32_t by_row; /* nonzero: a scale for each row; zero: one for the tensor */
+    uint32_t rows, columns;
+    uint64_t row_bytes;
+} eb_tensor;
+
+typedef struct eb_layer {
+    eb_tensor tensor[EB_N_LAYER_TENSORS];
+} eb_layer;
+
+typedef struct eb_config {
+    float rms_norm_eps;
+    eb_activation activation;
+    uint32_t norms;
+} eb_config;
+
+typedef struct eb_section {
+    char tag[4];
+    uint32_t crc;
+    uint64_t offset, size;
+} eb_section;
+
+struct eb_model {
+    eb_host host;
+    char name[64]; /* the file's name without its folder, for messages */
+    const unsigned char *base;
+    uint64_t size;
+    void *mapping; /* NULL where the bytes are the caller's */
+    size_t mapping_size;
+    eb_model_info info;
+    eb_config config;
+    eb_section sections[EB_MAX_SECTIONS];
+    uint32_t n_sections;
+    eb_tensor tensor[EB_N_MODEL_TENSORS];
+    eb_layer *layers; /* [info.n_layers] */
+};
+
+/* The section of that tag, or NULL. */
+const eb_section *eb_find_section(const eb_model *model, const char *tag);
+
+/* The name of a layer's tensor (EB_INPUT_NORM ...), for messages. */
+const char *eb_layer_tensor_name(unsigned place);
+
+#endif
