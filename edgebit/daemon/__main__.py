@@ -1,12 +1,8 @@
 """edgebitd: `python3 edgebitd.pyz VERB`, or `python3 -m edgebit.daemon VERB`."""
 
-import sys
-
-if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever python3 a device has
-    sys.exit("edgebitd needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
-
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 

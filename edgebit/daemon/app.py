@@ -52,7 +52,7 @@ class Daemon:
     """One device's daemon; run() until SIGTERM or SIGINT."""
 
     def __init__(self, config: Config, state_dir: Path, load: Callable[[], DaemonModel], *, slot: str = "") -> None:
-        """`load` opens the model, called in the worker thread. Raises ConfigError for wrong files or a wrong state_dir."""
+        """`load` opens the model, in the worker thread. Raises ConfigError for wrong files or a wrong state_dir."""
         self._config = config
         self._topics = config.topics
         self._load = load
