@@ -1,0 +1,68 @@
+"""edgebit verify: check every byte, artifact and golden probe of a bundle."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from edgebit.bundle.archive import open_bundle
+from edgebit.errors import BundleError
+from edgebit.verify import Report, verify_bundle
+
+_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--no-run", is_flag=True, help="Do not execute the bundle's own edgebit-run: for bundles of strangers.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(bundle: Path, no_run: bool, as_json: bool) -> None:
+    """Check every byte, native file and golden probe of BUNDLE, a file or a folder.
+
+    Ends with exit code 3 where a check failed. A check that could not run here says why.
+
+    \b
+    edgebit verify chat.bundle
+    """
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("reading", total=_size(bundle))
+        report = verify_bundle(bundle, lambda done: bar.advance(task, done), run=not no_run)
+    if as_json:
+        click.echo(json.dumps(_as_dict(report), indent=2, ensure_ascii=False))
+    else:
+        _print_table(bundle, report)
+    if not report.ok:
+        sys.exit(BundleError.exit_code)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return sum(entry.size for entry in open_bundle(path).manifest.files.values())
+    except BundleError:
+        return None  # verify_bundle() says why
+
+
+def _print_table(path: Path, report: Report) -> None:
+    table = Table("check", "result", "", box=None, header_style="bold")
+    for check in report.checks:
+        table.add_row(check.name, f"[{_STYLES[check.status]}]{check.status}[/]", check.detail)
+    Console().print(table)
+    counts = {status: sum(check.status == status for check in report.checks) for status in _STYLES}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    identity = f", bundle {report.bundle_id}" if report.bundle_id else ""
+    click.echo(f"{path}{identity}: {said}")
+
+
+def _as_dict(report: Report) -> dict[str, object]:
+    return {
+        "ok": report.ok,
+        "bundle": report.bundle_id,
+        "name": report.manifest.name if report.manifest else None,
+        "checks": [dataclasses.asdict(check) for check in report.checks],
+    }

@@ -1,0 +1,207 @@
+"""Service: everything that can be checked of a bundle on this machine, without trusting the one who built it."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebit.artifacts import (
+    Check,
+    check_instructions,
+    check_library,
+    check_probes,
+    check_program,
+    header_abi_version,
+    header_exports,
+    read_header,
+)
+from edgebit.bundle.archive import Bundle, Member, Progress, open_bundle
+from edgebit.bundle.manifest import (
+    DAEMON_MEMBER,
+    LIBRARY_MEMBER,
+    MODEL_MEMBER,
+    RUNNER_MEMBER,
+    SERVICE_MEMBER,
+    Manifest,
+)
+from edgebit.bundle.model_reader import ModelFile
+from edgebit.errors import BuildError, BundleError, EngineError, TargetError
+from edgebit.runtime.native import Engine, Library, Model
+from edgebit.targets import ARCH_FEATURES, Target, find_target, host_target
+
+_EXPECTED = (MODEL_MEMBER, LIBRARY_MEMBER, DAEMON_MEMBER, SERVICE_MEMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found; `manifest` and `bundle_id` are None where not even the structure could be read."""
+
+    bundle_id: str | None
+    manifest: Manifest | None
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed. Some may not have run: each says why."""
+        return not any(check.status == "failed" for check in self.checks)
+
+
+def verify_bundle(path: Path, progress: Progress = lambda done: None, *, run: bool = True) -> Report:
+    """Check structure, sums, model, native files and golden probes of the bundle at `path`.
+
+    run: whether the bundle's own edgebit-run may be executed, emulated or not; it never is where a check before failed.
+    What is wrong with the bundle is in the report; an error is raised only for what is wrong with this machine.
+    """
+    try:
+        bundle = open_bundle(path)
+    except BundleError as error:
+        return Report(None, None, (Check("structure", "failed", str(error)),))
+    checks = [Check("structure", "passed", f"{len(bundle.members)} files, all in the manifest"), _check_parts(bundle)]
+    checks += _check_sums(bundle, progress)
+    target = _target_of(bundle.manifest)
+    if target is None:
+        text = f"{bundle.manifest.target.triple} is none that edgebit builds for"
+        return Report(bundle.id, bundle.manifest, (*checks, Check("target", "failed", text)))
+    checks += _check_native(bundle, target)
+    checks += _check_model(bundle)
+    checks += _check_probes(bundle, target, run and not any(check.status == "failed" for check in checks))
+    return Report(bundle.id, bundle.manifest, tuple(checks))
+
+
+def _check_parts(bundle: Bundle) -> Check:
+    missing = [name for name in _EXPECTED if name not in bundle.members]
+    if missing:
+        return Check("parts", "failed", f"it holds no {', '.join(missing)}")
+    abi = header_abi_version(read_header())
+    if bundle.manifest.abi != abi:
+        return Check("parts", "failed", f"made for ABI {bundle.manifest.abi}, this edgebit has {abi}. Build it again")
+    return Check("parts", "passed", "model, library, daemon and service")
+
+
+def _check_sums(bundle: Bundle, progress: Progress) -> list[Check]:
+    checks = []
+    for name in sorted(bundle.members):
+        try:
+            bundle.verify_member(name, progress)
+        except BundleError as error:
+            checks.append(Check(f"SHA-256 of {name}", "failed", str(error)))
+        else:
+            checks.append(Check(f"SHA-256 of {name}", "passed", bundle.manifest.files[name].sha256[:16]))
+    return checks
+
+
+def _target_of(manifest: Manifest) -> Target | None:
+    """The target the bundle was built for: the one that ships under its name, or any of the same triple."""
+    said = manifest.target
+    if said.name == host_target().name and said.triple == host_target().triple:
+        return host_target()
+    if said.arch not in ARCH_FEATURES:
+        return None
+    try:
+        target = find_target(said.name)
+    except TargetError:
+        target = find_target(f"linux-{said.arch}")
+    if target.arch != said.arch:
+        target = find_target(f"linux-{said.arch}")
+    return dataclasses.replace(target, name=said.name, triple=said.triple, features=said.features)
+
+
+def _check_native(bundle: Bundle, target: Target) -> list[Check]:
+    checks = []
+    if LIBRARY_MEMBER in bundle.members:
+        checks += _guarded("library", lambda: check_library(_bytes(bundle, LIBRARY_MEMBER), target, _exports()))
+        with _as_file(bundle, LIBRARY_MEMBER) as library:
+            checks.append(check_instructions(library, target))
+    if RUNNER_MEMBER in bundle.members:
+        found = _guarded("edgebit-run", lambda: check_program(_bytes(bundle, RUNNER_MEMBER), target))
+        checks += [dataclasses.replace(check, name=f"edgebit-run: {check.name}") for check in found]
+    return checks
+
+
+def _guarded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return run()
+    except BuildError as error:
+        return [Check(name, "failed", str(error))]
+
+
+def _exports() -> frozenset[str]:
+    return header_exports(read_header())
+
+
+def _check_model(bundle: Bundle) -> list[Check]:
+    if MODEL_MEMBER not in bundle.members:
+        return []
+    place = bundle.member(MODEL_MEMBER)
+    checks = []
+    try:
+        with ModelFile(place.path, place.offset, place.size) as file:
+            n_probes = len(file.probes)
+            context = max((len(probe.prompt) + len(probe.greedy) for probe in file.probes), default=1)
+        checks.append(Check("model file", "passed", f"header, sections and tensor table; {n_probes} golden probes"))
+        checks.append(_check_on_host(place, n_probes, context))
+    except BundleError as error:
+        checks.append(Check("model file", "failed", str(error)))
+    return checks
+
+
+def _check_probes(bundle: Bundle, target: Target, may_run: bool) -> list[Check]:
+    """The golden probes with the bundle's own edgebit-run, emulated or on this machine."""
+    if missing := [name for name in (RUNNER_MEMBER, MODEL_MEMBER) if name not in bundle.members]:
+        return [Check("probes on the target", "not run", f"the bundle holds no {missing[0]}")]
+    if not may_run:
+        text = "not asked for, or a check before it failed: then the bundle's program is not executed"
+        return [Check("probes on the target", "not run", text)]
+    with _as_file(bundle, RUNNER_MEMBER) as runner, _as_file(bundle, MODEL_MEMBER) as model:
+        return check_probes(runner, model, target)
+
+
+def _check_on_host(place: Member, n_probes: int, context: int) -> Check:
+    """Weights and probes with this machine's engine."""
+    name = "model on this machine's engine"
+    try:
+        library = Library.load()
+    except EngineError as error:
+        return Check(name, "not run", str(error))
+    with Model.open(library, place.path, offset=place.offset, size=place.size) as model:
+        model.verify()
+        if n_probes == 0:
+            return Check(name, "passed", "every weight is sound")
+        with Engine(model, ctx_len=context) as engine:
+            ran = engine.check_probes()
+    return Check(name, "passed", f"every weight is sound, {ran} golden probes bit for bit ({library.isa})")
+
+
+def _bytes(bundle: Bundle, name: str) -> bytes:
+    """A member as it is; its sum has been judged already."""
+    place = bundle.member(name)
+    with place.path.open("rb") as file:
+        file.seek(place.offset)
+        return file.read(place.size)
+
+
+@contextmanager
+def _as_file(bundle: Bundle, name: str) -> Iterator[Path]:
+    """A member as a file of its own, the program executable: where it lies in a folder, or a copy for the time being."""
+    place = bundle.member(name)
+    if place.path != bundle.path and name != RUNNER_MEMBER:
+        yield place.path
+        return
+    with tempfile.TemporaryDirectory(prefix="edgebit-verify-") as folder:
+        copy = Path(folder) / Path(name).name
+        left = place.size
+        try:
+            with place.path.open("rb") as source, copy.open("wb") as sink:
+                source.seek(place.offset)
+                while left and (chunk := source.read(min(1 << 20, left))):
+                    sink.write(chunk)
+                    left -= len(chunk)
+        except OSError as error:
+            raise BundleError(
+                f"{name} cannot be copied to {folder} for its checks: {error.strerror}. Make room there, or name"
+                " another folder in the environment's TMPDIR"
+            ) from error
+        copy.chmod(0o700)
+        yield copy
