@@ -184,7 +184,7 @@ def _bytes(bundle: Bundle, name: str) -> bytes:
 
 @contextmanager
 def _as_file(bundle: Bundle, name: str) -> Iterator[Path]:
-    """A member as a file of its own, the program executable: where it lies in a folder, or a copy for the time being."""
+    """A member as a file of its own, the program executable: where it lies in a folder, or a passing copy."""
     place = bundle.member(name)
     if place.path != bundle.path and name != RUNNER_MEMBER:
         yield place.path

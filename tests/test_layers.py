@@ -14,7 +14,8 @@ MAY_IMPORT = {
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
-    "edgebit.artifacts": {"edgebit.targets"},
+    "edgebit.artifacts": {"edgebit.targets", "edgebit.elf"},
+    "edgebit.elf": set(),
 }
 ALWAYS = {"edgebit", "edgebit.errors", "edgebit.resources"}
 # What a device does not have: nothing of this may come with the parts that run there.
