@@ -34,8 +34,8 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
 
 
-_BYTE_OF = _byte_alphabet()
-_TO_LATIN1 = {ord(char): byte for char, byte in _BYTE_OF.items()}
+BYTE_OF = _byte_alphabet()
+_TO_LATIN1 = {ord(char): byte for char, byte in BYTE_OF.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,11 +209,11 @@ def _tokens(vocab: dict[str, int], entries: Sequence[dict[str, Any]]) -> tuple[l
 
 
 def _is_byte_level(text: str) -> bool:
-    return _BYTE_OF.keys() >= set(text)
+    return BYTE_OF.keys() >= set(text)
 
 
 def _ids_of_byte(byte: int, vocab: dict[str, int]) -> Iterable[int]:
-    return (vocab[char] for char, value in _BYTE_OF.items() if value == byte and char in vocab)
+    return (vocab[char] for char, value in BYTE_OF.items() if value == byte and char in vocab)
 
 
 def _check_added(entry: dict[str, Any], vocab: dict[str, int]) -> None:
