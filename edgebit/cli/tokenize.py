@@ -1,0 +1,73 @@
+"""`edgebit tokenize`: text to token ids and back, for scripts."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from edgebit.bundle.archive import locate_model, looks_like_bundle
+from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.errors import EdgebitError
+from edgebit.runtime.native import Library, Model, Tokenizer
+
+
+@click.command()
+@click.argument("path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Ids as a JSON list instead of numbers with spaces.")
+@click.option("--bos", is_flag=True, help="Put the model's begin-of-text token first.")
+@click.option("--special", is_flag=True, help="Names of special tokens in the text become those tokens.")
+@click.option("--decode", is_flag=True, help="The other way: ids on standard input, their bytes on standard output.")
+def command(path: Path, as_json: bool, bos: bool, special: bool, decode: bool) -> None:
+    """Token ids of the text on standard input, which may be any bytes.
+
+    MODEL is a model file, a bundle, a checkpoint's folder or a tokenizer.json.
+
+    \b
+    echo -n "Hello world" | edgebit tokenize chat.bundle
+    echo "9906 1917" | edgebit tokenize chat.bundle --decode
+    """
+    if decode and (as_json or bos or special):
+        raise click.UsageError("--decode goes with none of --json, --bos and --special")
+    with _opened(path) as (tokenizer, bos_token):
+        given = click.get_binary_stream("stdin").read()
+        if decode:
+            click.get_binary_stream("stdout").write(tokenizer.decode(_read_ids(given), skip_special=False))
+            return
+        if bos and bos_token is None:
+            raise EdgebitError(f"{path}: this model has no begin-of-text token, so leave --bos out")
+        ids = tokenizer.encode(given, parse_special=special)
+        if bos and bos_token is not None:
+            ids = [bos_token, *ids]
+        click.echo(json.dumps(ids) if as_json else " ".join(map(str, ids)))
+
+
+def _read_ids(given: bytes) -> list[int]:
+    """Ids with white space between, or as a JSON list."""
+    try:
+        text = given.decode("ascii").strip()
+        ids = json.loads(text) if text.startswith("[") else [int(word) for word in text.split()]
+    except ValueError as error:
+        raise EdgebitError(f"standard input: token ids are needed, such as 1 2 3 or [1, 2, 3]: {error}") from error
+    if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 1 << 31 for i in ids):
+        raise EdgebitError("standard input: token ids are whole numbers from 0 on")
+    return list(ids)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Tokenizer, int | None]]:
+    """The tokenizer that lies at `path`, and the begin-of-text token."""
+    library = Library.load()
+    is_checkpoint = path.is_dir() and not looks_like_bundle(path)
+    if is_checkpoint or path.suffix == ".json":
+        read = read_tokenizer(path)
+        with Tokenizer.from_section(library, read.section()) as tokenizer:
+            yield tokenizer, read.bos_token
+        return
+    place = locate_model(path)
+    with (
+        Model.open(library, place.path, offset=place.offset, size=place.size) as model,
+        Tokenizer.from_model(model) as tokenizer,
+    ):
+        yield tokenizer, model.info.bos_token
