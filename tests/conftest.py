@@ -3,8 +3,10 @@
 import fcntl
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,22 +17,49 @@ from edgebit.runtime.native import Library
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"
+_DOWNLOAD_S = 180
 
 
 @pytest.fixture(scope="session")
 def require_tool() -> Callable[[str], str]:
-    """Gives the path of a program of this machine; without it the test is skipped, and the summary says for want of what.
-
-    The only place in the tests that skips.
-    """
+    """Gives the path of a program of this machine; without it the test is skipped, and the summary says why."""
 
     def require(name: str) -> str:
         path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
         if path is None:
-            pytest.skip(f"{name} is not installed on this machine")
+            _skip(f"{name} is not installed on this machine")
         return path
 
     return require
+
+
+def _skip(reason: str) -> NoReturn:
+    """The only place in the tests that skips."""
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def npm_package(require_tool: Callable[[str], str], pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """Gives the unpacked folder of an npm package named NAME@VERSION, kept in pytest's cache; skips where none comes."""
+
+    def package(name: str) -> Path:
+        folder = Path(pytestconfig.cache.mkdir("npm")) / name.strip("@").replace("/", "-")
+        if not (folder / "package").is_dir():
+            folder.mkdir(exist_ok=True)
+            command = [require_tool("npm"), "pack", "--silent", name]
+            try:
+                done = subprocess.run(
+                    command, cwd=folder, capture_output=True, text=True, check=False, timeout=_DOWNLOAD_S
+                )
+            except subprocess.TimeoutExpired:
+                _skip(f"{' '.join(command)} took longer than {_DOWNLOAD_S} s")
+            if done.returncode != 0:
+                _skip(f"{' '.join(command)} cannot fetch it: {done.stderr.strip()[-300:]}")
+            with tarfile.open(folder / done.stdout.split()[-1]) as archive:
+                archive.extractall(folder, filter="data")
+        return folder / "package"
+
+    return package
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,7 @@ class Checkpoint:
             rows, columns = conf.shape_of(role)
             if role.is_projection and packed:
                 if rows % 4:
-                    raise CheckpointError(f"tensor {name}: {rows} output rows are no multiple of 4, as packing needs")
+                    raise CheckpointError(f"{self.folder}: tensor {name}: {rows} output rows are no multiple of 4")
                 self._check_tensor(name, (rows // 4, columns), ("U8",))
                 expected.add(name + self.family.scale_suffix)
                 self._check_tensor(name + self.family.scale_suffix, (1,), FLOAT_DTYPES)

@@ -197,4 +197,5 @@ def write_safetensors(
 def _flat(chunks: Iterable[bytes | memoryview | NDArray[Any]]) -> Iterator[memoryview]:
     for chunk in chunks:
         view = np.ascontiguousarray(chunk).data if isinstance(chunk, np.ndarray) else memoryview(chunk)
-        yield view.cast("B")
+        if view.nbytes:
+            yield view.cast("B")

@@ -1,0 +1,286 @@
+"""Checkpoints are read exactly, and a broken one is refused with words that say what is wrong where."""
+
+import json
+import math
+import struct
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edgebit.bundle.model_format import Activation, Norms, Role
+from edgebit.checkpoint.families import FAMILIES
+from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.checkpoint.safetensors_file import SafetensorsFile, as_float32, write_safetensors
+from edgebit.convert import convert
+from edgebit.errors import CheckpointError
+
+RECIPES = Path(__file__).parent / "checkpoints"
+HIDDEN, FFN, HEADS, KV_HEADS, VOCAB = 64, 96, 2, 1, 32
+LINEARS = {
+    "self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64),
+    "self_attn.o_proj": (64, 64), "mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96),
+}  # fmt: skip
+NORMS = {
+    "input_layernorm": 64, "post_attention_layernorm": 64, "self_attn.attn_sub_norm": 64, "mlp.ffn_sub_norm": 96,
+}  # fmt: skip
+
+
+def base_config(form: str) -> dict:
+    return {
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_size": HIDDEN, "intermediate_size": FFN,
+        "num_hidden_layers": 1, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "relu2",
+        "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2,
+        "quantization_config": {
+            "quant_method": "bitnet", "linear_class": "autobitlinear",
+            "quantization_mode": "online" if form == "masters" else "offline",
+        },
+    }  # fmt: skip
+
+
+def base_tensors(form: str) -> dict[str, tuple[str, list[int], np.ndarray]]:
+    """The tensors of a sound checkpoint of one layer: dtype, shape and values as they are stored."""
+    rng = np.random.default_rng(5)
+
+    def bf16(*shape: int) -> tuple[str, list[int], np.ndarray]:
+        values = rng.standard_normal(shape, np.float32)
+        return "BF16", list(shape), (values.view(np.uint32) >> 16).astype(np.uint16)
+
+    tensors = {"model.embed_tokens.weight": bf16(VOCAB, HIDDEN), "model.norm.weight": bf16(HIDDEN)}
+    for name, (rows, columns) in LINEARS.items():
+        prefix = f"model.layers.0.{name}"
+        if form == "masters":
+            tensors[f"{prefix}.weight"] = bf16(rows, columns)
+        else:
+            codes = rng.integers(0, 3, (4, rows // 4, columns), dtype=np.uint8)
+            packed = codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6
+            tensors[f"{prefix}.weight"] = ("U8", [rows // 4, columns], packed)
+            tensors[f"{prefix}.weight_scale"] = ("BF16", [1], np.array([0x3F80], np.uint16))
+    for name, size in NORMS.items():
+        tensors[f"model.layers.0.{name}.weight"] = bf16(size)
+    return tensors
+
+
+def write_checkpoint(folder: Path, recipe: dict) -> None:
+    """A sound checkpoint with the changes of a recipe: see checkpoints/README.md."""
+    form = recipe.get("form", "packed")
+    config = base_config(form) | recipe.get("config", {})
+    for key in recipe.get("drop_config", []):
+        del config[key]
+    (folder / "config.json").write_text(recipe.get("config_text", json.dumps(config)))
+    if "generation" in recipe:
+        (folder / "generation_config.json").write_text(json.dumps(recipe["generation"]))
+    tensors = base_tensors(form)
+    for name, change in recipe.get("tensor", {}).items():
+        if change.get("drop"):
+            del tensors[name]
+            continue
+        dtype, shape, values = tensors.get(name, ("BF16", [HIDDEN], np.zeros(HIDDEN, np.uint16)))
+        if "copy_of" in change:
+            dtype, shape, values = tensors[change["copy_of"]]
+        if "shape" in change:
+            shape = change["shape"]
+            values = np.resize(values, math.prod(shape))
+        if "dtype" in change:
+            dtype = change["dtype"]
+            values = np.zeros(math.prod(shape) * {"F64": 8, "F32": 4, "I8": 1, "U8": 1}[dtype], np.uint8)
+        values = values.copy()
+        for at, bits in change.get("put", []):
+            values.reshape(-1)[at] = bits
+        tensors[name] = (dtype, shape, values)
+    shards = recipe.get("shards", 1)
+    if shards == 1:
+        write_damaged(folder / "model.safetensors", tensors, recipe)
+    else:
+        write_shards(folder, tensors, shards, recipe)
+    for name in recipe.get("remove_files", []):
+        (folder / name).unlink()
+
+
+def write_damaged(path: Path, tensors: dict, recipe: dict) -> None:
+    header: dict = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, (dtype, shape, values) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + values.nbytes]}
+        data += values.tobytes()
+    for name, change in recipe.get("header", {}).items():
+        header.setdefault(name, {}).update(change)
+    text = recipe.get("header_text", json.dumps(header)).encode()
+    if text == b"deep":
+        text = b"[" * 200_000
+    if recipe.get("header_twice"):
+        text = text[:-1] + b"," + text[1:]
+    size = recipe.get("header_size", len(text))
+    size = 2**64 - 1 if size == "u64max" else size
+    content = struct.pack("<Q", size) + text + data + bytes(recipe.get("append", 0))
+    path.write_bytes(content[: recipe.get("cut_to", len(content) - recipe.get("cut", 0))])
+
+
+def write_shards(folder: Path, tensors: dict, shards: int, recipe: dict) -> None:
+    names, weight_map = sorted(tensors), {}
+    for shard in range(shards):
+        file_name = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        part = names[shard::shards]
+        write_damaged(folder / file_name, {name: tensors[name] for name in part}, {})
+        weight_map |= dict.fromkeys(part, file_name)
+    weight_map |= recipe.get("weight_map", {})
+    for name in recipe.get("drop_from_map", []):
+        del weight_map[name]
+    index = recipe.get("index_text", json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(index)
+
+
+def read_everything(folder: Path, tmp_path: Path) -> None:
+    convert(folder, tmp_path / "model.ebm", probes=False)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_broken_checkpoint_is_refused(path, tmp_path):
+    """The first line of each recipe says the words its refusal must hold; nothing is left of the model file."""
+    promised = path.read_text().splitlines()[0].removeprefix("# ")
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    write_checkpoint(folder, tomllib.loads(path.read_text()))
+
+    with pytest.raises(CheckpointError) as refused:
+        read_everything(folder, tmp_path)
+
+    assert promised in str(refused.value)
+    assert str(folder) in str(refused.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("form", ["packed", "masters"])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_sound_checkpoint_of_the_recipes_is_read(form, shards, tmp_path):
+    """What the recipes change is accepted unchanged: so each refusal is due to its change."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    write_checkpoint(folder, {"form": form, "shards": shards})
+    read_everything(folder, tmp_path)
+    assert (tmp_path / "model.ebm").is_file()
+
+
+def test_one_shard_and_many_give_the_same_weights(tmp_path):
+    """Only the names of the source files differ between the two model files."""
+    files = []
+    for shards in (1, 3):
+        folder = tmp_path / f"checkpoint{shards}"
+        folder.mkdir()
+        write_checkpoint(folder, {"shards": shards})
+        checkpoint = open_hf_checkpoint(folder)
+        files.append([checkpoint.projection(role, 0)[0] for role in Role if role.is_projection])
+        checkpoint.close()
+    assert all(np.array_equal(one, many) for one, many in zip(*files, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "norms", "activation"),
+    [
+        ("bitnet-packed", "bitnet-packed", 3, "RELU2"),
+        ("bitnet-bf16", "bitnet-master", 3, "RELU2"),
+        ("bitnet-packed-odd-untied", "bitnet-packed", 3, "RELU2"),
+        ("legacy-1bitllm-f32", "bitnet-1bitllm-master", 3, "SILU"),
+        ("llama-bitlinear-packed", "llama-bitlinear-packed", 0, "SILU"),
+    ],
+)
+def test_families_are_told_apart(reference_checkpoint, name, family, norms, activation):
+    """The row of the family table follows from config.json alone."""
+    checkpoint = open_hf_checkpoint(reference_checkpoint(name))
+    checkpoint.close()
+    assert checkpoint.family.name == family
+    assert checkpoint.config.conf.norms == Norms(norms)
+    assert checkpoint.config.conf.activation == Activation[activation]
+
+
+def test_every_family_has_a_form_of_its_own():
+    """No two rows match the same config.json."""
+    assert len({family.form for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 777.0}},
+        {"rope_theta": 777.0, "rope_scaling": None},
+        {"rope_theta": 777.0, "dtype": "bfloat16", "rope_scaling": {"type": "default"}},
+    ],
+)
+def test_theta_is_read_in_old_and_new_places(change, tmp_path):
+    """transformers 5 keeps rope_theta in rope_parameters, older files at the top."""
+    config = base_config("packed")
+    del config["rope_theta"]
+    write_checkpoint(tmp_path, {"config_text": json.dumps(config | change)})
+    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint.close()
+    assert checkpoint.config.rope_theta == 777.0
+
+
+def test_a_new_file_without_theta_at_the_top_does_not_fall_back_to_the_default(tmp_path):
+    """rope_parameters wins over the family's default."""
+    recipe = {"config": {"rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}}, "drop_config": ["rope_theta"]}
+    write_checkpoint(tmp_path, recipe)
+    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint.close()
+    assert checkpoint.config.rope_theta == 5.0
+
+
+def test_stop_tokens_come_from_both_files(tmp_path):
+    """generation_config.json's list first, then config.json's own, each once."""
+    write_checkpoint(tmp_path, {"generation": {"eos_token_id": [9, 2], "temperature": 0.6, "top_p": 0.9}})
+    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint.close()
+    assert checkpoint.config.conf.stop_tokens == (9, 2)
+    assert checkpoint.config.generation == {"temperature": 0.6, "top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"README.md": "---\nlanguage: en\nlicense: MIT\n---\n# x"}, "mit"),
+        ({"LICENSE": "   Apache License\n Version 2.0"}, "apache-2.0"),
+        ({"LICENSE": "do as you like"}, "other"),
+        ({"README.md": "# no front matter\nlicense: mit"}, None),
+        ({}, None),
+    ],
+)
+def test_the_licence_is_found(files, licence, tmp_path):
+    """README front matter, then a licence file; nothing is guessed."""
+    write_checkpoint(tmp_path, {})
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint.close()
+    assert checkpoint.config.licence == licence
+
+
+def test_safetensors_files_agree_with_the_library_both_ways(tmp_path):
+    """What the safetensors library wrote we read, and what we wrote it reads, value for value."""
+    rng = np.random.default_rng(11)
+    tensors = {
+        "a": rng.standard_normal((3, 5), np.float32),
+        "b": rng.integers(0, 256, (7,), np.uint8),
+        "c": rng.standard_normal((2, 2, 2)).astype(np.float16),
+        "empty": np.zeros((0, 4), np.float32),
+    }
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    with SafetensorsFile(tmp_path / "theirs.safetensors") as file:
+        assert file.tensors.keys() == tensors.keys()
+        for name, values in tensors.items():
+            assert np.array_equal(file.read(name), values)
+        assert np.array_equal(file.read("a", 1, 1), tensors["a"][1:2])
+
+    kinds = {"a": "F32", "b": "U8", "c": "F16", "empty": "F32"}
+    described = {name: (kinds[name], values.shape) for name, values in tensors.items()}
+    write_safetensors(tmp_path / "ours.safetensors", described, tensors.values(), {"format": "pt"})
+    loaded = load_file(tmp_path / "ours.safetensors")
+    assert all(np.array_equal(loaded[name], values) for name, values in tensors.items())
+
+
+def test_bf16_becomes_float32_exactly():
+    """Every one of the 65,536 bit patterns is the upper half of its float32."""
+    bits = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(as_float32(bits, "BF16").view(np.uint32), bits.astype(np.uint32) << 16)
