@@ -9,6 +9,7 @@ import socket
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
@@ -73,15 +74,15 @@ class LimitsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultsConfig:
-    """[defaults]: sampling where a request does not say."""
+    """[defaults]: sampling where a request does not say. None: what the model's makers advise, or else greedy."""
 
     max_tokens: int = 256
-    temperature: float = 0.7
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    repetition_window: int = 64
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    repetition_window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +185,8 @@ def _section(kind: type[Any], content: Any, where: str) -> Any:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, UnionType):  # of one kind and None, which TOML cannot say
+        kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"{where} must be a list of strings")
@@ -235,7 +238,7 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(f"{where}: [mqtt]: {key}: {name} is not there or cannot be read")
     for section, key, lowest, highest in _RANGES:
         value = getattr(getattr(config, section), key)
-        if not lowest <= value <= highest:
+        if value is not None and not lowest <= value <= highest:
             raise ConfigError(f"{where}: [{section}]: {key} is {value}, it must lie between {lowest} and {highest}")
     if config.defaults.max_tokens > config.limits.max_tokens:
         raise ConfigError(f"{where}: [defaults]: max_tokens is above max_tokens of [limits]")

@@ -16,6 +16,8 @@ from edgebit.runtime.session import Answer, Session
 
 DEFAULT_CTX_LEN = 2048  # tokens; a longer context is asked for in the configuration, since it costs memory
 
+_ADVICE = ("temperature", "top_k", "top_p")
+
 
 class LoadedModel:
     """A model with its engine, open until close(). generate() in one thread; encode() and cancel() from any."""
@@ -90,18 +92,17 @@ class LoadedModel:
         return self._session.chat_ids(request.messages)
 
     def generate(
-        self,
-        ids: Sequence[int],
-        answer: Answer,
-        *,
-        sampling: SamplingParams,
-        max_tokens: int,
-        stop: Sequence[str],
-        cancelled: Callable[[], bool],
+        self, request: GenerateRequest, ids: Sequence[int], answer: Answer, cancelled: Callable[[], bool]
     ) -> Iterator[str]:
-        """Session.generate() on the one sequence there is."""
+        """The text piece by piece, filling in `answer`; sampling as asked, then as the model's makers advise."""
+        advice = {name: value for name, value in (self._meta.get("generation") or {}).items() if name in _ADVICE}
         return self._session.generate(
-            ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop, cancelled=cancelled
+            ids,
+            answer,
+            sampling=SamplingParams(**{**advice, **request.sampling, "seed": request.seed}),
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            cancelled=cancelled,
         )
 
     def cancel(self) -> None:

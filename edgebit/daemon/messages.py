@@ -6,7 +6,6 @@ where both are there and differ the request is refused. Unknown fields are ignor
 
 import hashlib
 import json
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any, Literal, NoReturn
 from edgebit.bundle.prompt_program import Message
 from edgebit.daemon.config import Config, DefaultsConfig
 from edgebit.daemon.topics import DeviceTopics, is_id
-from edgebit.runtime.native import SamplingParams
 
 Format = Literal["json", "text"]
 
@@ -23,6 +21,7 @@ CORRELATION_MAX_BYTES = 64
 JSON_DEPTH_MAX = 16
 STOPS_MAX = 16
 MESSAGES_MAX = 256
+TTL_MAX_MS = 7 * 86_400_000
 ROLES = ("system", "user", "assistant")
 OPS = ("generate", "chat", "tokenize", "cancel", "ping")
 LATER_OPS = ("embed", "batch", "get")  # part of the contract, not of this version
@@ -89,7 +88,8 @@ class GenerateRequest:
 
     prompt: str | None
     messages: tuple[Message, ...]
-    sampling: SamplingParams
+    sampling: Mapping[str, float]  # fields of SamplingParams that the caller or the configuration set
+    seed: int
     max_tokens: int
     stop: tuple[str, ...]
     stream: bool
@@ -251,6 +251,7 @@ def _read_generate(op: str, fields: Mapping[str, Any], config: Config) -> Genera
         prompt=prompt if op == "generate" else None,
         messages=() if raw else messages,
         sampling=_sampling(fields, config.defaults),
+        seed=_seed(fields),
         max_tokens=_max_tokens(fields, config),
         stop=_stop(fields),
         stream=_optional(fields, "stream", (bool,)) or False,
@@ -275,35 +276,46 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _sampling(fields: Mapping[str, Any], defaults: DefaultsConfig) -> SamplingParams:
-    def number(names: tuple[str, ...], lowest: float, highest: float, default: float) -> float:
-        value = _option(fields, names, (int, float))
-        if value is None:
-            return default
-        if not math.isfinite(value) or not lowest <= value <= highest:
-            raise Refusal(400, "bad_field", f"{names[0]} is {value}, it lies between {lowest:g} and {highest:g}")
-        return float(value)
+def _sampling(fields: Mapping[str, Any], defaults: DefaultsConfig) -> dict[str, float]:
+    values: dict[str, float | None] = {
+        "temperature": _number(fields, "temperature", 0, 10, defaults.temperature),
+        "top_k": _whole(fields, "top_k", -1, 1 << 20, defaults.top_k),
+        "top_p": _number(fields, "top_p", 0.001, 1, defaults.top_p),
+        "min_p": _number(fields, "min_p", 0, 1, defaults.min_p),
+        "repetition_penalty": _number(fields, "repeat_penalty", 0.01, 100, defaults.repetition_penalty),
+        "repetition_window": _whole(fields, "repeat_last_n", -1, 65536, defaults.repetition_window),
+    }
+    if values["top_k"] == -1:
+        values["top_k"] = 0
+    if values["repetition_window"] == 0:  # Ollama: 0 looks back on nothing, -1 on everything
+        values.update(repetition_window=None, repetition_penalty=1.0)
+    elif values["repetition_window"] == -1:
+        values["repetition_window"] = 65536
+    return {name: value for name, value in values.items() if value is not None}
 
-    def whole(names: tuple[str, ...], lowest: int, highest: int, default: int) -> int:
-        value = _option(fields, names, (int,))
-        if value is None:
-            return default
-        if not lowest <= value <= highest:
-            raise Refusal(400, "bad_field", f"{names[0]} is {value}, it lies between {lowest} and {highest}")
-        return int(value)
 
-    window = whole(("repeat_last_n",), -1, 65536, defaults.repetition_window)
-    penalty = number(("repeat_penalty",), 0.01, 100, defaults.repetition_penalty)
-    top_k = whole(("top_k",), -1, 1 << 20, defaults.top_k)
-    return SamplingParams(
-        temperature=number(("temperature",), 0, 10, defaults.temperature),
-        top_k=max(top_k, 0),
-        top_p=number(("top_p",), 0.001, 1, defaults.top_p),
-        min_p=number(("min_p",), 0, 1, defaults.min_p),
-        repetition_penalty=1.0 if window == 0 else penalty,  # Ollama: 0 looks back on nothing, -1 on everything
-        repetition_window=65536 if window == -1 else window,
-        seed=whole(("seed",), -(1 << 63), (1 << 64) - 1, secrets.randbits(53)) & (1 << 64) - 1,
-    )
+def _seed(fields: Mapping[str, Any]) -> int:
+    """As asked for, or drawn; the answer tells it, so that any answer can be had again."""
+    seed = _whole(fields, "seed", -(1 << 63), (1 << 64) - 1, None)
+    return secrets.randbits(53) if seed is None else seed & (1 << 64) - 1
+
+
+def _number(fields: Mapping[str, Any], name: str, lowest: float, highest: float, default: float | None) -> float | None:
+    value = _option(fields, (name,), (int, float))
+    if value is None:
+        return default
+    if not lowest <= value <= highest:
+        raise Refusal(400, "bad_field", f"{name} must lie between {lowest:g} and {highest:g}")
+    return float(value)
+
+
+def _whole(fields: Mapping[str, Any], name: str, lowest: int, highest: int, default: int | None) -> int | None:
+    value = _option(fields, (name,), (int,))
+    if value is None:
+        return default
+    if not lowest <= value <= highest:
+        raise Refusal(400, "bad_field", f"{name} must lie between {lowest} and {highest}")
+    return int(value)
 
 
 def _max_tokens(fields: Mapping[str, Any], config: Config) -> int:
@@ -313,7 +325,7 @@ def _max_tokens(fields: Mapping[str, Any], config: Config) -> int:
     if wanted in (-1, -2):  # Ollama: without end, until the context is full
         return config.limits.max_tokens
     if not 1 <= wanted <= config.limits.max_tokens:
-        raise Refusal(400, "bad_field", f"max_tokens is {wanted}, this device allows 1 to {config.limits.max_tokens}")
+        raise Refusal(400, "bad_field", f"this device allows a max_tokens of 1 to {config.limits.max_tokens}")
     return int(wanted)
 
 
@@ -362,7 +374,7 @@ def _ttl_s(incoming: Incoming, fields: Mapping[str, Any], config: Config) -> flo
         if ttl_ms is not None and incoming.expiry_s * 1000 > ttl_ms + 999:
             raise Refusal(400, "conflict", "message expiry interval is longer than ttl_ms")
         return float(incoming.expiry_s)
-    return ttl_ms / 1000 if ttl_ms is not None else float(config.limits.default_ttl_s)
+    return min(ttl_ms, TTL_MAX_MS) / 1000 if ttl_ms is not None else float(config.limits.default_ttl_s)
 
 
 def _read_json(text: str) -> dict[str, Any]:

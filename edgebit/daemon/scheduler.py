@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from edgebit.daemon.frames import AnswerWriter, Publisher
 from edgebit.daemon.messages import Address, GenerateRequest, Refusal
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import ContextFullError, SamplingParams
+from edgebit.runtime.native import ContextFullError
 from edgebit.runtime.session import Answer
 
 log = logging.getLogger("edgebit.scheduler")
@@ -27,14 +27,7 @@ class AnsweringEngine(Protocol):
         """Token ids of the prompt. Raises EngineError where the model's template does not allow the messages."""
 
     def generate(
-        self,
-        ids: Sequence[int],
-        answer: Answer,
-        *,
-        sampling: SamplingParams,
-        max_tokens: int,
-        stop: Sequence[str],
-        cancelled: Callable[[], bool],
+        self, request: GenerateRequest, ids: Sequence[int], answer: Answer, cancelled: Callable[[], bool]
     ) -> Iterator[str]:
         """The text piece by piece, filling in `answer`."""
 
@@ -225,12 +218,10 @@ class Scheduler:
             ids = _request_ids(engine, request)
             answer.prompt_tokens = len(ids)
             for piece in engine.generate(
+                request,
                 ids,
                 answer,
-                sampling=request.sampling,
-                max_tokens=request.max_tokens,
-                stop=request.stop,
-                cancelled=lambda: job.refusal is not None or time.monotonic() >= job.address.deadline,
+                lambda: job.refusal is not None or time.monotonic() >= job.address.deadline,
             ):
                 writer.push(piece)
             if answer.done_reason == "cancelled":
@@ -290,5 +281,5 @@ def _figures(job: Job) -> dict[str, Any]:
         "prompt_eval_duration": answer.prompt_ns,
         "eval_count": completion,
         "eval_duration": answer.decode_ns,
-        "seed": job.request.sampling.seed,
+        "seed": job.request.seed,
     }

@@ -1,7 +1,8 @@
 """The daemon with a model that needs no native library: run as a program, `fake_daemon.py CONFIG STATE`, by the tests.
 
-Everything but the model is the daemon's own. The prompt says what to answer: `say N` gives N tokens "w0 w1 ...", `slow N`
-the same with 50 ms between them, `bytes` characters of 1 to 4 bytes, `fail` an engine's fault, `long` more than fits.
+Everything but the model is the daemon's own. The prompt says what to answer: `say N` gives N tokens "w0 w1 ...",
+`slow N` the same with 50 ms between them, `bytes` characters of 1 to 4 bytes, `fail` an engine's fault, `long` a prompt
+that does not fit.
 """
 
 import sys
@@ -14,7 +15,7 @@ from edgebit.daemon.app import Daemon, set_up_logging
 from edgebit.daemon.config import read_config
 from edgebit.daemon.messages import GenerateRequest
 from edgebit.errors import BundleError, EngineError
-from edgebit.runtime.native import ContextFullError, SamplingParams
+from edgebit.runtime.native import ContextFullError
 from edgebit.runtime.session import Answer
 
 SLOW_S = 0.05
@@ -61,14 +62,7 @@ class FakeModel:
         return self.encode(self._prompt)
 
     def generate(
-        self,
-        ids: Sequence[int],
-        answer: Answer,
-        *,
-        sampling: SamplingParams,
-        max_tokens: int,
-        stop: Sequence[str],
-        cancelled: Callable[[], bool],
+        self, request: GenerateRequest, ids: Sequence[int], answer: Answer, cancelled: Callable[[], bool]
     ) -> Iterator[str]:
         words = self._prompt.split()
         if words[0] == "long":
@@ -81,7 +75,7 @@ class FakeModel:
             if cancelled() or self._cancelled:
                 answer.done_reason = "cancelled"
                 return
-            if len(answer.tokens) == max_tokens:
+            if len(answer.tokens) == request.max_tokens:
                 answer.done_reason = "length"
                 return
             if words[0] == "slow":

@@ -1,0 +1,158 @@
+"""`edgebit ask`: ask a device over MQTT."""
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edgebit.daemon.topics import DEFAULT_ROOT
+from edgebit.errors import EdgebitError
+from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("--device", metavar="NAME", help="The device's name (edgebit ask --list shows them).")
+@click.option(
+    "--broker",
+    envvar="EDGEBIT_BROKER",
+    default="mqtt://localhost",
+    show_default=True,
+    metavar="URL",
+    help="mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]; also from EDGEBIT_BROKER.",
+)
+@click.option("--list", "list_devices", is_flag=True, help="Show the devices the broker knows, and end.")
+@click.option(
+    "--chat/--raw",
+    "chat",
+    default=None,
+    help="Insist on the model's chat template, or go without it. Default: the template if there is one.",
+)
+@click.option("--system", metavar="TEXT", help="A system message put before the question.")
+@click.option("-n", "--max-tokens", type=click.IntRange(1), help="End after so many tokens.")
+@click.option("--temperature", type=click.FloatRange(0, 10), help="0 is greedy. Default: as the device is set.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The same seed gives the same answer.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. May be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print the last reply as one JSON object instead of the text.")
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=300.0, show_default=True, help="In seconds.")
+@click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT.")
+@click.option(
+    "--principal", metavar="NAME", help="Who we are in topics. Default: the broker's user, or this machine's."
+)
+@click.option("--root", default=DEFAULT_ROOT, show_default=True, help="The first level of all topics.")
+@click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file that the broker's certificate is checked by."
+)
+def command(
+    question: str | None,
+    device: str | None,
+    broker: str,
+    list_devices: bool,
+    chat: bool | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    stop: tuple[str, ...],
+    as_json: bool,
+    no_stream: bool,
+    timeout_s: float,
+    protocol: Protocol,
+    principal: str | None,
+    root: str,
+    ca: str | None,
+) -> None:
+    """Ask DEVICE over MQTT and stream its answer. A QUESTION of - is read from standard input.
+
+    Ctrl-C cancels the answer on the device too. Exit codes: 10 the broker, 11 an error from the device, 12 no answer.
+
+    \b
+    edgebit ask --device raspberrypi "Why is the sky blue?"
+    edgebit ask --list --broker mqtt://broker.local
+    """
+    if list_devices:
+        with DeviceClient(parse_broker_url(broker), principal=principal, protocol=protocol, root=root, ca=ca) as client:
+            _print_devices(client.devices(), broker, as_json)
+        return
+    if device is None or question is None:
+        raise click.UsageError('a device and a question are needed: edgebit ask --device NAME "QUESTION"')
+    if chat is False and system is not None:
+        raise click.UsageError("--system belongs to the chat template, --raw goes without it")
+    text = sys.stdin.read() if question == "-" else question
+    if not text.strip():
+        raise click.UsageError("the question is empty")
+    options = {"num_predict": max_tokens, "temperature": temperature, "seed": seed, "stop": list(stop) or None}
+    fields: dict[str, Any] = {
+        "stream": not (as_json or no_stream),
+        "options": {name: value for name, value in options.items() if value is not None},
+    }
+    if chat:
+        fields["messages"] = [{"role": "user", "content": text}]
+    else:
+        fields |= {"prompt": text, "raw": chat is False}
+    if system is not None:
+        fields["system"] = system
+    with DeviceClient(parse_broker_url(broker), principal=principal, protocol=protocol, root=root, ca=ca) as client:
+        exchange = _ask(client, device, "chat" if chat else "generate", fields, timeout_s)
+    if as_json:
+        click.echo(json.dumps(exchange.reply, ensure_ascii=False))
+    elif no_stream:
+        click.echo(exchange.text)
+
+
+def _ask(client: DeviceClient, device: str, op: str, fields: dict[str, Any], timeout_s: float) -> Exchange:
+    exchange = Exchange(new_id())
+    shown = False
+    try:
+        for piece in client.stream(device, op, fields, exchange, timeout_s=timeout_s):
+            click.echo(piece, nl=False)
+            shown = True
+    except KeyboardInterrupt:
+        if shown:
+            click.echo()
+        client.cancel(device, exchange.id)
+        raise click.Abort from None
+    except EdgebitError:
+        if shown:
+            click.echo()
+        raise
+    if shown or fields["stream"]:
+        click.echo()
+    if exchange.lost:
+        click.echo(f"{exchange.lost} frames were lost on the way; the whole answer is:", err=True)
+        click.echo(exchange.text)
+    return exchange
+
+
+def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"device": item.name, "availability": item.availability, "info": item.info, "status": item.status}
+            for item in devices
+        ]
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    if not devices:
+        click.echo(f"The broker {parse_broker_url(broker)} knows no device. Deploy a bundle: edgebit deploy --help")
+        return
+    table = Table("device", "availability", "state", "model", "tok/s", "°C", box=None, pad_edge=False)
+    for item in devices:
+        online = item.availability == "online"
+        model = (item.info.get("model") or {}).get("name") or ""
+        table.add_row(
+            item.name,
+            item.availability,
+            str(item.status.get("state") or "") if online else "",
+            str(model),
+            _figure(item.status.get("tok_s_now")) if online else "",
+            _figure(item.status.get("t_soc")) if online else "",
+        )
+    Console().print(table)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else ""

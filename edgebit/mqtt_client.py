@@ -1,0 +1,414 @@
+"""Service: asking devices over MQTT (docs/mqtt.md), for `edgebit ask` and whatever else wants an answer.
+
+The other end of edgebit/daemon, whose topics it shares. Answers are put together by their frames' numbers and compared
+with the count and the hash in the last one, so that a loss is seen.
+"""
+
+import contextlib
+import getpass
+import hashlib
+import json
+import queue
+import secrets
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgebit.daemon.config import PORTS
+from edgebit.daemon.topics import DEFAULT_ROOT, DeviceTopics, is_principal
+from edgebit.errors import BrokerError, DeviceError, NoAnswerError
+
+Protocol = Literal["auto", "5", "3.1.1"]
+
+CONNECT_TIMEOUT_S = 10.0
+RETAINED_WAIT_S = 1.0  # a broker sends what it retained at once; this is long
+CANCEL_WAIT_S = 3.0
+GAP_WAIT_S = 2.0  # how long a missing frame may still come after the last one
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """Where the broker is, and who we are there."""
+
+    host: str
+    port: int
+    tls: bool
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+def parse_broker_url(url: str) -> BrokerUrl:
+    """Read mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]. Raises BrokerError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BrokerError(f"{url!r} is not a broker's address: {error}") from error
+    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/"):
+        raise BrokerError(f"{url!r} is not a broker's address. Write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    return BrokerUrl(
+        host=parts.hostname,
+        port=port or PORTS[parts.scheme],
+        tls=parts.scheme == "mqtts",
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+    )
+
+
+def default_principal(broker: BrokerUrl) -> str:
+    """Who we are in topics: the broker's user name, which an access list can hold us to, or this machine's."""
+    if broker.user is not None:
+        return broker.user
+    with contextlib.suppress(OSError, KeyError):
+        if is_principal(name := getpass.getuser()):
+            return name
+    return "cli"
+
+
+class Assembler:
+    """Puts the frames of one answer in order, each once, and checks the whole against the last one."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, dict[str, Any]] = {}
+        self._next = 0
+        self.text = ""  # of all deltas without a gap
+        self.last: dict[str, Any] | None = None  # the frame with `done`
+
+    def push(self, frame: dict[str, Any]) -> str:
+        """Take a frame in whatever order it came; gives the text that can be shown now."""
+        seq = frame.get("seq")
+        if not isinstance(seq, int) or seq < self._next:
+            return ""
+        if frame.get("done"):
+            self.last = frame
+        else:
+            self._waiting[seq] = frame
+        piece = ""
+        while self._next in self._waiting:
+            piece += str(self._waiting.pop(self._next).get("d", ""))
+            self._next += 1
+        self.text += piece
+        return piece
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last frame is there and none before it is missing."""
+        return self.last is not None and self._next >= int(self.last["seq"])
+
+    @property
+    def lost(self) -> int:
+        """Frames that the last one counts and that have not come."""
+        return 0 if self.last is None else int(self.last["seq"]) - self._next - len(self._waiting)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what has come of it; complete once DeviceClient.stream() has ended."""
+
+    id: str
+    reply: dict[str, Any] = field(default_factory=dict)  # the last frame
+    text: str = ""
+    lost: int = 0  # frames that never came; the text is whole all the same if the last frame carried it
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What the broker has retained of a device."""
+
+    name: str
+    availability: str  # online, offline, lost
+    info: dict[str, Any]
+    status: dict[str, Any]
+
+
+class DeviceClient:
+    """A connection to the broker from which devices are asked, one question at a time. A context manager."""
+
+    def __init__(
+        self,
+        broker: BrokerUrl,
+        *,
+        principal: str | None = None,
+        protocol: Protocol = "auto",
+        root: str = DEFAULT_ROOT,
+        ca: str | None = None,
+    ) -> None:
+        """Connects. protocol "auto" is 5, and 3.1.1 where the broker refuses it. Raises BrokerError."""
+        self.principal = principal or default_principal(broker)
+        if not is_principal(self.principal):
+            raise BrokerError(f"principal {self.principal!r} is not 1 to 64 letters, digits, '_', '.', '@' and '-'")
+        self._broker = broker
+        self._root = root
+        self._ca = ca
+        self._heard: queue.SimpleQueue[paho.MQTTMessage | BrokerError] = queue.SimpleQueue()
+        self._connected: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._granted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._closing = False
+        refusal = self._connect(protocol != "3.1.1")
+        if protocol == "auto" and refusal in ("Unsupported protocol version", "the broker closed the connection"):
+            self.close()
+            self._closing = False
+            refusal = self._connect(False)
+        if refusal:
+            self.close()
+            raise BrokerError(f"{broker} refused us: {refusal}{_mend(refusal)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect; closing twice is allowed."""
+        self._closing = True
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def devices(self, wait_s: float = RETAINED_WAIT_S) -> list[DeviceState]:
+        """Every device the broker knows of, by name. Waits `wait_s` for what is retained."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        kinds = ("availability", "info", "status")
+        for kind in kinds:
+            self._subscribe(DeviceTopics(self._root, "+").base + f"/{kind}")
+        for message in self._hear(time.monotonic() + wait_s):
+            *_, name, kind = message.topic.split("/")
+            if kind in kinds and isinstance(body := _json(message.payload), dict):
+                found.setdefault(name, {})[kind] = body
+        return [
+            DeviceState(name, str(parts["availability"].get("state")), parts.get("info", {}), parts.get("status", {}))
+            for name, parts in sorted(found.items())
+            if "availability" in parts
+        ]
+
+    def stream(
+        self, device: str, op: str, fields: Mapping[str, Any], exchange: Exchange, *, timeout_s: float
+    ) -> Iterator[str]:
+        """Send a request and yield the answer's text as it comes; `exchange` is filled in at the end.
+
+        Without `"stream": true` in the fields nothing is yielded. Raises NoAnswerError where the device is not there,
+        goes away, or is silent until the time is over; DeviceError where it answers with an error, or the answer is
+        not what its hash says.
+        """
+        topics = DeviceTopics(self._root, device)
+        deadline = time.monotonic() + timeout_s
+        reply_topic = topics.reply(self.principal, exchange.id)
+        self._subscribe(reply_topic)
+        self._subscribe(topics.availability)
+        state = self._availability(topics)
+        if state != "online":
+            raise NoAnswerError(self._absence(device, state))
+        self._send(topics.request(self.principal, op), reply_topic, fields, exchange.id, timeout_s)
+        assembler = Assembler()
+        while not assembler.complete:
+            message = self._take(deadline)
+            if message is None:
+                break
+            if message.topic == topics.availability:
+                state = _state(message.payload)
+                if state != "online":
+                    raise NoAnswerError(f"{device} went {state} before it had answered. Ask again")
+            elif message.topic == reply_topic and isinstance(frame := _json(message.payload), dict):
+                if piece := assembler.push(frame):
+                    yield piece
+                if frame.get("done"):  # whatever came before it and is missing has little time left
+                    deadline = min(deadline, time.monotonic() + GAP_WAIT_S)
+        self._conclude(device, assembler, exchange, timeout_s)
+
+    def ask(self, device: str, op: str, fields: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """Send a request and give its one reply, such as that of a ping. Raises as stream() does."""
+        exchange = Exchange(new_id())
+        for _ in self.stream(device, op, fields, exchange, timeout_s=timeout_s):
+            pass
+        return exchange.reply
+
+    def cancel(self, device: str, job_id: str) -> None:
+        """End one of our own jobs; its answer says so. Returns once the broker has the message."""
+        topic = DeviceTopics(self._root, device).request(self.principal, "cancel")
+        info = self._client.publish(topic, json.dumps({"id": job_id}), qos=1)
+        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            info.wait_for_publish(CANCEL_WAIT_S)
+
+    def _conclude(self, device: str, assembler: Assembler, exchange: Exchange, timeout_s: float) -> None:
+        last = assembler.last
+        if last is None:
+            raise NoAnswerError(
+                f"{device} is online, but did not answer within {timeout_s:g} s. It may have other jobs"
+            )
+        exchange.reply, exchange.text, exchange.lost = last, str(last.get("text", assembler.text)), assembler.lost
+        if error := last.get("error"):
+            raise DeviceError(_device_words(device, error))
+        if assembler.lost and "text" not in last:
+            raise NoAnswerError(f"{assembler.lost} frames of the answer were lost on the way. Ask again")
+        digest = last.get("text_sha256")
+        if digest is not None and hashlib.sha256(exchange.text.encode()).hexdigest() != digest:
+            raise DeviceError(f"the answer of {device} was changed on the way: its hash differs. Ask again")
+
+    def _availability(self, topics: DeviceTopics) -> str | None:
+        for message in self._hear(time.monotonic() + RETAINED_WAIT_S):
+            if message.topic == topics.availability:
+                return _state(message.payload)
+        return None
+
+    def _absence(self, device: str, state: str | None) -> str:
+        if state is not None:
+            meaning = {
+                "offline": "it was stopped",
+                "lost": "it went away without a word: power, network, or a crash. `edgebit logs` may tell",
+            }
+            return f"{device} is {state}: {meaning.get(state, 'it cannot be asked now')}"
+        known = [state.name for state in self.devices()]
+        others = f"It knows {', '.join(known)}" if known else "It knows no device at all"
+        return f"the broker {self._broker} knows no device {device!r}. {others}"
+
+    def _send(self, topic: str, reply_topic: str, fields: Mapping[str, Any], job_id: str, timeout_s: float) -> None:
+        body = {**fields, "id": job_id}
+        properties = None
+        if self._mqtt5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ResponseTopic = reply_topic
+            properties.CorrelationData = job_id.encode()
+            properties.MessageExpiryInterval = max(1, int(timeout_s))
+            properties.ContentType = "application/json"
+            properties.PayloadFormatIndicator = 1
+        else:
+            body |= {"reply_to": reply_topic, "ttl_ms": max(1, int(timeout_s * 1000))}
+        payload = json.dumps(body, ensure_ascii=False).encode()
+        info = self._client.publish(topic, payload, qos=1, properties=properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise BrokerError(f"the connection to {self._broker} was lost. Ask again")
+
+    def _hear(self, deadline: float) -> Iterator[paho.MQTTMessage]:
+        """Messages as they come, until the deadline."""
+        while (message := self._take(deadline)) is not None:
+            yield message
+
+    def _take(self, deadline: float) -> paho.MQTTMessage | None:
+        """The next message; None at the deadline. Raises BrokerError when the connection ends."""
+        try:
+            message = self._heard.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return None
+        if isinstance(message, BrokerError):
+            raise message
+        return message
+
+    def _subscribe(self, topic: str) -> None:
+        self._client.subscribe(topic, qos=1)
+        try:
+            refusal = self._granted.get(timeout=CONNECT_TIMEOUT_S)
+        except queue.Empty:
+            raise BrokerError(f"{self._broker} does not answer") from None
+        if refusal:
+            raise BrokerError(f"{self._broker} does not let {self.principal} read {topic}: {refusal}")
+
+    def _connect(self, mqtt5: bool) -> str:
+        """Connect; gives the broker's refusal, or "". Raises BrokerError where there is no broker."""
+        self._mqtt5 = mqtt5
+        self._client = client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        if self._broker.user is not None:
+            client.username_pw_set(self._broker.user, self._broker.password)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = lambda client, userdata, message: self._heard.put(message)
+        try:
+            if self._broker.tls:
+                client.tls_set_context(ssl.create_default_context(cafile=self._ca))
+            client.connect(self._broker.host, self._broker.port, keepalive=30)
+        except (OSError, ValueError) as error:
+            raise BrokerError(
+                f"{self._broker} cannot be reached: {error}. Is it running, and the address right?"
+            ) from error
+        client.loop_start()
+        try:
+            return self._connected.get(timeout=CONNECT_TIMEOUT_S)
+        except queue.Empty:
+            return "no answer"
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self._connected.put(reason.getName() if reason.is_failure else "")
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self._connected.put("the broker closed the connection")
+        if not self._closing:
+            self._heard.put(BrokerError(f"the connection to {self._broker} was lost: {reason.getName()}. Ask again"))
+
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reasons: list[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
+        self._granted.put(next((reason.getName() for reason in reasons if reason.is_failure), ""))
+
+
+def new_id() -> str:
+    """An id for a request that no other has."""
+    return secrets.token_hex(8)
+
+
+def _mend(refusal: str) -> str:
+    if refusal in ("Not authorized", "Bad user name or password"):
+        return ". Put user and password into the address: mqtt://USER:PASSWORD@HOST"
+    return ""
+
+
+def _device_words(device: str, error: Any) -> str:
+    if not isinstance(error, dict):
+        return f"{device}: {error}"
+    words = f"{device}: {error.get('message', 'no reason given')} ({error.get('status')} {error.get('code')})"
+    if error.get("retryable"):
+        wait_ms = error.get("retry_after_ms")
+        words += (
+            f". Ask again in {wait_ms / 1000:.0f} s" if isinstance(wait_ms, int) and wait_ms >= 1000 else ". Ask again"
+        )
+    return words
+
+
+def _json(payload: bytes | bytearray) -> Any:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _state(payload: bytes | bytearray) -> str:
+    body = _json(payload)
+    return str(body.get("state")) if isinstance(body, dict) else "gone"
