@@ -55,5 +55,9 @@ def native_library() -> Path:
     built = _CHECKOUT / "build" / "host" / LIBRARY_NAME if _IS_CHECKOUT else _PACKAGE / "_native" / LIBRARY_NAME
     if built.is_file():
         return built
-    mend = "cmake -S kernels -B build/host && cmake --build build/host" if _IS_CHECKOUT else "pip install --force-reinstall edgebit"
+    mend = (
+        "cmake -S kernels -B build/host && cmake --build build/host"
+        if _IS_CHECKOUT
+        else "pip install --force-reinstall edgebit"
+    )
     raise EngineError(f"the native library is missing: {built}. Build it: {mend}")
