@@ -1,0 +1,628 @@
+/* edgebit_run.c - runs a model on a device without Python: one static program. `edgebit-run --help` says how. */
+#include "edgebit.h"
+#include "model_place.h"
+#include "posix_host.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum {
+    EXIT_OK = 0,
+    EXIT_FAULT = 1,
+    EXIT_USAGE = 2,
+    EXIT_MODEL = 3,
+    EXIT_ENGINE = 9,
+    EXIT_PROBE = 14,
+    EXIT_INTERRUPT = 130
+};
+
+static const char help[] =
+    "edgebit-run MODEL [OPTIONS]\n"
+    "Runs a ternary language model. MODEL is a model file (.ebm), a bundle, or a folder that holds model.ebm.\n"
+    "\n"
+    "Prompt (without one, standard input is read):\n"
+    "  -p, --prompt TEXT       continue TEXT\n"
+    "  --chat                  take the prompt as a user's message, in the model's own template\n"
+    "  --system TEXT           with --chat: a system message before it\n"
+    "  --ids LIST              token ids instead of text, \"1,2,3\"; the answer is printed as ids\n"
+    "Answer:\n"
+    "  -n, --max-tokens N      at most N tokens (256); 0: only read the prompt\n"
+    "  --temp T                temperature; 0, the default: always the most probable token\n"
+    "  --top-k K  --top-p P  --min-p P  --repeat-penalty R  --repeat-window N  --seed S\n"
+    "  --ignore-stop           go on after a stop token\n"
+    "Engine:\n"
+    "  --threads N             worker threads (all cores)\n"
+    "  --ctx N                 context length in tokens (the model's maximum, at most 4096)\n"
+    "  --batch N               prompt tokens computed together (64)\n"
+    "Checks:\n"
+    "  --check                 run the model's golden probes and print what they say\n"
+    "  --verify                read every weight and check its sum first\n"
+    "  --logits-out FILE       write the logits of all prompt tokens, float32 [tokens, vocabulary]\n"
+    "  --stats                 speeds and memory on standard error at the end\n"
+    "  --isa                   print the ISA level used and those of this build\n"
+    "  --version  --help\n"
+    "Environment: EDGEBIT_ISA names the highest ISA level to use.\n"
+    "Exit codes: 0 done; 1 another fault; 2 wrong options; 3 the model is missing, damaged or of a kind not known;\n"
+    "  9 the engine refused (context full, too little memory, unknown ISA level); 14 a golden probe differs;\n"
+    "  130 interrupted (Ctrl-C): what was written so far is whole.\n";
+
+typedef struct options {
+    const char *model, *prompt, *system, *ids, *logits_out;
+    int chat, check, verify, stats, isa, ignore_stop;
+    unsigned long max_tokens, threads, ctx, batch;
+    eb_sampling sampling;
+} options;
+
+static eb_engine *running; /* what Ctrl-C cancels */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+    eb_cancel(running);
+}
+
+__attribute__((format(printf, 2, 3), noreturn)) static void die(int code, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("edgebit-run: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(code);
+}
+
+static void *allocate(size_t size) {
+    void *memory = malloc(size ? size : 1);
+    if (!memory)
+        die(EXIT_ENGINE, "no memory for %zu bytes", size);
+    return memory;
+}
+
+static int exit_code(eb_status status) {
+    switch (status) {
+    case EB_OK:
+        return EXIT_OK;
+    case EB_IO:
+    case EB_BAD_FORMAT:
+    case EB_UNSUPPORTED:
+        return EXIT_MODEL;
+    case EB_MISMATCH:
+        return EXIT_PROBE;
+    case EB_CANCELLED:
+        return EXIT_INTERRUPT;
+    default:
+        return EXIT_ENGINE;
+    }
+}
+
+/* ---- options ---- */
+
+static unsigned long number(const char *name, const char *text, unsigned long high) {
+    char *end;
+    errno = 0;
+    const unsigned long value = strtoul(text, &end, 10);
+    if (errno || end == text || *end || *text == '-' || value > high)
+        die(EXIT_USAGE, "%s %s: a whole number from 0 to %lu is wanted", name, text, high);
+    return value;
+}
+
+static float real(const char *name, const char *text) {
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || *end)
+        die(EXIT_USAGE, "%s %s: a number is wanted", name, text);
+    return (float)value;
+}
+
+static int is(const char *argument, const char *a, const char *b) {
+    return !strcmp(argument, a) || (b && !strcmp(argument, b));
+}
+
+/* Takes an option without a value; 0 where it is none. */
+static int take_flag(options *o, const char *name) {
+    if (is(name, "--chat", NULL))
+        o->chat = 1;
+    else if (is(name, "--check", NULL))
+        o->check = 1;
+    else if (is(name, "--verify", NULL))
+        o->verify = 1;
+    else if (is(name, "--stats", NULL))
+        o->stats = 1;
+    else if (is(name, "--isa", NULL))
+        o->isa = 1;
+    else if (is(name, "--ignore-stop", NULL))
+        o->ignore_stop = 1;
+    else
+        return 0;
+    return 1;
+}
+
+static void take_value(options *o, const char *name, const char *value) {
+    if (is(name, "-p", "--prompt"))
+        o->prompt = value;
+    else if (is(name, "--system", NULL))
+        o->system = value;
+    else if (is(name, "--ids", NULL))
+        o->ids = value;
+    else if (is(name, "--logits-out", NULL))
+        o->logits_out = value;
+    else if (is(name, "-n", "--max-tokens"))
+        o->max_tokens = number(name, value, UINT32_MAX);
+    else if (is(name, "--threads", NULL))
+        o->threads = number(name, value, UINT32_MAX);
+    else if (is(name, "--ctx", NULL))
+        o->ctx = number(name, value, UINT32_MAX);
+    else if (is(name, "--batch", NULL))
+        o->batch = number(name, value, UINT32_MAX);
+    else if (is(name, "--temp", "--temperature"))
+        o->sampling.temperature = real(name, value);
+    else if (is(name, "--top-k", NULL))
+        o->sampling.top_k = (uint32_t)number(name, value, UINT32_MAX);
+    else if (is(name, "--top-p", NULL))
+        o->sampling.top_p = real(name, value);
+    else if (is(name, "--min-p", NULL))
+        o->sampling.min_p = real(name, value);
+    else if (is(name, "--repeat-penalty", NULL))
+        o->sampling.repetition_penalty = real(name, value);
+    else if (is(name, "--repeat-window", NULL))
+        o->sampling.repetition_window = (uint32_t)number(name, value, UINT32_MAX);
+    else if (is(name, "--seed", NULL))
+        o->sampling.seed = number(name, value, ULONG_MAX);
+    else
+        die(EXIT_USAGE, "unknown option %s; --help shows all", name);
+}
+
+static options read_options(int argc, char **argv) {
+    options o = {.max_tokens = 256};
+    o.sampling = (eb_sampling){.size = sizeof o.sampling, .top_p = 1, .repetition_penalty = 1};
+    for (int i = 1; i < argc; i++) {
+        if (is(argv[i], "-h", "--help")) {
+            fputs(help, stdout);
+            exit(EXIT_OK);
+        }
+        if (is(argv[i], "--version", NULL)) {
+            printf("edgebit-run %s\n", eb_version());
+            exit(EXIT_OK);
+        }
+        if (argv[i][0] != '-' || !argv[i][1]) {
+            if (o.model)
+                die(EXIT_USAGE, "one MODEL is wanted, and there are %s and %s", o.model, argv[i]);
+            o.model = argv[i];
+        } else if (!take_flag(&o, argv[i])) {
+            if (i + 1 >= argc)
+                die(EXIT_USAGE, "%s: unknown, or its value is missing; --help shows all", argv[i]);
+            take_value(&o, argv[i], argv[i + 1]);
+            i++;
+        }
+    }
+    if (!o.model && !o.isa)
+        die(EXIT_USAGE, "MODEL is missing; --help shows how");
+    if (o.ids && (o.prompt || o.chat))
+        die(EXIT_USAGE, "--ids goes without --prompt and --chat");
+    if (o.system && !o.chat)
+        die(EXIT_USAGE, "--system goes with --chat only");
+    if (!o.threads) {
+        const long online = sysconf(_SC_NPROCESSORS_ONLN);
+        o.threads = online > 0 ? (unsigned long)online : 1;
+    }
+    return o;
+}
+
+/* ---- prompts ---- */
+
+typedef struct ids {
+    int32_t *id;
+    size_t n;
+} ids;
+
+static ids parse_ids(const char *list) {
+    ids out = {allocate((strlen(list) + 1) * sizeof(int32_t)), 0};
+    for (const char *at = list; *at;) {
+        char *end;
+        const long value = strtol(at, &end, 10);
+        if (end == at || value < 0 || value > INT32_MAX)
+            die(EXIT_USAGE, "--ids: \"%s\" does not begin with a token id", at);
+        out.id[out.n++] = (int32_t)value;
+        for (at = end; *at == ',' || *at == ' '; at++)
+            ;
+    }
+    return out;
+}
+
+static char *read_all(FILE *file) {
+    size_t size = 0, capacity = 4096;
+    char *text = allocate(capacity + 1);
+    for (size_t n; (n = fread(text + size, 1, capacity - size, file)) > 0;) {
+        size += n;
+        if (size == capacity) {
+            capacity *= 2;
+            text = realloc(text, capacity + 1);
+            if (!text)
+                die(EXIT_ENGINE, "no memory for the prompt");
+        }
+    }
+    text[size] = 0;
+    return text;
+}
+
+/* A prompt under construction: bytes, and the ranges of them where special tokens are recognised. */
+typedef struct prompt {
+    char *text;
+    size_t size;
+    eb_range range[8];
+    size_t n_ranges;
+} prompt;
+
+static void add_text(prompt *out, const char *text, size_t size) {
+    memcpy(out->text + out->size, text, size);
+    out->size += size;
+}
+
+static void add_template(prompt *out, const char *text, size_t size) {
+    if (!size)
+        return;
+    if (out->n_ranges && out->range[out->n_ranges - 1].end == out->size)
+        out->range[out->n_ranges - 1].end += size;
+    else
+        out->range[out->n_ranges++] = (eb_range){out->size, out->size + size};
+    add_text(out, text, size);
+}
+
+/* The number of bytes of the white space that `text` begins with, as Python's str.isspace() sees it; 0: none. */
+static size_t space_at(const unsigned char *text, size_t size) {
+    if (size >= 1 && ((text[0] >= 9 && text[0] <= 13) || (text[0] >= 28 && text[0] <= 32)))
+        return 1;
+    if (size >= 2 && text[0] == 0xc2 && (text[1] == 0x85 || text[1] == 0xa0))
+        return 2;
+    if (size >= 3 && ((text[0] == 0xe1 && text[1] == 0x9a && text[2] == 0x80) ||
+                      (text[0] == 0xe2 && text[1] == 0x80 &&
+                       (text[2] <= 0x8a || text[2] == 0xa8 || text[2] == 0xa9 || text[2] == 0xaf)) ||
+                      (text[0] == 0xe2 && text[1] == 0x81 && text[2] == 0x9f) ||
+                      (text[0] == 0xe3 && text[1] == 0x80 && text[2] == 0x80)))
+        return 3;
+    return 0;
+}
+
+static void add_content(prompt *out, const char *content, int strip) {
+    const unsigned char *text = (const unsigned char *)content;
+    size_t size = strlen(content);
+    if (strip) {
+        for (size_t n; (n = space_at(text, size)) > 0; size -= n)
+            text += n;
+        for (int found = 1; found;) {
+            found = 0;
+            for (size_t n = 1; n <= 3 && n <= size && !found; n++)
+                if (space_at(text + size - n, n) == n) {
+                    size -= n;
+                    found = 1;
+                }
+        }
+    }
+    add_text(out, (const char *)text, size);
+}
+
+/* Section PRMT (docs/model-format.md). */
+enum {
+    SYSTEM_PREFIX,
+    SYSTEM_SUFFIX,
+    USER_PREFIX,
+    USER_SUFFIX,
+    ASSISTANT_PREFIX,
+    ASSISTANT_SUFFIX,
+    GENERATION,
+    N_TEXTS
+};
+enum { FLAG_BEGIN = 1, FLAG_STRIP = 2, FLAG_SYSTEM = 4 };
+
+typedef struct program {
+    uint32_t flags;
+    const char *text[N_TEXTS];
+    uint32_t size[N_TEXTS];
+} program;
+
+static program read_program(const eb_model *model, const char *path) {
+    const void *data;
+    uint64_t size;
+    program out = {0};
+    eb_model_section(model, "PRMT", &data, &size);
+    if (!data)
+        die(EXIT_MODEL, "%s has no chat template: give it a plain prompt, without --chat", path);
+    const char *at = data;
+    uint32_t version = 0;
+    if (size >= 8) {
+        memcpy(&version, at, 4);
+        memcpy(&out.flags, at + 4, 4);
+    }
+    if (version != 1)
+        die(EXIT_MODEL, "%s: section PRMT is damaged or of another version", path);
+    at += 8, size -= 8;
+    for (int i = 0; i < N_TEXTS; i++) {
+        if (size < 4)
+            die(EXIT_MODEL, "%s: section PRMT is cut short", path);
+        memcpy(&out.size[i], at, 4);
+        if (out.size[i] > size - 4)
+            die(EXIT_MODEL, "%s: section PRMT: a text goes past its end", path);
+        out.text[i] = at + 4;
+        at += 4 + out.size[i], size -= 4 + out.size[i];
+    }
+    return out;
+}
+
+static ids tokenize(const eb_tokenizer *tokenizer, const prompt *text, int32_t begin) {
+    ids out = {allocate((text->size + 2) * sizeof(int32_t)), 0};
+    if (begin >= 0)
+        out.id[out.n++] = begin;
+    size_t n = 0;
+    const eb_status status = eb_tokenize_ranges(tokenizer, text->text, text->size, text->range, text->n_ranges,
+                                                out.id + out.n, text->size + 1, &n);
+    if (status)
+        die(exit_code(status), "the prompt cannot be tokenized: %s", eb_status_name(status));
+    out.n += n;
+    return out;
+}
+
+static ids make_prompt(const options *o, const eb_model *model, const eb_tokenizer *tokenizer) {
+    char *content = o->prompt ? strdup(o->prompt) : read_all(stdin);
+    const int32_t bos = eb_model_get_info(model)->bos_token;
+    prompt text = {0};
+    int32_t begin = bos;
+    if (!o->chat) {
+        text.text = allocate(strlen(content));
+        add_text(&text, content, strlen(content));
+    } else {
+        const program p = read_program(model, o->model);
+        size_t capacity = strlen(content) + (o->system ? strlen(o->system) : 0);
+        for (int i = 0; i < N_TEXTS; i++)
+            capacity += p.size[i];
+        text.text = allocate(capacity);
+        begin = p.flags & FLAG_BEGIN ? bos : -1;
+        const int strip = (p.flags & FLAG_STRIP) != 0;
+        if (o->system) {
+            if (!(p.flags & FLAG_SYSTEM))
+                die(EXIT_USAGE, "this model's chat template has no place for a system message");
+            add_template(&text, p.text[SYSTEM_PREFIX], p.size[SYSTEM_PREFIX]);
+            add_content(&text, o->system, strip);
+            add_template(&text, p.text[SYSTEM_SUFFIX], p.size[SYSTEM_SUFFIX]);
+        }
+        add_template(&text, p.text[USER_PREFIX], p.size[USER_PREFIX]);
+        add_content(&text, content, strip);
+        add_template(&text, p.text[USER_SUFFIX], p.size[USER_SUFFIX]);
+        add_template(&text, p.text[GENERATION], p.size[GENERATION]);
+    }
+    const ids out = tokenize(tokenizer, &text, begin);
+    free(text.text);
+    free(content);
+    if (!out.n)
+        die(EXIT_USAGE, "the prompt is empty");
+    return out;
+}
+
+/* ---- running ---- */
+
+static void must(eb_engine *engine, eb_status status) {
+    if (status == EB_CANCELLED)
+        return;
+    if (status)
+        die(exit_code(status), "%s", eb_engine_error(engine));
+}
+
+/* Evaluates the prompt in parts of as many tokens as there are rows of logits, and writes them all. */
+static void write_logits(eb_engine *engine, const ids *prompt_ids, uint32_t rows, uint32_t vocab_size,
+                         const char *path) {
+    FILE *file = fopen(path, "wb");
+    uint8_t *want = allocate(rows);
+    memset(want, 1, rows);
+    if (!file)
+        die(EXIT_FAULT, "%s: cannot be written: %s", path, strerror(errno));
+    for (size_t at = 0; at < prompt_ids->n && !interrupted; at += rows) {
+        const uint32_t n = prompt_ids->n - at < rows ? (uint32_t)(prompt_ids->n - at) : rows;
+        must(engine, eb_eval(engine, &(eb_batch){.n_tokens = n, .tokens = prompt_ids->id + at, .want_logits = want}));
+        for (uint32_t row = 0; row < n && !interrupted; row++)
+            if (fwrite(eb_logits(engine, row), sizeof(float), vocab_size, file) != vocab_size)
+                die(EXIT_FAULT, "%s: cannot be written: %s", path, strerror(errno));
+    }
+    if (fclose(file))
+        die(EXIT_FAULT, "%s: cannot be written: %s", path, strerror(errno));
+    free(want);
+}
+
+static int is_stop(const eb_model_info *info, int32_t token) {
+    for (uint32_t i = 0; i < info->n_stop_tokens; i++)
+        if (info->stop_tokens[i] == token)
+            return 1;
+    return 0;
+}
+
+static void show(const char *piece, size_t size) {
+    if (size) {
+        fwrite(piece, 1, size, stdout);
+        fflush(stdout);
+    }
+}
+
+/* Prints the answer: as text with `text`, else as ids. */
+static void generate(const options *o, const eb_host *host, eb_engine *engine, const eb_model_info *info,
+                     const ids *begin, uint32_t last_row, eb_text *text) {
+    eb_sampler *sampler;
+    eb_error error;
+    const eb_status status = eb_sampler_open(host, info->vocab_size, &o->sampling, &sampler, &error);
+    if (status)
+        die(status == EB_BAD_ARGUMENT ? EXIT_USAGE : EXIT_ENGINE, "%s", error.text);
+    for (size_t i = 0; i < begin->n; i++)
+        eb_sampler_accept(sampler, begin->id[i]);
+    const char *piece;
+    size_t size;
+    for (unsigned long n = 0; n < o->max_tokens && !interrupted; n++) {
+        const int32_t token = eb_sample(sampler, eb_logits(engine, n ? 0 : last_row));
+        if (!o->ignore_stop && is_stop(info, token))
+            break;
+        if (text) {
+            int stopped;
+            must(engine, eb_text_push(text, token, &piece, &size, &stopped));
+            show(piece, size);
+        } else {
+            printf(n ? " %d" : "%d", token);
+            fflush(stdout);
+        }
+        if (n + 1 == o->max_tokens)
+            break;
+        const eb_status evaluated = eb_eval(engine, &(eb_batch){.n_tokens = 1, .tokens = &token});
+        if (evaluated == EB_LIMIT) {
+            fprintf(stderr, "edgebit-run: the context is full: the answer ends here. --ctx makes it longer\n");
+            break;
+        }
+        must(engine, evaluated);
+    }
+    if (text) {
+        must(engine, eb_text_finish(text, &piece, &size));
+        show(piece, size);
+    }
+    if (o->max_tokens)
+        putchar('\n');
+    eb_sampler_close(sampler);
+}
+
+static void print_stats(const eb_engine *engine, double load_s) {
+    eb_stats stats;
+    struct rusage usage = {0};
+    eb_engine_stats(engine, &stats);
+    getrusage(RUSAGE_SELF, &usage);
+    fprintf(stderr, "load     %8.3f s\n", load_s);
+    if (stats.prefill_tokens)
+        fprintf(stderr, "prefill  %8.2f tok/s  (%llu tokens)\n",
+                (double)stats.prefill_tokens * 1e9 / (double)stats.prefill_ns,
+                (unsigned long long)stats.prefill_tokens);
+    if (stats.decode_tokens)
+        fprintf(stderr, "decode   %8.2f tok/s  (%llu tokens)\n",
+                (double)stats.decode_tokens * 1e9 / (double)stats.decode_ns, (unsigned long long)stats.decode_tokens);
+    fprintf(stderr, "memory   %8.1f MiB at most, %s, %u threads\n", (double)usage.ru_maxrss / 1024,
+            eb_engine_isa(engine), stats.n_threads);
+}
+
+static double seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static int print_isa(const eb_host *host) {
+    eb_error error;
+    const char *isa = eb_isa_pick(host, &error);
+    if (!isa)
+        die(EXIT_ENGINE, "%s", error.text);
+    printf("%s (of: %s)\n", isa, eb_isa_names());
+    return EXIT_OK;
+}
+
+static eb_model *open_model(const options *o, const eb_host *host) {
+    model_place place;
+    char why[256];
+    if (find_model(o->model, &place, why))
+        die(EXIT_MODEL, "%s: %s", o->model, why);
+    eb_model *model;
+    eb_error error;
+    eb_status status = eb_model_open(host, place.path, place.offset, place.size, &model, &error);
+    if (status)
+        die(exit_code(status), "%s", error.text);
+    if (o->verify && (status = eb_model_verify(model, &error)))
+        die(exit_code(status), "%s", error.text);
+    return model;
+}
+
+static int check_probes(eb_engine *engine) {
+    uint32_t n_probes;
+    eb_error error;
+    const eb_status status = eb_probe_check(engine, &n_probes, &error);
+    if (status == EB_CANCELLED)
+        return EXIT_INTERRUPT;
+    if (status)
+        die(exit_code(status), "%s", error.text);
+    if (n_probes)
+        printf("%u golden probes hold (%s)\n", n_probes, eb_engine_isa(engine));
+    else
+        printf("the model has no golden probes\n");
+    return EXIT_OK;
+}
+
+/* The prompt's logits, or those of its last token; *last_row is where these stand. */
+static void prefill(const options *o, eb_engine *engine, const eb_model_info *info, const ids *begin, uint32_t rows,
+                    uint32_t *last_row) {
+    *last_row = 0;
+    if (o->logits_out) {
+        write_logits(engine, begin, rows, info->vocab_size, o->logits_out);
+        *last_row = (uint32_t)((begin->n - 1) % rows);
+    } else if (begin->n > UINT32_MAX) {
+        die(EXIT_ENGINE, "the prompt is too long");
+    } else {
+        must(engine, eb_eval(engine, &(eb_batch){.n_tokens = (uint32_t)begin->n, .tokens = begin->id}));
+    }
+}
+
+int main(int argc, char **argv) {
+    const options o = read_options(argc, argv);
+    const eb_host host = eb_posix_host(getenv("EDGEBIT_ISA"));
+    if (o.isa)
+        return print_isa(&host);
+
+    const double started = seconds();
+    eb_model *model = open_model(&o, &host);
+    const eb_model_info *info = eb_model_get_info(model);
+    eb_error error;
+    eb_engine *engine;
+    const uint32_t rows = o.logits_out ? 64 : 1;
+    const uint32_t ctx_default = info->context_max < 4096 ? info->context_max : 4096;
+    const eb_engine_options engine_options = {.size = sizeof engine_options,
+                                              .ctx_len = o.ctx ? (uint32_t)o.ctx : ctx_default,
+                                              .n_threads = (uint32_t)o.threads,
+                                              .batch_len = (uint32_t)o.batch,
+                                              .logits_rows = rows};
+    eb_status status = eb_engine_open(model, &engine_options, &engine, &error);
+    if (status)
+        die(EXIT_ENGINE, "%s", error.text);
+    running = engine;
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
+
+    int code = EXIT_OK;
+    eb_tokenizer *tokenizer = NULL;
+    eb_text *text = NULL;
+    if (o.check) {
+        code = check_probes(engine);
+    } else {
+        ids begin;
+        if (o.ids) {
+            begin = parse_ids(o.ids);
+        } else {
+            const void *section;
+            uint64_t size;
+            eb_model_section(model, "TOKN", &section, &size);
+            if (!section)
+                die(EXIT_MODEL, "%s has no tokenizer: give it --ids", o.model);
+            if ((status = eb_tokenizer_open(&host, section, size, &tokenizer, &error)) ||
+                (status = eb_text_open(tokenizer, NULL, NULL, 0, &text, &error)))
+                die(exit_code(status), "%s: %s", o.model, error.text);
+            begin = make_prompt(&o, model, tokenizer);
+        }
+        const double load_s = seconds() - started;
+        uint32_t last_row;
+        prefill(&o, engine, info, &begin, rows, &last_row);
+        if (!interrupted)
+            generate(&o, &host, engine, info, &begin, last_row, text);
+        if (o.stats)
+            print_stats(engine, load_s);
+        free(begin.id);
+        code = interrupted ? EXIT_INTERRUPT : EXIT_OK;
+    }
+    running = NULL;
+    eb_text_close(text);
+    eb_tokenizer_close(tokenizer);
+    eb_engine_close(engine);
+    eb_model_close(model);
+    return code;
+}
