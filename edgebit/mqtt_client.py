@@ -32,6 +32,7 @@ Protocol = Literal["auto", "5", "3.1.1"]
 
 CONNECT_TIMEOUT_S = 10.0
 RETAINED_WAIT_S = 1.0  # a broker sends what it retained at once; this is long
+LATE_S = 1.0  # after the deadline, for the device's own word that it has passed
 CANCEL_WAIT_S = 3.0
 GAP_WAIT_S = 2.0  # how long a missing frame may still come after the last one
 
@@ -206,7 +207,7 @@ class DeviceClient:
         not what its hash says.
         """
         topics = DeviceTopics(self._root, device)
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s + LATE_S
         reply_topic = topics.reply(self.principal, exchange.id)
         self._subscribe(reply_topic)
         self._subscribe(topics.availability)
@@ -247,11 +248,13 @@ class DeviceClient:
     def _conclude(self, device: str, assembler: Assembler, exchange: Exchange, timeout_s: float) -> None:
         last = assembler.last
         if last is None:
-            raise NoAnswerError(
-                f"{device} is online, but did not answer within {timeout_s:g} s. It may have other jobs"
-            )
+            what = "had not finished its answer" if assembler.text else "did not answer"
+            raise NoAnswerError(f"{device} is online, but {what} within {timeout_s:g} s. Give it a longer --timeout")
         exchange.reply, exchange.text, exchange.lost = last, str(last.get("text", assembler.text)), assembler.lost
-        if error := last.get("error"):
+        error = last.get("error")
+        if isinstance(error, dict) and error.get("code") == "expired":
+            raise NoAnswerError(f"{device}: {error.get('message')} ({timeout_s:g} s). Give it a longer --timeout")
+        if error:
             raise DeviceError(_device_words(device, error))
         if assembler.lost and "text" not in last:
             raise NoAnswerError(f"{assembler.lost} frames of the answer were lost on the way. Ask again")
