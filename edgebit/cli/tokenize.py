@@ -1,6 +1,7 @@
 """`edgebit tokenize`: text to token ids and back, for scripts."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,9 @@ def command(path: Path, as_json: bool, bos: bool, special: bool, decode: bool) -
     if decode and (as_json or bos or special):
         raise click.UsageError("--decode goes with none of --json, --bos and --special")
     with _opened(path) as (tokenizer, bos_token):
-        given = click.get_binary_stream("stdin").read()
+        given = sys.stdin.buffer.read()
         if decode:
-            click.get_binary_stream("stdout").write(tokenizer.decode(_read_ids(given), skip_special=False))
+            sys.stdout.buffer.write(tokenizer.decode(_read_ids(given), skip_special=False))
             return
         if bos and bos_token is None:
             raise EdgebitError(f"{path}: this model has no begin-of-text token, so leave --bos out")
