@@ -1,0 +1,219 @@
+"""`edgebit deploy`: put a bundle on a device and switch its daemon over."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from edgebit.bundle.archive import open_bundle
+from edgebit.deploy import CHECK_TIMEOUT_S, InstallOptions, Outcome, Step, bytes_to_send, install, plan_install
+from edgebit.device_probe import DeviceState, probe
+from edgebit.errors import DeployError
+from edgebit.transport import Options, open_transport
+from edgebit.transport import Progress as Told
+
+PASSWORD_VARIABLE = "EDGEBIT_MQTT_PASSWORD"
+
+
+def device_options(function: Any) -> Any:
+    """The options that every command on a device has."""
+    for option in (
+        click.option(
+            "--ssh-config", type=click.Path(dir_okay=False, path_type=Path), help="OpenSSH configuration file."
+        ),
+        click.option("--ssh-option", "ssh_options", multiple=True, metavar="NAME=VALUE", help="Passed to ssh as -o."),
+        click.option("--root", help="Folder on the device.  [default: ~/.local/share/edgebit over ssh]"),
+    ):
+        function = option(function)
+    return function
+
+
+def way(root: str | None, ssh_options: tuple[str, ...], ssh_config: Path | None) -> Options:
+    """The options as open_transport() takes them."""
+    return Options(root=root, ssh_config=ssh_config, ssh_options=ssh_options)
+
+
+def default_service(url: str) -> str:
+    """How a daemon is kept running: a device's way, but on this very machine nothing is left in the system."""
+    return "supervisor" if url.startswith("local:") else "auto"
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "url", required=True, metavar="URL", help="ssh://[USER@]HOST[:PORT][/FOLDER] or local:FOLDER.")
+@click.option("--mqtt", metavar="URL", help="The device's broker: mqtt://[USER@]HOST[:PORT] or mqtts://.")
+@click.option(
+    "--mqtt-password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="First line: the password.",
+)
+@click.option("--device-name", help="The device's name in topics.  [default: its host name]")
+@click.option("--service", type=click.Choice(["auto", "systemd", "supervisor"]), help="What keeps the daemon running.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=CHECK_TIMEOUT_S, show_default=True,
+              help="Seconds that the new bundle has to answer.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show the plan and the bytes to send, and change nothing.")
+@click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@device_options
+def command(
+    bundle: Path,
+    url: str,
+    mqtt: str | None,
+    mqtt_password_file: Path | None,
+    device_name: str | None,
+    service: str | None,
+    timeout_s: float,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    **device: Any,
+) -> None:
+    """Copy BUNDLE to a device and switch its daemon over.
+
+    Only files that the device lacks are sent. The bundle before stays until the new one has answered over MQTT, and
+    comes back by itself if it does not.
+
+    \b
+    edgebit deploy chat.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://broker.local
+    edgebit deploy chat.bundle --to local:./device --mqtt mqtt://localhost --device-name here
+    """
+    content = open_bundle(bundle)
+    options = InstallOptions(
+        settings=mqtt_settings(mqtt, mqtt_password_file, device_name),
+        service=service or default_service(url),
+        force=force,
+        check_timeout_s=timeout_s,
+    )
+    with open_transport(url, way(**device)) as transport:
+        if dry_run:
+            state = probe(transport)
+            show_plan(plan_install(content.manifest, content.id, state, options), state, as_json)
+            return
+        with Reporter(Console(stderr=as_json, highlight=False)) as reporter:
+            outcome = install(content, transport, options, reporter)
+    show_outcome(outcome, as_json)
+
+
+def mqtt_settings(url: str | None, password_file: Path | None, device_name: str | None) -> dict[str, dict[str, Any]]:
+    """The settings for edgebitd.toml that the options mean.
+
+    The password comes from its file, the environment, the URL, or a prompt where the URL has a user.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    if url:
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+            raise DeployError(f"{url!r} is no broker. Write mqtt://[USER@]HOST[:PORT] or mqtts://[USER@]HOST[:PORT]")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        settings["mqtt"] = {"url": f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"}
+        if parts.username:
+            settings["mqtt"]["user"] = unquote(parts.username)
+            settings["mqtt"]["password"] = _password(parts.password, password_file, settings["mqtt"]["user"])
+    elif password_file:
+        raise DeployError("--mqtt-password-file goes with --mqtt mqtt://USER@HOST")
+    if device_name:
+        settings["device"] = {"name": device_name}
+    return settings
+
+
+def _password(in_url: str | None, file: Path | None, user: str) -> str | None:
+    if file:
+        return (file.read_text(encoding="utf-8").splitlines() or [""])[0]
+    if in_url:
+        click.echo(
+            "The password in --mqtt can be seen by others on this machine: rather use --mqtt-password-file.", err=True
+        )
+        return unquote(in_url)
+    if PASSWORD_VARIABLE in os.environ:
+        return os.environ[PASSWORD_VARIABLE]
+    if sys.stdin.isatty():
+        return (
+            str(click.prompt(f"Password of {user} at the broker", hide_input=True, default="", show_default=False))
+            or None
+        )
+    return None
+
+
+def show_plan(steps: list[Step], state: DeviceState, as_json: bool) -> None:
+    """Print what would be done."""
+    if as_json:
+        click.echo(
+            json.dumps({"bytes_to_send": bytes_to_send(steps), "steps": [asdict(step) for step in steps]}, indent=1)
+        )
+        return
+    for step in steps:
+        click.echo(f"would {step.line}")
+    free_mb = state.free_bytes / 1e6
+    click.echo(f"{bytes_to_send(steps)} bytes to send, {free_mb:.0f} MB free on the device; nothing was changed")
+
+
+def show_outcome(outcome: Outcome, as_json: bool) -> None:
+    """Print how it ended."""
+    if as_json:
+        click.echo(json.dumps(asdict(outcome), indent=1))
+        return
+    if outcome.probes:
+        click.echo(f"{outcome.probes} golden probes equal bit for bit on {outcome.isa}")
+    rate = f" at {outcome.sent_bytes / outcome.send_s / 1e6:.1f} MB/s" if outcome.send_s > 0.5 else ""
+    click.echo(f"sent {outcome.sent_files} files, {outcome.sent_bytes} bytes{rate}; {outcome.total_s:.1f} s in all")
+    click.echo(f'Bundle {outcome.id} answers. Try: edgebit ask --device {outcome.device} "Why is the sky blue?"')
+
+
+class Reporter:
+    """Prints a line a step, and a bar for the file on its way."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "Reporter":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def step(self, step: Step) -> None:
+        """A step begins."""
+        self._finish_bar()
+        self._console.print(step.line, markup=False)
+
+    def remark(self, text: str) -> None:
+        """Something the user should know."""
+        self._console.print(f"Note: {text}", markup=False, style="yellow")
+
+    def sending(self, name: str, size: int) -> Told:
+        """A file is being sent."""
+        self._finish_bar()
+        self._task = task = self._bars.add_task(name, total=size)
+        return lambda sent: self._bars.advance(task, sent)
+
+    def _finish_bar(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None

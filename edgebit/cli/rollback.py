@@ -1,0 +1,25 @@
+"""`edgebit rollback`: return a device to the bundle before."""
+
+from typing import Any
+
+import click
+
+from edgebit.cli.deploy import default_service, device_options, way
+from edgebit.deploy import CHECK_TIMEOUT_S, Device
+from edgebit.transport import open_transport
+
+
+@click.command()
+@click.argument("url")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=CHECK_TIMEOUT_S, show_default=True,
+              help="Seconds that the bundle before has to answer.")  # fmt: skip
+@device_options
+def command(url: str, timeout_s: float, **device: Any) -> None:
+    """Return the device at URL to the bundle before, and wait for its answer. A second time goes forward again.
+
+    \b
+    edgebit rollback ssh://pi@raspberrypi.local
+    """
+    with open_transport(url, way(**device)) as transport:
+        back = Device.installed(transport).rollback(service=default_service(url), check_timeout_s=timeout_s)
+    click.echo(f"Bundle {back['id']} runs again in slot {back['slot']} and answered after {back['answer_s']:.1f} s")

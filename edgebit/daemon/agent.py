@@ -1,0 +1,294 @@
+"""The device's side of a deploy: `python3 edgebitd.pyz agent --root FOLDER VERB`, called by edgebit/deploy.py.
+
+Each verb prints one JSON object and ends with 0, or says what is wrong on standard error and ends with the error's own
+exit code. Files come in through standard input or the store, never through arguments. Standard library only, but for
+`check`, which needs paho-mqtt, and `golden`, which needs the native library.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgebit import __version__
+from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, FileEntry, parse_manifest
+from edgebit.bundle.slots import Slot, Slots
+from edgebit.daemon.service import Service, detect
+from edgebit.errors import DeployError, EdgebitError
+
+SELFTEST_TIMEOUT_S = 600.0
+_LOG_PIECE = 1 << 20
+
+Answer = dict[str, Any]
+
+
+class Agent:
+    """The verbs, on one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.slots = Slots(root)
+        self.service = Service(root)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else changes the slots meanwhile."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.root / "run").mkdir(exist_ok=True)
+        handle = os.open(self.root / "run" / "slots.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def missing(self, options: argparse.Namespace) -> Answer:
+        """Which files of the manifest on standard input the store lacks; reads those it has."""
+        manifest = parse_manifest(sys.stdin.buffer.read(), "the manifest sent")
+        with self.locked():
+            self.slots.recover()
+            return {"missing": self.slots.missing(manifest)}
+
+    def admit(self, options: argparse.Namespace) -> Answer:
+        """Check store/<sha256>.part and take it into the store."""
+        with self.locked():
+            self.slots.admit(FileEntry(size=options.size, sha256=options.sha256))
+        return {}
+
+    def stage(self, options: argparse.Namespace) -> Answer:
+        """Lay the bundle of the manifest on standard input into the slot that does not run."""
+        manifest = sys.stdin.buffer.read()
+        with self.locked():
+            return _about(self.slots.stage(manifest, force=options.force))
+
+    def selftest(self, options: argparse.Namespace) -> Answer:
+        """Run the golden probes of a staged bundle, in a process of its own: a crash there is a refusal here."""
+        slot = self._slot(options.id)
+        argv = [
+            sys.executable,
+            str(slot.path / DAEMON_MEMBER),
+            "agent",
+            "--root",
+            str(self.root),
+            "golden",
+            str(slot.path),
+        ]
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, errors="replace", timeout=options.timeout_s, check=False,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise DeployError(f"the self-test did not end within {options.timeout_s:g} s") from None
+        if done.returncode < 0:
+            raise DeployError(
+                f"the self-test was ended by signal {-done.returncode}"
+                + (": the CPU does not know an instruction of the library" if done.returncode == -4 else "")
+            )
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+            raise DeployError(f"the self-test failed: {last[0]}")
+        answer: Answer = json.loads(done.stdout)
+        return answer
+
+    def golden(self, options: argparse.Namespace) -> Answer:
+        """Load the native library of a slot, check the model's sums, and run its golden probes bit for bit."""
+        from edgebit.runtime.native import Engine, Library, Model
+
+        folder = Path(options.folder)
+        library = Library.load(folder / LIBRARY_MEMBER)
+        with Model.open(library, folder / MODEL_MEMBER) as model:
+            model.verify()
+            with Engine(model, ctx_len=0) as engine:
+                return {"probes": engine.check_probes(), "isa": engine.isa}
+
+    def configure(self, options: argparse.Namespace) -> Answer:
+        """Put the settings on standard input into edgebitd.toml; others in it stay."""
+        from edgebit.daemon.settings import merge_settings
+
+        settings = json.loads(sys.stdin.buffer.read())
+        with self.locked():
+            config = merge_settings(self.root, settings)
+        return {"device": config.device_name, "url": config.mqtt.url}
+
+    def start(self, options: argparse.Namespace) -> Answer:
+        """Start, or start again, the daemon of the active slot."""
+        self.service.stop()
+        kind = detect(options.service)
+        return {"service": kind, "remark": self.service.start(kind)}
+
+    def stop(self, options: argparse.Namespace) -> Answer:
+        """Stop the daemon, once it has finished its answer."""
+        self.service.stop()
+        return {}
+
+    def switch(self, options: argparse.Namespace) -> Answer:
+        """Make a staged bundle the active one, on trial."""
+        with self.locked():
+            return _about(self.slots.switch(options.id))
+
+    def check(self, options: argparse.Namespace) -> Answer:
+        """Ask the daemon over its own broker: a ping, then a few tokens."""
+        from edgebit.daemon.health import check_health
+
+        return check_health(self.root, options.timeout_s, alive=self.service.is_up)
+
+    def commit(self, options: argparse.Namespace) -> Answer:
+        """The active bundle stays."""
+        with self.locked():
+            return _about(self.slots.commit(options.id))
+
+    def fail(self, options: argparse.Namespace) -> Answer:
+        """Refuse the active bundle from now on and return to the one before, if there is one."""
+        self.service.stop()
+        with self.locked():
+            slot = self.slots.fail(options.reason)
+        return _about(slot) if slot else {}
+
+    def rollback(self, options: argparse.Namespace) -> Answer:
+        """Return to the bundle before."""
+        with self.locked():
+            if self.slots.previous() is None:
+                raise DeployError("there is no bundle before this one on the device. Deploy the one you want")
+        self.service.stop()
+        with self.locked():
+            return _about(self.slots.rollback())
+
+    def starting(self, options: argparse.Namespace) -> Answer:
+        """Before each start by systemd: counts the tries of a bundle on trial."""
+        self.service.rotate_log()
+        with self.locked():
+            return _about(self.slots.starting())
+
+    def supervise(self, options: argparse.Namespace) -> Answer:
+        """Run the daemon and start it again when it dies."""
+        self.service.supervise(self.locked)
+        return {}
+
+    def status(self, options: argparse.Namespace) -> Answer:
+        """What is on the device and whether it runs."""
+        active, previous = self.slots.active(), self.slots.previous()
+        return {
+            "edgebit": __version__,
+            "root": str(self.root),
+            "slots": {slot.name: self._describe(slot) for slot in self.slots.slots().values()},
+            "active": active.name if active else None,
+            "previous": previous.name if previous else None,
+            "refused": self.slots.refused(),
+            "service": self.service.kind(),
+            "up": self.service.is_up(),
+            "pid": self.service.pid(),
+            "store_bytes": sum(place.stat().st_size for place in (self.root / "store").glob("*")),
+            "free_bytes": shutil.disk_usage(self.root).free,
+            **self._settings(),
+        }
+
+    def logs(self, options: argparse.Namespace) -> Answer:
+        """The log's last lines, or what came after byte `after`."""
+        log = self.service.log
+        try:
+            size = log.stat().st_size
+            with log.open("rb") as file:
+                if options.after is None or options.after > size:  # shorter than before: it was begun anew
+                    file.seek(max(0, size - _LOG_PIECE) if options.after is None else 0)
+                    data = file.read(_LOG_PIECE)
+                    if options.after is None:
+                        data = b"".join(data.splitlines(keepends=True)[-options.lines :]) if options.lines else b""
+                else:
+                    file.seek(options.after)
+                    data = file.read(_LOG_PIECE)
+                return {"text": data.decode("utf-8", "replace"), "next": file.tell()}
+        except FileNotFoundError:
+            return {"text": "", "next": 0}
+
+    def uninstall(self, options: argparse.Namespace) -> Answer:
+        """Stop the daemon and remove everything."""
+        self.service.disable()
+        keep = ("edgebitd.toml", "mqtt.password") if options.keep_config else ()
+        with self.locked():
+            self.slots.recover()
+        return {"left": self.slots.remove(keep=keep)}
+
+    def _slot(self, identity: str) -> Slot:
+        slot = next((slot for slot in self.slots.slots().values() if slot.id == identity), None)
+        if slot is None:
+            raise DeployError(f"bundle {identity} is not staged here: another deploy came between. Deploy it again")
+        return slot
+
+    def _describe(self, slot: Slot) -> Answer:
+        manifest = self.slots.manifest(slot)
+        return {
+            **_about(slot),
+            "name": manifest.name,
+            "model": manifest.model.name,
+            "edgebit": manifest.edgebit,
+            "target": manifest.target.name,
+            "bytes": sum(entry.size for entry in manifest.files.values()),
+        }
+
+    def _settings(self) -> Answer:
+        from edgebit.daemon.config import read_config
+
+        if not (self.root / "edgebitd.toml").exists():
+            return {"device": None, "broker": None}
+        try:
+            config = read_config(self.root / "edgebitd.toml")
+        except EdgebitError as error:
+            return {"device": None, "broker": None, "config_error": str(error)}
+        return {"device": config.device_name, "broker": config.mqtt.url}
+
+
+def _about(slot: Slot) -> Answer:
+    return {"slot": slot.name, "id": slot.id, "status": slot.status, "tries_left": slot.tries_left}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verbs and their arguments."""
+    top = argparse.ArgumentParser(prog="edgebitd.pyz agent", description="The device's side of edgebit deploy.")
+    top.add_argument("--root", required=True, type=Path)
+    verbs = top.add_subparsers(dest="verb", required=True)
+    for verb in ("missing", "configure", "stop", "rollback", "starting", "supervise", "status"):
+        verbs.add_parser(verb)
+    admit = verbs.add_parser("admit")
+    admit.add_argument("sha256")
+    admit.add_argument("size", type=int)
+    verbs.add_parser("stage").add_argument("--force", action="store_true")
+    selftest = verbs.add_parser("selftest")
+    selftest.add_argument("id")
+    selftest.add_argument("--timeout-s", type=float, default=SELFTEST_TIMEOUT_S)
+    verbs.add_parser("golden").add_argument("folder")
+    start = verbs.add_parser("start")
+    start.add_argument("--service", choices=("auto", "systemd", "supervisor"), default="auto")
+    verbs.add_parser("switch").add_argument("id")
+    verbs.add_parser("commit").add_argument("id")
+    verbs.add_parser("check").add_argument("--timeout-s", type=float, default=120.0)
+    verbs.add_parser("fail").add_argument("reason")
+    logs = verbs.add_parser("logs")
+    logs.add_argument("--lines", type=int, default=100)
+    logs.add_argument("--after", type=int)
+    verbs.add_parser("uninstall").add_argument("--keep-config", action="store_true")
+    return top
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out one verb; gives the exit code."""
+    options = parser().parse_args(arguments)
+    options.root = options.root.expanduser().absolute()
+    verb: Callable[[argparse.Namespace], Answer] = getattr(Agent(options.root), options.verb)
+    try:
+        answer = verb(options)
+    except EdgebitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"{error.filename or options.root}: {error.strerror or error}", file=sys.stderr)
+        return DeployError.exit_code
+    print(json.dumps(answer))
+    return 0

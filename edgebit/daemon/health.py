@@ -1,0 +1,123 @@
+"""The health gate: does the daemon of this device answer over its own broker? A ping, then a few generated tokens."""
+
+import json
+import queue
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edgebit.daemon.config import Config, read_config, read_password
+from edgebit.daemon.settings import CONFIG_NAME
+from edgebit.daemon.topics import is_principal
+from edgebit.errors import BrokerError, NoAnswerError
+
+PROMPT = "Hello"
+TOKENS = 4
+_PING_INTERVAL_S = 1.0  # a request before the daemon has subscribed is lost, so it is sent again
+_CONNECT_TIMEOUT_S = 15.0
+
+
+def check_health(root: Path, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
+    """Ask the daemon of `root` for an answer; gives its device name, and seconds until ping and answer.
+
+    `alive` says whether the daemon is still meant to come up. Raises BrokerError where the device cannot reach the
+    broker, NoAnswerError where the daemon is silent or answers with an error.
+    """
+    config = read_config(root / CONFIG_NAME)
+    began = time.monotonic()
+    deadline = began + timeout_s
+    with _Caller(config, min(timeout_s, _CONNECT_TIMEOUT_S)) as caller:
+        while (pong := caller.ask("ping", {}, _PING_INTERVAL_S)) is None:
+            if not alive():
+                raise NoAnswerError("the daemon ended before it answered")
+            if time.monotonic() > deadline:
+                raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
+        ping_s = time.monotonic() - began
+        fields = {"prompt": PROMPT, "options": {"num_predict": TOKENS, "temperature": 0}}
+        left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
+        answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
+        if answer is None:
+            raise NoAnswerError(f"the daemon answered a ping, but no prompt within {timeout_s:g} s")
+    for reply in (pong, answer):
+        if "error" in reply:
+            raise NoAnswerError(f"the daemon answered with an error: {reply['error'].get('message', reply['error'])}")
+    return {"device": config.device_name, "ping_s": round(ping_s, 3), "answer_s": round(time.monotonic() - began, 3)}
+
+
+class _Caller:
+    """A connection to the broker that asks one question at a time, in MQTT 3.1.1, unless the configuration says 5."""
+
+    def __init__(self, config: Config, timeout_s: float) -> None:
+        self._config = config
+        mqtt = config.mqtt
+        self._principal = mqtt.user if is_principal(mqtt.user) else "edgebit"
+        self._replies: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._connected: queue.Queue[str] = queue.Queue()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"edgebit-health-{secrets.token_hex(6)}",
+            protocol=paho.MQTTv5 if mqtt.protocol == "5" else paho.MQTTv311,
+        )
+        if mqtt.user:
+            self._client.username_pw_set(mqtt.user, read_password(mqtt))
+        if mqtt.tls:
+            self._client.tls_set(mqtt.ca or None, mqtt.cert or None, mqtt.key or None)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = lambda *_: self._connected.put("")
+        self._client.on_message = self._on_message
+        try:
+            self._client.connect(mqtt.host, mqtt.port, keepalive=30)
+        except OSError as error:
+            raise BrokerError(f"the device cannot reach the broker {mqtt.url}: {error}. Look at --mqtt") from error
+        self._client.loop_start()
+        try:
+            refused = self._connected.get(timeout=timeout_s)
+        except queue.Empty:
+            refused = f"no word within {timeout_s:g} s"
+        if refused:
+            self._close()
+            raise BrokerError(f"the broker {mqtt.url} refused the device: {refused}. Look at --mqtt and the password")
+
+    def __enter__(self) -> "_Caller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def ask(self, op: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+        """The last frame of the answer, or None where none came in time."""
+        job = f"health-{secrets.token_hex(8)}"
+        payload = json.dumps({**fields, "id": job}).encode()
+        self._client.publish(self._config.topics.request(self._principal, op), payload, qos=1)
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                reply = self._replies.get(timeout=left_s)
+            except queue.Empty:
+                return None
+            if reply.get("id") == job and reply.get("t") in ("done", "error"):
+                return reply
+        return None
+
+    def _on_connect(self, client: paho.Client, userdata: object, flags: object, reason: Any, *_: object) -> None:
+        if reason.is_failure:
+            self._connected.put(str(reason))
+        else:
+            client.subscribe(self._config.topics.reply(self._principal, "+"), qos=1)
+
+    def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
+        try:
+            reply = json.loads(message.payload)
+        except ValueError:
+            return
+        if isinstance(reply, dict):
+            self._replies.put(reply)
+
+    def _close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()

@@ -1,0 +1,320 @@
+"""Keeping the daemon running: by systemd where the device has it, else by a small supervisor of our own.
+
+The supervisor is a detached process that restarts the daemon when it dies, ever more slowly, and counts the tries of a
+bundle on trial. systemd's unit does the same through ExecStartPre. Standard library only.
+"""
+
+import ctypes
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
+from edgebit.bundle.slots import Slots
+from edgebit.errors import DeployError
+
+Kind = Literal["systemd-user", "systemd-system", "supervisor"]
+
+UNIT = "edgebit-daemon.service"
+STOP_TIMEOUT_S = 30.0  # for the daemon to finish its answer; then it is killed
+LOG_MAX_BYTES = 4 << 20  # then it becomes edgebitd.log.1
+_STEADY_S = 60.0  # a daemon that ran so long begins anew with the shortest pause
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+_PR_SET_PDEATHSIG = 1
+
+
+def detect(wanted: str = "auto") -> Kind:
+    """How the daemon is kept running here. Raises DeployError where `wanted` ("systemd") does not exist."""
+    if wanted == "supervisor":
+        return "supervisor"
+    if Path("/run/systemd/system").is_dir() and shutil.which("systemctl"):
+        if os.geteuid() == 0:
+            return "systemd-system"
+        if _systemctl("systemd-user", "show-environment").returncode == 0:
+            return "systemd-user"
+    if wanted == "systemd":
+        raise DeployError("systemd does not run on this device, or has no instance for this user. Leave --service out")
+    return "supervisor"
+
+
+class Service:
+    """The daemon of one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.log = root / "run" / "edgebitd.log"
+
+    def kind(self) -> Kind | None:
+        """How it is kept running since the last start(); None before the first."""
+        try:
+            text = (self.root / "run" / "service").read_text().strip()
+        except OSError:
+            return None
+        return text if text in ("systemd-user", "systemd-system", "supervisor") else None  # type: ignore[return-value]
+
+    def start(self, kind: Kind) -> str:
+        """Start the daemon of the active slot, now and, where there is systemd, at every boot; gives a remark or "".
+
+        Raises DeployError where it cannot be started.
+        """
+        if self.kind() not in (None, kind):
+            self.stop()
+        (self.root / "run").mkdir(exist_ok=True)
+        (self.root / "run" / "service").write_text(kind + "\n")
+        if kind == "supervisor":
+            self._start_supervisor()
+            return "no systemd here: the daemon is restarted when it dies, but not after a reboot"
+        self._install_unit(kind)
+        for verb in (("daemon-reload",), ("enable", UNIT), ("restart", UNIT)):
+            done = _systemctl(kind, *verb)
+            if done.returncode:
+                raise DeployError(f"systemctl {' '.join(verb)} failed: {done.stderr.strip() or done.stdout.strip()}")
+        return _linger() if kind == "systemd-user" else ""
+
+    def stop(self) -> None:
+        """Stop the daemon; it finishes its answer first. Does nothing where none runs."""
+        if (kind := self.kind()) in ("systemd-user", "systemd-system") and _unit_path(kind).exists():
+            _systemctl(kind, "stop", UNIT)
+        pid = self._supervisor_pid()
+        if pid is None:
+            return
+        _signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S + 5
+        while self._supervisor_pid() == pid:
+            if time.monotonic() > deadline:
+                _signal(pid, signal.SIGKILL)
+                if (child := self.pid()) is not None:
+                    _signal(child, signal.SIGKILL)
+                deadline = time.monotonic() + 5
+            time.sleep(0.05)
+
+    def disable(self) -> None:
+        """Stop the daemon and take its unit away."""
+        self.stop()
+        kind = self.kind()
+        if kind in ("systemd-user", "systemd-system") and _unit_path(kind).exists():
+            _systemctl(kind, "disable", UNIT)
+            _unit_path(kind).unlink()
+            _systemctl(kind, "daemon-reload")
+
+    def pid(self) -> int | None:
+        """The daemon's process, where it runs."""
+        kind = self.kind()
+        if kind in ("systemd-user", "systemd-system"):
+            shown = _systemctl(kind, "show", "--property=MainPID", "--value", UNIT).stdout.strip()
+            return int(shown) if shown.isdigit() and int(shown) else None
+        if self._supervisor_pid() is None:
+            return None
+        try:
+            pid = int((self.root / "run" / "edgebitd.pid").read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None
+        return pid
+
+    def is_up(self) -> bool:
+        """Whether something keeps the daemon running; the daemon itself may just be starting again."""
+        kind = self.kind()
+        if kind in ("systemd-user", "systemd-system"):
+            return _systemctl(kind, "is-active", "--quiet", UNIT).returncode == 0
+        return self._supervisor_pid() is not None
+
+    def supervise(self, locked: Callable[[], AbstractContextManager[None]]) -> None:
+        """Be the supervisor: returns after SIGTERM, or when the daemon ended by itself without a fault.
+
+        `locked` guards the slots against a deploy at the same time. Raises DeployError where no slot is left to start.
+        """
+        guard = _lock_or_none(self.root / "run" / "supervisor.lock")
+        if guard is None:
+            raise DeployError("another supervisor runs already")
+        os.ftruncate(guard, 0)
+        os.pwrite(guard, f"{os.getpid()}\n".encode(), 0)
+        stopping = threading.Event()
+        child: subprocess.Popen[bytes] | None = None
+
+        def stop(number: int, frame: object) -> None:
+            stopping.set()
+            if child is not None and child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        failures = 0
+        while not stopping.is_set():
+            with locked():
+                slot = Slots(self.root).starting()
+            self._say(f"starting bundle {slot.id} from slot {slot.name}")
+            began = time.monotonic()
+            child = subprocess.Popen(
+                daemon_argv(self.root), stdin=subprocess.DEVNULL, cwd=self.root, preexec_fn=_die_with_parent
+            )
+            (self.root / "run" / "edgebitd.pid").write_text(f"{child.pid}\n")
+            if stopping.is_set():  # the signal came before there was a child to pass it on to
+                child.send_signal(signal.SIGTERM)
+            code = self._wait(child, stopping)
+            (self.root / "run" / "edgebitd.pid").unlink(missing_ok=True)
+            if stopping.is_set() or code == 0:
+                break
+            failures = 0 if time.monotonic() - began > _STEADY_S else failures
+            pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+            failures += 1
+            self._say(f"the daemon ended with {_how(code)}; next start in {pause_s:g} s")
+            stopping.wait(pause_s)
+        self._say("stopped")
+
+    def _wait(self, child: subprocess.Popen[bytes], stopping: threading.Event) -> int:
+        deadline = None
+        while True:
+            try:
+                return child.wait(timeout=1.0)
+            except subprocess.TimeoutExpired:
+                self.rotate_log()
+            if stopping.is_set():
+                deadline = deadline or time.monotonic() + STOP_TIMEOUT_S
+                if time.monotonic() > deadline:
+                    child.kill()
+
+    def rotate_log(self) -> None:
+        """Keep the log short: the daemon holds it open for appending, so it is copied and emptied, not renamed."""
+        if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
+            shutil.copyfile(self.log, self.log.with_name("edgebitd.log.1"))
+            os.truncate(self.log, 0)
+
+    def _say(self, text: str) -> None:
+        print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), "supervisor:", text, flush=True)
+
+    def _start_supervisor(self) -> None:
+        with self.log.open("ab") as log:
+            started = subprocess.Popen(
+                [*_pyz_argv(self.root), "agent", "--root", str(self.root), "supervise"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 30
+        while self._supervisor_pid() is None:
+            if started.poll() is not None:
+                raise DeployError(f"the supervisor ended with code {started.returncode}. Look at `edgebit logs`")
+            if time.monotonic() > deadline:
+                raise DeployError("the supervisor did not come up within 30 s. Look at `edgebit logs`")
+            time.sleep(0.05)
+
+    def _supervisor_pid(self) -> int | None:
+        """The supervisor's process: whoever holds the lock, so that a pid given out again cannot deceive us."""
+        path = self.root / "run" / "supervisor.lock"
+        if not path.exists():
+            return None
+        handle = _lock_or_none(path)
+        if handle is not None:
+            os.close(handle)
+            return None
+        text = path.read_text().strip()
+        return int(text) if text.isdigit() else None
+
+    def _install_unit(self, kind: Kind) -> None:
+        template = (self.root / "active" / SERVICE_MEMBER).read_text()
+        path = _unit_path(kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render_unit(template, kind, self.root, sys.executable, pwd.getpwuid(os.getuid()).pw_name))
+
+
+def daemon_argv(root: Path) -> list[str]:
+    """The command that is the daemon of `root`."""
+    return [*_pyz_argv(root), "run", "--root", str(root)]
+
+
+def _pyz_argv(root: Path) -> list[str]:
+    return [sys.executable, str(root / "active" / DAEMON_MEMBER)]
+
+
+def render_unit(template: str, kind: Kind, root: Path, python: str, user: str) -> str:
+    """The unit for this device: names filled in, and for a user's own systemd only what that may do.
+
+    Lines between `# [system]` and `# [end]` need the rights of the system's instance.
+    """
+    lines, inside = [], False
+    for line in template.splitlines():
+        if line in ("# [system]", "# [end]"):
+            inside = line == "# [system]"
+        elif kind == "systemd-system" or not inside:
+            lines.append(line)
+    wanted_by = "multi-user.target" if kind == "systemd-system" else "default.target"
+    names = {"@ROOT@": str(root), "@PYTHON@": python, "@USER@": user, "@WANTED_BY@": wanted_by}
+    text = "\n".join(lines) + "\n"
+    for name, value in names.items():
+        if any(character in value for character in '\n"\\%$'):
+            raise DeployError(f"{value!r} cannot stand in a systemd unit. Choose another folder with --root")
+        text = text.replace(name, value)
+    return text
+
+
+def _unit_path(kind: Kind) -> Path:
+    if kind == "systemd-system":
+        return Path("/etc/systemd/system") / UNIT
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "systemd" / "user" / UNIT
+
+
+def _systemctl(kind: Kind, *args: str) -> subprocess.CompletedProcess[str]:
+    scope = ["--user"] if kind == "systemd-user" else []
+    environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}", **os.environ}
+    return subprocess.run(
+        ["systemctl", *scope, "--no-ask-password", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _linger() -> str:
+    """Let the user's services run without a login; gives a remark where that was refused."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    if Path(f"/var/lib/systemd/linger/{user}").exists():
+        return ""
+    done = subprocess.run(
+        ["loginctl", "--no-ask-password", "enable-linger"], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    return f"the daemon stops when {user} logs out. Run once on the device: sudo loginctl enable-linger {user}"
+
+
+def _lock_or_none(path: Path) -> int | None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _die_with_parent() -> None:
+    """In the child: end when the supervisor is gone, so that no daemon runs that nobody minds (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.Signals(-code).name})"

@@ -1,0 +1,87 @@
+"""Writing edgebitd.toml on the device: settings from a deploy go in, everything else in it stays."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgebit.daemon.config import Config, config_from, read_config
+from edgebit.errors import ConfigError
+
+CONFIG_NAME = "edgebitd.toml"
+PASSWORD_NAME = "mqtt.password"
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
+    """Set `settings`, {section: {key: value}}, in the configuration of `root`, both files with mode 0600.
+
+    The one setting that is no key is mqtt.password: it goes into a file of its own. A comment in the file is lost.
+    Raises ConfigError, and then nothing has changed.
+    """
+    path = root / CONFIG_NAME
+    content = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    password = None
+    for section, values in settings.items():
+        merged = {**content.get(section, {}), **values}
+        if section == "mqtt":
+            password = merged.pop("password", None)
+            if "url" in values and "user" not in values:  # another broker: the old name and password are not for it
+                merged.pop("user", None)
+                merged.pop("password_file", None)
+            if password is not None:
+                merged["password_file"] = PASSWORD_NAME
+        content[section] = {key: value for key, value in merged.items() if value is not None}
+    checked = {
+        section: {key: value for key, value in values.items() if (section, key) != ("mqtt", "password_file")}
+        if password is not None
+        else values
+        for section, values in content.items()
+    }
+    config_from(checked, CONFIG_NAME, root)
+    if password is not None:
+        _write_private(root / PASSWORD_NAME, password + "\n")
+    _write_private(path, to_toml(content))
+    return read_config(path)
+
+
+def to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:
+    """Sections of strings, numbers, booleans and lists of them, as TOML."""
+    lines = []
+    for section, values in content.items():
+        lines.append(f"[{_key(section)}]")
+        lines += [f"{_key(key)} = {_value(value, key)}" for key, value in values.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else json.dumps(name)
+
+
+def _value(value: object, key: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item, key) for item in value) + "]"
+    raise ConfigError(f"{CONFIG_NAME}: {key} is of a kind that edgebit does not write: {value!r}")
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads: whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

@@ -1,0 +1,116 @@
+"""Ways to a device: run a command there, put a file there, get one back, and nothing more.
+
+What is done with them (installing, checking, rolling back) is written once, in edgebit/deploy.py.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from edgebit.errors import TransportError
+
+Progress = Callable[[int], None]  # is told of bytes done since the last call
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a command on a device ended: its output as text (bad UTF-8 replaced) and its exit code."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The bytes to send: `size` bytes at `offset` of the local file `path`, so that bundles need no unpacking."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+def prefix_sum(source: Section, size: int) -> str:
+    """SHA-256, in hex, of the first `size` bytes of a section."""
+    digest = hashlib.sha256()
+    with source.path.open("rb") as file:
+        file.seek(source.offset)
+        while size and (chunk := file.read(min(1 << 20, size))):
+            digest.update(chunk)
+            size -= len(chunk)
+    return digest.hexdigest()
+
+
+class Transport(Protocol):
+    """A device within reach. Every method raises TransportError when the device or the way to it fails.
+
+    Attributes: url, as given, for messages; root, the folder of edgebit on the device (relative to the login folder, or
+    absolute).
+    """
+
+    url: str
+    root: str
+
+    def run(self, argv: Sequence[str], *, input: bytes | None = None, timeout_s: float = 60) -> Completed:
+        """Run a program on the device and wait. A non-zero exit code is no error here."""
+
+    def put(self, source: Section, remote: str, progress: Progress | None = None) -> None:
+        """Copy bytes into the file `remote` of an existing folder; what an earlier try left there is continued."""
+
+    def get(self, remote: str, local: Path) -> None:
+        """Copy a file of the device into the new local file `local`."""
+
+    def close(self) -> None:
+        """Let the device go; the object is of no use afterwards."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may say about the way to a device beyond its URL."""
+
+    root: str | None = None  # folder on the device, before the one in the URL
+    ssh_config: Path | None = None  # OpenSSH's -F
+    ssh_options: tuple[str, ...] = field(default=())  # OpenSSH's -o, each "Name=value"
+
+
+Opener = Callable[[str, Options], Transport]
+
+
+def _open_local(url: str, options: Options) -> Transport:
+    from edgebit.transport.local import LocalTransport
+
+    return LocalTransport.from_url(url, options)
+
+
+def _open_ssh(url: str, options: Options) -> Transport:
+    from edgebit.transport.ssh import SshTransport
+
+    return SshTransport.from_url(url, options)
+
+
+TRANSPORTS: Mapping[str, tuple[Opener, str]] = {
+    "ssh": (_open_ssh, "ssh://[USER@]HOST[:PORT][/FOLDER]"),
+    "local": (_open_local, "local:FOLDER"),
+}
+
+
+def open_transport(url: str, options: Options | None = None) -> Transport:
+    """Connect to the device that `url` names; its scheme chooses the row of TRANSPORTS.
+
+    Raises TransportError for a scheme that does not exist, a malformed URL, or a device out of reach.
+    """
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in TRANSPORTS:
+        forms = " or ".join(form for _, form in TRANSPORTS.values())
+        raise TransportError(f"{url!r} names no way to a device. Write {forms}")
+    opener, _ = TRANSPORTS[scheme]
+    return opener(url, options or Options())
