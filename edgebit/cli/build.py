@@ -64,7 +64,7 @@ def command(
         force=force,
     )
     console = Console(stderr=True)
-    with _Display(console) as display:
+    with BuildDisplay(console) as display:
         result = build_bundle(options, display)
     if as_json:
         click.echo(json.dumps(_as_dict(result), indent=2, ensure_ascii=False))
@@ -76,7 +76,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt  # unwinds as Ctrl-C does, so that nothing half-made stays
 
 
-class _Display:
+class BuildDisplay:
     """Shows stages as they end, with their times, and a bar for the one in progress."""
 
     def __init__(self, console: Console) -> None:
@@ -88,7 +88,7 @@ class _Display:
         self._task: TaskID | None = None
         self._stage, self._began = "", 0.0
 
-    def __enter__(self) -> "_Display":
+    def __enter__(self) -> "BuildDisplay":
         self._bar.start()
         return self
 

@@ -1,0 +1,71 @@
+"""`edgebit demo`: the whole way on one machine, with the model that ships."""
+
+import contextlib
+import sys
+
+import click
+from rich.console import Console
+
+from edgebit.cli.build import BuildDisplay
+from edgebit.cli.deploy import Reporter
+from edgebit.demo import DEVICE_NAME, build_demo, demo_device, demo_folder
+from edgebit.local_broker import LocalBroker, local_broker
+from edgebit.mqtt_client import DeviceClient, Exchange, new_id, parse_broker_url
+
+QUESTIONS = ("who are you?", "turn the bedroom lamp to forty percent", "is the back door locked?")
+ANSWER_TIMEOUT_S = 60.0
+
+
+@click.command()
+@click.argument("questions", nargs=-1)
+def command(questions: tuple[str, ...]) -> None:
+    """Build the bundle of the model that ships, start a broker and a device on this machine, and ask it QUESTIONS.
+
+    Nothing is left behind. Without QUESTIONS it asks three, and then, on a terminal, yours.
+
+    \b
+    edgebit demo
+    edgebit demo "turn off the kitchen light"
+    """
+    console = Console(highlight=False)
+    with demo_folder() as folder:
+        console.print("[bold]1. A checkpoint becomes a bundle[/bold]  (edgebit build)")
+        with BuildDisplay(console) as display:
+            bundle = build_demo(folder, display)
+        console.print(f"   {bundle.manifest.model.parameters / 1e6:.2f} M weights, {bundle.size / 2**20:.2f} MiB")
+        with local_broker() as broker:
+            console.print(f"[bold]2. A broker[/bold]  {broker.program} at {broker.url}")
+            console.print("[bold]3. The bundle goes onto a device[/bold]  (edgebit deploy; here a folder)")
+            with Reporter(console) as reporter, demo_device(bundle, broker, folder / "device", reporter) as device:
+                console.print(f"   {device.outcome.probes} golden probes equal bit for bit on {device.outcome.isa}")
+                console.print("[bold]4. Questions over MQTT[/bold]  (edgebit ask)")
+                _ask_all(console, broker, questions or QUESTIONS)
+                if not questions and sys.stdin.isatty():
+                    _ask_the_user(console, broker)
+    console.print("\n[bold]With a device of yours:[/bold]", soft_wrap=True)
+    console.print("  edgebit build MODEL --target rpi --out my.bundle", soft_wrap=True)
+    console.print("  edgebit deploy my.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://BROKER", soft_wrap=True)
+    console.print('  edgebit ask --broker mqtt://BROKER --device raspberrypi "Why is the sky blue?"', soft_wrap=True)
+
+
+def _ask_all(console: Console, broker: LocalBroker, questions: tuple[str, ...]) -> None:
+    with DeviceClient(parse_broker_url(broker.url)) as client:
+        for question in questions:
+            console.print("   [green]>[/green] ", end="")
+            console.print(question, markup=False)
+            _show_answer(console, client, question)
+
+
+def _ask_the_user(console: Console, broker: LocalBroker) -> None:
+    console.print("   Ask it something yourself; an empty line ends the demo.")
+    with DeviceClient(parse_broker_url(broker.url)) as client, contextlib.suppress(EOFError):
+        while question := console.input("   [green]>[/green] ").strip():
+            _show_answer(console, client, question)
+
+
+def _show_answer(console: Console, client: DeviceClient, question: str) -> None:
+    console.print("     ", end="")
+    fields = {"prompt": question, "stream": True}
+    for piece in client.stream(DEVICE_NAME, "generate", fields, Exchange(new_id()), timeout_s=ANSWER_TIMEOUT_S):
+        console.print(piece, end="", markup=False)
+    console.print()
