@@ -15,6 +15,8 @@ from edgebit.convert import convert
 from edgebit.errors import EngineError
 from edgebit.runtime.native import Library
 
+pytest_plugins = ("mqtt_fixtures",)
+
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"
 _DOWNLOAD_S = 180

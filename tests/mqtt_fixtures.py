@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 WAIT_S = 15.0
 
 
@@ -28,6 +30,22 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def _validators() -> dict[str, Draft202012Validator]:
+    folder = ROOT / "docs" / "schemas"
+    return {path.stem: Draft202012Validator(json.loads(path.read_text())) for path in folder.glob("*.json")}
+
+
+VALIDATORS = _validators()
+
+
+def check_schema(message: paho.MQTTMessage) -> None:
+    """Every JSON message of a device must be what docs/schemas says; the kind stands in its topic."""
+    parts = message.topic.split("/")
+    kind = {"in": "request", "out": "reply"}.get(parts[3], parts[3]) if len(parts) > 3 else ""
+    if kind in VALIDATORS and kind != "request" and message.payload[:1] == b"{":
+        VALIDATORS[kind].validate(json.loads(message.payload))
 
 
 class Broker:
@@ -94,7 +112,10 @@ class Ear:
         self.client.publish(topic, body, 1, retain, properties).wait_for_publish(WAIT_S)
 
     def next(self, timeout_s: float = WAIT_S) -> paho.MQTTMessage:
-        return self.heard.get(timeout=timeout_s)
+        """The next message, checked against the schema of its topic."""
+        message = self.heard.get(timeout=timeout_s)
+        check_schema(message)
+        return message
 
     def next_json(self, timeout_s: float = WAIT_S) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(self.next(timeout_s).payload)
@@ -103,7 +124,7 @@ class Ear:
     def silent(self, seconds: float = 0.6) -> bool:
         """Whether nothing is heard for so long."""
         try:
-            self.heard.get(timeout=seconds)
+            self.next(seconds)
         except queue.Empty:
             return True
         return False
@@ -128,15 +149,26 @@ class Ear:
 
 
 class DaemonProcess:
-    """A daemon with the fake model."""
+    """A daemon with the fake model, or the real engine on `bundle`. `mqtt` goes into its section, `toml` to the end."""
 
-    def __init__(self, folder: Path, broker_url: str, toml: str = "", model: str = "fast", mqtt: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker_url: str,
+        *,
+        name: str = "pi",
+        mqtt: str = "",
+        toml: str = "",
+        model: str = "fast",
+        bundle: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self.bundle = bundle
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "edgebitd.toml"
-        sensors = Path(__file__).parent / "roots" / "pi4"
+        sensors = TESTS / "daemon" / "roots" / "pi4"
         self.config.write_text(
-            f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker_url}"\n{mqtt}\n'
+            f'[device]\nname = "{name}"\n[mqtt]\nurl = "{broker_url}"\n{mqtt}\n'
             f'[report]\ninterval_s = 0.3\nsensors_root = "{sensors}"\n{toml}\n'
         )
         self.model = model
@@ -144,8 +176,11 @@ class DaemonProcess:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        program = Path(__file__).parent / "fake_daemon.py"
+        program = TESTS / "daemon" / "fake_daemon.py"
         argv = [sys.executable, str(program), str(self.config), str(self.folder / "state"), self.model]
+        if self.bundle is not None:
+            argv = [sys.executable, "-m", "edgebit.daemon", "run", "--bundle", str(self.bundle)]
+            argv += ["--config", str(self.config)]
         with self.log.open("ab") as log:
             return subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
