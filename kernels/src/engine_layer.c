@@ -1,6 +1,6 @@
 /* engine_layer.c - the forward pass: embedding, decoder layers, head.
  *
- * A layer is a row of jobs for the thread pool. Inside a job, threads split either the tokens (norms, quantisation),
+ * A layer is a row of jobs for the thread pool. A job's parts split either the tokens (norms, quantisation),
  * the rows of a weight matrix, or the pairs of token and head (attention); each number is computed by one thread from
  * the numbers before it, in one order, so results hang neither on the split nor on what else is in the chunk. */
 #include "engine.h"
@@ -10,21 +10,28 @@
 /* Weights go in tiles of about this many bytes, so that a tile is still in the first-level cache for the next token. */
 enum { TILE_BYTES = 16384, TILE_ROWS_STEP = 8 };
 
+/* What a job is called for: which part of how many, and whose scratch memory it may use. */
+typedef struct part {
+    unsigned number, of, thread;
+} part;
+
 typedef struct job {
     eb_engine *engine;
     const eb_layer *layer;
     uint32_t layer_index;
+    void (*work)(struct job *task, part me);
+    unsigned n_parts;
 } job;
 
 typedef struct range {
     size_t begin, end;
 } range;
 
-/* Thread t's part of n items, in steps. */
-static range share(const eb_engine *engine, unsigned thread, size_t n, size_t step) {
+/* The part's share of n items, in steps. */
+static range share(part me, size_t n, size_t step) {
     const size_t n_steps = (n + step - 1) / step;
-    const size_t begin = n_steps * thread / engine->n_threads * step;
-    const size_t end = n_steps * (thread + 1) / engine->n_threads * step;
+    const size_t begin = n_steps * me.number / me.of * step;
+    const size_t end = n_steps * (me.number + 1) / me.of * step;
     return (range){begin < n ? begin : n, end < n ? end : n};
 }
 
@@ -43,12 +50,11 @@ static void gemv(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots
 }
 
 /* out[b][row] (+)= BitLinear(token b)[row] for this thread's rows of `tensor` */
-static void linear(eb_engine *engine, const eb_tensor *tensor, float *out, size_t out_stride, int add,
-                   unsigned thread) {
+static void linear(eb_engine *engine, const eb_tensor *tensor, float *out, size_t out_stride, int add, part me) {
     const eb_chunk *chunk = &engine->chunk;
-    const range rows = share(engine, thread, tensor->rows, TILE_ROWS_STEP);
+    const range rows = share(me, tensor->rows, TILE_ROWS_STEP);
     const size_t step = tile_rows(tensor);
-    int32_t *dots = engine->dots + thread * 2 * engine->tile_size;
+    int32_t *dots = engine->dots + me.thread * 2 * engine->tile_size;
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
         const size_t end = begin + step < rows.end ? begin + step : rows.end;
         for (uint32_t b = 0; b < chunk->n; b++) {
@@ -66,9 +72,9 @@ static void quantise(eb_engine *engine, uint32_t b, const float *x, size_t n) {
 
 /* ---- the jobs of a layer, in their order ---- */
 
-static void norm_hidden(job *task, unsigned place, unsigned thread) {
+static void norm_hidden(job *task, unsigned place, part me) {
     eb_engine *engine = task->engine;
-    const range tokens = share(engine, thread, engine->chunk.n, 1);
+    const range tokens = share(me, engine->chunk.n, 1);
     for (size_t b = tokens.begin; b < tokens.end; b++) {
         float *normed = engine->chunk.normed + b * engine->widest_stride;
         eb_rmsnorm(normed, engine->chunk.hidden + b * engine->hidden_stride, task->layer->tensor[place].values,
@@ -77,16 +83,15 @@ static void norm_hidden(job *task, unsigned place, unsigned thread) {
     }
 }
 
-static void input_norm_job(void *context, unsigned thread) { norm_hidden(context, EB_INPUT_NORM, thread); }
+static void input_norm_job(job *task, part me) { norm_hidden(task, EB_INPUT_NORM, me); }
 
-static void qkv_job(void *context, unsigned thread) {
-    const job *task = context;
+static void qkv_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_model_info *info = &engine->model->info;
     const size_t q = (size_t)info->n_heads * info->head_dim, kv = (size_t)info->n_kv_heads * info->head_dim;
-    linear(engine, &task->layer->tensor[EB_Q_PROJ], engine->chunk.qkv, q + 2 * kv, 0, thread);
-    linear(engine, &task->layer->tensor[EB_K_PROJ], engine->chunk.qkv + q, q + 2 * kv, 0, thread);
-    linear(engine, &task->layer->tensor[EB_V_PROJ], engine->chunk.qkv + q + kv, q + 2 * kv, 0, thread);
+    linear(engine, &task->layer->tensor[EB_Q_PROJ], engine->chunk.qkv, q + 2 * kv, 0, me);
+    linear(engine, &task->layer->tensor[EB_K_PROJ], engine->chunk.qkv + q, q + 2 * kv, 0, me);
+    linear(engine, &task->layer->tensor[EB_V_PROJ], engine->chunk.qkv + q + kv, q + 2 * kv, 0, me);
 }
 
 static size_t kv_offset(const eb_engine *engine, uint32_t sequence, uint32_t layer, uint32_t kv_head) {
@@ -100,15 +105,14 @@ static void zero_rest(float *row, size_t from, size_t to) {
 }
 
 /* Rotates queries and keys, and puts keys and values into the cache. */
-static void rope_job(void *context, unsigned thread) {
-    const job *task = context;
+static void rope_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_model_info *info = &engine->model->info;
     const eb_chunk *chunk = &engine->chunk;
     const size_t half = info->head_dim / 2, stride = engine->head_stride;
     const size_t n_heads = info->n_heads, n_kv = info->n_kv_heads, row = (n_heads + 2 * n_kv) * info->head_dim;
     /* Items are the query heads and then the key-value heads of each token. */
-    const range items = share(engine, thread, chunk->n * (n_heads + n_kv), 1);
+    const range items = share(me, chunk->n * (n_heads + n_kv), 1);
     for (size_t item = items.begin; item < items.end; item++) {
         const size_t b = item / (n_heads + n_kv), h = item % (n_heads + n_kv);
         const float *from = chunk->qkv + b * row + h * info->head_dim;
@@ -128,15 +132,14 @@ static void rope_job(void *context, unsigned thread) {
     }
 }
 
-static void attention_job(void *context, unsigned thread) {
-    const job *task = context;
+static void attention_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_model_info *info = &engine->model->info;
     const eb_chunk *chunk = &engine->chunk;
     const size_t n_heads = info->n_heads, group = n_heads / info->n_kv_heads, stride = engine->head_stride;
-    float *scores = engine->scores + thread * engine->scores_size;
+    float *scores = engine->scores + me.thread * engine->scores_size;
     /* Items are the heads of each token; those of one group go together, as far as they are this thread's. */
-    const range items = share(engine, thread, chunk->n * n_heads, 1);
+    const range items = share(me, chunk->n * n_heads, 1);
     for (size_t item = items.begin; item < items.end;) {
         const size_t b = item / n_heads, h = item % n_heads;
         const size_t group_end = item + group - h % group;
@@ -150,11 +153,10 @@ static void attention_job(void *context, unsigned thread) {
 }
 
 /* The sub-norm, where there is one, and quantisation of `from`, before o_proj and down_proj. */
-static void sub_norm(const job *task, unsigned place, const float *from, size_t from_stride, size_t n,
-                     unsigned thread) {
+static void sub_norm(const job *task, unsigned place, const float *from, size_t from_stride, size_t n, part me) {
     eb_engine *engine = task->engine;
     const eb_tensor *weight = &task->layer->tensor[place];
-    const range tokens = share(engine, thread, engine->chunk.n, 1);
+    const range tokens = share(me, engine->chunk.n, 1);
     for (size_t b = tokens.begin; b < tokens.end; b++) {
         const float *x = from + b * from_stride;
         if (weight->values) {
@@ -166,32 +168,27 @@ static void sub_norm(const job *task, unsigned place, const float *from, size_t 
     }
 }
 
-static void attn_sub_norm_job(void *context, unsigned thread) {
-    const job *task = context;
+static void attn_sub_norm_job(job *task, part me) {
     const eb_model_info *info = &task->engine->model->info;
     sub_norm(task, EB_ATTN_SUB_NORM_WEIGHT, task->engine->chunk.mixed, task->engine->mixed_stride,
-             (size_t)info->n_heads * info->head_dim, thread);
+             (size_t)info->n_heads * info->head_dim, me);
 }
 
-static void o_job(void *context, unsigned thread) {
-    const job *task = context;
+static void o_job(job *task, part me) {
     eb_engine *engine = task->engine;
-    linear(engine, &task->layer->tensor[EB_O_PROJ], engine->chunk.hidden, engine->hidden_stride, 1, thread);
+    linear(engine, &task->layer->tensor[EB_O_PROJ], engine->chunk.hidden, engine->hidden_stride, 1, me);
 }
 
-static void post_attention_norm_job(void *context, unsigned thread) {
-    norm_hidden(context, EB_POST_ATTENTION_NORM, thread);
-}
+static void post_attention_norm_job(job *task, part me) { norm_hidden(task, EB_POST_ATTENTION_NORM, me); }
 
 /* gate_proj and up_proj, row by row together, and their product. */
-static void gate_up_job(void *context, unsigned thread) {
-    const job *task = context;
+static void gate_up_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_chunk *chunk = &engine->chunk;
     const eb_tensor *gate = &task->layer->tensor[EB_GATE_PROJ], *up = &task->layer->tensor[EB_UP_PROJ];
-    const range rows = share(engine, thread, gate->rows, TILE_ROWS_STEP);
+    const range rows = share(me, gate->rows, TILE_ROWS_STEP);
     const size_t step = tile_rows(gate);
-    int32_t *dots = engine->dots + thread * 2 * engine->tile_size;
+    int32_t *dots = engine->dots + me.thread * 2 * engine->tile_size;
     float gate_values[EB_TILE_ROWS_MAX], up_values[EB_TILE_ROWS_MAX];
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
         const size_t end = begin + step < rows.end ? begin + step : rows.end, n = end - begin;
@@ -211,25 +208,59 @@ static void gate_up_job(void *context, unsigned thread) {
     }
 }
 
-static void ffn_sub_norm_job(void *context, unsigned thread) {
-    const job *task = context;
+static void ffn_sub_norm_job(job *task, part me) {
     sub_norm(task, EB_FFN_SUB_NORM_WEIGHT, task->engine->chunk.gated, task->engine->ffn_stride,
-             task->engine->model->info.ffn_size, thread);
+             task->engine->model->info.ffn_size, me);
 }
 
-static void down_job(void *context, unsigned thread) {
-    const job *task = context;
+static void down_job(job *task, part me) {
     eb_engine *engine = task->engine;
-    linear(engine, &task->layer->tensor[EB_DOWN_PROJ], engine->chunk.hidden, engine->hidden_stride, 1, thread);
+    linear(engine, &task->layer->tensor[EB_DOWN_PROJ], engine->chunk.hidden, engine->hidden_stride, 1, me);
+}
+
+/* A job that reads fewer bytes of weights than this, over all tokens, is done sooner by one thread than the others can
+ * be told of it (some microseconds). Larger ones go in more parts than there are threads, since no two cores are
+ * equally fast at a given moment. */
+enum { PARALLEL_BYTES = 16384, PARTS_PER_THREAD = 4 };
+
+static void do_part(void *context, unsigned number, unsigned thread) {
+    job *task = context;
+    task->work(task, (part){number, task->n_parts, thread});
+}
+
+static void run(job *task, void (*work)(job *task, part me), int parallel) {
+    task->work = work;
+    task->n_parts = parallel && task->engine->n_threads > 1 ? task->engine->n_threads * PARTS_PER_THREAD : 1;
+    eb_threadpool_run(task->engine->pool, do_part, task, task->n_parts);
+}
+
+static int is_large(const eb_engine *engine, const eb_tensor *tensor) {
+    return tensor->row_bytes * tensor->rows * engine->chunk.n >= PARALLEL_BYTES;
+}
+
+/* Whether attention has enough to read. */
+static int is_long(const eb_engine *engine) {
+    const eb_chunk *chunk = &engine->chunk;
+    uint64_t positions = 0;
+    for (uint32_t b = 0; b < chunk->n; b++)
+        positions += chunk->position[b] + 1;
+    return positions * engine->model->info.n_heads * engine->head_stride * sizeof(float) >= PARALLEL_BYTES;
 }
 
 void eb_run_layer(eb_engine *engine, uint32_t layer) {
-    static void (*const jobs[])(void *context, unsigned thread) = {
-        input_norm_job,          qkv_job,     rope_job,         attention_job, attn_sub_norm_job, o_job,
-        post_attention_norm_job, gate_up_job, ffn_sub_norm_job, down_job};
-    job task = {engine, &engine->model->layers[layer], layer};
-    for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++)
-        eb_threadpool_run(engine->pool, jobs[i], &task);
+    const eb_tensor *tensor = engine->model->layers[layer].tensor;
+    job task = {.engine = engine, .layer = &engine->model->layers[layer], .layer_index = layer};
+    const int several = engine->chunk.n > 1; /* one token's norm is one thread's work */
+    run(&task, input_norm_job, several);
+    run(&task, qkv_job, is_large(engine, &tensor[EB_Q_PROJ]));
+    run(&task, rope_job, several);
+    run(&task, attention_job, is_long(engine));
+    run(&task, attn_sub_norm_job, several);
+    run(&task, o_job, is_large(engine, &tensor[EB_O_PROJ]));
+    run(&task, post_attention_norm_job, several);
+    run(&task, gate_up_job, is_large(engine, &tensor[EB_GATE_PROJ]));
+    run(&task, ffn_sub_norm_job, several);
+    run(&task, down_job, is_large(engine, &tensor[EB_DOWN_PROJ]));
 }
 
 /* ---- embedding, positions, head ---- */
@@ -262,11 +293,11 @@ void eb_prepare_rope(eb_engine *engine) {
                        engine->model->tensor[EB_ROPE_INV_FREQ].values, engine->chunk.position[b], half);
 }
 
-static void final_norm_job(void *context, unsigned thread) {
-    eb_engine *engine = context;
+static void final_norm_job(job *task, part me) {
+    eb_engine *engine = task->engine;
     const eb_wanted *wanted = &engine->wanted;
     const size_t n = engine->model->info.hidden_size, stride = engine->hidden_stride;
-    const range tokens = share(engine, thread, wanted->n, 1);
+    const range tokens = share(me, wanted->n, 1);
     for (size_t i = tokens.begin; i < tokens.end; i++) {
         float *normed = engine->chunk.normed + i * engine->widest_stride;
         eb_rmsnorm(normed, engine->chunk.hidden + wanted->token[i] * stride,
@@ -276,14 +307,14 @@ static void final_norm_job(void *context, unsigned thread) {
     }
 }
 
-static void head_job(void *context, unsigned thread) {
-    eb_engine *engine = context;
+static void head_job(job *task, part me) {
+    eb_engine *engine = task->engine;
     const eb_wanted *wanted = &engine->wanted;
     const eb_tensor *head = &engine->model->tensor[EB_HEAD];
     const size_t stride = engine->hidden_stride, vocab = engine->model->info.vocab_size;
-    const range rows = share(engine, thread, vocab, TILE_ROWS_STEP);
+    const range rows = share(me, vocab, TILE_ROWS_STEP);
     const size_t step = tile_rows(head);
-    int64_t *dots = engine->dots64 + thread * engine->tile_size;
+    int64_t *dots = engine->dots64 + me.thread * engine->tile_size;
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
         const size_t end = begin + step < rows.end ? begin + step : rows.end;
         for (uint32_t i = 0; i < wanted->n; i++) {
@@ -298,6 +329,8 @@ static void head_job(void *context, unsigned thread) {
 }
 
 void eb_run_head(eb_engine *engine) {
-    eb_threadpool_run(engine->pool, final_norm_job, engine);
-    eb_threadpool_run(engine->pool, head_job, engine);
+    const eb_tensor *head = &engine->model->tensor[EB_HEAD];
+    job task = {.engine = engine};
+    run(&task, final_norm_job, engine->wanted.n > 1);
+    run(&task, head_job, head->row_bytes * head->rows * engine->wanted.n >= PARALLEL_BYTES);
 }

@@ -1,18 +1,22 @@
 /* threadpool.c - a pool that spins briefly and then sleeps.
  *
- * A decode step runs some 270 jobs of 10 to 500 microseconds each: waking a sleeping thread for every one of them would
- * cost as much as the work. So a worker watches `generation` for a while before it sleeps; between two tokens of a
- * paused conversation it sleeps, and the device stays cool.
+ * A decode step runs some 150 jobs of 10 to 500 microseconds each: waking a sleeping thread for every one of them would
+ * cost as much as the work. So a worker watches for the next job a little while before it sleeps; between two tokens of
+ * a paused conversation it sleeps, and the device stays cool.
  *
- * The hand-over: the caller writes job and context, then raises `generation`; a worker that sees it run on works and
- * counts itself off in `running`. Sleepers are woken only where there are any; both sides write their own word before
- * they read the other's, sequentially consistent, so no wake-up is lost. */
+ * Parts are claimed, not dealt out: a worker that sleeps, or that the system has put aside for another program, or that
+ * runs on a slow core, takes fewer of them, and nobody waits for a thread that has claimed nothing.
+ *
+ * `ticket` holds the number of the job in its upper half and the parts left to claim in its lower one. A claim takes
+ * one off by compare-and-swap, so it succeeds only while that job is open, and an open job's fields don't change: the
+ * caller goes on only when every claimed part is done. For sleeping and waking, each side writes its own word before it
+ * reads the other's, sequentially consistent, so no wake-up is lost. */
 #include "threadpool.h"
 #include "float_mode.h"
 #include "mem.h"
 #include "status.h"
 
-enum { SPINS = 4096 };
+enum { SPINS = 2000 };
 
 typedef struct worker {
     eb_threadpool *pool;
@@ -27,12 +31,12 @@ struct eb_threadpool {
     const eb_host *host;
     void *block; /* what was allocated: the pool lies aligned inside */
     unsigned n_threads, n_started;
-    void (*job)(void *context, unsigned thread);
+    eb_work *work; /* of the open job */
     void *context;
-    _Alignas(64) uint32_t generation; /* raised for every job, and for the end */
-    uint32_t stopping;
-    uint32_t workers_asleep;
-    _Alignas(64) uint32_t running; /* workers that have not finished the job */
+    uint32_t n_parts;
+    _Alignas(64) uint64_t ticket;
+    uint32_t workers_asleep, stopping;
+    _Alignas(64) uint32_t n_done;
     uint32_t caller_asleep;
     worker workers[];
 };
@@ -47,42 +51,53 @@ static inline void pause_cpu(void) {
 
 static inline uint32_t load(const uint32_t *from) { return __atomic_load_n(from, __ATOMIC_SEQ_CST); }
 static inline void store(uint32_t *to, uint32_t value) { __atomic_store_n(to, value, __ATOMIC_SEQ_CST); }
+static inline uint32_t parts_left(const eb_threadpool *pool) {
+    return (uint32_t)__atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+}
 
-static void wait_for_job(eb_threadpool *pool, uint32_t seen) {
+/* Claims and does parts until none is left to claim. */
+static void work_off(eb_threadpool *pool, unsigned thread) {
+    uint64_t ticket = __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+    while ((uint32_t)ticket) {
+        if (!__atomic_compare_exchange_n(&pool->ticket, &ticket, ticket - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            continue; /* `ticket` is now what it really is */
+        const uint32_t n_parts = pool->n_parts;
+        pool->work(pool->context, n_parts - (uint32_t)ticket, thread);
+        if (__atomic_add_fetch(&pool->n_done, 1, __ATOMIC_SEQ_CST) == n_parts && load(&pool->caller_asleep)) {
+            pool->host->pthread_mutex_lock(pool->mutex);
+            pool->host->pthread_cond_broadcast(pool->done_cond);
+            pool->host->pthread_mutex_unlock(pool->mutex);
+        }
+        ticket = __atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void wait_for_job(eb_threadpool *pool) {
     for (int i = 0; i < SPINS; i++) {
-        if (load(&pool->generation) != seen)
+        if (parts_left(pool) || load(&pool->stopping))
             return;
         pause_cpu();
     }
     const eb_host *host = pool->host;
     host->pthread_mutex_lock(pool->mutex);
     __atomic_fetch_add(&pool->workers_asleep, 1, __ATOMIC_SEQ_CST);
-    while (load(&pool->generation) == seen)
+    while (!parts_left(pool) && !load(&pool->stopping))
         host->pthread_cond_wait(pool->work_cond, pool->mutex);
     __atomic_fetch_sub(&pool->workers_asleep, 1, __ATOMIC_SEQ_CST);
     host->pthread_mutex_unlock(pool->mutex);
 }
 
-static void *work(void *argument) {
+static void *worker_main(void *argument) {
     const worker *self = argument;
-    eb_threadpool *pool = self->pool;
-    const eb_host *host = pool->host;
     eb_float_mode_enter();
-    for (uint32_t seen = 0;; seen++) {
-        wait_for_job(pool, seen);
-        if (load(&pool->stopping))
-            return NULL;
-        pool->job(pool->context, self->index);
-        if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_SEQ_CST) == 0 && load(&pool->caller_asleep)) {
-            host->pthread_mutex_lock(pool->mutex);
-            host->pthread_cond_broadcast(pool->done_cond);
-            host->pthread_mutex_unlock(pool->mutex);
-        }
+    while (!load(&self->pool->stopping)) {
+        wait_for_job(self->pool);
+        work_off(self->pool, self->index);
     }
+    return NULL;
 }
 
-static void announce(eb_threadpool *pool) {
-    __atomic_fetch_add(&pool->generation, 1, __ATOMIC_SEQ_CST);
+static void wake_workers(eb_threadpool *pool) {
     if (load(&pool->workers_asleep)) {
         pool->host->pthread_mutex_lock(pool->mutex);
         pool->host->pthread_cond_broadcast(pool->work_cond);
@@ -90,25 +105,29 @@ static void announce(eb_threadpool *pool) {
     }
 }
 
-void eb_threadpool_run(eb_threadpool *pool, void (*job)(void *context, unsigned thread), void *context) {
-    if (pool->n_threads == 1) {
-        job(context, 0);
+void eb_threadpool_run(eb_threadpool *pool, eb_work *work, void *context, unsigned n_parts) {
+    if (pool->n_threads == 1 || n_parts == 1) {
+        for (unsigned part = 0; part < n_parts; part++)
+            work(context, part, 0);
         return;
     }
-    pool->job = job;
+    pool->work = work;
     pool->context = context;
-    store(&pool->running, pool->n_threads - 1);
-    announce(pool);
-    job(context, 0);
+    pool->n_parts = n_parts;
+    store(&pool->n_done, 0);
+    const uint64_t job = (pool->ticket >> 32) + 1;
+    __atomic_store_n(&pool->ticket, job << 32 | n_parts, __ATOMIC_SEQ_CST);
+    wake_workers(pool);
+    work_off(pool, 0);
     for (int i = 0; i < SPINS; i++) {
-        if (!load(&pool->running))
+        if (load(&pool->n_done) == n_parts)
             return;
         pause_cpu();
     }
     const eb_host *host = pool->host;
     host->pthread_mutex_lock(pool->mutex);
     store(&pool->caller_asleep, 1);
-    while (load(&pool->running))
+    while (load(&pool->n_done) != n_parts)
         host->pthread_cond_wait(pool->done_cond, pool->mutex);
     store(&pool->caller_asleep, 0);
     host->pthread_mutex_unlock(pool->mutex);
@@ -132,7 +151,7 @@ eb_threadpool *eb_threadpool_open(const eb_host *host, unsigned n_threads, eb_er
     for (unsigned t = 1; t < n_threads; t++) {
         worker *next = &pool->workers[t];
         *next = (worker){.pool = pool, .index = t};
-        const int failed = host->pthread_create(&next->thread, NULL, work, next);
+        const int failed = host->pthread_create(&next->thread, NULL, worker_main, next);
         if (failed) {
             eb_fail(error, "thread %u of %u cannot be started (error %d)", t + 1, n_threads, failed);
             eb_threadpool_close(pool);
@@ -148,7 +167,7 @@ void eb_threadpool_close(eb_threadpool *pool) {
         return;
     const eb_host *host = pool->host;
     store(&pool->stopping, 1);
-    announce(pool);
+    wake_workers(pool);
     for (unsigned t = 1; t <= pool->n_started; t++)
         host->pthread_join(pool->workers[t].thread, NULL);
     host->pthread_cond_destroy(pool->work_cond);

@@ -1,4 +1,4 @@
-/* threadpool.h - runs one function on several threads at once, the caller's among them. */
+/* threadpool.h - works off the parts of a job on several threads, the caller's among them. */
 #ifndef EB_THREADPOOL_H
 #define EB_THREADPOOL_H
 
@@ -8,12 +8,16 @@ enum { EB_MAX_THREADS = 256 };
 
 typedef struct eb_threadpool eb_threadpool;
 
+/* Computes part `part` of a job; `thread`, below the pool's n_threads, says whose scratch memory may be used. What is
+ * computed must follow from `part` alone, never from who computes it. */
+typedef void eb_work(void *context, unsigned part, unsigned thread);
+
 /* `n_threads`, 1 to EB_MAX_THREADS, counts the caller. `host` must outlive the pool. NULL, with a text, on failure. */
 eb_threadpool *eb_threadpool_open(const eb_host *host, unsigned n_threads, eb_error *error);
 void eb_threadpool_close(eb_threadpool *pool);
 
-/* Calls job(context, t) for each thread t in 0 .. n_threads-1, all at once, and returns when all have returned. What
- * one run has written, the next one sees. How work is split must follow from t alone, never from who is first. */
-void eb_threadpool_run(eb_threadpool *pool, void (*job)(void *context, unsigned thread), void *context);
+/* Calls work(context, part, ...) for each part in 0 .. n_parts-1 and returns when all are done. What one run has
+ * written, the next one sees. One part is done by the caller, with no word to the others. */
+void eb_threadpool_run(eb_threadpool *pool, eb_work *work, void *context, unsigned n_parts);
 
 #endif
