@@ -177,21 +177,21 @@ class ModelFile:
                 self._refuse(f"section {tag} at byte {offset}: it must follow the one before, at {aligned(position)}")
             if offset > size or length > size - offset:
                 self._refuse(f"section {tag} ends at byte {offset + length}, the file has {size}")
-            self._check_zero(view[position:offset], f"the padding before section {tag}")
+            self._check_zero(bytes(view[position:offset]), f"the padding before section {tag}")
             if tag != "DATA" and zlib.crc32(view[offset : offset + length]) != crc:
                 self._refuse(f"the sum of section {tag} is wrong: damaged. Copy it again.")
             sections[tag] = Section(tag, crc, offset, length)
             position = offset + length
         if size != aligned(position):
             self._refuse(f"the sections end at byte {position}, the file has {size}")
-        self._check_zero(view[position:size], "the padding at the end")
+        self._check_zero(bytes(view[position:size]), "the padding at the end")
         for tag in REQUIRED_TAGS:
             if tag not in sections:
                 self._refuse(f"section {tag} is missing")
         return sections
 
-    def _check_zero(self, data: bytes | memoryview, what: str) -> None:
-        if any(bytes(data)):
+    def _check_zero(self, data: bytes, what: str) -> None:
+        if any(data):
             self._refuse(f"{what} must be zero")
 
     def _read_conf(self) -> Conf:
