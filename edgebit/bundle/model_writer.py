@@ -4,7 +4,8 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,10 +45,8 @@ class ModelWriter:
     def __init__(self, out: Path, conf: Conf, embedding: Encoding, front: Mapping[str, bytes]) -> None:
         """`front`: sections that are known beforehand (TOKN, PRMT). Raises BundleError where OUT cannot be written."""
         self.out, self.part = out, out.with_name(out.name + ".part")
-        try:
+        with self._faults_named():
             self._file = self.part.open("w+b")
-        except OSError as error:
-            raise BundleError(f"{self.part}: cannot be written: {error.strerror}") from error
         n_sections = 5 + len(front)
         self._sections: list[tuple[str, int, int, int]] = []  # tag, crc, offset, size
         self._position = aligned(HEADER.size + n_sections * SECTION.size)
@@ -73,9 +72,12 @@ class ModelWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if not self._committed:
-            self.part.unlink(missing_ok=True)
+        try:
+            with self._faults_named():
+                self._file.close()
+        finally:
+            if not self._committed:
+                self.part.unlink(missing_ok=True)
 
     def write_tensor(self, values: Iterable[NDArray[Any]], scales: NDArray[np.float32] | Sequence[float] = ()) -> None:
         """The next tensor of `layout`: its values in chunks of whole rows, then its scales.
@@ -106,26 +108,36 @@ class ModelWriter:
         """Write section PROB, the last of the file, anew; then the section table and the header."""
         if self._sections[-1][0] == "PROB":
             self._position = self._sections.pop()[2]
-        self._file.seek(self._position)
-        self._section("PROB", pack_probes(probes))
-        self._file.truncate(self._position)
-        table = b"".join(SECTION.pack(tag.encode(), *numbers, b"") for tag, *numbers in self._sections)
-        start = HEADER.pack(MAGIC, VERSION, len(self._sections), self._position, zlib.crc32(table), 0, b"")
-        self._file.seek(0)
-        self._file.write(start[:28] + struct.pack("<I", zlib.crc32(start[:28])) + start[32:] + table)
-        self._file.seek(self._position)
-        self._file.flush()
+        with self._faults_named():
+            self._file.seek(self._position)
+            self._section("PROB", pack_probes(probes))
+            self._file.truncate(self._position)
+            table = b"".join(SECTION.pack(tag.encode(), *numbers, b"") for tag, *numbers in self._sections)
+            start = HEADER.pack(MAGIC, VERSION, len(self._sections), self._position, zlib.crc32(table), 0, b"")
+            self._file.seek(0)
+            self._file.write(start[:28] + struct.pack("<I", zlib.crc32(start[:28])) + start[32:] + table)
+            self._file.seek(self._position)
+            self._file.flush()
 
     def commit(self) -> None:
         """Bring the file to the disk and give it its name."""
-        os.fsync(self._file.fileno())
-        self.part.replace(self.out)
-        self._committed = True
-        folder = os.open(self.out.parent, os.O_RDONLY)
+        with self._faults_named():
+            os.fsync(self._file.fileno())
+            self.part.replace(self.out)
+            self._committed = True
+            folder = os.open(self.out.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    @contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        """A full disk and the like become a BundleError with the file's name."""
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            yield
+        except OSError as error:
+            raise BundleError(f"{self.part}: cannot be written: {error.strerror}") from error
 
     def _section(self, tag: str, content: bytes) -> None:
         offset = self._position
@@ -137,10 +149,8 @@ class ModelWriter:
     def _write(self, chunk: _Bytes) -> int:
         view = np.ascontiguousarray(chunk).data if isinstance(chunk, np.ndarray) else memoryview(chunk)
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        try:
+        with self._faults_named():
             self._file.write(view)
-        except OSError as error:
-            raise BundleError(f"{self.part}: cannot be written: {error.strerror}") from error
         self._crc = zlib.crc32(view, self._crc)
         self._position += view.nbytes
         return view.nbytes
