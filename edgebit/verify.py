@@ -154,8 +154,8 @@ def _check_probes(bundle: Bundle, target: Target, may_run: bool) -> list[Check]:
     if not may_run:
         text = "not asked for, or a check before it failed: then the bundle's program is not executed"
         return [Check("probes on the target", "not run", text)]
-    with _as_file(bundle, RUNNER_MEMBER) as runner, _as_file(bundle, MODEL_MEMBER) as model:
-        return check_probes(runner, model, target)
+    with _as_file(bundle, RUNNER_MEMBER) as runner:
+        return check_probes(runner, bundle.path, target)
 
 
 def _check_on_host(place: Member, n_probes: int, context: int) -> Check:
@@ -184,12 +184,9 @@ def _bytes(bundle: Bundle, name: str) -> bytes:
 
 @contextmanager
 def _as_file(bundle: Bundle, name: str) -> Iterator[Path]:
-    """A member as a file of its own, the program executable: where it lies in a folder, or a passing copy."""
-    place = bundle.member(name)
-    if place.path != bundle.path and name != RUNNER_MEMBER:
-        yield place.path
-        return
+    """A passing copy of a member, executable: a tar has no files of their own, and a folder may forbid to execute."""
     with tempfile.TemporaryDirectory(prefix="edgebit-verify-") as folder:
+        place = bundle.member(name)
         copy = Path(folder) / Path(name).name
         left = place.size
         try:

@@ -8,6 +8,7 @@ set(CMAKE_C_COMPILER ${EB_ZIG} cc -target ${EB_ARCH_NAME}-linux-musl)
 set(EB_ISA_DIALECT zig) # zig refuses -march=armv8.2-a+dotprod
 # zig adds its undefined-behaviour checks by itself where optimisation is off, as in CMake's own trials.
 set(CMAKE_C_FLAGS_INIT "-fno-sanitize=undefined -g0")
+# Only the program: its libc is built with debug information, 1.7 MB of it. zig takes all names away with it, and the
+# check of the library's instructions reads the names of its functions.
 set(CMAKE_EXE_LINKER_FLAGS_INIT "-Wl,--strip-debug")
-set(CMAKE_SHARED_LINKER_FLAGS_INIT "-Wl,--strip-debug")
 include(${CMAKE_CURRENT_LIST_DIR}/search.cmake)
