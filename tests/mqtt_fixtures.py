@@ -5,6 +5,7 @@ import os
 import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -56,7 +57,7 @@ class Broker:
         self.url = f"mqtt://127.0.0.1:{self.port}"
         self._argv = [program, "-c", str(folder / "mosquitto.conf")]
         self._log = folder / "mosquitto.log"
-        text = f"listener {self.port} 127.0.0.1\nlog_type all\n{settings or 'allow_anonymous true'}\n"
+        text = f"user root\nlistener {self.port} 127.0.0.1\nlog_type all\n{settings or 'allow_anonymous true'}\n"
         (folder / "mosquitto.conf").write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -84,7 +85,7 @@ class Broker:
 class Ear:
     """A client that hears `topics` and can speak; messages come as (topic, payload, retained, properties)."""
 
-    def __init__(self, port: int, *topics: str, mqtt5: bool = True) -> None:
+    def __init__(self, port: int, *topics: str, mqtt5: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self.mqtt5 = mqtt5
         self.heard: queue.SimpleQueue[paho.MQTTMessage] = queue.SimpleQueue()
         version = MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311
@@ -92,6 +93,8 @@ class Ear:
         self.client.on_message = lambda client, userdata, message: self.heard.put(message)
         ready: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.client.on_subscribe = lambda *args: ready.put(None)
+        if tls is not None:
+            self.client.tls_set_context(tls)
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
         for topic in topics:
@@ -237,8 +240,8 @@ def ears() -> Iterator[Callable[..., Ear]]:
     """Connects clients: ears(port, "topic/#", mqtt5=True)."""
     with ExitStack() as stack:
 
-        def connect(port: int, *topics: str, mqtt5: bool = True) -> Ear:
-            ear = Ear(port, *topics, mqtt5=mqtt5)
+        def connect(port: int, *topics: str, **named: Any) -> Ear:
+            ear = Ear(port, *topics, **named)
             stack.callback(ear.close)
             return ear
 
