@@ -1,12 +1,11 @@
 """Service: a checkpoint becomes a model file, streamed tensor by tensor in bounded memory."""
 
 import contextlib
-import hashlib
-import os
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit import __version__
+from edgebit.bundle.archive import hash_file
 from edgebit.bundle.model_format import Conf, Encoding, Probe, Role
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.checkpoint.chat_template import compile_chat_template
@@ -21,13 +21,13 @@ from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hf import open_hf_checkpoint
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import EngineError
+from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.ternary.absmean import row_int8
 
 PROBE_GREEDY = 4  # greedy tokens after each golden probe's prompt
 _PROBE_LENGTHS = (1, 8, 72)  # prompt tokens: one decode step, one block, more than one batch
-_CHECKED_WEIGHT_BYTES = 20 << 30  # what the check of the probes at the lowest ISA level may read: it is slow
-_HASH_BYTES = 4 << 20
+_CHECKED_WEIGHT_BYTES = 15 << 30  # what the check of the probes at the lowest ISA level may compute with: it is slow
 Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
 
 
@@ -65,7 +65,7 @@ def convert(
     started = time.monotonic()
     checkpoint = open_hf_checkpoint(checkpoint_dir)
     with contextlib.closing(checkpoint), ThreadPoolExecutor(max_workers=1) as hasher:
-        sources = hasher.submit(hash_files, checkpoint.weight_files())
+        sources = [hasher.submit(hash_file, path) for path in checkpoint.weight_files()]
         text = _read_text_parts(checkpoint_dir, checkpoint.config.conf)
         with ModelWriter(out, text.conf, _embedding_encoding(checkpoint, embedding), text.sections) as writer:
             total = len(writer.layout)
@@ -73,7 +73,11 @@ def convert(
                 progress(tensor.name, done, total)
                 _write_tensor(checkpoint, writer, tensor.role, tensor.layer, embedding)
             progress("source hashes", total, total)
-            writer.finish(_meta(checkpoint, embedding, sources.result(), text))
+            files = [
+                {"name": path.name, **asdict(source.result())}
+                for path, source in zip(checkpoint.weight_files(), sources, strict=True)
+            ]
+            writer.finish(_meta(checkpoint, embedding, files, text))
             golden: tuple[Probe, ...] = ()
             if probes:
                 progress("golden probes", total, total)
@@ -122,31 +126,35 @@ def _read_text_parts(folder: Path, conf: Conf) -> _TextParts:
 def compute_probes(model_path: Path) -> tuple[Probe, ...]:
     """Golden probes of a model file: computed at this machine's best ISA level, and checked at the lowest.
 
-    Raises EngineError where the two differ in any bit, or there is no engine.
+    The check is slow and ends after the first few of a large model. Raises EngineError where the two levels differ in
+    any bit, or there is no engine.
     """
     best = Library.load()
     lowest = Library.load(isa=best.isa_names[0])
-    with Model.open(best, model_path) as model, Model.open(lowest, model_path) as same_model:
-        info = model.info
+    with Model.open(best, model_path) as model:
+        weight_bytes = model.info.bytes_per_token
         prompts = _probe_prompts(model)
-        ctx_len = max(map(len, prompts)) + PROBE_GREEDY
-        threads = min(os.cpu_count() or 1, 4)
-        checked = 0
-        probes: list[Probe] = []
-        with Engine(model, ctx_len=ctx_len, threads=threads) as engine, Engine(same_model, ctx_len=ctx_len) as slow:
-            for prompt in prompts:
-                engine.truncate()
-                probe = engine.run_probe(prompt, PROBE_GREEDY)
-                work = (len(prompt) + PROBE_GREEDY) * info.weight_bytes
-                if not probes or checked + work <= _CHECKED_WEIGHT_BYTES:
-                    checked += work
-                    slow.truncate()
-                    if slow.run_probe(prompt, PROBE_GREEDY) != probe:
-                        raise EngineError(
-                            f"{best.path} computes other numbers at ISA level {best.isa} than at {lowest.isa}: "
-                            "a fault of the engine or of this CPU. Please report it."
-                        )
-                probes.append(probe)
+        probes = _run_probes(model, prompts, default_threads())
+    affordable = itertools.takewhile(
+        lambda work: work <= _CHECKED_WEIGHT_BYTES,
+        itertools.accumulate(weight_bytes * (len(prompt) + PROBE_GREEDY) for prompt in prompts),
+    )
+    n_checked = max(1, len(list(affordable)))
+    with Model.open(lowest, model_path) as model:  # only now: two mappings at once would count twice as memory
+        if _run_probes(model, prompts[:n_checked], default_threads()) != probes[:n_checked]:
+            raise EngineError(
+                f"{best.path} computes other numbers at ISA level {best.isa} than at {lowest.isa}: "
+                "a fault of the engine or of this CPU. Please report it."
+            )
+    return probes
+
+
+def _run_probes(model: Model, prompts: list[list[int]], threads: int) -> tuple[Probe, ...]:
+    probes = []
+    with Engine(model, ctx_len=max(map(len, prompts)) + PROBE_GREEDY, threads=threads) as engine:
+        for prompt in prompts:
+            engine.truncate()
+            probes.append(engine.run_probe(prompt, PROBE_GREEDY))
     return tuple(probes)
 
 
@@ -157,18 +165,6 @@ def _probe_prompts(model: Model) -> list[list[int]]:
     spread = [(7919 * i + 104729) % info.vocab_size for i in range(1, max(_PROBE_LENGTHS) + 1)]
     lengths = [min(length, max(1, info.context_max - PROBE_GREEDY)) for length in _PROBE_LENGTHS]
     return [(start + spread)[:length] for length in dict.fromkeys(lengths)]
-
-
-def hash_files(paths: list[Path]) -> list[dict[str, Any]]:
-    """Name, size in bytes and SHA-256 of each file."""
-    files = []
-    for path in paths:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(_HASH_BYTES):
-                digest.update(block)
-        files.append({"name": path.name, "size": path.stat().st_size, "sha256": digest.hexdigest()})
-    return files
 
 
 def rope_inv_freq(theta: float, head_dim: int) -> NDArray[np.float32]:
