@@ -1,0 +1,420 @@
+/* check_engine.c - the parts of the engine that a model's output would not show plainly: float operations against libm
+ * in double and against their golden bits, hostile numbers, own memory functions, error texts, thread pool, sampler. */
+#include "crc32.h"
+#include "mem.h"
+#include "ops.h"
+#include "posix_host.h"
+#include "status.h"
+#include "threadpool.h"
+#include "vec4.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int n_failed;
+
+#define CHECK(condition, ...)                                                                                          \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);                                                     \
+            printf(__VA_ARGS__);                                                                                       \
+            printf("\n");                                                                                              \
+            n_failed++;                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+static uint64_t state = 1;
+
+static uint32_t next_random(void) {
+    state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(state >> 33);
+}
+
+/* -1 to 1 */
+static float next_float(void) { return (float)((int32_t)(next_random() & 0xffffff) - 0x800000) / 8388608.0f; }
+
+static double ulps(float got, double wanted) {
+    const float nearest = (float)wanted;
+    const double unit = nextafterf(fabsf(nearest), INFINITY) - fabsf(nearest);
+    return fabs((double)got - wanted) / unit;
+}
+
+/* ---- memory, sums, texts ---- */
+
+static void check_memory(void) {
+    unsigned char a[64], b[64];
+    for (size_t from = 0; from < 20; from++)
+        for (size_t to = 0; to < 20; to++)
+            for (size_t size = 0; size < 40; size++) {
+                for (size_t i = 0; i < sizeof a; i++)
+                    a[i] = b[i] = (unsigned char)next_random();
+                memmove(a + to, a + from, size);
+                unsigned char moved[64];
+                for (size_t i = 0; i < size; i++)
+                    moved[i] = b[from + i];
+                for (size_t i = 0; i < size; i++)
+                    b[to + i] = moved[i];
+                int same = 1;
+                for (size_t i = 0; i < sizeof a; i++)
+                    same &= a[i] == b[i];
+                CHECK(same, "memmove of %zu bytes from %zu to %zu", size, from, to);
+            }
+    CHECK(memcmp("abcdefgh1", "abcdefgh2", 9) < 0 && memcmp("abcdefgh\xff", "abcdefgh\x01", 9) > 0, "sign");
+    CHECK(memcmp("same bytes", "same bytes", 10) == 0, "equal");
+}
+
+static void check_crc(void) {
+    CHECK(eb_crc32(0, "123456789", 9) == 0xcbf43926u, "%08x", (unsigned)eb_crc32(0, "123456789", 9));
+    char text[100];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)next_random();
+    for (size_t cut = 0; cut <= sizeof text; cut++)
+        CHECK(eb_crc32(eb_crc32(0, text, cut), text + cut, sizeof text - cut) == eb_crc32(0, text, sizeof text),
+              "cut %zu", cut);
+}
+
+static void check_texts(void) {
+    eb_error error;
+    eb_fail(&error, "%s: %u of %d, %llu%% %x %c", "a\nb", 4294967295u, -2147483647 - 1, 18446744073709551615ull,
+            0xbeefu, 'z');
+    CHECK(!strcmp(error.text, "a?b: 4294967295 of -2147483648, 18446744073709551615% beef z"), "%s", error.text);
+    char big[400];
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = 0;
+    eb_fail(&error, "%s", big);
+    CHECK(strlen(error.text) == sizeof error.text - 1, "%zu", strlen(error.text));
+    eb_fail(NULL, "nobody listens");
+}
+
+/* ---- float operations ---- */
+
+#define FLOAT_RESULTS                                                                                                  \
+    0x0568d41eu            /* what every CPU and compiler gives; changes only with the definition of an operation */
+static uint32_t bits_seen; /* running sum of all results of this section: the same on every CPU and compiler */
+
+static void see(const void *values, size_t size) { bits_seen = eb_crc32(bits_seen, values, size); }
+
+static void check_exp(void) {
+    double worst = 0;
+    for (int i = 0; i < 200000; i++) {
+        const float x = next_float() * 87.0f;
+        const float y = eb_f4_exp(eb_f4_splat(x))[i % 4];
+        const double off = ulps(y, exp((double)x));
+        worst = off > worst ? off : worst;
+        see(&y, sizeof y);
+    }
+    CHECK(worst < 2, "%.3f units in the last place", worst);
+    CHECK(eb_f4_exp(eb_f4_splat(0.0f))[0] == 1.0f, "e^0");
+    CHECK(eb_f4_exp(eb_f4_splat(-1000.0f))[0] == 0.0f && eb_f4_exp(eb_f4_splat(-INFINITY))[0] == 0.0f, "far below");
+    CHECK(eb_f4_exp(eb_f4_splat(NAN))[0] == 0.0f, "not a number");
+    CHECK(isfinite(eb_f4_exp(eb_f4_splat(INFINITY))[0]), "far above");
+}
+
+static void check_rope(void) {
+    enum { HALF = 64 };
+    float inv_freq[HALF], cosines[HALF], sines[HALF];
+    for (int i = 0; i < HALF; i++)
+        inv_freq[i] = i ? inv_freq[i - 1] * 0.8146f : 1.0f;
+    double worst = 0;
+    static const uint32_t positions[] = {0, 1, 2, 3, 100, 4095, 65535, 1000003, 16777215};
+    for (size_t p = 0; p < sizeof positions / sizeof positions[0]; p++) {
+        eb_rope_angles(cosines, sines, inv_freq, positions[p], HALF);
+        see(cosines, sizeof cosines);
+        see(sines, sizeof sines);
+        for (int i = 0; i < HALF; i++) {
+            const double angle = (float)positions[p] * inv_freq[i];
+            const double off_cos = fabs(cosines[i] - cos(angle)), off_sin = fabs(sines[i] - sin(angle));
+            worst = off_cos > worst ? off_cos : worst;
+            worst = off_sin > worst ? off_sin : worst;
+        }
+    }
+    CHECK(worst < 6e-8, "%g", worst);
+    const float x[4] = {1, 2, 3, 4}, c[2] = {0, 1}, s[2] = {1, 0};
+    float y[4];
+    eb_rope_rotate(y, x, c, s, 2);
+    CHECK(y[0] == -3 && y[1] == 2 && y[2] == 1 && y[3] == 4, "first half pairs with second half");
+}
+
+static void check_norm(void) {
+    for (size_t n = 1; n < 200; n += 13) {
+        float x[256] = {0}, y[256], weight[256];
+        double sum = 0;
+        for (size_t i = 0; i < n; i++) {
+            x[i] = next_float() * 3;
+            weight[i] = next_float();
+            sum += (double)x[i] * x[i];
+        }
+        memset(y, 0x55, sizeof y);
+        eb_rmsnorm(y, x, weight, n, 1e-5f);
+        for (size_t i = 0; i < n; i++) {
+            const double wanted = x[i] / sqrt(sum / (double)n + 1e-5) * weight[i];
+            CHECK(fabs(y[i] - wanted) <= 1e-6 * (fabs(wanted) + 1e-3), "n %zu, %zu: %g, not %g", n, i, y[i], wanted);
+        }
+        for (size_t i = n; i < eb_round_up(n, 64); i++)
+            CHECK(y[i] == 0, "n %zu: %zu is not filled up", n, i);
+        see(y, n * sizeof *y);
+    }
+}
+
+static void check_quantise(void) {
+    float x[64] = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -127, 126.5f, 3.49f};
+    int8_t q[64];
+    static const int8_t wanted[9] = {127, 0, 2, 2, 0, -2, -127, 126, 3}; /* halves to even */
+    float scale;
+    int32_t sum;
+    eb_quantise_i8(q, &scale, &sum, x, 9);
+    for (int i = 0; i < 9; i++)
+        CHECK(q[i] == wanted[i], "%d: %d, not %d", i, q[i], wanted[i]);
+    CHECK(scale == 1.0f && sum == 127 + 2 + 2 - 2 - 127 + 126 + 3, "scale %g, sum %d", scale, sum);
+
+    float zeros[64] = {0};
+    eb_quantise_i8(q, &scale, &sum, zeros, 64);
+    CHECK(q[0] == 0 && sum == 0 && scale == 1e-5f / 127.0f, "scale %g", scale);
+
+    /* Numbers that only a hostile file can bring about: any result will do, but it must be one. */
+    static const float hostile[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-45f};
+    for (size_t h = 0; h < sizeof hostile / sizeof hostile[0]; h++) {
+        int16_t q15[64];
+        int8_t hi[64], lo[64];
+        x[5] = hostile[h];
+        eb_quantise_i8(q, &scale, &sum, x, 64);
+        eb_quantise_i15(q15, hi, lo, &scale, x, 64);
+        for (int i = 0; i < 64; i++) {
+            CHECK(q15[i] >= -16256 && q15[i] <= 16256, "%d", q15[i]);
+            CHECK(q15[i] == 128 * hi[i] + lo[i], "%d is not 128 * %d + %d", q15[i], hi[i], lo[i]);
+        }
+    }
+    for (int round = 0; round < 1000; round++) {
+        int16_t q15[64];
+        int8_t hi[64], lo[64];
+        for (int i = 0; i < 64; i++)
+            x[i] = next_float() * (float)round;
+        eb_quantise_i15(q15, hi, lo, &scale, x, 64);
+        for (int i = 0; i < 64; i++) {
+            CHECK(fabs(q15[i] * (double)scale - x[i]) <= 0.503 * scale, "round %d: %g", round, x[i]);
+            CHECK(hi[i] > -128 && lo[i] >= -64 && lo[i] < 64 && q15[i] == 128 * hi[i] + lo[i], "planes of %d", q15[i]);
+        }
+        see(q15, sizeof q15);
+        eb_quantise_i8(q, &scale, &sum, x, 64);
+        see(q, sizeof q);
+        see(&scale, sizeof scale);
+    }
+}
+
+static void check_gates(void) {
+    for (size_t n = 1; n < 40; n++) {
+        float gate[40], up[40], f[40];
+        for (size_t i = 0; i < n; i++)
+            gate[i] = next_float() * 20, up[i] = next_float();
+        eb_gate_relu2(f, gate, up, n);
+        for (size_t i = 0; i < n; i++)
+            CHECK(f[i] == (gate[i] > 0 ? gate[i] * gate[i] * up[i] : 0 * up[i]), "relu2 of %g", gate[i]);
+        eb_gate_silu(f, gate, up, n);
+        for (size_t i = 0; i < n; i++) {
+            const double wanted = gate[i] / (1 + exp(-(double)gate[i])) * up[i];
+            CHECK(fabs(f[i] - wanted) <= 1e-6 * fabs(wanted) + 1e-12, "silu of %g: %g, not %g", gate[i], f[i], wanted);
+        }
+        see(f, n * sizeof *f);
+    }
+}
+
+static void check_attention(void) {
+    enum { HEADS = 3, MAX_N = 70, HEAD_DIM = 20, STRIDE = 32 };
+    static float q[HEADS * STRIDE], keys[MAX_N * STRIDE], values[MAX_N * STRIDE], scores[HEADS * (80 + STRIDE)];
+    float out[HEADS * HEAD_DIM], alone[HEAD_DIM];
+    for (size_t i = 0; i < MAX_N; i++)
+        for (size_t j = 0; j < HEAD_DIM; j++) {
+            keys[i * STRIDE + j] = next_float() * 2;
+            values[i * STRIDE + j] = next_float();
+        }
+    for (size_t h = 0; h < HEADS; h++)
+        for (size_t j = 0; j < HEAD_DIM; j++)
+            q[h * STRIDE + j] = next_float() * 4;
+    for (size_t n = 1; n <= MAX_N; n++) {
+        eb_attention(out, q, keys, values, scores, HEADS, n, HEAD_DIM, STRIDE);
+        for (size_t h = 0; h < HEADS; h++) {
+            double total = 0, wanted[HEAD_DIM] = {0};
+            for (size_t t = 0; t < n; t++) {
+                double score = 0;
+                for (size_t j = 0; j < HEAD_DIM; j++)
+                    score += (double)q[h * STRIDE + j] * keys[t * STRIDE + j];
+                const double weight = exp(score / sqrt(HEAD_DIM));
+                total += weight;
+                for (size_t j = 0; j < HEAD_DIM; j++)
+                    wanted[j] += weight * values[t * STRIDE + j];
+            }
+            for (size_t j = 0; j < HEAD_DIM; j++)
+                CHECK(fabs(out[h * HEAD_DIM + j] - wanted[j] / total) < 2e-6, "n %zu, head %zu: %g, not %g", n, h,
+                      out[h * HEAD_DIM + j], wanted[j] / total);
+            eb_attention(alone, q + h * STRIDE, keys, values, scores, 1, n, HEAD_DIM, STRIDE);
+            CHECK(!memcmp(alone, out + h * HEAD_DIM, sizeof alone), "n %zu: head %zu differs when it goes alone", n, h);
+        }
+        see(out, sizeof out);
+    }
+    keys[5] = NAN, values[7] = INFINITY;
+    eb_attention(out, q, keys, values, scores, HEADS, MAX_N, HEAD_DIM, STRIDE); /* must come back */
+}
+
+/* ---- thread pool ---- */
+
+typedef struct counted {
+    uint32_t times[64], threads;
+} counted;
+
+static void count(void *context, unsigned part, unsigned thread) {
+    counted *c = context;
+    __atomic_fetch_add(&c->times[part], 1, __ATOMIC_RELAXED);
+    if (thread >= c->threads)
+        __atomic_fetch_add(&c->times[part], 1000, __ATOMIC_RELAXED);
+}
+
+static void check_threadpool(const eb_host *host) {
+    for (unsigned threads = 1; threads <= 5; threads++) {
+        eb_error error;
+        eb_threadpool *pool = eb_threadpool_open(host, threads, &error);
+        CHECK(pool, "%s", error.text);
+        for (unsigned round = 0; round < 3000 && !n_failed; round++) {
+            const unsigned n_parts = round % 64 + 1;
+            counted c = {.threads = threads};
+            eb_threadpool_run(pool, count, &c, n_parts);
+            for (unsigned part = 0; part < 64; part++)
+                CHECK(c.times[part] == (part < n_parts), "%u threads, round %u: part %u was done %u times", threads,
+                      round, part, c.times[part]);
+            if (round % 500 == 0)
+                nanosleep(&(struct timespec){0, 2000000}, NULL); /* so that workers fall asleep */
+        }
+        eb_threadpool_close(pool);
+    }
+}
+
+/* ---- sampler ---- */
+
+enum { VOCAB = 50 };
+
+static eb_sampler *sampler_with(const eb_host *host, eb_sampling sampling) {
+    sampling.size = sizeof sampling;
+    eb_error error;
+    eb_sampler *sampler = NULL;
+    CHECK(eb_sampler_open(host, VOCAB, &sampling, &sampler, &error) == EB_OK, "%s", error.text);
+    return sampler;
+}
+
+/* How often each id comes in `n` draws. */
+static void draw(const eb_host *host, eb_sampling sampling, const float *logits, int n, int *times) {
+    eb_sampler *sampler = sampler_with(host, sampling);
+    memset(times, 0, VOCAB * sizeof *times);
+    for (int i = 0; i < n; i++) {
+        const int32_t id = eb_sample(sampler, logits);
+        CHECK(id >= 0 && id < VOCAB, "%d", id);
+        times[id]++;
+    }
+    eb_sampler_close(sampler);
+}
+
+#define PLAIN .top_p = 1, .repetition_penalty = 1
+
+static void check_sampler(const eb_host *host) {
+    enum { DRAWS = 20000 };
+    float logits[VOCAB];
+    int times[VOCAB], again[VOCAB];
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = -20;
+    /* probabilities 0.4, 0.3, 0.2, 0.1 */
+    logits[10] = logf(0.4f), logits[7] = logf(0.3f), logits[30] = logf(0.2f), logits[3] = logf(0.1f);
+
+    draw(host, (eb_sampling){PLAIN, .temperature = 1, .seed = 42}, logits, DRAWS, times);
+    CHECK(abs(times[10] - 8000) < 350 && abs(times[7] - 6000) < 350 && abs(times[30] - 4000) < 300 &&
+              abs(times[3] - 2000) < 250,
+          "%d %d %d %d", times[10], times[7], times[30], times[3]);
+    draw(host, (eb_sampling){PLAIN, .temperature = 1, .seed = 42}, logits, DRAWS, again);
+    CHECK(!memcmp(times, again, sizeof times), "the same seed gave other tokens");
+
+    draw(host, (eb_sampling){PLAIN, .temperature = 1, .top_k = 2, .seed = 1}, logits, DRAWS, times);
+    CHECK(times[10] + times[7] == DRAWS && abs(times[10] - DRAWS * 4 / 7) < 350, "top-k: %d %d", times[10], times[7]);
+    draw(host, (eb_sampling){.temperature = 1, .top_p = 0.65f, .repetition_penalty = 1}, logits, DRAWS, times);
+    CHECK(times[10] + times[7] == DRAWS, "top-p: %d %d", times[10], times[7]);
+    draw(host, (eb_sampling){.temperature = 1, .top_p = 0.8f, .top_k = 3, .repetition_penalty = 1}, logits, DRAWS,
+         times);
+    CHECK(times[10] + times[7] + times[30] == DRAWS && times[30], "top-p after top-k: 0.4 + 0.3 of 0.9 is below 0.8");
+    draw(host, (eb_sampling){.temperature = 1, .top_p = 0.77f, .top_k = 3, .repetition_penalty = 1}, logits, DRAWS,
+         times);
+    CHECK(times[10] + times[7] == DRAWS, "top-p after top-k: 0.4 + 0.3 of 0.9 is above 0.77");
+    draw(host, (eb_sampling){PLAIN, .temperature = 1, .min_p = 0.45f}, logits, DRAWS, times);
+    CHECK(times[10] + times[7] + times[30] == DRAWS && times[30], "min-p 0.45 of 0.4 keeps 0.2");
+    draw(host, (eb_sampling){.temperature = 1, .top_p = 0, .repetition_penalty = 1}, logits, 100, times);
+    CHECK(times[10] == 100, "top-p 0 keeps the best");
+    draw(host, (eb_sampling){PLAIN, .temperature = 0.05f}, logits, DRAWS, times);
+    CHECK(times[10] > DRAWS * 0.99, "a low temperature: %d", times[10]);
+
+    logits[20] = logits[10];
+    draw(host, (eb_sampling){PLAIN}, logits, 10, times);
+    CHECK(times[10] == 10, "greedy takes the lowest of equals");
+
+    /* The penalty: positive logits are divided, negative ones multiplied; only tokens of the window count. */
+    eb_sampler *sampler =
+        sampler_with(host, (eb_sampling){.top_p = 1, .repetition_penalty = 2, .repetition_window = 2});
+    float few[VOCAB] = {5, 4, 3.5f, -1};
+    for (int i = 4; i < VOCAB; i++)
+        few[i] = -9;
+    static const int32_t order[] = {0, 1, 2, 0, 1, 2};
+    for (int i = 0; i < 6; i++) {
+        const int32_t id = eb_sample(sampler, few);
+        CHECK(id == order[i], "draw %d: %d, not %d", i, id, order[i]);
+    }
+    eb_sampler_close(sampler);
+
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = NAN;
+    draw(host, (eb_sampling){PLAIN, .temperature = 1}, logits, 10, times);
+    logits[4] = INFINITY;
+    draw(host, (eb_sampling){PLAIN, .temperature = 1, .top_k = 5}, logits, 10, times);
+
+    eb_error error;
+    static const eb_sampling wrong[] = {{.size = 4},
+                                        {.size = sizeof(eb_sampling), .temperature = -1, PLAIN},
+                                        {.size = sizeof(eb_sampling), .temperature = NAN, PLAIN},
+                                        {.size = sizeof(eb_sampling), .top_p = 1.5f, .repetition_penalty = 1},
+                                        {.size = sizeof(eb_sampling), .top_p = 1, .repetition_penalty = 0},
+                                        {.size = sizeof(eb_sampling), .min_p = -0.1f, PLAIN}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        CHECK(eb_sampler_open(host, VOCAB, &wrong[i], &sampler, &error) == EB_BAD_ARGUMENT, "wrong options %zu", i);
+}
+
+/* ---- host table ---- */
+
+static void check_host(const eb_host *host) {
+    eb_error error;
+    eb_host other = *host;
+    other.size--;
+    CHECK(eb_host_check(&other, &error) == EB_BAD_ARGUMENT, "size");
+    other = *host;
+    other.pthread_cond_wait = NULL;
+    CHECK(eb_host_check(&other, &error) == EB_BAD_ARGUMENT, "a function is missing");
+    other = *host;
+    other.isa = "avx9000";
+    CHECK(!eb_isa_pick(&other, &error) && strstr(error.text, "avx9000"), "%s", error.text);
+    other.isa = "scalar";
+    CHECK(!strcmp(eb_isa_pick(&other, &error), "scalar"), "a mask");
+    CHECK(eb_alloc(host, SIZE_MAX / 2, 3) == NULL, "the product overflows");
+}
+
+int main(void) {
+    const eb_host host = eb_posix_host(getenv("EDGEBIT_ISA"));
+    check_memory();
+    check_crc();
+    check_texts();
+    check_exp();
+    check_rope();
+    check_norm();
+    check_quantise();
+    check_gates();
+    check_attention();
+    CHECK(bits_seen == FLOAT_RESULTS, "%08x, not %08x: float results differ from other builds", (unsigned)bits_seen,
+          (unsigned)FLOAT_RESULTS);
+    check_threadpool(&host);
+    check_sampler(&host);
+    check_host(&host);
+    printf(n_failed ? "%d checks failed\n" : "all checks hold\n", n_failed);
+    return n_failed != 0;
+}
