@@ -1,0 +1,151 @@
+/* fuzz_tokenizer.c - libFuzzer target for the tokenizer: hostile sections, and any text with a valid one.
+ *
+ *   clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Ikernels/include -Ikernels/src \
+ *       tests/kernels/fuzz_tokenizer.c kernels/src/{tokenizer,text,status,mem}.c -o fuzz_tokenizer
+ *   ./fuzz_tokenizer CORPUS                                  the input is a section, then a text
+ *   EB_FUZZ_SECTION=tiny.tokn ./fuzz_tokenizer CORPUS        the input is text for that section
+ *
+ * An input is: one byte of options, two of text size (little-endian), the text, and the section. Whatever the section
+ * holds, opening it must fail cleanly or give a tokenizer whose ids stand for exactly the bytes of the text, and a text
+ * stream whose output is valid UTF-8 that does not depend on how often it is asked. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "edgebit.h"
+#include "tokenizer.h"
+
+static int never(void) { return -1; }
+
+/* The tokenizer asks its host for memory only. */
+static eb_host make_host(void) {
+    eb_host host = {.size = sizeof host, .malloc = malloc, .free = free};
+    void (**functions)(void) = (void (**)(void)) & host.open;
+    for (; (char *)functions < (char *)(&host + 1); functions++)
+        *functions = (void (*)(void))never;
+    return host;
+}
+
+static void require(int holds, const char *what) {
+    if (!holds) {
+        fprintf(stderr, "fuzz_tokenizer: %s\n", what);
+        abort();
+    }
+}
+
+/* Ids in a buffer of exactly their number, so that a write beyond it is seen. */
+static int32_t *encode(const eb_tokenizer *tokenizer, const char *text, size_t size, int options, size_t *count) {
+    const eb_range half = {size / 4, size / 2};
+    const int ranges = options & 2;
+    eb_status status = ranges ? eb_tokenize_ranges(tokenizer, text, size, &half, 1, NULL, 0, count)
+                              : eb_tokenize(tokenizer, text, size, options & 1, NULL, 0, count);
+    require(status == (*count ? EB_LIMIT : EB_OK), "the count of ids fails");
+    require(*count <= size, "more ids than bytes");
+    int32_t *ids = malloc(*count * sizeof *ids + 1);
+    size_t again = 0;
+    status = ranges ? eb_tokenize_ranges(tokenizer, text, size, &half, 1, ids, *count, &again)
+                    : eb_tokenize(tokenizer, text, size, options & 1, ids, *count, &again);
+    require(status == EB_OK && again == *count, "the same text gives another number of ids");
+    return ids;
+}
+
+static void check_bytes(const eb_tokenizer *tokenizer, const char *text, size_t size, const int32_t *ids,
+                        size_t count) {
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t token_size = 0;
+        const char *bytes = eb_token_bytes(tokenizer, ids[i], &token_size, NULL);
+        require(bytes && token_size <= size - at && memcmp(bytes, text + at, token_size) == 0, "ids give other bytes");
+        at += token_size;
+    }
+    require(at == size, "ids give fewer bytes");
+}
+
+static void check_utf8(const char *piece, size_t size) {
+    for (size_t at = 0; at < size;) {
+        uint32_t code_point;
+        const int length = eb_utf8_next((const uint8_t *)piece + at, size - at, &code_point);
+        require(length > 0, "a text stream shows half a character");
+        at += (size_t)length;
+    }
+}
+
+/* Stop strings are cut from the text itself, so that they do occur. */
+static void check_stream(const eb_tokenizer *tokenizer, const char *text, size_t size, int options, const int32_t *ids,
+                         size_t count) {
+    const char *stops[2] = {text + size / 3, text + size / 2};
+    const size_t sizes[2] = {1 + size / 5 % 6, 1 + size % 4};
+    const size_t n_stops = size < 16 ? 0 : (size_t)(options >> 2 & 3) % 3;
+    eb_text *stream = NULL;
+    require(eb_text_open(tokenizer, stops, sizes, n_stops, &stream, NULL) == EB_OK, "a text stream does not open");
+    size_t shown = 0;
+    const char *piece;
+    size_t piece_size;
+    for (size_t i = 0; i < count; i++) {
+        int stopped = 0;
+        require(eb_text_push(stream, ids[i], &piece, &piece_size, &stopped) == EB_OK, "a token is refused");
+        check_utf8(piece, piece_size);
+        shown += piece_size;
+    }
+    require(eb_text_finish(stream, &piece, &piece_size) == EB_OK, "a text stream does not finish");
+    check_utf8(piece, piece_size);
+    shown += piece_size;
+    require(shown <= 3 * size, "a text stream shows more than it was given");
+    eb_text_close(stream);
+}
+
+static uint8_t *read_section(size_t *size) {
+    const char *path = getenv("EB_FUZZ_SECTION");
+    FILE *file = path ? fopen(path, "rb") : NULL;
+    if (!file) {
+        require(!path, "EB_FUZZ_SECTION cannot be read");
+        return NULL;
+    }
+    fseek(file, 0, SEEK_END);
+    *size = (size_t)ftell(file);
+    rewind(file);
+    uint8_t *section = malloc(*size);
+    require(fread(section, 1, *size, file) == *size, "EB_FUZZ_SECTION cannot be read");
+    fclose(file);
+    return section;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static uint8_t *given;
+    static size_t given_size;
+    static int begun;
+    if (!begun) {
+        given = read_section(&given_size);
+        begun = 1;
+    }
+    if (size < 3)
+        return 0;
+    const int options = data[0];
+    const size_t left = size - 3, wanted = given ? left : (size_t)data[1] | (size_t)data[2] << 8;
+    const size_t text_size = wanted < left ? wanted : left;
+    const size_t section_size = given ? given_size : left - text_size;
+    char *text = malloc(text_size + 1); /* copies of their exact sizes, for the address sanitizer */
+    uint8_t *section = malloc(section_size + 1);
+    memcpy(text, data + 3, text_size);
+    memcpy(section, given ? given : data + 3 + text_size, section_size);
+
+    const eb_host host = make_host();
+    eb_tokenizer *tokenizer = NULL;
+    eb_error error;
+    const eb_status status = eb_tokenizer_open(&host, section, section_size, &tokenizer, &error);
+    require((status == EB_OK) == (tokenizer != NULL), "a refused section gives a tokenizer");
+    require(!given || status == EB_OK, "the valid section is refused");
+    if (tokenizer) {
+        size_t count = 0;
+        int32_t *ids = encode(tokenizer, text, text_size, options, &count);
+        check_bytes(tokenizer, text, text_size, ids, count);
+        check_stream(tokenizer, text, text_size, options, ids, count);
+        free(ids);
+        eb_tokenizer_close(tokenizer);
+    }
+    free(section);
+    free(text);
+    return 0;
+}
