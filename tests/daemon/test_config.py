@@ -1,0 +1,90 @@
+"""edgebitd.toml: what is taken, and the words of each refusal."""
+
+import re
+import tomllib
+
+import pytest
+from mqtt_fixtures import ROOT
+
+from edgebit.daemon.config import Config, config_from, read_config, read_password
+from edgebit.errors import ConfigError
+
+REFUSED = [
+    ("[mqt]\nurl = 'x'", "unknown section [mqt]; there are device, mqtt"),
+    ("[mqtt]\nurls = 'x'", "[mqtt]: unknown key 'urls'; there are url, user"),
+    ("mqtt = 3", "[mqtt] must be a section"),
+    ("[mqtt]\nurl = 3", "url must be a string, not 3"),
+    ("[mqtt]\nkeepalive_s = true", "keepalive_s must be a whole number, not True"),
+    ("[mqtt]\nkeepalive_s = 1.5", "keepalive_s must be a whole number, not 1.5"),
+    ("[mqtt]\nkeepalive_s = 0", "keepalive_s is 0, it must lie between 1 and 3600"),
+    ("[report]\ninterval_s = nan", "interval_s is nan"),
+    ("[mqtt]\nurl = 'http://x'", "is not mqtt://HOST[:PORT]"),
+    ("[mqtt]\nurl = 'mqtt://'", "is not mqtt://HOST[:PORT]"),
+    ("[mqtt]\nurl = 'mqtt://h/path'", "is not mqtt://HOST[:PORT]"),
+    ("[mqtt]\nurl = 'mqtt://h:99999'", "Port out of range"),
+    ("[mqtt]\nurl = 'mqtt://u:p@h'", "a url holds no user or password"),
+    ("[mqtt]\nprotocol = '3.1'", 'protocol is "5", "3.1.1" or "auto"'),
+    ("[mqtt]\nauth = 'yes'", 'auth is "open" or "topic"'),
+    ("[mqtt]\nroot = 'a/+'", "root 'a/+' is not made of levels"),
+    ("[mqtt]\ncert = '/c'\nurl = 'mqtts://h'", "cert and key go together"),
+    ("[mqtt]\nca = '/c'", "ca and cert need an mqtts:// url"),
+    ("[mqtt]\nca = 'no.pem'\nurl = 'mqtts://h'", "no.pem is not there or cannot be read"),
+    ("[mqtt]\npassword_file = '/p'", "password_file needs a user"),
+    ("[mqtt]\nuser = 'u'\npassword_file = 'none'", "none is not there or cannot be read"),
+    ("[device]\nname = 'My Pi'", "(try 'my-pi')"),
+    ("[defaults]\nmax_tokens = 5000", "max_tokens is above max_tokens of [limits]"),
+    ("[defaults]\ntemperature = 'hot'", "temperature must be a number, not 'hot'"),
+    ("[defaults]\ntop_p = 1.5", "top_p is 1.5, it must lie between"),
+    ("[replies]\nallowed_prefixes = 'x'", "allowed_prefixes must be a list of strings"),
+    ("[replies]\nallowed_prefixes = [1]", "allowed_prefixes must be a string, not 1"),
+    ("[replies]\nallowed_prefixes = ['clients/']", "must hold {principal} and end with /"),
+    ("[replies]\nallowed_prefixes = ['#{principal}/']", "without + #"),
+    ("[limits\n", "is not TOML"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_a_wrong_file_is_refused(tmp_path, text, words):
+    """The message names the key and what would be right."""
+    path = tmp_path / "edgebitd.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        read_config(path)
+    assert words in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_an_empty_file_is_enough():
+    """Everything has a default; the device is called after its host."""
+    config = config_from({}, "here", ROOT)
+    assert config == Config()
+    assert config.mqtt.host == "127.0.0.1" and config.mqtt.port == 1883 and not config.mqtt.tls
+    assert re.fullmatch("[a-z0-9_.-]{1,64}", config.device_name)
+
+
+def test_every_key_is_documented_with_its_default():
+    """The example in docs/daemon.md is the whole file: same sections, same keys, same defaults."""
+    block = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "daemon.md").read_text(), re.DOTALL).group(1)
+    shown = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", block, flags=re.MULTILINE))
+    commented = set(re.findall(r"^# ([a-z_]+) = ", block, re.MULTILINE))
+    for section, values in shown.items():
+        part = getattr(Config(), section)
+        assert list(values) == list(part.__slots__), section
+        for key, value in values.items():
+            default = getattr(part, key)
+            assert default is None if key in commented else default in (value, tuple(value) if value == [] else value)
+
+
+def test_file_names_count_from_the_files_folder(tmp_path):
+    """A folder that is copied as a whole keeps working."""
+    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "c.toml").write_text("[mqtt]\nuser = 'u'\npassword_file = 'password'\nurl = 'mqtts://h'\n")
+    config = read_config(tmp_path / "c.toml")
+    assert config.mqtt.password_file == str(tmp_path / "password")
+    assert read_password(config.mqtt) == "secret"
+    assert (config.mqtt.port, config.mqtt.tls) == (8883, True)
+
+
+def test_a_missing_file(tmp_path):
+    """Names the file and where its form is described."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path / "none.toml")
