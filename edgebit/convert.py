@@ -2,9 +2,10 @@
 
 import contextlib
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgebit import __version__
 from edgebit.bundle.archive import hash_file
+from edgebit.bundle.manifest import FileEntry
 from edgebit.bundle.model_format import Conf, Encoding, Probe, Role
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.checkpoint.chat_template import compile_chat_template
@@ -64,8 +66,7 @@ def convert(
     """
     started = time.monotonic()
     checkpoint = open_hf_checkpoint(checkpoint_dir)
-    with contextlib.closing(checkpoint), ThreadPoolExecutor(max_workers=1) as hasher:
-        sources = [hasher.submit(hash_file, path) for path in checkpoint.weight_files()]
+    with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
         text = _read_text_parts(checkpoint_dir, checkpoint.config.conf)
         with ModelWriter(out, text.conf, _embedding_encoding(checkpoint, embedding), text.sections) as writer:
             total = len(writer.layout)
@@ -96,6 +97,22 @@ def convert(
         licence=checkpoint.config.licence,
         seconds=time.monotonic() - started,
     )
+
+
+@contextlib.contextmanager
+def _hashing(paths: list[Path]) -> Iterator[list[Future[FileEntry]]]:
+    """Size and SHA-256 of each file, computed beside the conversion; given up when that ends early."""
+    stopped = threading.Event()
+
+    def check(n_bytes: int) -> None:
+        if stopped.is_set():
+            raise CancelledError
+
+    with ThreadPoolExecutor(max_workers=1) as hasher:
+        try:
+            yield [hasher.submit(hash_file, path, check) for path in paths]
+        finally:
+            stopped.set()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

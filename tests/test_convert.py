@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,24 @@ def test_an_engine_that_computes_wrongly_writes_no_model(reference_checkpoint, n
     monkeypatch.setattr(Engine, "run_probe", wrong_the_second_time)
     with pytest.raises(EngineError, match=f"other numbers at ISA level {native.isa} than at {native.isa_names[0]}"):
         convert(reference_checkpoint("bitnet-packed"), tmp_path / "model.ebm")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_conversion_that_is_broken_off_does_not_wait_for_the_hashes(reference_checkpoint, tmp_path, monkeypatch):
+    """Ctrl-C at the second tensor: the hashing of the sources ends too, and nothing is left."""
+
+    def endless(path, check):
+        while True:
+            check(1)
+            time.sleep(0.01)
+
+    def interrupt(what, done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgebit.convert.hash_file", endless)
+    with pytest.raises(KeyboardInterrupt):
+        convert(reference_checkpoint("bitnet-packed"), tmp_path / "model.ebm", probes=False, progress=interrupt)
     assert not list(tmp_path.iterdir())
 
 

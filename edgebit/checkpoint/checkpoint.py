@@ -153,7 +153,7 @@ class Checkpoint:
             else:
                 is_vector = rows == 1 and role not in (Role.TOKEN_EMBEDDING, Role.HEAD) and not role.is_projection
                 self._check_tensor(name, (columns,) if is_vector else (rows, columns), FLOAT_DTYPES)
-        unknown = sorted(names - expected)
+        unknown = sorted(name for name in names - expected if not name.endswith(self.family.ignored_suffix))
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise CheckpointError(

@@ -62,6 +62,9 @@ class Family:
     tensor_names: Mapping[Role, str]  # {} stands for the layer
     scale_suffix: str = "_scale"  # added to a projection's name: the tensor that holds its scale
     defaults: Mapping[str, Any]  # for keys of config.json that may be missing
+    ignored_suffix: str = (
+        ".rotary_emb.inv_freq"  # older files store it; it follows from theta, and transformers skips it
+    )
     demands: Mapping[str, Any] = field(default_factory=dict)  # further keys of config.json and their only known value
 
     @property

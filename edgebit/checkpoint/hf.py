@@ -51,7 +51,7 @@ class SafetensorsFolder:
                 self._add_shards(folder / _INDEX)
             else:
                 raise CheckpointError(
-                    f"{folder}: there is neither {_SINGLE} nor {_INDEX}: no weights. Complete the download."
+                    f"{folder}: there is neither {_SINGLE} nor {_INDEX}: no weights. {_advice(folder)}"
                 )
         except BaseException:
             self.close()
@@ -104,6 +104,11 @@ class SafetensorsFolder:
                 raise CheckpointError(
                     f"{index.parent / shard}: tensor {name} {fault} in {index.name}: files of two checkpoints?"
                 )
+
+
+def _advice(folder: Path) -> str:
+    other = next((path.name for kind in ("*.bin", "*.gguf", "*.pth") for path in sorted(folder.glob(kind))), None)
+    return f"{other} is not read: save it as safetensors first." if other else "Complete the download."
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -228,6 +228,21 @@ def test_a_new_file_without_theta_at_the_top_does_not_fall_back_to_the_default(t
     assert checkpoint.config.rope_theta == 5.0
 
 
+def test_a_stored_inv_freq_is_ignored(tmp_path):
+    """Older files hold this buffer; transformers computes it from theta, and so do we."""
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    write_checkpoint(tmp_path, {"tensor": {name: {"copy_of": "model.norm.weight"}}})
+    open_hf_checkpoint(tmp_path).close()
+
+
+def test_weights_in_another_container_are_named(tmp_path):
+    """Somebody with a .bin or .gguf file learns what to do."""
+    write_checkpoint(tmp_path, {"remove_files": ["model.safetensors"]})
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not read: save it as safetensors first"):
+        open_hf_checkpoint(tmp_path)
+
+
 def test_stop_tokens_come_from_both_files(tmp_path):
     """generation_config.json's list first, then config.json's own, each once."""
     write_checkpoint(tmp_path, {"generation": {"eos_token_id": [9, 2], "temperature": 0.6, "top_p": 0.9}})
