@@ -1,0 +1,295 @@
+"""The engine on models of many shapes: against numpy, and bit for bit at every ISA level, thread count and batching."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgebit.bundle.model_format import NO_LAYER, Activation, Conf, Encoding, Norms, Role
+from edgebit.errors import EdgebitError, EngineError
+from edgebit.runtime.native import Cancelled, ContextFullError, Engine, Library, Model
+from tests.kernels.conftest import CheckBuild
+from tests.kernels.test_ukernels import AARCH64_LEVELS
+from tests.kernels.tiny_model import TinyModel, tiny_conf
+
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "odd": ({}, {}),
+    "silu-no-norms": ({"activation": Activation.SILU, "norms": Norms(0)}, {"row_scales": True}),
+    "one-kv-head": ({"n_kv_heads": 1, "head_dim": 6, "hidden_size": 65}, {"embedding": Encoding.BF16}),
+    "smallest": (
+        {"hidden_size": 1, "ffn_size": 1, "n_heads": 1, "n_kv_heads": 1, "head_dim": 2, "vocab_size": 6},
+        {"embedding": Encoding.I8},
+    ),
+    "wide": ({"hidden_size": 700, "ffn_size": 1300, "head_dim": 34, "vocab_size": 400}, {"row_scales": True}),
+}
+
+
+def _model(shape: str) -> TinyModel:
+    changes, options = SHAPES[shape]
+    return TinyModel(tiny_conf(**changes), seed=len(shape), **options)
+
+
+def _ids(conf: Conf, n: int) -> list[int]:
+    return np.random.default_rng(7).integers(0, conf.vocab_size, n).tolist()
+
+
+def _prefill(library: Library, file: bytes, ids: list[int], *, threads: int = 1, batch_len: int = 0) -> np.ndarray:
+    """Logits of all positions, [tokens, vocab], from one eval."""
+    with Model.from_bytes(library, file) as model:
+        engine = Engine(model, threads=threads, batch_len=batch_len, logits_rows=len(ids))
+        with engine:
+            engine.eval_batch(ids, [0] * len(ids), [True] * len(ids))
+            return np.stack([np.array(engine.logits(row)) for row in range(len(ids))])
+
+
+# ---- the reference in numpy ----
+
+
+def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight[0]
+
+
+def _linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """BitLinear: absmax int8 activations, one scale a token."""
+    scale = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-5) / 127
+    return np.clip(np.rint(x / scale), -128, 127) @ weight.T.astype(np.float64) * scale
+
+
+def _rotated(x: np.ndarray, inv_freq: np.ndarray) -> np.ndarray:
+    """x [tokens, heads, head_dim] at positions 0, 1, ...; rotate-half."""
+    angles = np.arange(len(x))[:, None, None] * inv_freq[0].astype(np.float64)
+    first, second = np.split(x, 2, axis=-1)
+    return np.concatenate(
+        [first * np.cos(angles) - second * np.sin(angles), second * np.cos(angles) + first * np.sin(angles)], axis=-1
+    )
+
+
+def _attention(conf: Conf, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """[tokens, heads * head_dim] from q [tokens, heads, head_dim] and fewer heads of k and v."""
+    group = conf.n_heads // conf.n_kv_heads
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(conf.head_dim)
+    scores = np.where(np.tri(len(q), dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = np.einsum("hts,shd->thd", weights / weights.sum(-1, keepdims=True), v)
+    return mixed.reshape(len(q), -1)
+
+
+def _layer(model: TinyModel, layer: int, x: np.ndarray) -> np.ndarray:
+    conf, eps = model.conf, model.conf.rms_norm_eps
+    w = {role: values for (role, at), values in model.weights.items() if at == layer}
+    inv_freq = model.weights[Role.ROPE_INV_FREQ, NO_LAYER]
+    h = _norm(x, w[Role.INPUT_NORM], eps)
+    q, k, v = (
+        _linear(h, w[role]).reshape(len(x), -1, conf.head_dim) for role in (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ)
+    )
+    a = _attention(conf, _rotated(q, inv_freq), _rotated(k, inv_freq), v)
+    if Role.ATTN_SUB_NORM in w:
+        a = _norm(a, w[Role.ATTN_SUB_NORM], eps)
+    x = x + _linear(a, w[Role.O_PROJ])
+    h = _norm(x, w[Role.POST_ATTENTION_NORM], eps)
+    gate, up = _linear(h, w[Role.GATE_PROJ]), _linear(h, w[Role.UP_PROJ])
+    f = (np.maximum(gate, 0) ** 2 if conf.activation == Activation.RELU2 else gate / (1 + np.exp(-gate))) * up
+    if Role.FFN_SUB_NORM in w:
+        f = _norm(f, w[Role.FFN_SUB_NORM], eps)
+    return x + _linear(f, w[Role.DOWN_PROJ])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layers_and_head_compute_what_numpy_does(shape: str, native: Library):
+    """Each layer alone, given numpy's input: within 1e-5 of the row's largest value, but where one rounding flips."""
+    tiny = _model(shape)
+    conf = tiny.conf
+    ids = _ids(conf, 40)
+    x = tiny.weights[Role.TOKEN_EMBEDDING, NO_LAYER][ids].astype(np.float64)
+
+    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, batch_len=7) as engine:
+        for layer in range(conf.n_layers):
+            wanted = _layer(tiny, layer, x)
+            hidden = bytearray(x.astype("<f4").tobytes())
+            engine.eval_layer(layer, hidden)
+            got = np.frombuffer(hidden, "<f4").reshape(wanted.shape)
+            off = np.abs(got - wanted).max(-1) / np.abs(wanted).max(-1)
+            assert np.sort(off)[: len(off) * 9 // 10].max() < 1e-5
+            assert off.max() < 0.2
+            x = np.array(got, dtype=np.float64)
+    got_logits = _prefill(native, tiny.to_bytes(), ids)
+    final = _norm(x, tiny.weights[Role.FINAL_NORM, NO_LAYER], conf.rms_norm_eps)
+    wanted = final @ tiny.weights[Role.HEAD, NO_LAYER].T
+    mean_off = np.abs(got_logits - wanted).mean()
+    assert mean_off < 0.03 * wanted.std()
+
+
+# ---- bit for bit ----
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_the_same_at_every_isa_level_thread_count_and_batch_length(shape: str, native: Library):
+    """Prefill in one go, in chunks, on 1 to 3 threads, at each ISA level of this machine: equal bytes."""
+    tiny = _model(shape)
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 70)
+    wanted = _prefill(Library.load(isa="scalar"), file, ids)
+
+    assert np.isfinite(wanted).all()
+    for isa, threads, batch_len in itertools.product(native.isa_names, (1, 2, 3), (1, 7, 0)):
+        got = _prefill(Library.load(isa=isa), file, ids, threads=threads, batch_len=batch_len)
+        assert got.tobytes() == wanted.tobytes(), f"{isa}, {threads} threads, batch_len {batch_len}"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_decode_and_mixed_batches_equal_prefill(shape: str, native: Library):
+    """Token by token, and three sequences interleaved in random portions: each gets the logits it has alone."""
+    tiny = _model(shape)
+    file, random = tiny.to_bytes(), np.random.default_rng(3)
+    texts = [_ids(tiny.conf, n) for n in (30, 17, 41)]
+    wanted = [_prefill(native, file, ids) for ids in texts]
+
+    with Model.from_bytes(native, file) as model:
+        with Engine(model, threads=2) as engine:
+            for position, token in enumerate(texts[0]):
+                engine.eval([token])
+                assert bytes(engine.logits()) == wanted[0][position].tobytes()
+        with Engine(model, threads=2, sequences=3, batch_len=5, logits_rows=100) as engine:
+            done = [0, 0, 0]
+            while any(n < len(ids) for n, ids in zip(done, texts, strict=True)):
+                batch = []
+                for sequence in random.integers(0, 3, random.integers(1, 12)).tolist():
+                    if done[sequence] < len(texts[sequence]):
+                        batch.append((sequence, done[sequence]))
+                        done[sequence] += 1
+                if not batch:
+                    continue
+                engine.eval_batch([texts[s][p] for s, p in batch], [s for s, _ in batch], [True] * len(batch))
+                for row, (sequence, position) in enumerate(batch):
+                    assert bytes(engine.logits(row)) == wanted[sequence][position].tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bitnet-packed", "legacy-1bitllm-f32"])
+def test_logits_are_the_same_on_this_machine_and_on_aarch64(
+    name: str,
+    native: Library,
+    reference_model: Callable[[str], Path],
+    check_build: Callable[[str], CheckBuild],
+    tmp_path: Path,
+):
+    """edgebit-run at each ISA level, here and under qemu: logits of 70 positions and ten greedy tokens are equal."""
+    path = reference_model(name)
+    with Model.open(native, path) as model:
+        ids = np.random.default_rng(5).integers(0, model.info.vocab_size, 70).tolist()
+    arguments = [str(path), "--ids", ",".join(map(str, ids)), "-n", "10", "--ignore-stop"]
+    runs = [("host", isa, "", threads) for isa in native.isa_names for threads in (1, 3)]
+    runs += [("aarch64", isa, cpu, 1 + row % 3) for row, (isa, cpu) in enumerate(AARCH64_LEVELS)]
+
+    results = set()
+    for kind, isa, cpu, threads in runs:
+        out = tmp_path / "logits"
+        greedy = check_build(kind).run(
+            "edgebit-run", *arguments, "--threads", str(threads), "--logits-out", str(out), isa=isa, cpu=cpu
+        )
+        results.add((greedy, out.read_bytes()))
+
+    assert len(results) == 1
+    greedy, logits = results.pop()
+    assert len(greedy.split()) == 10
+    assert len(logits) == 70 * 4 * model.info.vocab_size
+
+
+# ---- sequences ----
+
+
+def test_a_call_that_fails_leaves_every_sequence_as_it_was(native: Library):
+    """Context full, a wrong token, too many logits, a cancel: lengths stay, and the same call gives the same after."""
+    tiny = _model("odd")
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 12)
+    wanted = _prefill(native, file, ids)
+
+    with Model.from_bytes(native, file) as model, Engine(model, ctx_len=12, sequences=2) as engine:
+        engine.eval(ids[:4])
+        with pytest.raises(ContextFullError):
+            engine.eval_batch([*ids, *ids], [0] * 12 + [1] * 12)
+        with pytest.raises(EngineError, match="outside the vocabulary of 77"):
+            engine.eval([*ids[4:6], 77])
+        with pytest.raises(EngineError, match="sequence 2"):
+            engine.eval(ids[4:6], sequence=2)
+        with pytest.raises(EngineError, match="logits"):
+            engine.eval_batch(ids[4:7], [0] * 3, [True] * 3)
+        engine.cancel()
+        with pytest.raises(Cancelled):
+            engine.eval(ids[4:])
+        assert (engine.length(0), engine.length(1)) == (4, 0)
+        engine.eval(ids[4:])
+        assert bytes(engine.logits()) == wanted[11].tobytes()
+
+
+def test_truncate_takes_a_sequence_back(native: Library):
+    """After a truncation other tokens can follow; forward it cannot go."""
+    tiny = _model("odd")
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 20)
+    wanted = _prefill(native, file, ids)
+
+    with Model.from_bytes(native, file) as model, Engine(model) as engine:
+        engine.eval([*ids[:10], 3, 1, 4, 1, 5])
+        engine.truncate(0, 10)
+        engine.eval(ids[10:])
+        assert bytes(engine.logits()) == wanted[19].tobytes()
+        with pytest.raises(EngineError, match="cannot be cut to 21"):
+            engine.truncate(0, 21)
+
+
+def test_options_outside_their_limits_are_refused(native: Library):
+    """A context beyond the model's, too many threads, no memory: errors, not a silent limit."""
+    with Model.from_bytes(native, _model("odd").to_bytes()) as model:
+        for options, words in [
+            ({"ctx_len": 301}, "301 tokens is longer than the model was made for, 300"),
+            ({"threads": 257}, "257 threads"),
+            ({"batch_len": 4097}, "batch_len is 4097"),
+            ({"sequences": 4097}, "4097 sequences"),
+        ]:
+            with pytest.raises(EngineError, match=words):
+                Engine(model, **options)
+
+
+def test_figures_count_prefill_and_decode_apart(native: Library):
+    """Tokens and time of calls with several tokens a sequence, and of calls with one."""
+    with Model.from_bytes(native, _model("odd").to_bytes()) as model, Engine(model, sequences=2) as engine:
+        engine.eval([1, 2, 3])
+        engine.eval_batch([4, 5], [0, 1])
+        engine.eval([6])
+        stats = engine.stats()
+        assert (stats.prefill_tokens, stats.decode_tokens) == (3, 3)
+        assert stats.prefill_ns > 0
+        assert stats.decode_ns > 0
+        assert stats.weight_bytes == model.info.weight_bytes
+
+
+# ---- golden probes ----
+
+
+def test_golden_probes_hold_and_a_wrong_one_names_the_first_difference(native: Library):
+    """Layer, logits, or token: the message says which, and with which ISA level."""
+    tiny = _model("odd")
+    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model) as engine:
+        probe = engine.run_probe(_ids(tiny.conf, 9), 4)
+        assert engine.length() == 0
+
+    def check(file: bytes) -> int:
+        with Model.from_bytes(native, file) as model, Engine(model, threads=2) as engine:
+            return engine.check_probes()
+
+    assert check(tiny.to_bytes((probe, probe))) == 2
+    assert check(tiny.to_bytes()) == 0
+    wrong_layer = list(probe.layer_crc)
+    wrong_layer[2] ^= 1
+    for wrong, words in [
+        ({"layer_crc": (probe.layer_crc[0] ^ 1, *probe.layer_crc[1:])}, "probe 1: the embedding differs"),
+        ({"layer_crc": tuple(wrong_layer)}, "probe 1: layer 1 differs"),
+        ({"logits_crc": probe.logits_crc ^ 1}, "probe 1: the logits differ"),
+        ({"greedy": (*probe.greedy[:3], (probe.greedy[3] + 1) % 77)}, "probe 1: greedy token 3"),
+    ]:
+        with pytest.raises(EdgebitError, match=words):
+            check(tiny.to_bytes((probe, dataclasses.replace(probe, **wrong))))

@@ -1,0 +1,57 @@
+"""The C checks at each ISA level: every micro-kernel equals the scalar one, the engine's parts do what they say."""
+
+from collections.abc import Callable
+
+import pytest
+
+from edgebit.runtime.native import Library
+from tests.kernels.conftest import CheckBuild
+
+AARCH64_LEVELS = [("scalar", "max"), ("neon", "cortex-a53"), ("dotprod", "cortex-a76"), ("dotprod", "max")]
+
+
+def test_host_micro_kernels_equal_the_scalar_ones(native: Library, check_build: Callable[[str], CheckBuild]):
+    """At each ISA level of this machine, all rows of ukernels.inc that it may use."""
+    build = check_build("host")
+
+    for isa in native.isa_names:
+        assert f"equal the scalar ones ({isa})" in build.run("checks/check_ukernels", isa=isa)
+
+
+def test_engine_parts_hold_on_this_machine(check_build: Callable[[str], CheckBuild]):
+    """Float operations against libm and their golden bits, hostile numbers, thread pool, sampler, host table."""
+    assert "all checks hold" in check_build("host").run("checks/check_engine")
+
+
+@pytest.mark.slow
+def test_checks_hold_under_address_and_undefined_behaviour_sanitizers(check_build: Callable[[str], CheckBuild]):
+    """No access outside of a buffer, no undefined conversion, shift or overflow."""
+    build = check_build("sanitized")
+
+    assert "equal the scalar ones" in build.run("checks/check_ukernels")
+    assert "all checks hold" in build.run("checks/check_engine")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("isa", "cpu"), AARCH64_LEVELS)
+def test_aarch64_micro_kernels_equal_the_scalar_ones(isa: str, cpu: str, check_build: Callable[[str], CheckBuild]):
+    """The NEON and dotprod rows, on the emulated core they are for."""
+    found = check_build("aarch64").run("checks/check_ukernels", isa=isa, cpu=cpu)
+
+    assert f"equal the scalar ones ({isa})" in found
+
+
+@pytest.mark.slow
+def test_engine_parts_hold_on_aarch64(check_build: Callable[[str], CheckBuild]):
+    """The same golden bits as on this machine."""
+    assert "all checks hold" in check_build("aarch64").run("checks/check_engine", cpu="cortex-a53")
+
+
+@pytest.mark.slow
+def test_a_core_without_dotprod_refuses_it(check_build: Callable[[str], CheckBuild]):
+    """EDGEBIT_ISA is a mask and never a wish."""
+    build = check_build("aarch64")
+
+    assert build.run("edgebit-run", "--isa", cpu="cortex-a53") == "neon (of: scalar neon dotprod)\n"
+    with pytest.raises(AssertionError, match="dotprod was asked for, and this CPU does not have it"):
+        build.run("edgebit-run", "--isa", isa="dotprod", cpu="cortex-a53")
