@@ -35,7 +35,16 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 BYTE_OF = _byte_alphabet()
-_TO_LATIN1 = {ord(char): byte for char, byte in BYTE_OF.items()}
+
+
+class _ByteTable(dict[int, int]):
+    """For str.translate: the byte of each stand-in; ValueError at any other character."""
+
+    def __missing__(self, char: int) -> int:
+        raise ValueError(f"{chr(char)!r} stands for no byte")
+
+
+_TO_LATIN1 = _ByteTable({ord(char): byte for char, byte in BYTE_OF.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,16 +75,19 @@ class CheckpointTokenizer:
             )
         missing = rows - len(self.tokens)
         tokens, flags = (*self.tokens, *(b"",) * missing), self.flags + bytes([UNUSED]) * missing
-        ranked: dict[tuple[int, int], tuple[int, int]] = {}
-        for rank, (left, right, merged) in enumerate(self.merges):
-            ranked[left, right] = (rank, merged)  # as in `tokenizers`, the last of a pair named twice counts
+        # A pair is one number, which sorts as the pair does. As in `tokenizers`, the last of a pair named twice counts.
+        ranked = {left << 32 | right: rank for rank, (left, right, _) in enumerate(self.merges)}
         pairs = sorted(ranked)
+        ranks = [ranked[pair] for pair in pairs]
         row_of_left = array("I", bytes(4 * (rows + 1)))
-        for left, _ in pairs:
-            row_of_left[left + 1] += 1
+        for pair in pairs:
+            row_of_left[(pair >> 32) + 1] += 1
         for left in range(rows):
             row_of_left[left + 1] += row_of_left[left]
-        csr = array("I", (word for pair in pairs for word in (pair[1], *ranked[pair])))
+        csr = array("I", bytes(12 * len(pairs)))
+        csr[0::3] = array("I", [pair & 0xFFFFFFFF for pair in pairs])
+        csr[1::3] = array("I", ranks)
+        csr[2::3] = array("I", [self.merges[rank][2] for rank in ranks])
         offsets = array("I", bytes(4 * (rows + 1)))
         for token, text in enumerate(tokens):
             offsets[token + 1] = offsets[token] + len(text)
@@ -84,7 +96,8 @@ class CheckpointTokenizer:
             if len(tokens[token]) == 1:
                 byte_ids[tokens[token][0]] = token
         added = array("I", sorted((i for i, flag in enumerate(flags) if flag & ADDED), key=tokens.__getitem__))
-        hashed = _hash_table([(token, tokens[token]) for token in sorted(self.merged_ids)])
+        plain = (token for token in sorted(self.merged_ids) if not flags[token] & SPECIAL)
+        hashed = _hash_table([(token, tokens[token]) for token in plain])
         header = struct.pack(
             "<8I32x",
             _VERSION, rows, _PRE_TOKENIZER_LLAMA3, _IGNORE_MERGES if self.ignore_merges else 0,
@@ -119,7 +132,7 @@ def _build(data: dict[str, Any], config: dict[str, Any], folder: Path) -> Checkp
     vocab: dict[str, int] = model["vocab"]
     entries = data.get("added_tokens") or []
     tokens, flags, merged_ids = _tokens(vocab, entries)
-    merges = tuple(_merges(model["merges"], vocab))
+    merges = tuple(_merges(model["merges"], vocab, merged_ids))
     for byte in range(256):
         if not any(tokens[i] == bytes([byte]) for i in _ids_of_byte(byte, vocab)):
             raise TokenizerError(f"byte 0x{byte:02X} has no token, so text that holds it could not be kept")
@@ -187,12 +200,11 @@ def _tokens(vocab: dict[str, int], entries: Sequence[dict[str, Any]]) -> tuple[l
         if tokens[token]:
             raise TokenizerError(f"token id {token} is given twice, to {text!r} and to another")
         try:
-            tokens[token] = text.translate(_TO_LATIN1).encode("latin-1") if _is_byte_level(text) else text.encode()
-        except UnicodeEncodeError:
-            raise TokenizerError(f"token {token} holds half a character: {text!r}") from None
-        flags[token] = 0
-        if _is_byte_level(text):
+            tokens[token] = text.translate(_TO_LATIN1).encode("latin-1")
             merged_ids.add(token)
+        except ValueError:  # no pair of bytes merges to it; where it is decoded, it stands for itself
+            tokens[token] = text.encode()
+        flags[token] = 0
     for content, entry in added.items():
         token = entry["id"]
         _check_added(entry, vocab)
@@ -206,10 +218,6 @@ def _tokens(vocab: dict[str, int], entries: Sequence[dict[str, Any]]) -> tuple[l
         flags[token] = ADDED | (SPECIAL if entry.get("special") else 0)
     _check_overlaps(list(added.values()))
     return tokens, flags, merged_ids
-
-
-def _is_byte_level(text: str) -> bool:
-    return BYTE_OF.keys() >= set(text)
 
 
 def _ids_of_byte(byte: int, vocab: dict[str, int]) -> Iterable[int]:
@@ -239,35 +247,32 @@ def _check_overlaps(entries: Sequence[dict[str, Any]]) -> None:
                 raise TokenizerError(f"added tokens {a!r} and {b!r} (normalized) can overlap: not supported")
 
 
-def _merges(merges: Sequence[Any], vocab: dict[str, int]) -> Iterable[tuple[int, int, int]]:
+def _merges(merges: Sequence[Any], vocab: dict[str, int], merged_ids: set[int]) -> Iterable[tuple[int, int, int]]:
     """(left, right, merged) of each merge, which stands as "a b" or as ["a", "b"]."""
     for rank, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2:
             raise TokenizerError(f"merge {rank} is {merge!r}, not two tokens")
         left, right = parts
-        if not _is_byte_level(left + right):
-            raise TokenizerError(f"merge {rank}, {merge!r}, has characters that stand for no byte")
         try:
-            yield vocab[left], vocab[right], vocab[left + right]
+            ids = vocab[left], vocab[right], vocab[left + right]
         except KeyError as error:
             raise TokenizerError(f"merge {rank}, {merge!r}, needs {error}, which is not in the vocabulary") from None
+        if ids[2] not in merged_ids:
+            raise TokenizerError(f"merge {rank}, {merge!r}, has characters that stand for no byte")
+        yield ids
 
 
 def _hash_table(entries: Sequence[tuple[int, bytes]]) -> "array[int]":
-    """Open addressing by FNV-1a of the bytes; a power of two of slots, at most half of them taken."""
-    size = 2
-    while size < 2 * len(entries):
-        size *= 2
-    mask = size - 1
-    table = array("I", [_EMPTY]) * size
+    """Open addressing; a power of two of slots, at most half of them taken. The hash is one big number's remainder."""
+    bits = max(1, (2 * len(entries) - 1).bit_length())
+    mask = (1 << bits) - 1
+    table = array("I", [_EMPTY]) * (1 << bits)
     for token, text in entries:
-        value = 2166136261
-        for byte in text:
-            value = (value ^ byte) * 16777619 & 0xFFFFFFFF
-        while table[value & mask] != _EMPTY:
-            value += 1
-        table[value & mask] = token
+        slot = (int.from_bytes(text, "big") % 0x7FFFFFFF * 0x9E3779B1 & 0xFFFFFFFF) >> (32 - bits)
+        while table[slot] != _EMPTY:
+            slot = slot + 1 & mask
+        table[slot] = token
     return table
 
 

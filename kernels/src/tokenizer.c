@@ -28,7 +28,7 @@ typedef struct merge {
 
 struct eb_tokenizer {
     eb_host host;
-    uint32_t vocab_size, n_merges, n_added, hash_mask;
+    uint32_t vocab_size, n_merges, n_added, hash_mask, hash_bits;
     int ignore_merges;
     const uint32_t *offsets;    /* [vocab_size + 1] of each token in bytes */
     const uint32_t *merge_rows; /* [vocab_size + 1] of each left token in merges */
@@ -47,11 +47,16 @@ static size_t token_size(const eb_tokenizer *t, uint32_t id) { return t->offsets
 
 static const uint8_t *token_text(const eb_tokenizer *t, uint32_t id) { return t->bytes + t->offsets[id]; }
 
-static uint32_t hash_bytes(const uint8_t *text, size_t size) {
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ text[i]) * 16777619u;
-    return hash;
+/* The bytes as one big-endian number modulo 2^31 - 1, spread by Fibonacci's constant; the slot is its upper bits. */
+static uint32_t hash_slot(const eb_tokenizer *t, const uint8_t *text, size_t size) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < size; i++) {
+        value = value << 8 | text[i];
+        value = (value & 0x7FFFFFFF) + (value >> 31);
+    }
+    while (value >= 0x7FFFFFFF)
+        value -= 0x7FFFFFFF;
+    return ((uint32_t)value * 0x9E3779B1u) >> (32 - t->hash_bits);
 }
 
 /* Never decreasing, from 0 to `last`. */
@@ -164,12 +169,14 @@ static eb_status map_section(eb_tokenizer *t, const uint8_t *section, uint64_t s
     for (int i = 8; i < HEADER_SIZE / 4; i++)
         reserved |= header[i];
     if (t->vocab_size < 256 || t->vocab_size > MAX_VOCAB || t->n_merges > MAX_MERGES || t->n_added > t->vocab_size ||
-        hash_size == 0 || hash_size > 4 * MAX_VOCAB || (hash_size & (hash_size - 1)) || reserved) {
+        hash_size < 2 || hash_size > 4 * MAX_VOCAB || (hash_size & (hash_size - 1)) || reserved) {
         eb_fail(error, "section TOKN: impossible counts: %u tokens, %u merges, %u added, %u hash slots", t->vocab_size,
                 t->n_merges, t->n_added, hash_size);
         return EB_BAD_FORMAT;
     }
     t->hash_mask = hash_size - 1;
+    while (hash_size >> t->hash_bits > 1)
+        t->hash_bits++;
 
     uint64_t at = HEADER_SIZE;
     t->offsets = (const uint32_t *)(section + at);
@@ -472,7 +479,7 @@ static void merge_piece(run *r, merging *m, const uint8_t *text, uint32_t n) {
 }
 
 static uint32_t find_token(const eb_tokenizer *t, const uint8_t *text, size_t size) {
-    uint32_t slot = hash_bytes(text, size) & t->hash_mask;
+    uint32_t slot = hash_slot(t, text, size);
     for (uint32_t tried = 0; tried <= t->hash_mask; tried++) {
         const uint32_t id = t->hash[slot];
         if (id == NO_ID)
