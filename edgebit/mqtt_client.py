@@ -10,6 +10,7 @@ import hashlib
 import json
 import queue
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -185,8 +186,7 @@ class DeviceClient:
         """Every device the broker knows of, by name. Waits `wait_s` for what is retained."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         kinds = ("availability", "info", "status")
-        for kind in kinds:
-            self._subscribe(DeviceTopics(self._root, "+").base + f"/{kind}")
+        self._subscribe(*(f"{DeviceTopics(self._root, '+').base}/{kind}" for kind in kinds))
         for message in self._hear(time.monotonic() + wait_s):
             *_, name, kind = message.topic.split("/")
             if kind in kinds and isinstance(body := _json(message.payload), dict):
@@ -209,8 +209,7 @@ class DeviceClient:
         topics = DeviceTopics(self._root, device)
         deadline = time.monotonic() + timeout_s + LATE_S
         reply_topic = topics.reply(self.principal, exchange.id)
-        self._subscribe(reply_topic)
-        self._subscribe(topics.availability)
+        self._subscribe(reply_topic, topics.availability)
         state = self._availability(topics)
         if state != "online":
             raise NoAnswerError(self._absence(device, state))
@@ -229,6 +228,7 @@ class DeviceClient:
                     yield piece
                 if frame.get("done"):  # whatever came before it and is missing has little time left
                     deadline = min(deadline, time.monotonic() + GAP_WAIT_S)
+        self._client.unsubscribe(reply_topic)
         self._conclude(device, assembler, exchange, timeout_s)
 
     def ask(self, device: str, op: str, fields: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -311,14 +311,14 @@ class DeviceClient:
             raise message
         return message
 
-    def _subscribe(self, topic: str) -> None:
-        self._client.subscribe(topic, qos=1)
+    def _subscribe(self, *wanted: str) -> None:
+        self._client.subscribe([(topic, 1) for topic in wanted])
         try:
             refusal = self._granted.get(timeout=CONNECT_TIMEOUT_S)
         except queue.Empty:
             raise BrokerError(f"{self._broker} does not answer") from None
         if refusal:
-            raise BrokerError(f"{self._broker} does not let {self.principal} read {topic}: {refusal}")
+            raise BrokerError(f"{self._broker} does not let {self.principal} read {' and '.join(wanted)}: {refusal}")
 
     def _connect(self, mqtt5: bool) -> str:
         """Connect; gives the broker's refusal, or "". Raises BrokerError where there is no broker."""
@@ -334,6 +334,9 @@ class DeviceClient:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
+        client.on_socket_open = lambda client, userdata, sock: sock.setsockopt(  # type: ignore[attr-defined]
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )
         client.on_message = lambda client, userdata, message: self._heard.put(message)
         try:
             if self._broker.tls:

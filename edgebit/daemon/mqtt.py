@@ -5,6 +5,7 @@ that; the will carries the connection's number; a broker's refusal is read as on
 """
 
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -286,9 +287,15 @@ class Connection:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
+        client.on_socket_open = self._on_socket_open
         # With a callback here, publish() from another thread never writes to the socket itself: it wakes our loop.
         client.on_socket_register_write = lambda *_: None
         return client
+
+    @_guarded
+    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        """Small packets go out at once: otherwise a frame waits for the last one's TCP acknowledgement, up to 40 ms."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @_guarded
     def _on_connect(
