@@ -229,7 +229,7 @@ EB_API int32_t eb_sample(eb_sampler *sampler, const float *logits);
 
 /* ---- golden probes: what this model must compute anywhere ---- */
 
-/* Runs `prompt` on sequence 0, which must be empty, and then n_greedy greedy steps.
+/* Runs `prompt` on sequence 0, which must be empty and is so again afterwards, and then n_greedy greedy steps.
  *   layer_crc  [n_layers + 1] CRC-32 of the last prompt token's hidden state (float32, little-endian): the embedding,
  *              then after each layer;   logits_crc  of that token's logits;   greedy  [n_greedy] */
 EB_API eb_status eb_probe_run(eb_engine *engine, const int32_t *prompt, uint32_t n_prompt, uint32_t *layer_crc,

@@ -1,4 +1,4 @@
-"""Damaged model files by the thousand, under sanitizers. FUZZ_SECONDS in the environment sets the time, 20 by default."""
+"""Damaged model files by the thousand, under sanitizers, for FUZZ_SECONDS of the environment (20)."""
 
 import os
 import subprocess
