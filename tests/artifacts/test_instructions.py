@@ -1,0 +1,140 @@
+"""The audit of a disassembly: above the baseline only where the name allows it, and there for certain."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebit.artifacts import audit_listing, check_instructions
+from edgebit.targets import find_target
+
+
+def listing(**functions: str) -> str:
+    """What objdump prints for functions with these instructions."""
+    text = "\nlib.so:     file format elf64\n\n\nDisassembly of section .text:\n"
+    for i, (name, body) in enumerate(functions.items()):
+        text += f"\n{i * 64:016x} <{name}>:\n"
+        text += "".join(f" {i * 64 + 4 * j:>7x}:\t{line}\n" for j, line in enumerate(body.split("; ")))
+    return text
+
+
+ARM = {
+    "eb_eval": "add\tx0, x1, x2; ret",
+    "eb_gemv_t2_i8_neon": "smull\tv0.8h, v1.8b, v2.8b; ret",
+    "eb_gemv_t2_i8_neon_dotprod": "sdot\tv0.4s, v1.16b, v2.16b; ret",
+}
+X86 = {
+    "eb_eval": "addps  %xmm0,%xmm1; ret",
+    "eb_gemv_t2_i8_avx2": "vpmaddubsw %ymm0,%ymm1,%ymm2; vzeroupper; ret",
+}
+
+
+def test_sound_listings_pass():
+    """Each instruction in its place."""
+    assert audit_listing(listing(**ARM), "aarch64") == []
+    assert audit_listing(listing(**X86), "x86_64") == []
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "promised"),
+    [
+        ("eb_eval", "sdot\tv0.4s, v1.16b, v2.16b", "sdot in eb_eval, which every CPU runs"),
+        ("eb_gemv_t2_i8_neon", "udot\tv0.4s, v1.16b, v2.4b[1]", "udot in eb_gemv_t2_i8_neon"),
+        ("eb_eval", "ldadd\tw0, w1, [x2]", "ldadd in eb_eval"),
+        ("eb_eval", "ldaddal\tw0, w1, [x2]", "ldaddal"),
+        ("eb_eval", "casalb\tw0, w1, [x2]", "casalb"),
+        ("eb_eval", "swp\tw0, w1, [x2]", "swp"),
+        ("eb_eval", "stadd\tw0, [x2]", "stadd"),
+        ("eb_gemv_t2_i8_neon_dotprod", "smmla\tv0.4s, v1.16b, v2.16b", "smmla"),
+        ("eb_gemv_t2_i8_neon_dotprod", "usdot\tv0.4s, v1.16b, v2.16b", "usdot"),
+        ("eb_eval", "ld1b\t{z0.b}, p0/z, [x0]", "ld1b in eb_eval"),
+        ("eb_eval", ".inst\t0xdeadbeef ; undefined", ".inst"),
+        ("eb_gemv_t2_i8_neon_dotprod", "smull\tv0.8h, v1.8b, v2.8b", "neon_dotprod has no instruction of its own ISA"),
+    ],
+)
+def test_arm_instruction_out_of_place(function, body, promised):
+    """A Cortex-A53 would stop there; or the fast variant is not what its name says."""
+    problems = audit_listing(listing(**(ARM | {function: body})), "aarch64")
+
+    assert any(promised in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "promised"),
+    [
+        ("eb_eval", "vaddps %ymm0,%ymm1,%ymm2", "vaddps in eb_eval, which every CPU runs"),
+        ("eb_eval", "vmovd  %xmm0,%eax", "vmovd in eb_eval"),
+        ("eb_gemv_t2_i8_avx2", "vpaddd %zmm0,%zmm1,%zmm2", "vpaddd in eb_gemv_t2_i8_avx2, which no target has"),
+        ("eb_gemv_t2_i8_avx2", "paddd  %xmm0,%xmm1", "eb_gemv_t2_i8_avx2 has no instruction of its own ISA"),
+    ],
+)  # fmt: skip
+def test_x86_instruction_out_of_place(function, body, promised):
+    """The same for PCs without AVX2."""
+    problems = audit_listing(listing(**(X86 | {function: body})), "x86_64")
+
+    assert any(promised in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "promised"),
+    [
+        ("", "no function names"),
+        (listing(**{".text": "ret; ret"}), "no function names"),
+        (listing(eb_eval="ret", eb_open="ret"), "micro-kernels are missing"),
+    ],
+    ids=["nothing", "stripped", "no micro-kernel"],
+)
+def test_what_cannot_be_judged_fails(text, promised):
+    """Where what is expected is not seen, nothing is proven, whatever else is."""
+    assert promised in audit_listing(text, "aarch64")[0]
+
+
+def test_clone_of_a_variant_may_have_its_instructions():
+    """gcc splits functions: eb_..._dotprod.part.0 is of the same file."""
+    parts = ARM | {"eb_gemv_t2_i8_neon_dotprod.part.0": "sdot\tv0.4s, v1.16b, v2.16b"}
+
+    assert audit_listing(listing(**parts), "aarch64") == []
+
+
+DOTPROD = """
+#include <arm_neon.h>
+int32x4_t %s(int32x4_t a, int8x16_t b) { return vdotq_s32(a, b, b); }
+int eb_other(int x) { return x + 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "status"), [("eb_gemv_t2_i8_neon_dotprod", "passed"), ("eb_gemv_t2_i8_neon", "failed")]
+)
+def test_real_dot_product_is_seen(tmp_path: Path, require_tool: Callable[[str], str], function: str, status: str):
+    """Compiled by the cross gcc, read by objdump."""
+    source, library = tmp_path / "a.c", tmp_path / "a.so"
+    source.write_text(DOTPROD % function)
+    flags = ["-O2", "-shared", "-fPIC", "-nostdlib", "-march=armv8.2-a+dotprod"]
+    subprocess.run([require_tool("aarch64-linux-gnu-gcc"), source, "-o", library, *flags], check=True)
+
+    check = check_instructions(library, find_target("rpi"))
+
+    assert check.status == status, check.detail
+
+
+def test_stripped_library_fails(tmp_path: Path, require_tool: Callable[[str], str]):
+    """Without names all code looks like one function: that is no proof."""
+    source, library = tmp_path / "a.c", tmp_path / "a.so"
+    source.write_text(DOTPROD % "eb_gemv_t2_i8_neon_dotprod")
+    flags = ["-O2", "-shared", "-fPIC", "-nostdlib", "-march=armv8.2-a+dotprod", "-s", "-fvisibility=hidden"]
+    subprocess.run([require_tool("aarch64-linux-gnu-gcc"), source, "-o", library, *flags], check=True)
+
+    assert check_instructions(library, find_target("rpi")).status == "failed"
+
+
+def test_a_disassembler_that_cannot_decode_proves_nothing(tmp_path: Path):
+    """An old llvm-objdump prints <unknown> for sdot: its listing is not judged."""
+    tool = tmp_path / "old-objdump"
+    tool.write_text("#!/bin/sh\nprintf '0 <eb_eval>:\\n 0:\\t<unknown>\\n'\n")
+    tool.chmod(0o755)
+
+    check = check_instructions(tmp_path / "a.so", find_target("rpi"), tools=[str(tool)])
+
+    assert (check.status, "too old" in check.detail) == ("not run", True)

@@ -1,0 +1,129 @@
+"""Real cross builds: every check holds, the bytes repeat, and all CPUs and compilers compute the same bits."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebit.artifacts import check_probes
+from edgebit.build import check_native
+from edgebit.cross import NativeFiles, build_native, choose_toolchain, find_tool, plan
+from edgebit.resources import cross_dir, kernels_dir
+from edgebit.targets import find_target
+
+# zig compiles its own libc on first use on a machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+BUILDERS = ["zig", "system"]
+TARGETS = ["rpi", "linux-aarch64", "linux-x86_64"]
+IDS = "1,5,9,42,7,3,11"
+
+
+@pytest.fixture(scope="session")
+def built(require_tool: Callable[[str], str]) -> Callable[[str, str], NativeFiles]:
+    """Native files for a target by a builder, made once in the user's cache."""
+
+    def build(target: str, builder: str) -> NativeFiles:
+        if builder == "system":
+            require_tool({"aarch64": "aarch64-linux-gnu-gcc", "x86_64": "gcc"}[find_target(target).arch])
+        return build_native(find_target(target), builder)
+
+    return build
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_built_files_pass_every_check(built, require_tool, target, builder):
+    """Nothing fails, and the instructions were judged."""
+    require_tool("aarch64-linux-gnu-objdump")
+    checks = check_native(built(target, builder), find_target(target))
+
+    assert [check for check in checks if check.status != "passed"] == []
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_golden_probes_hold(built, require_tool, reference_model, target, builder):
+    """On each CPU of the target, emulated where it is not this machine's kind."""
+    require_tool("qemu-aarch64-static")
+    runner = built(target, builder).runner
+
+    checks = check_probes(runner, reference_model("bitnet-packed"), find_target(target))
+
+    assert [check for check in checks if check.status != "passed"] == []
+    assert len(checks) >= 1
+
+
+def test_all_builds_give_the_same_logits(built, require_tool, reference_model, tmp_path):
+    """Both compilers, both architectures, each ISA level, 1 to 3 threads and 16 KB pages: the same bytes."""
+    qemu = require_tool("qemu-aarch64-static")
+    model = reference_model("bitnet-packed-odd-untied")
+    runs: dict[str, list[str]] = {}
+    for builder in BUILDERS:
+        arm, pc = str(built("rpi", builder).runner), str(built("linux-x86_64", builder).runner)
+        for cpu in ("cortex-a53", "cortex-a76", "max"):
+            runs[f"{builder} {cpu}"] = [qemu, "-cpu", cpu, arm]
+        runs[f"{builder} 16 KB pages"] = [qemu, "-cpu", "cortex-a76", "-p", "16384", arm]
+        for isa in ("scalar", "avx2"):
+            runs[f"{builder} {isa}"] = ["env", f"EDGEBIT_ISA={isa}", pc]
+    results = {}
+    for number, (name, argv) in enumerate(runs.items()):
+        out = tmp_path / f"{number}.f32"
+        options = ["--ids", IDS, "-n", "0", "--threads", str(1 + number % 3), "--logits-out", str(out)]
+        subprocess.run([*argv, str(model), *options], check=True, capture_output=True)
+        results[name] = out.read_bytes()
+
+    assert len(next(iter(results.values()))) > 0
+    assert len(set(results.values())) == 1, {name: hash(data) for name, data in results.items()}
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_same_bytes_from_two_folders(require_tool, tmp_path, builder):
+    """Nothing of the place or the time of a build is in its files."""
+    if builder == "system":
+        require_tool("aarch64-linux-gnu-gcc")
+    target = find_target("rpi")
+    toolchain = choose_toolchain(target, builder)
+    products = []
+    for name in ("one", "another/deeper"):
+        place = tmp_path / name
+        shutil.copytree(kernels_dir(), place / "sources")
+        shutil.copytree(cross_dir(), place / "cross")
+        planned = plan(
+            target, toolchain, place / "build", kernels=place / "sources", cross=place / "cross",
+            cmake=str(find_tool("cmake")), ninja=str(find_tool("ninja")),
+        )  # fmt: skip
+        for command in planned.commands:
+            subprocess.run(command, env=dict(planned.env), check=True, capture_output=True)
+        products.append({file: (place / "build" / file).read_bytes() for file in ("libedgebit.so", "edgebit-run")})
+        assert not any(str(tmp_path).encode() in data for data in products[-1].values())
+
+    for file in products[0]:
+        assert products[0][file] == products[1][file], file
+
+
+def test_forced_dotprod_stops_on_an_old_cpu(built, require_tool, reference_model):
+    """A level the CPU does not have is refused in words, not with an illegal instruction."""
+    argv = [require_tool("qemu-aarch64-static"), "-cpu", "cortex-a72", str(built("rpi", "system").runner)]
+    done = subprocess.run(
+        [*argv, str(reference_model("bitnet-packed")), "--check"],
+        env={"EDGEBIT_ISA": "dotprod"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 9
+    assert "dotprod" in done.stderr
+
+
+def test_wrong_model_fails_its_probes(built, require_tool, reference_model, tmp_path):
+    """A weight that was changed after the probes were made is found on any CPU."""
+    require_tool("qemu-aarch64-static")
+    data = bytearray(reference_model("bitnet-packed").read_bytes())
+    data[-len(data) // 3] ^= 0b01
+    damaged = Path(tmp_path / "damaged.ebm")
+    damaged.write_bytes(data)
+
+    checks = check_probes(built("rpi", "system").runner, damaged, find_target("rpi"))
+
+    assert {check.status for check in checks} == {"failed"}

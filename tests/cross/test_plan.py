@@ -1,0 +1,205 @@
+"""Which builder is taken, what it runs, and what is kept: decided without a compiler."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebit import cross
+from edgebit.cross import BUILDERS, Toolchain, build_native, choose_toolchain, compute_toolchain_id, plan
+from edgebit.errors import BuildError
+from edgebit.resources import cross_dir, kernels_dir
+from edgebit.targets import find_target
+
+RPI = find_target("rpi")
+GCC = "aarch64-linux-gnu-gcc"
+
+
+def choose(builder: str, *, tools: tuple[str, ...] = (), zig: bool = False) -> Toolchain:
+    """The choice on a machine that has these programs and no others."""
+    return choose_toolchain(
+        RPI,
+        builder,
+        tool=lambda name: Path("/usr/bin") / name if name in tools else None,
+        zig=lambda: Path("/wheels/zig") if zig else None,
+        ask_version=lambda argv: f"version of {Path(argv[0]).name}",
+    )
+
+
+def test_auto_takes_zig_where_it_is_installed():
+    """It needs nothing else of the machine."""
+    chosen = choose("auto", tools=(GCC,), zig=True)
+
+    assert (chosen.builder, chosen.name, chosen.variables) == ("zig", "zig", {"EB_ZIG": "/wheels/zig"})
+    assert "version of zig" in chosen.compiler
+
+
+def test_auto_takes_the_cross_compiler_otherwise():
+    """Found on PATH, under the triple's name."""
+    chosen = choose("auto", tools=(GCC,))
+
+    assert (chosen.builder, chosen.name, chosen.variables) == ("system", "gcc", {"EB_CC": f"/usr/bin/{GCC}"})
+
+
+@pytest.mark.parametrize(
+    ("builder", "tools", "zig", "promised"),
+    [
+        ("auto", (), False, ["pip install 'edgebit[cross]'", "apt-get install gcc-aarch64-linux-gnu"]),
+        ("zig", (GCC,), False, ["--builder zig", "pip install 'edgebit[cross]'"]),
+        ("system", (), True, ["--builder system", "apt-get install gcc-aarch64-linux-gnu", "--builder zig"]),
+        ("docker", (GCC,), True, ["--builder docker", "no image", "--builder zig or --builder system"]),
+        ("podman", (), True, ["no builder 'podman'", *BUILDERS]),
+    ],
+)
+def test_a_builder_that_cannot_be_had_is_an_error(builder, tools, zig, promised):
+    """Another one that is there never takes its place; the message says what to install."""
+    with pytest.raises(BuildError) as refused:
+        choose(builder, tools=tools, zig=zig)
+
+    assert all(words in str(refused.value) for words in promised)
+
+
+def test_compiler_that_does_not_run_is_an_error(tmp_path):
+    """Found, but broken: said before anything is built."""
+    broken = tmp_path / GCC
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+
+    with pytest.raises(BuildError, match="does not run"):
+        choose_toolchain(RPI, "system", tool=lambda name: broken if name == GCC else None)
+
+
+def test_plan_says_all_and_runs_nothing(tmp_path, monkeypatch):
+    """Two commands with the toolchain file; of the user's environment, nothing that changes code."""
+    monkeypatch.setenv("CFLAGS", "-march=native")
+    monkeypatch.setenv("CC", "tcc")
+    monkeypatch.setenv("LD_PRELOAD", "x.so")
+
+    planned = plan(RPI, choose("system", tools=(GCC,)), tmp_path / "build", cmake="/c/cmake", ninja="/c/ninja", jobs=3)
+
+    configure, compile_ = planned.commands
+    assert configure[0] == compile_[0] == "/c/cmake"
+    assert f"-DCMAKE_TOOLCHAIN_FILE={cross_dir()}/toolchains/gcc.cmake" in configure
+    assert {"-DEB_ARCH_NAME=aarch64", f"-DEB_CC=/usr/bin/{GCC}", "-DCMAKE_MAKE_PROGRAM=/c/ninja"} <= set(configure)
+    assert compile_[3:] == ("--parallel", "3", "--target", "edgebit", "edgebit-run")
+    assert not {"CFLAGS", "CC", "LD_PRELOAD"} & set(planned.env)
+    assert planned.env["LC_ALL"] == "C" and planned.env["SOURCE_DATE_EPOCH"] == "0"
+    assert not (tmp_path / "build").exists()
+
+
+def test_docker_plan_runs_the_same_in_a_container(tmp_path):
+    """The prepared place: same commands, sources read-only, no network, the user's own id, image by digest."""
+    image = "edgebit/cross-linux@sha256:" + "0" * 64
+    toolchain = Toolchain(builder="docker", name="gcc", compiler=image, variables={"EB_CC": GCC})
+
+    for command in plan(RPI, toolchain, tmp_path).commands:
+        assert command[:2] == ("docker", "run")
+        assert "--network=none" in command
+        assert f"--volume={kernels_dir()}:/src/kernels:ro" in command
+        assert any(part.startswith("--user=") for part in command)
+        assert command[command.index(image) + 1] == "cmake"
+
+
+def test_id_depends_on_sources_toolchain_and_target_and_on_no_path(tmp_path):
+    """Equal ids mean equal bytes, wherever the sources lie."""
+    toolchain = choose("zig", zig=True)
+    copies = []
+    for name in ("here", "there"):
+        kernels, tools = tmp_path / name / "kernels", tmp_path / name / "cross"
+        shutil.copytree(kernels_dir(), kernels)
+        shutil.copytree(cross_dir(), tools)
+        copies.append((kernels, tools))
+    first = compute_toolchain_id(RPI, toolchain, *copies[0])
+
+    assert compute_toolchain_id(RPI, toolchain, *copies[1]) == first
+    elsewhere = dataclasses.replace(toolchain, variables={"EB_ZIG": "/elsewhere/zig"})
+    assert compute_toolchain_id(RPI, elsewhere, *copies[0]) == first
+    assert compute_toolchain_id(find_target("rpi5"), toolchain, *copies[0]) == first  # the same architecture
+    newer = dataclasses.replace(toolchain, compiler="zig 99")
+    assert compute_toolchain_id(RPI, newer, *copies[0]) != first
+    assert compute_toolchain_id(find_target("linux-x86_64"), toolchain, *copies[0]) != first
+    with (copies[1][0] / "include" / "edgebit.h").open("a") as header:
+        header.write("\n")
+    assert compute_toolchain_id(RPI, toolchain, *copies[1]) != first
+
+
+@pytest.fixture
+def fake_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, ...]]]:
+    """A toolchain whose commands only write files; gives the list of the commands that ran."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cross, "choose_toolchain", lambda target, builder: choose("system", tools=(GCC,)))
+    monkeypatch.setattr(cross, "find_tool", lambda name: Path("/usr/bin") / name)
+    ran: list[tuple[str, ...]] = []
+
+    def run(command: tuple[str, ...], env: object) -> None:
+        ran.append(command)
+        if "--build" in command:
+            build_dir = Path(command[command.index("--build") + 1])
+            (build_dir / "libedgebit.so").write_bytes(b"library")
+            (build_dir / "edgebit-run").write_bytes(b"program")
+
+    def start(broken: bool = False) -> list[tuple[str, ...]]:
+        if not broken:
+            monkeypatch.setattr(cross, "_run", run)
+        return ran
+
+    return start
+
+
+def test_second_build_is_from_the_cache_and_says_so(fake_compiler):
+    """Nothing is compiled twice, for another target of the same architecture neither."""
+    ran, said = fake_compiler(), []
+
+    first = build_native(RPI, "system")
+    again = build_native(RPI, "system", report=said.append)
+    other = build_native(find_target("rpi5"), "system")
+
+    assert (first.from_cache, again.from_cache, other.from_cache) == (False, True, True)
+    assert len(ran) == 2
+    assert "in the cache" in said[0]
+    assert again.library.read_bytes() == b"library"
+
+
+def test_damaged_cache_is_built_again(fake_compiler):
+    """What does not fit its sum is not used."""
+    ran = fake_compiler()
+    built = build_native(RPI, "system")
+    built.library.write_bytes(b"changed")
+
+    again = build_native(RPI, "system")
+
+    assert not again.from_cache
+    assert again.library.read_bytes() == b"library"
+    assert len(ran) == 4
+
+
+def test_failed_build_shows_its_last_lines_and_leaves_nothing(fake_compiler, tmp_path, monkeypatch):
+    """The compiler's own words, and a cache as it was."""
+    fake_compiler(broken=True)
+    failing = tmp_path / "cmake"
+    failing.write_text("#!/bin/sh\necho 'a.c:1: error: no such thing' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(cross, "find_tool", lambda name: failing)
+
+    with pytest.raises(BuildError, match=r"(?s)native build failed \(1\).*no such thing"):
+        build_native(RPI, "system")
+
+    assert list((tmp_path / "cache" / "edgebit" / "cross").iterdir()) == []
+
+
+def test_missing_build_tool_says_what_to_install(fake_compiler, monkeypatch):
+    """cmake and ninja come as wheels or packages."""
+    fake_compiler()
+    monkeypatch.setattr(cross, "find_tool", lambda name: None)
+
+    with pytest.raises(BuildError, match=r"cmake is not on PATH.*pip install 'edgebit\[cross\]'"):
+        build_native(RPI, "system")
+
+
+def test_host_takes_the_installed_library(native):
+    """No compiler is needed for this machine."""
+    built = build_native(find_target("host"))
+
+    assert (built.builder, built.library) == ("installed", native.path)
