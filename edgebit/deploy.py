@@ -129,6 +129,12 @@ class Device:
         """What is on the device and whether it runs."""
         return {**self.ask("status"), "probe": self._state.as_json()}
 
+    def active_id(self) -> str | None:
+        """The bundle that runs, or should."""
+        status = self.ask("status")
+        identity: str | None = status["slots"][status["active"]]["id"] if status["active"] else None
+        return identity
+
     def logs(self, lines: int) -> tuple[str, int]:
         """The last lines of the daemon's log, and where to go on reading."""
         answer = self.ask("logs", "--lines", str(lines))
@@ -196,7 +202,7 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
     if active and active["status"] == "trying":
         steps.append(Step("settle", f"settle bundle {active['id']}, whose deploy was cut off"))
     steps += [
-        Step("stage", f"lay bundle {identity} into the free slot"),
+        Step("stage", f"check what was sent, and lay bundle {identity} into the free slot"),
         Step("selftest", "run the golden probes there, bit for bit"),
         *configure,
     ]
@@ -285,13 +291,11 @@ class Installation:
         part = f"{self._place(entry.sha256)}.part"
         progress = self._reporter.sending(step.name, entry.size)
         self._transport.put(Section(member.path, member.offset, member.size), part, progress)
+        self._outcome.send_s += time.monotonic() - began
         if step.name == DAEMON_MEMBER:
             self._run([self._python, "-c", _ADMIT, part, self._place(entry.sha256), entry.sha256])
-        else:
-            self._ask("admit", entry.sha256, str(entry.size), timeout_s=600)
         self._outcome.sent_files += 1
         self._outcome.sent_bytes += step.bytes
-        self._outcome.send_s += time.monotonic() - began
 
     def _verify(self, step: Step) -> None:
         agent = self._bundle.manifest.files[DAEMON_MEMBER]
@@ -314,7 +318,8 @@ class Installation:
             self._ask("check", "--timeout-s", str(self._options.check_timeout_s), timeout_s=self._check_limit_s)
             self._ask("commit", active)
         except DeployError as error:
-            self._ask("fail", f"its deploy was cut off, and: {error}")
+            if self._device.active_id() == active:  # and not back at the one before already
+                self._ask("fail", f"its deploy was cut off, and: {error}")
             self._reporter.remark(f"bundle {active} was taken back: {error}")
 
     def _stage(self, step: Step) -> None:
@@ -364,15 +369,12 @@ class Installation:
 
     def _return(self, why: str) -> DeployError:
         text, _ = self._device.logs(LOG_LINES)
-        active = self._ask("status")
-        name = active["active"]
-        if name is not None and active["slots"][name]["id"] == self._bundle.id:
-            back = self._ask("fail", why, timeout_s=120)
-        else:
-            back = active["slots"].get(name, {})
+        back = self._device.active_id()
+        if back == self._bundle.id:
+            back = self._ask("fail", why, timeout_s=120).get("id")
         if back:
             self._ask("start", "--service", self._options.service, timeout_s=120)
-            now = f"The device runs bundle {back['id']} again"
+            now = f"The device runs bundle {back} again"
             try:
                 self._ask("check", "--timeout-s", str(self._options.check_timeout_s), timeout_s=self._check_limit_s)
             except DeployError as again:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebit import __version__
-from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, FileEntry, parse_manifest
+from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, parse_manifest
 from edgebit.bundle.slots import Slot, Slots
 from edgebit.daemon.service import Service, detect
 from edgebit.errors import DeployError, EdgebitError
@@ -56,16 +56,13 @@ class Agent:
             self.slots.recover()
             return {"missing": self.slots.missing(manifest)}
 
-    def admit(self, options: argparse.Namespace) -> Answer:
-        """Check store/<sha256>.part and take it into the store."""
-        with self.locked():
-            self.slots.admit(FileEntry(size=options.size, sha256=options.sha256))
-        return {}
-
     def stage(self, options: argparse.Namespace) -> Answer:
-        """Lay the bundle of the manifest on standard input into the slot that does not run."""
+        """Check the files that were sent, and lay the bundle of the manifest on standard input into the free slot."""
         manifest = sys.stdin.buffer.read()
         with self.locked():
+            for entry in parse_manifest(manifest, "the manifest sent").files.values():
+                if not (self.root / "store" / entry.sha256).exists():
+                    self.slots.admit(entry)
             return _about(self.slots.stage(manifest, force=options.force))
 
     def selftest(self, options: argparse.Namespace) -> Answer:
@@ -256,9 +253,6 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     for verb in ("missing", "configure", "stop", "rollback", "starting", "supervise", "status"):
         verbs.add_parser(verb)
-    admit = verbs.add_parser("admit")
-    admit.add_argument("sha256")
-    admit.add_argument("size", type=int)
     verbs.add_parser("stage").add_argument("--force", action="store_true")
     selftest = verbs.add_parser("selftest")
     selftest.add_argument("id")

@@ -5,9 +5,11 @@ How they act stands in the bundle's model.ebm, a JSON object here: `golden` "ok"
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -221,8 +223,9 @@ class LocalDevice:
 
 
 @pytest.fixture
-def local_device(tmp_path: Path, broker: str) -> Iterator[LocalDevice]:
-    """A folder to deploy to; its daemon is stopped afterwards."""
+def local_device(tmp_path: Path, broker: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalDevice]:
+    """A folder to deploy to, with the tests' own Python; its daemon is stopped afterwards."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     device = LocalDevice(tmp_path / "device", broker, Recorder())
     yield device
     with open_transport(device.url) as transport:

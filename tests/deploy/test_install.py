@@ -1,5 +1,6 @@
 """Deploys to a folder of this machine: the real agent, supervisor, slots and broker; engine and daemon act."""
 
+import json
 import os
 import signal
 import time
@@ -67,7 +68,7 @@ def test_failed_selftest_leaves_the_old_bundle_untouched(make_bundle, local_devi
 
 @pytest.mark.parametrize("answers", ["no", "error", "crash"])
 def test_silent_bundle_is_taken_back(make_bundle, local_device, answers):
-    """A daemon that does not answer, answers with an error, or dies: the old bundle is back, and the new one refused."""
+    """A daemon that is silent, answers with an error, or dies: the old bundle is back, and the new one refused."""
     local_device.deploy(make_bundle("old"))
     bad = make_bundle("bad", answers=answers)
 
@@ -79,7 +80,7 @@ def test_silent_bundle_is_taken_back(make_bundle, local_device, answers):
     assert local_device.running() == "old"
     with pytest.raises(DeployError, match="taken back on this device"):
         local_device.deploy(bad)
-    with pytest.raises(DeployError, match="was taken back:"):
+    with pytest.raises(DeployError, match="was taken back: "):
         local_device.deploy(bad, force=True, timeout_s=4)
     assert local_device.running() == "old"
 
@@ -99,7 +100,7 @@ def test_unreachable_broker_is_named(make_bundle, local_device):
     """Where the device cannot reach the broker, the message says which."""
     local_device.broker = "mqtt://127.0.0.1:1"
 
-    with pytest.raises(DeployError, match="cannot reach the broker mqtt://127.0.0.1:1"):
+    with pytest.raises(DeployError, match=r"cannot reach the broker mqtt://127\.0\.0\.1:1"):
         local_device.deploy(make_bundle(), timeout_s=4)
 
 
@@ -174,7 +175,9 @@ def test_cut_off_deploy_is_settled_by_the_next(make_bundle, local_device):
     local_device.deploy(first)
     local_device.deploy(second)
     state = local_device.root / "state.json"
-    state.write_text(state.read_text().replace('"good"', '"trying"'))
+    content = json.loads(state.read_text())
+    content["slots"]["b"].update(status="trying", tries_left=2)
+    state.write_text(json.dumps(content))
 
     local_device.deploy(third)
 

@@ -1,0 +1,90 @@
+#!/bin/sh
+# An emulated Raspberry Pi: Debian 12 for aarch64 in a folder, whose programs run under qemu-user.
+#
+#   .ci/emulated_pi.sh rootfs            make the root file system, once; prints its folder
+#   .ci/emulated_pi.sh sshd FOLDER PORT  its sshd on 127.0.0.1:PORT, until killed. FOLDER holds authorized_keys and
+#                                        host_key, and gets what the device writes; the root file system stays as it is.
+#   .ci/emulated_pi.sh shell             a shell in it, to look around
+#
+# EDGEBIT_PI_ROOTFS names the folder of the root file system (default /var/cache/edgebit-ci/pi-rootfs).
+# Needs root, mmdebstrap and qemu-user-static; nothing outlives the process, not even a mount.
+set -eu
+
+rootfs=${EDGEBIT_PI_ROOTFS:-/var/cache/edgebit-ci/pi-rootfs}
+
+fail() {
+    echo "emulated_pi.sh: $*" >&2
+    exit 1
+}
+
+# Let the kernel start aarch64 programs with qemu, also inside a chroot (flag F keeps the interpreter open).
+enable_emulation() {
+    [ "$(uname -m)" = aarch64 ] && return
+    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+    [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
+    grep -q '^flags:.*F' /proc/sys/fs/binfmt_misc/qemu-aarch64 || fail "qemu-aarch64 is registered without flag F"
+}
+
+make_rootfs() {
+    [ -x "$rootfs/usr/sbin/sshd" ] && return
+    mkdir -p "$(dirname "$rootfs")"
+    exec 9>"$rootfs.lock"
+    flock 9
+    [ -x "$rootfs/usr/sbin/sshd" ] && return
+    rm -rf "$rootfs.part"
+    mmdebstrap --quiet --variant=minbase --skip=check/qemu --architectures=arm64 --aptopt='Acquire::Retries "5"' \
+        --include=python3,openssh-server,mosquitto,mosquitto-clients,ca-certificates bookworm "$rootfs.part" >&2
+    # A user like a Pi's: no password, let in by key alone.
+    chroot "$rootfs.part" useradd --create-home --shell /bin/bash --password '*' pi
+    mv "$rootfs.part" "$rootfs"
+}
+
+# Run a command in the device: its own processes, its own mounts, its writes in FOLDER alone.
+enter() {
+    folder=$1
+    shift
+    mkdir -p "$folder/upper" "$folder/work" "$folder/root"
+    # shellcheck disable=SC2016 # the inner shell expands these
+    exec unshare --mount --propagation private --pid --fork --kill-child -- sh -eu -c '
+        rootfs=$1 folder=$2
+        shift 2
+        mount -t overlay overlay -o "lowerdir=$rootfs,upperdir=$folder/upper,workdir=$folder/work" "$folder/root"
+        mount -t proc proc "$folder/root/proc"
+        mount --rbind /dev "$folder/root/dev"
+        exec chroot "$folder/root" "$@"
+    ' sh "$rootfs" "$folder" "$@"
+}
+
+[ "$(id -u)" = 0 ] || fail "needs root"
+case ${1:-} in
+rootfs)
+    enable_emulation
+    make_rootfs
+    echo "$rootfs"
+    ;;
+sshd)
+    [ $# = 3 ] || fail "write: emulated_pi.sh sshd FOLDER PORT"
+    enable_emulation
+    make_rootfs
+    upper=$2/upper
+    mkdir -p "$upper/home/pi/.ssh" "$upper/etc/ssh" "$upper/run/sshd"
+    cp "$2/host_key" "$upper/etc/ssh/test_host_key"
+    cp "$2/authorized_keys" "$upper/home/pi/.ssh/authorized_keys"
+    chmod 600 "$upper/etc/ssh/test_host_key" "$upper/home/pi/.ssh/authorized_keys"
+    chmod 700 "$upper/home/pi/.ssh"
+    chown -R "$(awk -F: '$1 == "pi" { print $3 ":" $4 }' "$rootfs/etc/passwd")" "$upper/home/pi"
+    echo emulated-pi >"$upper/etc/hostname"
+    enter "$2" /usr/sbin/sshd -D -e -f /dev/null -h /etc/ssh/test_host_key \
+        -o "ListenAddress=127.0.0.1:$3" -o UsePAM=no -o PasswordAuthentication=no -o PidFile=none
+    ;;
+shell)
+    enable_emulation
+    make_rootfs
+    scratch=$(mktemp -d)
+    enter "$scratch" /bin/bash
+    ;;
+*)
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
