@@ -231,6 +231,8 @@ def _read_members(file: IO[bytes], path: Path, file_size: int) -> dict[str, Memb
     while True:
         file.seek(position)
         header = file.read(BLOCK)
+        if len(header) < BLOCK and position == 0:
+            raise BundleError(f"{path} is not a bundle (no tar header)")
         if len(header) < BLOCK:
             raise BundleError(f"{path} is cut short: no end mark at byte {position}. Copy it again")
         if not any(header):

@@ -107,7 +107,7 @@ class BuildDisplay:
             self._bar.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        self._console.print(f"  {text}", style="dim", highlight=False, soft_wrap=True)
+        self._console.print(f"  {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _end_stage(self) -> None:
         if self._task is None:

@@ -9,12 +9,15 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from edgebit.bundle.archive import open_bundle
 from edgebit.errors import BundleError
 from edgebit.verify import Report, verify_bundle
 
 _STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+
+_WIDTH_IN_FILES = 300  # so that a log has a line a check
 
 
 @click.command()
@@ -51,8 +54,11 @@ def _size(path: Path) -> int | None:
 def _print_table(path: Path, report: Report) -> None:
     table = Table("check", "result", "", box=None, header_style="bold")
     for check in report.checks:
-        table.add_row(check.name, f"[{_STYLES[check.status]}]{check.status}[/]", check.detail)
-    Console().print(table)
+        table.add_row(Text(check.name), Text(check.status, style=_STYLES[check.status]), Text(check.detail))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_IN_FILES
+    console.print(table)
     counts = {status: sum(check.status == status for check in report.checks) for status in _STYLES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     identity = f", bundle {report.bundle_id}" if report.bundle_id else ""

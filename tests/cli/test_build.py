@@ -1,0 +1,337 @@
+"""edgebit build and verify, from a reference checkpoint to a judged bundle."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgebit import build as build_service
+from edgebit.artifacts import Check
+from edgebit.bundle.archive import open_bundle
+from edgebit.cli import COMMANDS, cli
+from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
+
+Checkpoint = Callable[[str], Path]
+
+
+def edgebit(*arguments: str | Path) -> Result:
+    """Run the command line in this process; an EdgebitError is raised."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments], standalone_mode=False)
+    if isinstance(result.exception, EdgebitError):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def bundle(native, reference_checkpoint: Checkpoint, tmp_path: Path) -> Path:
+    """A bundle for this machine, built from a checkpoint."""
+    out = tmp_path / "host.bundle"
+    result = edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_host_bundle_holds_all_and_verifies(bundle):
+    """The parts that deploy needs, all sums right, probes bit for bit."""
+    opened = open_bundle(bundle)
+    report = json.loads(edgebit("verify", bundle, "--json").output)
+
+    assert {"model.ebm", "lib/libedgebit.so", "edgebitd.pyz", "service/edgebit-daemon.service"} <= set(opened.members)
+    assert opened.manifest.name == "host"
+    assert opened.manifest.model.parameters > 0
+    assert report["ok"] and report["bundle"] == opened.id
+    probes = [check for check in report["checks"] if check["name"] == "model on this machine's engine"]
+    assert re.search(r"[1-9]\d* golden probes bit for bit", probes[0]["detail"])
+
+
+def test_build_leaves_only_the_bundle(bundle):
+    """No work folder, no .part."""
+    assert left_in(bundle.parent) == ["host.bundle"]
+
+
+def test_same_input_same_bundle(bundle, reference_checkpoint, tmp_path):
+    """Building again, elsewhere and from the model file, gives the same bytes and id."""
+    (tmp_path / "b").mkdir()
+    again, from_model = tmp_path / "b" / "host.bundle", tmp_path / "b" / "model" / "host.bundle"
+    edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", again)
+    from_model.parent.mkdir()
+    model = tmp_path / "b" / "model.ebm"
+    open_bundle(bundle).extract("model.ebm", model)
+    edgebit("build", model, "--target", "host", "--out", from_model)
+
+    assert again.read_bytes() == bundle.read_bytes()
+    assert from_model.read_bytes() == bundle.read_bytes()
+
+
+def test_json_says_what_was_built(native, reference_checkpoint, tmp_path):
+    """For scripts: size, bits a weight, checks, times."""
+    out = tmp_path / "x.bundle"
+    result = edgebit(
+        "build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", out, "--name", "kitchen", "--json"
+    )
+    said = json.loads(result.stdout)
+
+    assert said["size"] == out.stat().st_size
+    assert said["manifest"]["name"] == "kitchen"
+    assert 1.58 < said["bits_per_weight"] < 64
+    assert {check["status"] for check in said["checks"]} <= {"passed", "not run"}
+    assert set(said["seconds"]) == {
+        "native files", "artifact checks", "daemon", "model", "golden probes", "bundle",
+    }  # fmt: skip
+
+
+def test_int8_embedding_is_smaller(bundle, reference_checkpoint, tmp_path):
+    """The lossy option does what it is for."""
+    small = tmp_path / "small.bundle"
+    edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", small, "--embedding", "int8")
+
+    assert small.stat().st_size < bundle.stat().st_size
+
+
+def test_default_name_is_of_model_and_target(native, reference_checkpoint, tmp_path, monkeypatch):
+    """Without --out the bundle lies in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host")
+
+    assert left_in(tmp_path) == ["bitnet-packed-host.bundle"]
+
+
+def test_bundle_that_is_there_is_kept(bundle, reference_checkpoint):
+    """Unless --force says otherwise."""
+    before = bundle.read_bytes()
+    with pytest.raises(BuildError, match=r"there already.*--force"):
+        edgebit("build", reference_checkpoint("bitnet-bf16"), "--target", "host", "--out", bundle)
+    assert bundle.read_bytes() == before
+
+    edgebit("build", reference_checkpoint("bitnet-bf16"), "--target", "host", "--out", bundle, "--force")
+    assert bundle.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "promised"),
+    [
+        (["{packed}", "--target", "nope"], TargetError, "no target 'nope'"),
+        (["{tmp}/empty", "--target", "host"], CheckpointError, "config.json"),
+        (["{tmp}/text.ebm", "--target", "host"], BuildError, "neither a checkpoint's folder nor a model file"),
+        (["{packed}", "--target", "host", "--out", "{tmp}/no/x.bundle"], BuildError, "mkdir -p"),
+        (["{packed}", "--target", "host", "--out", "{tmp}/empty"], BuildError, "is a folder"),
+        (
+            ["{packed}", "--target", "rpi", "--builder", "docker", "--out", "{tmp}/x"],
+            BuildError,
+            "no image is published",
+        ),
+    ],
+)
+def test_failed_build_says_why_and_leaves_nothing(
+    native, reference_checkpoint, tmp_path, monkeypatch, arguments, error, promised
+):
+    """The message says what to do; the folder is as it was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.ebm").write_text("hello")
+    packed = reference_checkpoint("bitnet-packed")
+
+    with pytest.raises(error, match=promised):
+        edgebit("build", *(argument.format(packed=packed, tmp=tmp_path) for argument in arguments))
+
+    assert left_in(tmp_path) == ["empty", "text.ebm"]
+    assert left_in(tmp_path / "empty") == []
+
+
+def test_damaged_model_file_is_refused(bundle, tmp_path):
+    """A model file is read before it enters a bundle."""
+    model = tmp_path / "model.ebm"
+    open_bundle(bundle).extract("model.ebm", model)
+    model.write_bytes(model.read_bytes()[:-5000])
+
+    with pytest.raises(BundleError, match=r"model\.ebm"):
+        edgebit("build", model, "--target", "host", "--out", tmp_path / "x.bundle")
+
+    assert not (tmp_path / "x.bundle").exists()
+
+
+def test_artifact_that_fails_a_check_is_not_bundled(native, reference_checkpoint, tmp_path, monkeypatch):
+    """Nothing is written."""
+    monkeypatch.setattr(build_service, "check_native", lambda *_: [Check("page alignment", "failed", "4096")])
+
+    with pytest.raises(BuildError, match="page alignment: 4096"):
+        edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", tmp_path / "x.bundle")
+
+    assert left_in(tmp_path) == []
+
+
+def test_full_disk_is_said_and_cleared(native, reference_checkpoint, tmp_path, monkeypatch):
+    """With the room that a build needs."""
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build_service, "write_archive", full)
+
+    with pytest.raises(BuildError, match=r"is full.*twice the model's size"):
+        edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", tmp_path / "x.bundle")
+
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_build_leaves_nothing(native, reference_checkpoint, tmp_path, number):
+    """Ctrl-C and kill end it with 130 and a clean folder."""
+    slow = (
+        "import time, edgebit.build as b; from edgebit.cli import main;"
+        "b.write_archive = lambda *_: (print('now', flush=True), time.sleep(60)); main()"
+    )
+    out = tmp_path / "x.bundle"
+    arguments = ["build", str(reference_checkpoint("bitnet-packed")), "--target", "host", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        assert left_in(tmp_path) != []
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert (process.returncode, "stopped" in said) == (130, True)
+    assert left_in(tmp_path) == []
+
+
+# ---- verify ----
+
+
+def rewritten(bundle: Path, folder: Path, change: Callable[[Path], None]) -> Path:
+    """The bundle as a folder, after `change`."""
+    with tarfile.open(bundle) as tar:
+        tar.extractall(folder, filter="data")
+    change(folder)
+    return folder
+
+
+def flip(folder: Path, name: str, at: float) -> None:
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * at)] ^= 0x40
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["model.ebm", "lib/libedgebit.so", "edgebitd.pyz", "service/edgebit-daemon.service"])
+def test_verify_finds_a_flipped_bit(bundle, tmp_path, name):
+    """Names the file, ends with exit code 3, and does not execute what is damaged."""
+    folder = rewritten(bundle, tmp_path / "f", lambda folder: flip(folder, name, 0.9))
+
+    result = edgebit("verify", folder, "--json")
+
+    report = json.loads(result.output)
+    failed = {check["name"] for check in report["checks"] if check["status"] == "failed"}
+    assert result.exit_code == 3
+    assert f"SHA-256 of {name}" in failed
+    assert [c["status"] for c in report["checks"] if c["name"] == "probes on the target"] == ["not run"]
+
+
+def test_verify_reads_more_than_sums(bundle, tmp_path):
+    """A manifest that was made to fit a changed model: the golden probes still tell."""
+
+    def change(folder: Path) -> None:
+        flip(folder, "model.ebm", 0.6)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["model.ebm"]["sha256"] = hashlib.sha256((folder / "model.ebm").read_bytes()).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    result = edgebit("verify", rewritten(bundle, tmp_path / "f", change), "--json")
+
+    failed = {check["name"] for check in json.loads(result.output)["checks"] if check["status"] == "failed"}
+    assert result.exit_code == 3
+    assert failed == {"model file"}
+
+
+def test_verify_of_what_is_no_bundle(tmp_path):
+    """One failed check with the reason, not a traceback."""
+    path = tmp_path / "x"
+    path.write_text("hello")
+
+    result = edgebit("verify", path)
+
+    assert result.exit_code == 3
+    assert f"{path} is not a bundle" in result.output
+
+
+def test_verify_executes_nothing_of_a_stranger(bundle):
+    """--no-run says so in its row."""
+    report = json.loads(edgebit("verify", bundle, "--no-run", "--json").output)
+
+    assert report["ok"]
+    assert [c["status"] for c in report["checks"] if c["name"] == "probes on the target"] == ["not run"]
+
+
+# ---- the whole way for another architecture ----
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("builder", ["zig", "system"])
+def test_pi_bundle_from_either_builder(require_tool, reference_checkpoint, tmp_path, builder):
+    """Built, and its probes ran on three emulated Pis; a second build compiles nothing."""
+    require_tool("qemu-aarch64-static")
+    require_tool("aarch64-linux-gnu-objdump")
+    if builder == "system":
+        require_tool("aarch64-linux-gnu-gcc")
+    arguments = ["build", reference_checkpoint("bitnet-packed"), "--target", "rpi", "--builder", builder, "--json"]
+    edgebit(*arguments, "--out", tmp_path / "one")
+    began = time.monotonic()
+    again = json.loads(edgebit(*arguments, "--out", tmp_path / "two").stdout)
+
+    probes = [check for check in again["checks"] if check["name"].startswith("probes on cortex")]
+    assert [check["status"] for check in probes] == ["passed"] * 3
+    assert again["native_from_cache"] and again["seconds"]["native files"] < time.monotonic() - began
+    verified = edgebit("verify", tmp_path / "two", "--json")
+    assert verified.exit_code == 0, verified.output
+
+
+# ---- completion ----
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell):
+    """A script of that shell, and how to install it."""
+    output = edgebit("completion", shell).output
+
+    assert "_EDGEBIT_COMPLETE" in output
+    assert "# install: " in output
+
+
+def test_bash_completes_commands(require_tool, tmp_path):
+    """The printed script works in a real bash."""
+    program = tmp_path / "edgebit"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m edgebit \"$@\"\n")
+    program.chmod(0o755)
+    script = tmp_path / "completion.sh"
+    script.write_text(edgebit("completion", "bash").output)
+    words = "COMP_WORDS=(edgebit ver); COMP_CWORD=1"
+    ask = f'source {script}; {words}; _edgebit_completion edgebit; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        [require_tool("bash"), "-c", ask], capture_output=True, text=True, check=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+
+    assert done.stdout.split() == [name for name in COMMANDS if name.startswith("ver")]
+    assert shutil.which("edgebit", path=str(tmp_path))
