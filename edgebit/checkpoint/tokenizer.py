@@ -75,19 +75,7 @@ class CheckpointTokenizer:
             )
         missing = rows - len(self.tokens)
         tokens, flags = (*self.tokens, *(b"",) * missing), self.flags + bytes([UNUSED]) * missing
-        # A pair is one number, which sorts as the pair does. As in `tokenizers`, the last of a pair named twice counts.
-        ranked = {left << 32 | right: rank for rank, (left, right, _) in enumerate(self.merges)}
-        pairs = sorted(ranked)
-        ranks = [ranked[pair] for pair in pairs]
-        row_of_left = array("I", bytes(4 * (rows + 1)))
-        for pair in pairs:
-            row_of_left[(pair >> 32) + 1] += 1
-        for left in range(rows):
-            row_of_left[left + 1] += row_of_left[left]
-        csr = array("I", bytes(12 * len(pairs)))
-        csr[0::3] = array("I", [pair & 0xFFFFFFFF for pair in pairs])
-        csr[1::3] = array("I", ranks)
-        csr[2::3] = array("I", [self.merges[rank][2] for rank in ranks])
+        row_of_left, csr = _merge_rows(self.merges, flags)
         offsets = array("I", bytes(4 * (rows + 1)))
         for token, text in enumerate(tokens):
             offsets[token + 1] = offsets[token] + len(text)
@@ -101,7 +89,7 @@ class CheckpointTokenizer:
         header = struct.pack(
             "<8I32x",
             _VERSION, rows, _PRE_TOKENIZER_LLAMA3, _IGNORE_MERGES if self.ignore_merges else 0,
-            len(pairs), len(added), len(hashed), offsets[rows],
+            len(csr) // 3, len(added), len(hashed), offsets[rows],
         )  # fmt: skip
         words = [_little_endian(part) for part in (offsets, row_of_left, csr, hashed, byte_ids, added)]
         return b"".join([header, *words, flags, *tokens])
@@ -261,6 +249,30 @@ def _merges(merges: Sequence[Any], vocab: dict[str, int], merged_ids: set[int]) 
         if ids[2] not in merged_ids:
             raise TokenizerError(f"merge {rank}, {merge!r}, has characters that stand for no byte")
         yield ids
+
+
+def _merge_rows(merges: Sequence[tuple[int, int, int]], flags: bytes) -> "tuple[array[int], array[int]]":
+    """Where each left token's merges begin, and (right, rank, merged) of each merge, by left and right token.
+
+    Merges that give a special token are left out: they would make one of what somebody wrote. Where special tokens are
+    recognised, their names are split off before merging, so no such merge is ever met.
+    """
+    # A pair is one number, which sorts as the pair does. As in `tokenizers`, the last of a pair named twice counts.
+    ranked = {
+        left << 32 | right: rank for rank, (left, right, merged) in enumerate(merges) if not flags[merged] & SPECIAL
+    }
+    pairs = sorted(ranked)
+    ranks = [ranked[pair] for pair in pairs]
+    row_of_left = array("I", bytes(4 * (len(flags) + 1)))
+    for pair in pairs:
+        row_of_left[(pair >> 32) + 1] += 1
+    for left in range(len(flags)):
+        row_of_left[left + 1] += row_of_left[left]
+    csr = array("I", bytes(12 * len(pairs)))
+    csr[0::3] = array("I", [pair & 0xFFFFFFFF for pair in pairs])
+    csr[1::3] = array("I", ranks)
+    csr[2::3] = array("I", [merges[rank][2] for rank in ranks])
+    return row_of_left, csr
 
 
 def _hash_table(entries: Sequence[tuple[int, bytes]]) -> "array[int]":

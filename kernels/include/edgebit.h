@@ -121,7 +121,8 @@ EB_API eb_status eb_tokenizer_open(const eb_host *host, const void *section, uin
                                    eb_error *error);
 EB_API void eb_tokenizer_close(eb_tokenizer *tokenizer);
 EB_API uint32_t eb_tokenizer_vocab_size(const eb_tokenizer *tokenizer);
-/* Token ids of `text`, [size] bytes of any kind; invalid UTF-8 is kept byte for byte.
+/* Token ids of `text`, [size] bytes of any kind, less than 2 GiB; invalid UTF-8 is kept byte for byte. Added tokens that
+ * are not special are recognised in any case.
  *   parse_special  nonzero: "<|eot_id|>" in the text becomes the special token; 0: it stays text
  *   ids, capacity  where they go; *n_ids is how many there are even when they do not fit: then EB_LIMIT */
 EB_API eb_status eb_tokenize(const eb_tokenizer *tokenizer, const char *text, size_t size, int parse_special,
@@ -142,7 +143,8 @@ EB_API const char *eb_token_bytes(const eb_tokenizer *tokenizer, int32_t id, siz
 
 typedef struct eb_text eb_text;
 
-/* `stops` are copied. Bytes that may still become a stop string, or that are a part of a character, are held back. */
+/* `stops`, at most 64 of 1 to 1,024 bytes each, are copied. The first one complete ends the text; of those complete at the
+ * same byte, the longest. Bytes that may still become a stop string, or that are a part of a character, are held back. */
 EB_API eb_status eb_text_open(const eb_tokenizer *tokenizer, const char *const *stops, const size_t *stop_sizes,
                               size_t n_stops, eb_text **out, eb_error *error);
 EB_API void eb_text_close(eb_text *text);

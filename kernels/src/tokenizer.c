@@ -20,7 +20,6 @@ enum { TOKEN_SPECIAL = 1, TOKEN_ADDED = 2, TOKEN_UNUSED = 4, TOKEN_FLAGS = 7 };
 enum { CLASS_OTHER = 0, CLASS_LETTER = 1, CLASS_NUMBER = 2, CLASS_SPACE = 3 };
 
 #define NO_ID UINT32_MAX
-#define NO_RANK UINT32_MAX
 
 typedef struct merge {
     uint32_t right, rank, merged;
@@ -91,8 +90,9 @@ static eb_status check_tokens(const eb_tokenizer *t, uint32_t bytes_size, eb_err
     for (uint32_t slot = 0; slot <= t->hash_mask; slot++) {
         const uint32_t id = t->hash[slot];
         empty += id == NO_ID;
-        if (id != NO_ID && id >= t->vocab_size) {
-            eb_fail(error, "section TOKN: hash slot %u names token %u of %u", slot, id, t->vocab_size);
+        if (id != NO_ID && (id >= t->vocab_size || (t->flags[id] & TOKEN_SPECIAL))) {
+            eb_fail(error, "section TOKN: hash slot %u names token %u of %u, or a special one", slot, id,
+                    t->vocab_size);
             return EB_BAD_FORMAT;
         }
     }
@@ -104,7 +104,7 @@ static eb_status check_tokens(const eb_tokenizer *t, uint32_t bytes_size, eb_err
 }
 
 static int is_merge(const eb_tokenizer *t, uint32_t left, const merge *m) {
-    if (m->right >= t->vocab_size || m->merged >= t->vocab_size || m->rank == NO_RANK)
+    if (m->right >= t->vocab_size || m->merged >= t->vocab_size || (t->flags[m->merged] & TOKEN_SPECIAL))
         return 0;
     const size_t left_size = token_size(t, left), right_size = token_size(t, m->right);
     return left_size && right_size && token_size(t, m->merged) == left_size + right_size &&
@@ -121,7 +121,9 @@ static eb_status check_merges(const eb_tokenizer *t, eb_error *error) {
         for (uint32_t i = t->merge_rows[left]; i < t->merge_rows[left + 1]; i++) {
             const int in_order = i == t->merge_rows[left] || t->merges[i - 1].right < t->merges[i].right;
             if (!in_order || !is_merge(t, left, &t->merges[i])) {
-                eb_fail(error, "section TOKN: merge %u of token %u is out of order or gives another text", i, left);
+                eb_fail(error,
+                        "section TOKN: merge %u of token %u is out of order or gives another text or a special token",
+                        i, left);
                 return EB_BAD_FORMAT;
             }
         }

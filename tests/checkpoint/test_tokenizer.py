@@ -167,14 +167,16 @@ def test_unicode_classes_are_those_of_tokenizers():
     assert [hex(c) for c in range(module.CODE_POINTS) if ours[c] != theirs[c]] == []
 
 
-def train(path, *, ignore_merges, added=()):
+def train(path, *, ignore_merges, added=(), special=("<s>", "</s>")):
     """A tokenizer trained on this folder's tests, as tokenizers writes it."""
     hf = tokenizers.Tokenizer.from_file(str(TINY))
     fresh = tokenizers.Tokenizer(BPE(ignore_merges=ignore_merges))
     fresh.pre_tokenizer, fresh.decoder = hf.pre_tokenizer, hf.decoder
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = BpeTrainer(
-        vocab_size=1500, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"], show_progress=False
+        vocab_size=1500,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(special),
+        show_progress=False,
     )
     fresh.train([str(Path(__file__)), str(TESTS / "data" / "tokenizers" / "scripts.txt")], trainer)
     fresh.add_tokens(list(added))
@@ -195,6 +197,17 @@ def test_other_vocabularies(native, tmp_path, ignore_merges):
         for _ in range(300):
             data = without_unassigned(bytes(rng.choice((rng.randrange(256), 32, 101, 0xC3)) for _ in range(40)))
             assert ours.encode(data) == oracle.encode(data)
+
+
+def test_a_special_token_named_like_a_word(native, tmp_path):
+    """With ignore_merges a piece that is a token is taken whole; but a special token is never made of plain text."""
+    path = tmp_path / "tokenizer.json"
+    hf = train(path, ignore_merges=True, special=["END"])
+    with Tokenizer.from_section(native, read_tokenizer(path).section()) as ours:
+        assert ours.encode("END", parse_special=True) == hf_ids(hf, "END") == [hf.token_to_id("END")]
+        ids = ours.encode("END")
+        assert not any(ours.is_special(i) for i in ids)
+        assert ours.decode(ids) == b"END"
 
 
 def test_added_tokens_that_are_not_special(native, tmp_path):

@@ -42,6 +42,7 @@ def test_structures_have_the_sizes_the_compiler_gives_them(require_tool, tmp_pat
         "eb_model_info": abi.ModelInfoStruct,
         "eb_engine_options": abi.EngineOptions,
         "eb_batch": abi.Batch,
+        "eb_range": abi.Range,
         "eb_stats": abi.StatsStruct,
         "eb_sampling": abi.SamplingStruct,
     }
