@@ -111,7 +111,8 @@ class Checkpoint:
 
     def _stored_scale(self, name: str) -> np.float32:
         value = np.float32(as_float32(self._tensors.read(name), self._tensors.info(name).dtype).reshape(-1)[0])
-        scale = value if self.family.scale == Scale.MULTIPLY or value == 0 else np.float32(1) / value
+        with np.errstate(divide="ignore", over="ignore"):  # what becomes infinite is refused below
+            scale = value if self.family.scale == Scale.MULTIPLY else np.float32(1) / value
         if not np.isfinite(scale) or scale <= 0:
             raise CheckpointError(f"{self._where(name)} is {value}: a scale must be finite and above 0")
         return scale
