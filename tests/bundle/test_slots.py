@@ -1,0 +1,279 @@
+"""The slots of a device: what each operation leaves, and what a power cut at any step of it leaves."""
+
+import hashlib
+import json
+
+import pytest
+
+from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo, bundle_id
+from edgebit.bundle.slots import TRIES, Slots
+from edgebit.errors import BundleError, DeployError
+
+SHARED = b"the library, the same in all"
+
+
+class PowerCut(Exception):
+    """The power went off."""
+
+
+def put_bundle(root, name):
+    """Put a bundle's files into the store as a deploy does; gives its manifest's bytes."""
+    contents = {"model.ebm": name.encode() * 50, "lib/libedgebit.so": SHARED, "bin/edgebit-run": SHARED + b"!"}
+    entries = {member: FileEntry(size=len(data), sha256=sha256(data)) for member, data in contents.items()}
+    manifest = Manifest(
+        name=name,
+        edgebit="0.1.0",
+        abi=1,
+        target=TargetInfo(name="rpi", triple="aarch64-linux-gnu"),
+        model=ModelInfo(name=name),
+        build=BuildInfo(),
+        files=entries,
+    )
+    (root / "store").mkdir(parents=True, exist_ok=True)
+    slots = Slots(root)
+    for member, data in contents.items():
+        if not (root / "store" / entries[member].sha256).exists():
+            (root / "store" / f"{entries[member].sha256}.part").write_bytes(data)
+            slots.admit(entries[member])
+    return manifest.to_bytes()
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def install(root, name, *, commit=True):
+    """Install a bundle as a deploy does; gives its id."""
+    manifest = put_bundle(root, name)
+    slots = Slots(root)
+    slots.stage(manifest)
+    slots.switch(bundle_id(manifest))
+    if commit:
+        slots.commit(bundle_id(manifest))
+    return bundle_id(manifest)
+
+
+def assert_complete(root, allowed):
+    """What `active` names is whole, byte for byte, and one of the bundles `allowed`."""
+    folder = root / "active"
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for member, entry in manifest["files"].items():
+        assert sha256((folder / member).read_bytes()) == entry["sha256"]
+    assert bundle_id((folder / "manifest.json").read_bytes()) in allowed
+
+
+def test_install_shares_files_between_slots(tmp_path):
+    """Both slots hold hard links to one file in the store."""
+    install(tmp_path, "first")
+    install(tmp_path, "second")
+
+    links = {path.stat().st_ino for path in tmp_path.glob("s*/*/lib/libedgebit.so")}
+    assert links == {(tmp_path / "store" / sha256(SHARED)).stat().st_ino}
+    assert (tmp_path / "slots" / "b" / "bin" / "edgebit-run").stat().st_mode & 0o111
+
+
+def test_commit_throws_away_what_no_slot_needs(tmp_path):
+    """After the third bundle, the first one's model is gone, and the library all share is not."""
+    for name in ("first", "second", "third"):
+        install(tmp_path, name)
+
+    stored = {path.name for path in (tmp_path / "store").iterdir()}
+    assert sha256(b"first" * 50) not in stored
+    assert {sha256(b"second" * 50), sha256(b"third" * 50), sha256(SHARED)} <= stored
+
+
+def test_bundle_on_trial_goes_back_after_its_tries(tmp_path):
+    """A bundle that is started more often than it may is refused from then on, and the one before runs."""
+    first = install(tmp_path, "first")
+    second = install(tmp_path, "second", commit=False)
+    slots = Slots(tmp_path)
+
+    started = [slots.starting().id for _ in range(TRIES + 1)]
+
+    assert started == [second] * TRIES + [first]
+    assert slots.active().id == first
+    assert "did not stay up" in slots.refused()[second]
+
+
+def test_good_bundle_may_start_for_ever(tmp_path):
+    """Tries are counted on trial only."""
+    first = install(tmp_path, "first")
+
+    assert {Slots(tmp_path).starting().id for _ in range(10)} == {first}
+
+
+def test_refused_bundle_needs_force(tmp_path):
+    """What was taken back is not staged again by accident."""
+    install(tmp_path, "first")
+    second = install(tmp_path, "second", commit=False)
+    slots = Slots(tmp_path)
+    slots.fail("it said nothing")
+    manifest = put_bundle(tmp_path, "second")
+
+    with pytest.raises(DeployError, match="it said nothing"):
+        slots.stage(manifest)
+
+    assert slots.stage(manifest, force=True).id == second
+    assert slots.refused() == {}
+
+
+def test_nothing_is_staged_over_a_trial(tmp_path):
+    """While a bundle is on trial the other slot is the way back, and not to be touched."""
+    install(tmp_path, "first")
+    install(tmp_path, "second", commit=False)
+
+    with pytest.raises(DeployError, match="on trial"):
+        Slots(tmp_path).stage(put_bundle(tmp_path, "third"))
+
+
+def test_commit_of_another_bundle_is_refused(tmp_path):
+    """The device may have gone back by itself while the deploy waited."""
+    first = install(tmp_path, "first")
+
+    with pytest.raises(DeployError, match=f"returned to bundle {first}"):
+        Slots(tmp_path).commit("0123456789abcdef")
+
+
+def test_sent_file_that_differs_is_thrown_away(tmp_path):
+    """And the message has both sums."""
+    (tmp_path / "store").mkdir()
+    entry = FileEntry(size=3, sha256=sha256(b"abc"))
+    part = tmp_path / "store" / f"{entry.sha256}.part"
+    part.write_bytes(b"abd")
+
+    with pytest.raises(BundleError, match=sha256(b"abd")):
+        Slots(tmp_path).admit(entry)
+
+    assert not part.exists()
+
+
+def test_stage_without_a_file_is_refused(tmp_path):
+    """A slot never becomes half a bundle."""
+    manifest = put_bundle(tmp_path, "first")
+    (tmp_path / "store" / sha256(SHARED)).unlink()
+
+    with pytest.raises(DeployError, match=r"lib/libedgebit\.so is not in the device's store"):
+        Slots(tmp_path).stage(manifest)
+
+    assert Slots(tmp_path).slots() == {}
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 2}', '{"schema":1,"slots":{"c":{}},"refused":{}}'])
+def test_damaged_state_is_rebuilt(tmp_path, damage):
+    """The symlink and the manifests say what is there."""
+    first = install(tmp_path, "first")
+    (tmp_path / "state.json").write_text(damage)
+
+    Slots(tmp_path).recover()
+
+    assert Slots(tmp_path).active().id == first
+    assert Slots(tmp_path).active().status == "good"
+
+
+def test_damaged_active_slot_gives_way_to_the_other(tmp_path):
+    """A file that is missing from the active slot makes the bundle before the active one."""
+    first = install(tmp_path, "first")
+    install(tmp_path, "second")
+    (tmp_path / "slots" / "b" / "model.ebm").unlink()
+
+    assert Slots(tmp_path).starting().id == first
+
+
+def stage_third(slots, root, ids):
+    slots.stage(put_bundle(root, "third"))
+
+
+def switch_to_third(slots, root, ids):
+    Slots(root).stage(put_bundle(root, "third"))
+    slots.switch(ids["third"])
+
+
+def commit_third(slots, root, ids):
+    install(root, "third", commit=False)
+    slots.commit(ids["third"])
+
+
+def fail_third(slots, root, ids):
+    install(root, "third", commit=False)
+    slots.fail("silent")
+
+
+def roll_back(slots, root, ids):
+    slots.rollback()
+
+
+def start_third_too_often(slots, root, ids):
+    install(root, "third", commit=False)
+    for _ in range(TRIES + 1):
+        slots.starting()
+
+
+# An operation, and the bundles that may run after any part of it.
+OPERATIONS = {
+    "stage": (stage_third, {"second"}),
+    "switch": (switch_to_third, {"second", "third"}),
+    "commit": (commit_third, {"third"}),
+    "fail": (fail_third, {"second", "third"}),
+    "rollback": (roll_back, {"first", "second"}),
+    "starting": (start_third_too_often, {"second", "third"}),
+}
+
+
+def prepare(root):
+    """A device with two good bundles, the second running; gives all ids by name."""
+    ids = {name: install(root, name) for name in ("first", "second")}
+    ids["third"] = bundle_id(put_bundle(root, "third"))
+    return ids
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_power_cut_at_every_step(tmp_path, operation):
+    """Whatever step is the last, `active` is whole, recovery clears up, and the same deploy can be done to its end."""
+    act, allowed = OPERATIONS[operation]
+    counted = []
+    root = tmp_path / "whole"
+    ids = prepare(root)
+    act(Slots(root, lambda kind, path: counted.append((kind, path.name))), root, ids)
+    assert counted
+
+    for last in range(len(counted)):
+        root = tmp_path / f"cut-{last}"
+        prepare(root)
+        left = last
+
+        def cut(kind, path):
+            nonlocal left
+            if left == 0:
+                raise PowerCut
+            left -= 1
+
+        with pytest.raises(PowerCut):
+            act(Slots(root, cut), root, ids)
+
+        may_run = {ids[name] for name in allowed}
+        assert_complete(root, may_run)
+        Slots(root).recover()
+        assert_complete(root, may_run)
+        once = sorted(path.relative_to(root) for path in root.rglob("*"))
+        Slots(root).recover()
+        assert sorted(path.relative_to(root) for path in root.rglob("*")) == once, "recovery does nothing twice"
+        assert not [path for path in once if path.suffix in (".new", ".old")]
+        slots = Slots(root)
+        if slots.active().status == "trying":
+            slots.commit(slots.active().id)
+        if slots.active().id != ids["third"]:
+            slots.stage(put_bundle(root, "third"), force=True)
+            slots.switch(ids["third"])
+            slots.commit(ids["third"])
+        assert_complete(root, {ids["third"]})
+
+
+def test_remove_takes_all_but_strange_files(tmp_path):
+    """What edgebit did not put there stays, and is named."""
+    root = tmp_path / "device"
+    install(root, "first")
+    (root / "notes.txt").write_text("mine")
+
+    assert Slots(root).remove() == ["notes.txt"]
+
+    assert [path.name for path in root.iterdir()] == ["notes.txt"]
