@@ -7,7 +7,7 @@ before it enters a bundle; `edgebit verify` shows them all.
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -302,7 +302,11 @@ _RULES: dict[str, tuple[Callable[[str, str], bool], str, Callable[[str, str], bo
 def check_probes(runner: Path, model: Path, target: Target) -> list[Check]:
     """Run the model's golden probes with edgebit-run: under qemu for each CPU of the target, or on this machine."""
     if target.arch == host_target().arch:
-        return [_run_probes("probes on this machine", [str(runner), str(model), "--check"])]
+        own = [str(runner), str(model), "--check"]
+        return [
+            _run_probes("probes on this machine", own),
+            _run_probes("probes on this machine (scalar)", own, {"EDGEBIT_ISA": "scalar"}),
+        ]
     if not target.emulate_cpus:
         return [Check("probes", "not run", f"the target {target.name} names no emulate_cpus")]
     emulator = shutil.which(f"qemu-{target.arch}") or shutil.which(f"qemu-{target.arch}-static")
@@ -317,10 +321,16 @@ def check_probes(runner: Path, model: Path, target: Target) -> list[Check]:
     ]
 
 
-def _run_probes(name: str, argv: list[str]) -> Check:
+def _run_probes(name: str, argv: list[str], env: Mapping[str, str] | None = None) -> Check:
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT_S, check=False, env={}
+            argv,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+            env=dict(env or {}),
         )
     except subprocess.TimeoutExpired:
         return Check(name, "not run", f"no result within {PROBE_TIMEOUT_S} s: too large a model to emulate")

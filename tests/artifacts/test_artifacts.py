@@ -220,9 +220,19 @@ def test_probes_pass_and_fail_with_the_program(tmp_path, host):
     good = script(tmp_path / "good", "echo 3 golden probes hold")
     bad = script(tmp_path / "bad", "echo loading >&2; echo 'probe 1: layer 2 differs' >&2; exit 14")
 
-    assert check_probes(good, tmp_path, host) == [Check("probes on this machine", "passed", "3 golden probes hold")]
+    assert check_probes(good, tmp_path, host) == [
+        Check("probes on this machine", "passed", "3 golden probes hold"),
+        Check("probes on this machine (scalar)", "passed", "3 golden probes hold"),
+    ]
     assert check_probes(bad, tmp_path, host)[0].detail == "probe 1: layer 2 differs"
-    assert check_probes(bad, tmp_path, host)[0].status == "failed"
+    assert {check.status for check in check_probes(bad, tmp_path, host)} == {"failed"}
+
+
+def test_probes_run_at_the_lowest_level_too(tmp_path, host):
+    """This machine's best level, and the one that every CPU has."""
+    program = script(tmp_path / "program", 'echo "level ${EDGEBIT_ISA:-best}"')
+
+    assert [check.detail for check in check_probes(program, tmp_path, host)] == ["level best", "level scalar"]
 
 
 def test_probes_without_an_emulator_are_not_run(tmp_path, host, monkeypatch):
