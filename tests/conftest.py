@@ -41,11 +41,15 @@ def _skip(reason: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def npm_package(require_tool: Callable[[str], str], pytestconfig: pytest.Config) -> Callable[[str], Path]:
+def npm_package(
+    require_tool: Callable[[str], str], pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """Gives the unpacked folder of an npm package named NAME@VERSION, kept in pytest's cache; or skips."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # none with -p no:cacheprovider
+    kept = cache.mkdir("npm") if cache else tmp_path_factory.mktemp("npm")
 
     def package(name: str) -> Path:
-        folder = Path(pytestconfig.cache.mkdir("npm")) / name.strip("@").replace("/", "-")
+        folder = kept / name.strip("@").replace("/", "-")
         if not (folder / "package").is_dir():
             folder.mkdir(exist_ok=True)
             command = [require_tool("npm"), "pack", "--silent", name]
@@ -58,7 +62,8 @@ def npm_package(require_tool: Callable[[str], str], pytestconfig: pytest.Config)
             if done.returncode != 0:
                 _skip(f"{' '.join(command)} cannot fetch it: {done.stderr.strip()[-300:]}")
             with tarfile.open(folder / done.stdout.split()[-1]) as archive:
-                archive.extractall(folder, filter="data")
+                archive.extractall(folder / "part", filter="data")
+            (folder / "part" / "package").rename(folder / "package")
         return folder / "package"
 
     return package
