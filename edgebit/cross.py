@@ -269,8 +269,8 @@ def build_native(target: Target, builder: str = "auto", *, report: Report = lamb
         return native
 
     cmake, ninja = (_need_tool(name) for name in ("cmake", "ninja"))
-    if toolchain.name == "zig" and not (cache_dir() / "zig").is_dir():
-        report("zig's first build here compiles its libc too: that takes minutes, once")
+    if toolchain.name == "zig":
+        report("compiling with zig; its first build for an architecture compiles its libc too, which takes minutes")
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{toolchain_id}.", dir=place.parent) as scratch:
         build_dir = Path(scratch) / "build"

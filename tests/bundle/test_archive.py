@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import mmap
+import random
 import shutil
 import subprocess
 import tarfile
@@ -159,6 +160,30 @@ def test_cut_short_anywhere_is_refused(bundle):
         bundle.write_bytes(data[:size])
         with pytest.raises(BundleError, match=str(bundle)):
             open_bundle(bundle)
+
+
+def test_random_damage_never_ends_in_another_error(bundle):
+    """Headers and manifest changed at random, checksums mended or not: read, or refused with a BundleError."""
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    data = bundle.read_bytes()
+    headers = [0, *(member.offset - archive.BLOCK for member in open_bundle(bundle).members.values())]
+    manifest_end = archive.BLOCK + len(open_bundle(bundle).manifest_bytes)
+    for _ in range(1500):
+        broken = bytearray(data)
+        for _ in range(chance.randint(1, 3)):
+            header = chance.choice(headers)
+            at = chance.choice([header + chance.randrange(archive.BLOCK), chance.randrange(512, manifest_end)])
+            broken[at] = chance.choice([0, 0x2E, 0x2F, 0x30, 0x37, 0xFF, chance.randrange(256)])
+            if chance.random() < 0.7:
+                broken[header : header + 512] = checksummed(broken[header : header + 512])
+        bundle.write_bytes(broken)
+        try:
+            open_bundle(bundle).verify()
+        except BundleError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
 
 
 def tar_of(entries: list[tuple[tarfile.TarInfo, bytes]], path: Path, form: int = tarfile.USTAR_FORMAT) -> Path:
