@@ -1,0 +1,141 @@
+"""Plans are pure: what a deploy would do on a device of which only a description exists."""
+
+import dataclasses
+
+import pytest
+
+from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo
+from edgebit.deploy import InstallOptions, bytes_to_send, plan_install
+from edgebit.device_probe import DeviceState, Python, parse_probe
+from edgebit.errors import DeployError
+
+SIZES = {"edgebitd.pyz": 1_000, "model.ebm": 50_000_000, "lib/libedgebit.so": 90_000}
+FILES = {name: FileEntry(size=size, sha256=f"{n:064x}") for n, (name, size) in enumerate(SIZES.items())}
+MANIFEST = Manifest(
+    name="chat",
+    edgebit="0.1.0",
+    abi=1,
+    target=TargetInfo(name="rpi", triple="aarch64-linux-gnu"),
+    model=ModelInfo(name="chat"),
+    build=BuildInfo(),
+    files=FILES,
+)
+ID = "0123456789abcdef"
+OPTIONS = InstallOptions(settings={"mqtt": {"url": "mqtt://broker"}})
+FRESH = DeviceState(
+    root=".local/share/edgebit",
+    arch="aarch64",
+    machine="aarch64",
+    memory_bytes=1 << 30,
+    free_bytes=8 << 30,
+    python=Python((3, 11, 2), "/usr/bin/python3", ()),
+    slots={},
+    refused={},
+    stored={},
+)
+RUNNING = dataclasses.replace(
+    FRESH,
+    has_root=True,
+    configured=True,
+    active="a",
+    slots={"a": {"id": "an-older-one", "status": "good"}},
+    stored={FILES["lib/libedgebit.so"].sha256: SIZES["lib/libedgebit.so"]},
+)
+
+
+def actions(state, options=OPTIONS, identity=ID):
+    return [step.action for step in plan_install(MANIFEST, identity, state, options)]
+
+
+def test_fresh_device_gets_everything():
+    """The agent goes first, the model last; the switch comes after the self-test, the commit after the answer."""
+    steps = plan_install(MANIFEST, ID, FRESH, OPTIONS)
+
+    assert [step.name for step in steps if step.action == "send"] == ["edgebitd.pyz", "lib/libedgebit.so", "model.ebm"]
+    assert bytes_to_send(steps) == sum(SIZES.values())
+    assert [step.action for step in steps if step.action != "send"] == [
+        "prepare", "stage", "selftest", "configure", "switch", "start", "check", "commit",
+    ]  # fmt: skip
+
+
+def test_running_device_gets_what_it_lacks():
+    """What is there is checked, by the agent, which is sent before; the old daemon is stopped after the self-test."""
+    options = InstallOptions()
+
+    assert actions(RUNNING, options) == [
+        "send", "verify", "send", "stage", "selftest", "stop", "switch", "start", "check", "commit",
+    ]  # fmt: skip
+
+
+def test_interrupted_copy_goes_on():
+    """The bytes that an earlier try left are not sent again."""
+    state = dataclasses.replace(FRESH, stored={f"{FILES['model.ebm'].sha256}.part": 49_000_000})
+
+    steps = plan_install(MANIFEST, ID, state, OPTIONS)
+
+    assert next(step.bytes for step in steps if step.name == "model.ebm") == 1_000_000
+    assert "the rest of 50.0 MB" in next(step.line for step in steps if step.name == "model.ebm")
+
+
+def test_what_is_there_is_only_started_again():
+    """Unless forced."""
+    state = dataclasses.replace(RUNNING, slots={"a": {"id": ID, "status": "good"}})
+
+    assert actions(state) == ["configure", "start", "check"]
+    assert "switch" in actions(state, dataclasses.replace(OPTIONS, force=True))
+
+
+def test_trial_that_was_cut_off_is_settled_first():
+    """Before anything touches the slots."""
+    state = dataclasses.replace(RUNNING, slots={"a": {"id": "an-older-one", "status": "trying"}})
+
+    found = actions(state)
+
+    assert found.index("settle") < found.index("stage")
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "promised"),
+    [
+        ({"arch": "x86_64", "machine": "x86_64"}, OPTIONS, "built for aarch64 (rpi), the device's programs are x86_64"),
+        ({"arch": "armv7l"}, OPTIONS, "a 32-bit system on a 64-bit CPU"),
+        ({"python": None}, OPTIONS, "no python3"),
+        ({"python": Python((3, 9, 2), "python3", ())}, OPTIONS, "has Python 3.9.2, the daemon needs 3.11"),
+        ({"python": Python((3, 11, 2), "python3", ("ctypes",))}, OPTIONS, "Python lacks ctypes"),
+        ({"noexec": True}, OPTIONS, "mounted noexec"),
+        ({"free_bytes": 60_000_000}, OPTIONS, "60.0 MB free"),
+        ({"memory_bytes": 100_000_000}, OPTIONS, "the device 100 MB of memory"),
+        ({"refused": {ID: "it was silent"}}, OPTIONS, "taken back on this device: it was silent"),
+        ({}, InstallOptions(), "does not know its broker yet"),
+    ],
+)
+def test_unfit_device_is_refused(change, options, promised):
+    """Before a byte is sent, with the reason."""
+    with pytest.raises(DeployError) as refused:
+        plan_install(MANIFEST, ID, dataclasses.replace(FRESH, **change), options)
+
+    assert promised in str(refused.value)
+
+
+def test_probe_is_read():
+    """The script's lines become facts; the newest Python is taken."""
+    state = parse_probe(
+        "root x\nmachine aarch64\nelf b700\npage_bytes 16384\nmemory_kib 1024\nfree_kib 7\nnoexec 1\n"
+        "python 3.9.2 /usr/bin/python3\npython 3.13.1 /usr/local/bin/python3.13 ssl\nhas_root 1\nactive slots/b\n"
+        'state {"schema": 1, "slots": {"b": {"id": "x", "status": "good"}}, "refused": {}}\nstored 12 abc.part\nend 1\n'
+    )
+
+    assert (state.arch, state.page_bytes, state.memory_bytes, state.free_bytes) == ("aarch64", 16384, 1 << 20, 7168)
+    assert state.noexec and state.has_root and not state.configured
+    assert state.python == Python((3, 13, 1), "/usr/local/bin/python3.13", ("ssl",))
+    assert (state.active, state.stored) == ("b", {"abc.part": 12})
+
+
+def test_32_bit_programs_under_a_64_bit_kernel_are_seen():
+    """What counts is what the device's programs are."""
+    assert parse_probe("machine aarch64\nelf 2800\nend 1\n").arch == "armv7l"
+
+
+def test_damaged_state_is_no_fact():
+    """The agent rebuilds it; the probe does not fail for it."""
+    assert parse_probe('state {"slots": [1]}\nactive slots/a\nend 1\n').slots == {}
