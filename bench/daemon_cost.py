@@ -41,7 +41,7 @@ def measure(model: Path, requests: int, python: str, folder: Path) -> dict[str, 
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
     (folder / "edgebitd.toml").write_text(
         f'[device]\nname = "bench"\n[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n[engine]\nthreads = 1\n'
     )

@@ -155,14 +155,9 @@ class DeviceClient:
         self._broker = broker
         self._root = root
         self._ca = ca
-        self._heard: queue.SimpleQueue[paho.MQTTMessage | BrokerError] = queue.SimpleQueue()
-        self._connected: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._granted: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._closing = False
         refusal = self._connect(protocol != "3.1.1")
         if protocol == "auto" and refusal in ("Unsupported protocol version", "the broker closed the connection"):
             self.close()
-            self._closing = False
             refusal = self._connect(False)
         if refusal:
             self.close()
@@ -323,6 +318,10 @@ class DeviceClient:
     def _connect(self, mqtt5: bool) -> str:
         """Connect; gives the broker's refusal, or "". Raises BrokerError where there is no broker."""
         self._mqtt5 = mqtt5
+        self._closing = False
+        self._heard: queue.SimpleQueue[paho.MQTTMessage | BrokerError] = queue.SimpleQueue()
+        self._connected: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._granted: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2,
             protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311,

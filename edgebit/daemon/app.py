@@ -29,7 +29,7 @@ from edgebit.errors import EdgebitError, EngineError
 
 log = logging.getLogger("edgebit")
 
-INBOX_MAX = 64  # requests read off the network and not yet looked at; then the broker is held back
+INBOX_MAX = 16  # requests read off the network and not yet looked at; then the broker is held back
 BUSY_TICK_S = 0.1  # how often deadlines and the state are looked at
 IDLE_TICK_S = 1.0
 STATUS_LEAST_S = 0.5  # between two status messages

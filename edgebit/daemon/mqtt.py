@@ -32,6 +32,7 @@ log = logging.getLogger("edgebit.mqtt")
 
 CONNECT_TIMEOUT_S = 10.0
 HANDSHAKE_TIMEOUT_S = 15.0  # from the TCP connection to the granted subscription
+PROBE_TIMEOUT_S = 3.0  # the same, while it is not known whether the broker speaks MQTT 5
 INFLIGHT_MAX = 20
 RECEIVE_MAX = 16
 PACKET_OVERHEAD = 64  # fixed header, lengths and packet id, beside topic, payload and properties
@@ -55,6 +56,7 @@ LASTING_REFUSALS = frozenset(
 
 # How paho names a connection that the broker closed instead of answering CONNECT.
 CLOSED_AT_ONCE = frozenset({"Unspecified error", "The connection was lost.", "Keep alive timeout"})
+SILENT = "the broker did not answer in time"
 RECEIVE_MAX_LEARNED = "the broker's Receive Maximum is smaller than ours"
 
 P = ParamSpec("P")
@@ -230,14 +232,17 @@ class Connection:
         return attempt
 
     def _drive(self, client: paho.Client, attempt: _Attempt) -> None:
+        # A broker that does not know MQTT 5 may wait for ever for the rest of a packet that it misreads.
+        probing = attempt.mqtt5 and not self._protocol_fixed
+        timeout_s = PROBE_TIMEOUT_S if probing else HANDSHAKE_TIMEOUT_S
         while True:
             self.alive_at = time.monotonic()
             code = client.loop(timeout=1.0)
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 attempt.reason = attempt.reason or paho.error_string(code)
                 return
-            if not attempt.ready_at and time.monotonic() - attempt.began > HANDSHAKE_TIMEOUT_S:
-                attempt.reason = attempt.reason or "the broker did not answer in time"
+            if not attempt.ready_at and time.monotonic() - attempt.began > timeout_s:
+                attempt.reason = attempt.reason or SILENT
                 client.disconnect()
                 client.loop_write()
                 return
@@ -246,11 +251,12 @@ class Connection:
         """Whether the broker showed how it wants to be talked to, so that another attempt at once makes sense."""
         if attempt.reason == RECEIVE_MAX_LEARNED:
             return True
-        if attempt.ready_at:
+        if attempt.ready_at and attempt.mqtt5:
             self._protocol_fixed = True
         closed = not attempt.answered and attempt.reason in CLOSED_AT_ONCE
         self._closed_unanswered = self._closed_unanswered + 1 if closed else 0
-        unspoken = attempt.reason == "Unsupported protocol version" or self._closed_unanswered >= 2
+        silent = not attempt.answered and attempt.reason == SILENT
+        unspoken = attempt.reason == "Unsupported protocol version" or silent or self._closed_unanswered >= 2
         if self._protocol_fixed or not unspoken:
             return False
         self._mqtt5 = not self._mqtt5

@@ -104,13 +104,12 @@ class Scheduler:
                     raise Refusal(409, "id_in_use", f"id {job.address.id!r} belongs to another request in flight")
             busy = self._running is not None or self._engine is None
             if len(self._queue) >= self._queue_max + (0 if busy else 1):
-                wait_ms = int(1000 * self._job_s * (len(self._queue) + 1) / 2)
                 raise Refusal(
                     503,
                     "queue_full",
                     f"{len(self._queue)} jobs are waiting already",
                     retryable=True,
-                    retry_after_ms=max(wait_ms, 500),
+                    retry_after_ms=max(int(1000 * self._job_s), 500),  # about when the running job ends
                 )
             job.admitted = time.monotonic()
             self._queue.append(job)

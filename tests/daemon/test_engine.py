@@ -1,0 +1,112 @@
+"""The model behind the daemon: out of a bundle's folder or file, with the bundle's own library."""
+
+import shutil
+
+import pytest
+
+from edgebit.bundle.archive import hash_file, open_bundle, write_archive
+from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.bundle.prompt_program import Message
+from edgebit.daemon.config import EngineConfig
+from edgebit.daemon.engine import LoadedModel
+from edgebit.daemon.messages import GenerateRequest
+from edgebit.errors import BundleError
+from edgebit.runtime.session import Answer
+
+
+def request(**named):
+    given = {
+        "prompt": "hi",
+        "messages": (Message("user", "hi"),),
+        "sampling": {"temperature": 0.0},
+        "seed": 1,
+        "max_tokens": 8,
+        "stop": (),
+        "stream": False,
+        "format": "json",
+    }
+    return GenerateRequest(**{**given, **named})
+
+
+def answer_of(model, asked):
+    answer = Answer(prompt_tokens=0)
+    text = "".join(model.generate(asked, model.request_ids(asked), answer, lambda: False))
+    assert text == answer.text
+    return answer.tokens
+
+
+@pytest.fixture(scope="module")
+def bundle_file(native, reference_model, tmp_path_factory):
+    """A bundle of this machine's library and a reference model."""
+    folder = tmp_path_factory.mktemp("bundle")
+    sources = {"model.ebm": reference_model("bitnet-packed"), "lib/libedgebit.so": native.path}
+    manifest = Manifest(
+        name="tiny",
+        edgebit="0.1.0",
+        abi=1,
+        target=TargetInfo(name="host", triple="x86_64-linux-gnu"),
+        model=ModelInfo(name="tiny-bitnet"),
+        build=BuildInfo(),
+        files={name: hash_file(path) for name, path in sources.items()},
+    )
+    write_archive(folder / "tiny.bundle", manifest, sources)
+    return folder / "tiny.bundle"
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(bundle_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slot")
+    shutil.unpack_archive(bundle_file, folder, "tar")
+    return folder
+
+
+def test_a_file_and_a_folder_answer_alike(bundle_file, bundle_folder, reference_model, monkeypatch):
+    """Both with the library inside: none of this machine is looked for."""
+    monkeypatch.setattr("edgebit.runtime.native.native_library", lambda: pytest.fail("the bundle has a library"))
+    answers = []
+    for path in (bundle_file, bundle_folder):
+        model = LoadedModel.open(path, EngineConfig(threads=1))
+        assert model.names == {"tiny-bitnet", open_bundle(path).manifest.files["model.ebm"].sha256}
+        body = model.describe()
+        assert (body["bundle"], body["model"]["name"]) == (open_bundle(path).id, "tiny-bitnet")
+        assert (body["engine"]["threads"], body["engine"]["ctx_len"] > 0) == (1, True)
+        answers.append(answer_of(model, request()))
+        model.close()
+    assert answers[0] == answers[1] and len(answers[0]) > 0
+
+
+def test_a_bare_model_file(reference_model, native):
+    """With this machine's library, and the name that the file gives itself."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=32))
+    assert model.describe()["engine"]["ctx_len"] == 32
+    assert model.describe()["bundle"] is None and len(model.names) == 1
+    assert model.encode("hi") == model.encode("hi") != []
+    model.close()
+
+
+def test_raw_chat_and_plain(reference_model, native):
+    """A prompt goes into the model's template, unless it is raw; a base model takes it as it stands."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1))
+    chat, raw = model.request_ids(request()), model.request_ids(request(messages=()))
+    assert len(chat) > len(raw) > 0
+    assert model.request_ids(request(prompt=None)) == chat
+    model.close()
+
+
+def test_a_seed_gives_the_same_answer_again(reference_model, native):
+    """Sampling hangs on the request alone, not on what was asked before."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1))
+    warm = request(sampling={"temperature": 1.0}, seed=3)
+    first = answer_of(model, warm)
+    other = answer_of(model, request(sampling={"temperature": 1.0}, seed=4))
+    assert first == answer_of(model, warm) != other
+    model.close()
+
+
+def test_damage_is_refused(bundle_file, tmp_path, native):
+    """A bundle cut short, and a file that is none."""
+    (tmp_path / "cut.bundle").write_bytes(bundle_file.read_bytes()[:-70_000])
+    (tmp_path / "none.ebm").write_bytes(b"not a model" * 100)
+    for name in ("cut.bundle", "none.ebm"):
+        with pytest.raises(BundleError):
+            LoadedModel.open(tmp_path / name, EngineConfig())
