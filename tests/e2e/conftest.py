@@ -140,12 +140,8 @@ def pi(require_tool: Callable[[str], str], broker_port: int, tmp_path_factory: p
         wait_for_port(port, sshd, folder / "sshd.log")
         yield Pi(folder, config, broker_port)
     finally:
-        sshd.send_signal(signal.SIGTERM)
-        try:
-            sshd.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            sshd.kill()
-            sshd.wait(timeout=10)
+        sshd.kill()  # `unshare` passes no other signal on; with it goes every process of the device
+        sshd.wait(timeout=10)
 
 
 @pytest.fixture(scope="session")

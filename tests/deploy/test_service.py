@@ -1,0 +1,130 @@
+"""The systemd unit: rendered for the system's instance and a user's own, and how hard it is to break out of."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgebit import resources
+from edgebit.daemon import service
+from edgebit.daemon.service import LOG_MAX_BYTES, Service, detect, render_unit
+from edgebit.errors import DeployError
+
+TEMPLATE = (resources.package_dir() / "daemon" / "edgebit-daemon.service").read_text()
+NEEDS_ROOT = ("CapabilityBoundingSet", "ProtectKernelModules", "ProtectClock", "PrivateDevices", "User=")
+
+
+def render(kind):
+    return render_unit(TEMPLATE, kind, Path("/srv/edgebit"), "/usr/bin/python3", "pi")
+
+
+@pytest.mark.parametrize("kind", ["systemd-user", "systemd-system"])
+def test_unit_is_complete(kind):
+    """No name is left to fill in; the tries of a bundle on trial are counted before each start."""
+    unit = render(kind)
+
+    assert "@" not in unit.replace("@system-service", "").replace("@privileged", "")
+    assert "ExecStartPre=/usr/bin/python3 /srv/edgebit/active/edgebitd.pyz agent --root /srv/edgebit starting\n" in unit
+    assert "ExecStart=/usr/bin/python3 /srv/edgebit/active/edgebitd.pyz run --root /srv/edgebit\n" in unit
+
+
+def test_user_unit_has_nothing_that_needs_root():
+    """A user's own systemd would fail to start such a unit (218/CAPABILITIES)."""
+    assert not [word for word in NEEDS_ROOT if word in render("systemd-user")]
+    assert all(word in render("systemd-system") for word in NEEDS_ROOT)
+    assert "WantedBy=default.target" in render("systemd-user")
+    assert "WantedBy=multi-user.target" in render("systemd-system")
+
+
+def test_system_unit_is_sandboxed(require_tool, tmp_path):
+    """systemd's own measure of exposure, 0 the best and 10 the worst, stays at 2.0 or below."""
+    unit = tmp_path / service.UNIT
+    unit.write_text(render("systemd-system"))
+
+    done = subprocess.run(
+        [require_tool("systemd-analyze"), "security", "--offline=true", "--no-pager", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= 2.0
+
+
+def test_folder_that_cannot_stand_in_a_unit_is_refused():
+    """A percent sign would be a specifier there."""
+    with pytest.raises(DeployError, match="--root"):
+        render_unit(TEMPLATE, "systemd-user", Path("/srv/50%"), "/usr/bin/python3", "pi")
+
+
+def test_systemd_is_driven(tmp_path, monkeypatch):
+    """Start installs, enables and restarts the unit of the user's instance; disable takes it away."""
+    called = tmp_path / "called"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >>{called}\n[ "$2" = show ] && echo 4711\nexit 0\n')
+    program.chmod(0o755)
+    (program.parent / "loginctl").symlink_to(program)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    root = tmp_path / "device"
+    (root / "active" / "service").mkdir(parents=True)
+    (root / "active" / "service" / service.UNIT).write_text(TEMPLATE)
+    daemon = Service(root)
+
+    assert daemon.start("systemd-user") == ""
+
+    unit = tmp_path / "config" / "systemd" / "user" / service.UNIT
+    assert f"run --root {root}\n" in unit.read_text()
+    daemon.disable()
+    assert not unit.exists()
+    assert [
+        line.replace("--no-ask-password ", "").replace("--user ", "") for line in called.read_text().splitlines()
+    ] == [
+        "daemon-reload",
+        f"enable {service.UNIT}",
+        f"restart {service.UNIT}",
+        "enable-linger",
+        f"stop {service.UNIT}",
+        f"disable {service.UNIT}",
+        "daemon-reload",
+    ]
+
+
+def test_refused_linger_is_said(tmp_path, monkeypatch):
+    """Without it the daemon ends with the login, so the user is told the one command to run."""
+    program = tmp_path / "loginctl"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    assert "sudo loginctl enable-linger" in service._linger()
+
+
+def test_supervisor_can_be_insisted_on():
+    """Whatever the machine has."""
+    assert detect("supervisor") == "supervisor"
+
+
+def test_log_stays_short(tmp_path):
+    """Past its size it is set aside and begun anew, under the hands of whoever writes to it."""
+    daemon = Service(tmp_path)
+    daemon.log.parent.mkdir()
+    with daemon.log.open("ab") as writer:
+        writer.write(b"x" * (LOG_MAX_BYTES + 1))
+        writer.flush()
+        daemon.rotate_log()
+        writer.write(b"after\n")
+
+    assert daemon.log.read_bytes() == b"after\n"
+    assert daemon.log.with_name("edgebitd.log.1").stat().st_size == LOG_MAX_BYTES + 1
+
+
+def test_state_of_the_kind_is_json_free(tmp_path):
+    """What is not a known kind counts as never started."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "service").write_text(json.dumps({"kind": "supervisor"}))
+
+    assert Service(tmp_path).kind() is None
