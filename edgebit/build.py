@@ -48,6 +48,12 @@ from edgebit.pyz import build_pyz
 from edgebit.resources import package_dir
 from edgebit.targets import Target
 
+_PROBES_FAILED = (
+    "the engine for the target does not compute what this machine's engine did when it made the golden probes:",
+    "If kernels/ was changed, this machine's library is older than its sources: build it again (README.md). A"
+    " model file from elsewhere: convert its checkpoint again. Otherwise the toolchain is at fault: try another --builder",
+)
+
 
 class Listener(Protocol):
     """Is told what a build does; the command line shows it."""
@@ -113,7 +119,11 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         native = build_native(target, options.builder, report=listener.note)
         clock.begin("artifact checks")
         checks = check_native(native, target)
-        require(checks, f"the engine built by {native.builder}")
+        require(
+            checks,
+            f"the engine built by {native.builder} does not hold what the target promises:",
+            "A toolchain at fault: try another --builder",
+        )
 
         clock.begin("daemon")
         daemon = work / DAEMON_MEMBER
@@ -126,7 +136,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         clock.begin("golden probes")
         if native.runner is not None:
             probes = check_probes(native.runner, model, target)
-            require(probes, "the model with this engine")
+            require(probes, *_PROBES_FAILED)
             checks += probes
         else:
             checks.append(Check("probes", "not run", "the installed edgebit has no edgebit-run"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgebit import artifacts
 from edgebit.artifacts import (
     Check,
     check_instructions,
@@ -199,11 +200,11 @@ def test_header_is_read():
 
 
 def test_require_names_every_failure():
-    """A refusal tells all that is wrong at once, and passes what did not run."""
-    require([Check("a", "passed", ""), Check("b", "not run", "")], "x")
+    """A refusal tells all that is wrong at once and what to do, and passes what did not run."""
+    require([Check("a", "passed", ""), Check("b", "not run", "")], "bad:", "Mend it")
 
-    with pytest.raises(BuildError, match=r"(?s)x does not hold.*b: one.*c: two"):
-        require([Check("a", "passed", ""), Check("b", "failed", "one"), Check("c", "failed", "two")], "x")
+    with pytest.raises(BuildError, match=r"(?s)bad:.*b: one.*c: two.*Mend it"):
+        require([Check("a", "passed", ""), Check("b", "failed", "one"), Check("c", "failed", "two")], "bad:", "Mend it")
 
 
 # ---- golden probes ----
@@ -248,6 +249,20 @@ def test_probes_without_an_emulator_are_not_run(tmp_path, host, monkeypatch):
         ("probes on two", "not run"),
     ]
     assert "apt-get install qemu-user-static" in checks[0].detail
+
+
+def test_a_model_too_large_to_emulate_is_tried_once(tmp_path, monkeypatch):
+    """The other CPUs would take as long; each row says that it did not run."""
+    foreign = find_target("rpi" if host_target().arch == "x86_64" else "linux-x86_64")
+    foreign = dataclasses.replace(foreign, emulate_cpus=("one", "two"))
+    script(tmp_path / f"qemu-{foreign.arch}", f"echo $2 >> {tmp_path}/ran; while :; do :; done")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(artifacts, "PROBE_TIMEOUT_S", 0.5)
+
+    checks = check_probes(tmp_path / "runner", tmp_path, foreign)
+
+    assert [check.status for check in checks] == ["not run", "not run"]
+    assert (tmp_path / "ran").read_text() == "one\n"
 
 
 def test_instructions_without_a_disassembler_are_not_run(tmp_path, host):
