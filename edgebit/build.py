@@ -51,7 +51,7 @@ from edgebit.targets import Target
 _PROBES_FAILED = (
     "the engine for the target does not compute what this machine's engine did when it made the golden probes:",
     "If kernels/ was changed, this machine's library is older than its sources: build it again (README.md). A"
-    " model file from elsewhere: convert its checkpoint again. Otherwise the toolchain is at fault: try another --builder",
+    " model file from elsewhere: convert its checkpoint again. Otherwise a toolchain at fault: try another --builder",
 )
 
 
