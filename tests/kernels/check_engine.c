@@ -90,7 +90,7 @@ static void check_texts(void) {
 /* ---- float operations ---- */
 
 #define FLOAT_RESULTS                                                                                                  \
-    0x0568d41eu            /* what every CPU and compiler gives; changes only with the definition of an operation */
+    0xca3b9f65u            /* what every CPU and compiler gives; changes only with the definition of an operation */
 static uint32_t bits_seen; /* running sum of all results of this section: the same on every CPU and compiler */
 
 static void see(const void *values, size_t size) { bits_seen = eb_crc32(bits_seen, values, size); }

@@ -80,19 +80,15 @@ def test_end_to_end(case):
 
 
 def test_long_text(case):
-    """200 tokens: the loss within 0.02, and the other figures no farther off than the quantizer's own noise.
-
-    In two of the models the sixth token brings a value that is 58.5 exactly, which float32 rounds either way; all later
-    positions then carry the noise of the whole quantizer: 0.02 to 0.03 of the deviation (tests/reference/README.md).
-    """
+    """200 tokens: the same argmax at 95 % of the positions, the loss within 0.02, the last logits within 0.03."""
     ids = case.tensors["long_ids"].tolist()
     ours = case.logits(ids)
+    assert (ours.argmax(axis=1) == case.tensors["long_argmax_f32"]).mean() >= 0.95
     shifted = (ours[:-1] - ours[:-1].max(axis=1, keepdims=True)).astype(np.float64)
     loss = float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(ids) - 1), ids[1:]]).mean())
     assert abs(loss - case.facts["long_nll_f32"]) <= 0.02
     wanted = case.tensors["long_last_logits_f32"]
-    assert np.abs(ours[-1] - wanted).mean() <= 0.05 * wanted.std()
-    assert (ours.argmax(axis=1) == case.tensors["long_argmax_f32"]).mean() >= 0.90
+    assert np.abs(ours[-1] - wanted).mean() <= 0.03 * wanted.std()
 
 
 def test_greedy_where_the_reference_is_sure(case):

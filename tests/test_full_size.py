@@ -1,0 +1,48 @@
+"""A model of the size of BitNet b1.58 2B-4T goes through in bounded memory, and runs."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from edgebit.bundle.model_reader import ModelFile
+
+LARGEST_TENSOR_MIB = 128_256 * 2560 * 2 >> 20  # the embedding, bf16
+
+_MEASURE = """
+import json, resource, sys
+from pathlib import Path
+from edgebit.convert import convert
+report = convert(Path(sys.argv[1]), Path(sys.argv[2]), probes=sys.argv[3] == "probes")
+peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": report.seconds, "n_probes": report.n_probes, "peak_mib": peak_mib}))
+"""
+
+
+@pytest.fixture(scope="module")
+def synthetic():
+    """The folder of a synthetic 2B-4T checkpoint, with room for what is made of it; 2.7 GB, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edgebit-full-size-") as folder:
+        command = [sys.executable, "-m", "edgebit", "synthesize", "--shape", "2b4t", "--out", f"{folder}/checkpoint"]
+        subprocess.run(command, check=True, capture_output=True)
+        yield Path(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("probes", "limit_mib"), [("none", 400), ("probes", 1024 + LARGEST_TENSOR_MIB)])
+def test_conversion_is_bounded_in_memory(probes, limit_mib, synthetic, native):
+    """Without probes a few chunks; with them the engine's mapped weights too: never 1 GB and the largest tensor."""
+    model = synthetic / "model.ebm"
+    command = [sys.executable, "-c", _MEASURE, str(synthetic / "checkpoint"), str(model), probes]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures = json.loads(done.stdout)
+    assert figures["peak_mib"] <= limit_mib
+    assert figures["n_probes"] == (3 if probes == "probes" else 0)
+    with ModelFile(model) as file:
+        assert file.conf.parameters == 2_412_820_480
+        assert all(len(probe.greedy) == 4 for probe in file.probes)
+        file.verify()
