@@ -1,6 +1,7 @@
 """`edgebit status`: what runs on a device."""
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ def command(url: str, as_json: bool, **device: Any) -> None:
     else:
         show_status(status)
     if not status["up"]:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 def show_status(status: dict[str, Any]) -> None:

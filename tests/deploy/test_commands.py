@@ -1,0 +1,46 @@
+"""The commands as a user types them, on a device that is a folder of this machine."""
+
+import json
+import os
+import subprocess
+import sys
+
+from edgebit.bundle.manifest import bundle_id
+
+
+def edgebit(*args, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgebit", *args], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_life_of_a_device(make_bundle, local_device):
+    """Deploy, look, read the log, stop, and take all of it away, with the exit codes that scripts rely on."""
+    bundle, url = make_bundle(), local_device.url
+    to = ["deploy", str(bundle.path), "--to", url, "--mqtt", local_device.broker, "--device-name", "test"]
+
+    plan = edgebit(*to, "--dry-run").stdout
+    assert "would send model.ebm" in plan and "nothing was changed" in plan
+    assert not local_device.root.exists()
+    assert "there is no edgebit on" in edgebit("status", url, code=8).stderr
+
+    said = edgebit(*to).stdout
+    assert "3 golden probes equal bit for bit on scalar" in said
+    assert f"Bundle {bundle_id(bundle.manifest_bytes)} answers" in said
+    assert json.loads(edgebit(*to, "--json").stdout)["sent_bytes"] == 0
+
+    shown = edgebit("status", url).stdout
+    assert f"* a  {bundle.id}  one" in shown
+    assert "acts yes" in edgebit("logs", url).stdout
+    assert edgebit("logs", url, "-n", "0").stdout == ""
+    assert "no bundle before" in edgebit("rollback", url, code=8).stderr
+
+    local_device.installed().ask("stop")
+    assert "not running" in edgebit("status", url, code=1).stdout
+
+    edgebit("uninstall", url, code=130)
+    assert local_device.root.exists(), "without an answer to the question nothing is removed"
+    assert "nothing is left" in edgebit("uninstall", url, "--yes").stdout
+    assert not os.path.lexists(local_device.root)
