@@ -135,7 +135,10 @@ class Agent:
         """Ask the daemon over its own broker: a ping, then a few tokens."""
         from edgebit.daemon.health import check_health
 
-        return check_health(self.root, options.timeout_s, alive=self.service.is_up)
+        active = self.slots.active()
+        if active is None:
+            raise DeployError(f"no bundle is active under {self.root}. Deploy one")
+        return check_health(self.root, active.id, options.timeout_s, alive=self.service.is_up)
 
     def commit(self, options: argparse.Namespace) -> Answer:
         """The active bundle stays."""

@@ -22,11 +22,12 @@ _PING_INTERVAL_S = 1.0  # a request before the daemon has subscribed is lost, so
 _CONNECT_TIMEOUT_S = 15.0
 
 
-def check_health(root: Path, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
+def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
     """Ask the daemon of `root` for an answer; gives its device name, and seconds until ping and answer.
 
-    `alive` says whether the daemon is still meant to come up. Raises BrokerError where the device cannot reach the
-    broker, NoAnswerError where the daemon is silent or answers with an error.
+    `identity` is the bundle that must answer; `alive` says whether the daemon is still meant to come up.
+    Raises BrokerError where the device cannot reach the broker, NoAnswerError where the daemon is silent, answers with
+    an error, or is another one.
     """
     config = read_config(root / CONFIG_NAME)
     began = time.monotonic()
@@ -39,13 +40,23 @@ def check_health(root: Path, timeout_s: float, alive: Callable[[], bool]) -> dic
                 raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
         ping_s = time.monotonic() - began
         fields = {"prompt": PROMPT, "options": {"num_predict": TOKENS, "temperature": 0}}
-        left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
-        answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
-        if answer is None:
-            raise NoAnswerError(f"the daemon answered a ping, but no prompt within {timeout_s:g} s")
+        while True:
+            left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
+            answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
+            if answer is None:
+                raise NoAnswerError(f"the daemon answered a ping, but no prompt within {timeout_s:g} s")
+            if not answer.get("error", {}).get("retryable") or time.monotonic() > deadline:
+                break
+            time.sleep(_PING_INTERVAL_S)  # busy with others' questions, or still loading
+        pong = caller.ask("ping", {}, _PING_INTERVAL_S * 10) or {"error": {"message": "silent after its first answer"}}
     for reply in (pong, answer):
         if "error" in reply:
             raise NoAnswerError(f"the daemon answered with an error: {reply['error'].get('message', reply['error'])}")
+    if pong.get("bundle", identity) != identity:
+        raise NoAnswerError(
+            f"bundle {pong['bundle']} answers as {config.device_name!r}, not {identity}: another device has that name"
+            " at this broker. Give this one its own: --device-name"
+        )
     return {"device": config.device_name, "ping_s": round(ping_s, 3), "answer_s": round(time.monotonic() - began, 3)}
 
 

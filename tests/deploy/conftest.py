@@ -27,11 +27,15 @@ from edgebit.device_probe import probe
 from edgebit.transport import Progress, open_transport
 
 ACTING_DAEMON = r"""
-import json, os, signal, sys
+import hashlib, json, os, signal, sys
 from pathlib import Path
 
 def behaviour(folder):
     return json.loads((Path(folder) / "model.ebm").read_text())
+
+def identity(root):
+    other = behaviour(root / "active").get("poses_as")
+    return other or hashlib.sha256((root / "active" / "manifest.json").read_bytes()).hexdigest()[:16]
 
 def golden(self, options):
     act = behaviour(options.folder)["golden"]
@@ -58,7 +62,7 @@ def run(root):
     def answer(client, userdata, message):
         principal, op = config.topics.parse_request(message.topic)
         job = json.loads(message.payload)["id"]
-        body = {"id": job, "seq": 0, "t": "done", "text": behaviour(root / "active")["name"]}
+        body = {"id": job, "seq": 0, "t": "done", "bundle": identity(root)}
         if act == "error" and op == "generate":
             body = {"id": job, "seq": 0, "t": "error", "error": {"status": 500, "message": "no working model"}}
         if act != "no":
@@ -99,10 +103,14 @@ def acting_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
     """Makes a bundle whose engine and daemon act as told."""
 
-    def make(name: str = "one", *, golden: str = "ok", answers: str = "yes", arch: str | None = None) -> Bundle:
+    def make(
+        name: str = "one", *, golden: str = "ok", answers: str = "yes", poses_as: str = "", arch: str | None = None
+    ) -> Bundle:
         folder = tmp_path / f"{name}-files"
         folder.mkdir()
-        (folder / "model.ebm").write_text(json.dumps({"name": name, "golden": golden, "answers": answers}))
+        (folder / "model.ebm").write_text(
+            json.dumps({"name": name, "golden": golden, "answers": answers, "poses_as": poses_as})
+        )
         (folder / "libedgebit.so").write_bytes(b"\x7fELF no library, and the same in each bundle" * 100)
         service = resources.package_dir() / "daemon" / "edgebit-daemon.service"
         sources = {

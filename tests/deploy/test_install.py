@@ -85,6 +85,12 @@ def test_silent_bundle_is_taken_back(make_bundle, local_device, answers):
     assert local_device.running() == "old"
 
 
+def test_answer_of_another_device_does_not_count(make_bundle, local_device):
+    """Where another device has the same name, its answer is not taken for this one's."""
+    with pytest.raises(DeployError, match="another device has that name"):
+        local_device.deploy(make_bundle(poses_as="0123456789abcdef"), timeout_s=10)
+
+
 def test_silent_first_bundle_leaves_nothing_running(make_bundle, local_device):
     """With no bundle before it, a bad one is stopped, and a good one can follow."""
     with pytest.raises(DeployError, match="none runs now"):
