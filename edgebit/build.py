@@ -221,6 +221,8 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
         progress=lambda _, done, total: listener.progress(done, total),
     )
     listener.note(f"converted {report.name} ({report.family}), {report.n_probes} golden probes")
+    for note in report.notes:
+        listener.note(note)
     return converted
 
 

@@ -22,7 +22,7 @@ from edgebit.checkpoint.chat_template import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hf import open_hf_checkpoint
 from edgebit.checkpoint.tokenizer import read_tokenizer
-from edgebit.errors import EngineError
+from edgebit.errors import EngineError, TokenizerError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.ternary.absmean import row_int8
@@ -47,6 +47,7 @@ class ConvertReport:
     n_probes: int
     licence: str | None
     seconds: float
+    notes: tuple[str, ...] = ()  # what could not be carried over, and what that means
 
 
 def convert(
@@ -96,6 +97,7 @@ def convert(
         n_probes=len(golden),
         licence=checkpoint.config.licence,
         seconds=time.monotonic() - started,
+        notes=text.notes,
     )
 
 
@@ -122,21 +124,30 @@ class _TextParts:
     conf: Conf  # with the tokenizer's own begin-of-text and stop tokens
     sections: dict[str, bytes]
     chat_template: str | None
+    notes: tuple[str, ...] = ()
 
 
 def _read_text_parts(folder: Path, conf: Conf) -> _TextParts:
+    """Tokenizer and prompt program. Without a tokenizer a model takes token ids only, so one that is there must fit;
+    without a prompt program it still continues text, so a template that cannot be carried over exactly is left out.
+    """
     if not (folder / "tokenizer.json").is_file():
-        return _TextParts(conf=conf, sections={}, chat_template=None)
+        note = f"{folder} has no tokenizer.json: the model takes token ids only, and a daemon cannot answer with it"
+        return _TextParts(conf=conf, sections={}, chat_template=None, notes=(note,))
     tokenizer = read_tokenizer(folder)
     sections = {"TOKN": tokenizer.section(conf.vocab_size)}
+    notes: tuple[str, ...] = ()
     if tokenizer.chat_template is not None:
-        program = compile_chat_template(tokenizer.chat_template, tokenizer)
-        sections["PRMT"] = program.to_bytes()
+        try:
+            sections["PRMT"] = compile_chat_template(tokenizer.chat_template, tokenizer).to_bytes()
+        except TokenizerError as error:
+            notes = (f"without the chat template, prompts are plain text: {error}",)
     bos = -1 if tokenizer.bos_token is None else tokenizer.bos_token
     return _TextParts(
         conf=replace(conf, bos_token=bos, stop_tokens=tokenizer.stop_tokens or conf.stop_tokens),
         sections=sections,
         chat_template=tokenizer.chat_template,
+        notes=notes,
     )
 
 

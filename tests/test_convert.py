@@ -131,6 +131,19 @@ def test_a_model_without_a_tokenizer_says_so(reference_checkpoint, tmp_path):
     """The report tells, so that a command can."""
     report = convert(reference_checkpoint("legacy-1bitllm-f32"), tmp_path / "m", probes=False)
     assert (report.has_tokenizer, report.has_chat_template, report.n_probes) == (False, False, 0)
+    assert "no tokenizer.json" in report.notes[0]
+
+
+def test_a_chat_template_that_does_not_fit_is_left_out_with_the_reason(reference_checkpoint, tmp_path):
+    """The model still continues text; nobody gets a template that is nearly right."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "{{ messages | length }} {{ messages[0].content }}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    report = convert(folder, tmp_path / "m", probes=False)
+    assert (report.has_tokenizer, report.has_chat_template) == (True, False)
+    assert "without the chat template" in report.notes[0]
 
 
 def test_an_engine_that_computes_wrongly_writes_no_model(reference_checkpoint, native, tmp_path, monkeypatch):
