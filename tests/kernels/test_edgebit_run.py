@@ -1,0 +1,165 @@
+"""edgebit-run as a user of a device calls it: where models lie, prompts, exit codes, Ctrl-C."""
+
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgebit.bundle.prompt_program import Message
+from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.session import Session
+from tests.kernels.conftest import CheckBuild
+from tests.kernels.tiny_model import TinyModel, tiny_conf
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run(check_build: Callable[[str], CheckBuild]) -> Run:
+    """Runs edgebit-run with these arguments and, as standard input, `given`."""
+    program = check_build("host").folder / "edgebit-run"
+
+    def call(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(program), *map(str, arguments)],
+            input=given, capture_output=True, text=True, errors="replace", check=False,
+        )  # fmt: skip
+
+    return call
+
+
+def test_a_model_file_a_folder_and_a_bundle_give_the_same(
+    run: Run, reference_model: Callable[[str], Path], tmp_path: Path
+):
+    """The model maps in place inside of a tar, wherever its member stands."""
+    model = reference_model("bitnet-packed")
+    (tmp_path / "model.ebm").write_bytes(model.read_bytes())
+    (tmp_path / "manifest.json").write_text("{}" * 400)
+    bundle = tmp_path / "chat.bundle"
+    with tarfile.open(bundle, "w", format=tarfile.PAX_FORMAT) as tar:
+        manifest = tar.gettarinfo(tmp_path / "manifest.json", "manifest.json")
+        manifest.pax_headers = {"comment": "an extended header stands before this member"}
+        with (tmp_path / "manifest.json").open("rb") as content:
+            tar.addfile(manifest, content)
+        tar.add(tmp_path / "model.ebm", "model.ebm")
+
+    for place in (model, tmp_path, bundle):
+        done = run(place, "--check", "--verify")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("3 golden probes hold")
+
+
+def test_a_bundle_without_a_model_or_cut_short_is_refused(
+    run: Run, reference_model: Callable[[str], Path], tmp_path: Path
+):
+    """With exit code 3, like any damaged model."""
+    empty, short = tmp_path / "empty.bundle", tmp_path / "short.bundle"
+    with tarfile.open(empty, "w") as tar:
+        tar.add(__file__, "manifest.json")
+    with tarfile.open(short, "w") as tar:
+        tar.add(reference_model("bitnet-packed"), "model.ebm")
+    short.write_bytes(short.read_bytes()[:300_000])
+
+    for place, words in [(empty, "no member model.ebm"), (short, "the file has"), (tmp_path / "gone", "no such file")]:
+        done = run(place, "--check")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert words in done.stderr
+
+
+def test_prompts_become_the_tokens_that_the_runtime_makes(
+    run: Run, native: Library, reference_model: Callable[[str], Path], tmp_path: Path
+):
+    """Plain text and a chat turn: the logits of their last token are those of the runtime's own prompt, bit for bit."""
+    path, text, out = reference_model("bitnet-packed"), " \u2003Why is <|eot_id|> blue?\u00a0\n", tmp_path / "logits"
+    with Model.open(native, path) as model, Engine(model) as engine:
+        session = Session(model)
+        wanted = {"plain": session.prompt_ids(text), "chat": session.chat_ids([Message("user", text)])}
+        vocab_size = model.info.vocab_size
+
+        for kind, ids in wanted.items():
+            done = run(path, "-p", text, *(["--chat"] if kind == "chat" else []), "-n", "0", "--logits-out", out)
+            assert done.returncode == 0, done.stderr
+            logits = np.fromfile(out, "<f4").reshape(-1, vocab_size)
+            engine.truncate(0, 0)
+            engine.eval(ids)
+            assert len(logits) == len(ids)
+            assert bytes(engine.logits()) == logits[-1].tobytes()
+
+
+def test_the_answer_hangs_on_the_seed_alone(run: Run, reference_model: Callable[[str], Path]):
+    """Sampling on other threads and from standard input: the same text; another seed: another."""
+    path = reference_model("bitnet-packed")
+    options = ("-n", "30", "--temp", "1", "--top-p", "0.95", "--ignore-stop")
+
+    first = run(path, "-p", "Hello", "--seed", "7", "--threads", "1", *options)
+    again = run(path, "--seed", "7", "--threads", "2", *options, given="Hello")
+    other = run(path, "-p", "Hello", "--seed", "8", *options)
+
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == again.stdout != other.stdout
+    assert first.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "MODEL is missing"),
+        (["MODEL", "--nonsense", "1"], "unknown option --nonsense"),
+        (["MODEL", "-n", "-3"], "a whole number"),
+        (["MODEL", "--temp", "warm"], "a number is wanted"),
+        (["MODEL", "--ids", "1,x"], "does not begin with a token id"),
+        (["MODEL", "--ids", "1", "--temp", "-1"], "temperature must be 0 or"),
+        (["MODEL", "--ids", "1", "--chat"], "--ids goes without"),
+    ],
+)
+def test_wrong_options_end_in_code_2(
+    arguments: list[str], words: str, run: Run, reference_model: Callable[[str], Path]
+):
+    """And say what is wrong, on standard error."""
+    model = str(reference_model("bitnet-packed"))
+
+    done = run(*(model if argument == "MODEL" else argument for argument in arguments))
+
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_a_prompt_longer_than_the_context_ends_in_code_9(run: Run, reference_model: Callable[[str], Path]):
+    """Never silently cut."""
+    done = run(reference_model("bitnet-packed"), "--ids", "1,2,3,4,5", "--ctx", "4")
+
+    assert done.returncode == 9
+    assert "the context is full" in done.stderr
+
+
+def test_an_answer_ends_at_the_contexts_end(run: Run, reference_model: Callable[[str], Path]):
+    """What fits is shown, and a word on standard error says why no more."""
+    done = run(reference_model("bitnet-packed"), "--ids", "1,2,3", "--ctx", "8", "-n", "100", "--ignore-stop")
+
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 6  # five fit; the sixth needs no place any more
+    assert "the context is full" in done.stderr
+
+
+def test_ctrl_c_ends_the_answer_cleanly(check_build: Callable[[str], CheckBuild], tmp_path: Path):
+    """Whole ids up to there, exit code 130."""
+    model = tmp_path / "model.ebm"
+    model.write_bytes(TinyModel(tiny_conf(context_max=1_000_000)).to_bytes())
+    command = [str(check_build("host").folder / "edgebit-run"), str(model), "--ids", "1", "-n", "900000"]
+    with subprocess.Popen(
+        [*command, "--ctx", "1000000", "--ignore-stop"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        first = running.stdout.read(20)
+        time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        rest, said = running.communicate(timeout=60)
+
+    assert (running.returncode, said) == (130, "")
+    assert all(token.isdigit() for token in (first + rest).split())
+    assert rest.endswith("\n")
