@@ -38,6 +38,18 @@ def segment_of(text: str) -> str:
     return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-")[:64] or "device"
 
 
+def _is_sendable(character: str) -> bool:
+    """Whether a broker takes the character in a topic: for others it may end the connection of who sends them.
+
+    Source: MQTT 5.0, 1.5.4: no U+0000, no surrogates; control characters and non-characters should not be there.
+    """
+    code = ord(character)
+    is_control = code < 0x20 or 0x7F <= code <= 0x9F
+    is_surrogate = 0xD800 <= code <= 0xDFFF
+    is_no_character = 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
+    return not (is_control or is_surrogate or is_no_character)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceTopics:
     """All topics of one device."""
@@ -104,7 +116,7 @@ class DeviceTopics:
         """
         if not topic or len(topic.encode(errors="replace")) > RESPONSE_TOPIC_MAX_BYTES:
             return f"a response topic has 1 to {RESPONSE_TOPIC_MAX_BYTES} bytes"
-        if any(character in "+#" or character < " " or "\x7f" <= character <= "\x9f" for character in topic):
+        if any(character in "+#" or not _is_sendable(character) for character in topic):
             return "a response topic has no wildcards and no control characters"
         if topic.startswith("$"):
             return "topics that begin with $ are the broker's own"

@@ -203,6 +203,8 @@ ATTACKS = [
     "$SYS/broker/uptime",
     "$CONTROL/dynamic-security/v1",
     "edgebit/v1/pi/out/alice/" + "x" * 240,
+    "edgebit/v1/pi/out/alice/\ufffe",
+    "edgebit/v1/pi/out/alice/\ud800",
 ]
 
 
@@ -212,7 +214,7 @@ def test_the_response_topic_is_guarded(ready, broker, ears, mqtt5):
     ready()
     ear = ears(broker.port, "#", mqtt5=mqtt5)
     for topic in [*ATTACKS, "edgebit/v1/pi/out/alice/#", "edgebit/v1/+/out/alice/x"]:
-        if mqtt5 and not set(topic) & set("+#"):
+        if mqtt5 and not set(topic) & set("+#\ufffe\ud800"):
             ear.say(f"{IN}/generate", "say 1", ResponseTopic=topic)
         else:
             ear.say(f"{IN}/generate", {"prompt": "say 1", "reply_to": topic})

@@ -40,6 +40,11 @@ def test_what_is_no_request(topic):
         ("/home/edgebit/v1/pi5/out/alice/x", (), False),
         ("home/edgebit/v1/pi5/out/alice/\x00", (), False),
         ("home/edgebit/v1/pi5/out/alice/\x85", (), False),
+        ("home/edgebit/v1/pi5/out/alice/\ud800", (), False),
+        ("home/edgebit/v1/pi5/out/alice/\ufffe", (), False),
+        ("home/edgebit/v1/pi5/out/alice/\ufdd0", (), False),
+        ("home/edgebit/v1/pi5/out/alice/\U0001ffff", (), False),
+        ("home/edgebit/v1/pi5/out/alice/\U0001f600", (), True),
         ("clients/alice/x", ("clients/{principal}/",), True),
         ("clients/alice/", ("clients/{principal}/",), False),
         ("clients/bob/x", ("clients/{principal}/",), False),
@@ -61,6 +66,7 @@ def test_whatever_is_allowed_is_the_callers_own(text, start):
         root, out, principal, rest = topic.removeprefix("home/edgebit/v1/").split("/", 3)
         assert (out, principal) == ("out", "alice") and root is not None and rest
         assert not set(topic) & set("+#\0")
+        topic.encode()
 
 
 @given(st.text(max_size=100))
