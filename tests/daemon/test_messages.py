@@ -35,10 +35,35 @@ def read(message, op="generate", config=CONFIG):
     return address, read_request(op, fields, address, config, {"tiny"})
 
 
-NAMES = st.sampled_from(
-    "prompt messages system stream format options stop seed temperature top_k top_p min_p max_tokens num_predict id raw "
-    "repeat_penalty repeat_last_n reply_to ttl_ms ver model text role content response_format".split()
-)
+KEYS = [
+    "prompt",
+    "messages",
+    "system",
+    "stream",
+    "format",
+    "options",
+    "stop",
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "max_tokens",
+    "num_predict",
+    "id",
+    "raw",
+    "repeat_penalty",
+    "repeat_last_n",
+    "reply_to",
+    "ttl_ms",
+    "ver",
+    "model",
+    "text",
+    "role",
+    "content",
+    "response_format",
+]
+NAMES = st.sampled_from(KEYS)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
