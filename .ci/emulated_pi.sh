@@ -1,7 +1,7 @@
 #!/bin/sh
 # An emulated Raspberry Pi: Debian 12 for aarch64 in a folder, whose programs run under qemu-user.
 #
-#   .ci/emulated_pi.sh rootfs            make the root file system, once; prints its folder
+#   .ci/emulated_pi.sh [rootfs]          make the root file system, once; prints its folder
 #   .ci/emulated_pi.sh sshd FOLDER PORT  its sshd on 127.0.0.1:PORT, until killed. FOLDER holds authorized_keys and
 #                                        host_key, and gets what the device writes; the root file system stays as it is.
 #   .ci/emulated_pi.sh shell             a shell in it, to look around
@@ -48,7 +48,11 @@ enter() {
     exec unshare --mount --propagation private --pid --fork --kill-child -- sh -eu -c '
         rootfs=$1 folder=$2
         shift 2
-        mount -t overlay overlay -o "lowerdir=$rootfs,upperdir=$folder/upper,workdir=$folder/work" "$folder/root"
+        if ! mount -t overlay overlay -o "lowerdir=$rootfs,upperdir=$folder/upper,workdir=$folder/work" "$folder/root" \
+            2>/dev/null; then # inside a container, whose own files lie on an overlay already
+            cp -an "$rootfs/." "$folder/upper"
+            mount --bind "$folder/upper" "$folder/root"
+        fi
         mount -t proc proc "$folder/root/proc"
         mount --rbind /dev "$folder/root/dev"
         exec chroot "$folder/root" "$@"
@@ -56,7 +60,7 @@ enter() {
 }
 
 [ "$(id -u)" = 0 ] || fail "needs root"
-case ${1:-} in
+case ${1:-rootfs} in
 rootfs)
     enable_emulation
     make_rootfs
