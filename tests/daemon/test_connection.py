@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -77,6 +78,19 @@ def test_a_broker_that_goes_and_comes_back(ready, broker, ears, mqtt5):
     ear.say(f"{IN}/generate", "say 1")
     reply = ear.until(lambda message: message.topic.startswith(OUT))
     assert json.loads(reply.payload)["text"] == "w0 "
+
+
+@both
+def test_a_broker_that_hangs(ready, broker, ears, mqtt5):
+    """A connection that is open and dead is noticed by the keep-alive, and made anew once the broker lives."""
+    daemon = ready(mqtt="keepalive_s = 1\n" + protocol(mqtt5))
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_for_log(daemon, "no connection to ")
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+    ear = ears(broker.port, AVAILABILITY)
+    ear.until(lambda message: json.loads(message.payload)["state"] == "online" and b'"conn":1' not in message.payload)
 
 
 def test_an_answer_made_while_the_broker_is_away(ready, broker, ears):
