@@ -199,6 +199,23 @@ def test_logits_are_the_same_on_this_machine_and_on_aarch64(
     assert len(logits) == 70 * 4 * model.info.vocab_size
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_runs_are_clean_under_sanitizers(shape: str, check_build: Callable[[str], CheckBuild], tmp_path: Path):
+    """Verifying, prefill in chunks, decode and sampling on two threads: no access outside, nothing undefined."""
+    tiny = _model(shape)
+    path = tmp_path / "model.ebm"
+    path.write_bytes(tiny.to_bytes())
+    ids = ",".join(map(str, _ids(tiny.conf, 40)))
+
+    found = check_build("sanitized").run(
+        "edgebit-run", str(path), "--verify", "--ids", ids, "-n", "8", "--ignore-stop", "--temp", "0.8", "--top-k", "4",
+        "--top-p", "0.9", "--repeat-penalty", "1.1", "--threads", "2", "--batch", "7",
+    )  # fmt: skip
+
+    assert len(found.split()) == 8
+
+
 # ---- sequences ----
 
 
