@@ -243,7 +243,7 @@ class Daemon:
     def _publish_metrics(self) -> None:
         counters: Counter[str] = Counter()
         for source in (self._admission, self._scheduler, self._connection):
-            counters.update(source.counters)
+            counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
         body = {
             "uptime_s": round(time.monotonic() - self._began, 1),
             "conn": self._connection.number,
