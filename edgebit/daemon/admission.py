@@ -75,10 +75,10 @@ class Admission:
         address = first_address(incoming, principal, self._topics, self._config)
         fields: dict[str, Any] = {}
         try:
-            if incoming.retain:
-                raise Refusal(400, "retained", "a request must not be retained: it would run at every connection")
             fields = read_fields(incoming, op, self._config)
             address = address_of(incoming, principal, fields, self._topics, self._config)
+            if incoming.retain:
+                raise Refusal(400, "retained", "a request must not be retained: it would run at every connection")
             model = self._model()
             names = model.names if model is not None else {str(fields.get("model"))}
             request = read_request(op, fields, address, self._config, names)
