@@ -115,7 +115,7 @@ void eb_threadpool_run(eb_threadpool *pool, eb_work *work, void *context, unsign
     pool->context = context;
     pool->n_parts = n_parts;
     store(&pool->n_done, 0);
-    const uint64_t job = (pool->ticket >> 32) + 1;
+    const uint64_t job = (__atomic_load_n(&pool->ticket, __ATOMIC_SEQ_CST) >> 32) + 1;
     __atomic_store_n(&pool->ticket, job << 32 | n_parts, __ATOMIC_SEQ_CST);
     wake_workers(pool);
     work_off(pool, 0);

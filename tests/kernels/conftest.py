@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _BUILDS: dict[str, tuple[str, tuple[str, ...], list[str]]] = {
     "host": ("cc", (), []),
     "sanitized": ("gcc", (), ["-DEB_SANITIZE=address,undefined", "-DCMAKE_C_FLAGS_RELEASE=-O1"]),
+    "threads": ("gcc", (), ["-DEB_SANITIZE=thread", "-DCMAKE_C_FLAGS_RELEASE=-O1"]),
     "fuzz": ("clang", (), ["-DEB_FUZZ=ON", "-DEB_SANITIZE=address,undefined", "-DCMAKE_C_FLAGS_RELEASE=-O1"]),
     "aarch64": (
         "aarch64-linux-gnu-gcc",

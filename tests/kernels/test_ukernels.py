@@ -33,6 +33,12 @@ def test_checks_hold_under_address_and_undefined_behaviour_sanitizers(check_buil
 
 
 @pytest.mark.slow
+def test_the_thread_pool_has_no_race(check_build: Callable[[str], CheckBuild]):
+    """ThreadSanitizer over thousands of jobs on one to five threads."""
+    assert "all checks hold" in check_build("threads").run("checks/check_engine")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("isa", "cpu"), AARCH64_LEVELS)
 def test_aarch64_micro_kernels_equal_the_scalar_ones(isa: str, cpu: str, check_build: Callable[[str], CheckBuild]):
     """The NEON and dotprod rows, on the emulated core they are for."""
