@@ -1,8 +1,8 @@
 /* ukernel.h - the contracts of the micro-kernels, once for all variants.
  *
  * The scalar variant defines the result; every other gives the same integers for the same input, any input. A
- * micro-kernel takes rows, never threads; it allocates nothing, keeps no state and reads no environment. Name:
- * eb_<op>_<weights>_<activations>_<isa>[_<feature>]; its file is that name without eb_. */
+ * micro-kernel takes rows, never threads; it allocates nothing, keeps no state and reads no environment.
+ * Its name is eb_<op>_<weights>_<activations>_<isa>[_<feature>], its file that name without eb_. */
 #ifndef EB_UKERNEL_H
 #define EB_UKERNEL_H
 
