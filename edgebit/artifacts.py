@@ -299,11 +299,7 @@ _RULES: dict[str, tuple[Callable[[str, str], bool], str, Callable[[str, str], bo
 def check_probes(runner: Path, model: Path, target: Target) -> list[Check]:
     """Run the model's golden probes with edgebit-run: under qemu for each CPU of the target, or on this machine."""
     if target.arch == host_target().arch:
-        own = [str(runner), str(model), "--check"]
-        return [
-            _run_probes("probes on this machine", own),
-            _run_probes("probes on this machine (scalar)", own, {"EDGEBIT_ISA": "scalar"}),
-        ]
+        return [check_probes_here(runner, model), check_probes_here(runner, model, "scalar")]
     if not target.emulate_cpus:
         return [Check("probes", "not run", f"the target {target.name} names no emulate_cpus")]
     emulator = shutil.which(f"qemu-{target.arch}") or shutil.which(f"qemu-{target.arch}-static")
@@ -320,6 +316,12 @@ def check_probes(runner: Path, model: Path, target: Target) -> list[Check]:
         else:
             checks.append(_run_probes(name, [emulator, "-cpu", cpu, str(runner), str(model), "--check"]))
     return checks
+
+
+def check_probes_here(runner: Path, model: Path, isa: str | None = None) -> Check:
+    """The same on this machine itself, at the ISA level `isa` or the best there is."""
+    name = "probes on this machine" + (f" ({isa})" if isa else "")
+    return _run_probes(name, [str(runner), str(model), "--check"], {"EDGEBIT_ISA": isa} if isa else None)
 
 
 def _run_probes(name: str, argv: list[str], env: Mapping[str, str] | None = None) -> Check:

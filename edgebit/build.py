@@ -20,7 +20,6 @@ from edgebit.artifacts import (
     Check,
     check_instructions,
     check_library,
-    check_probes,
     check_program,
     header_abi_version,
     header_exports,
@@ -44,6 +43,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.convert import convert
 from edgebit.cross import NativeFiles, build_native
 from edgebit.errors import BuildError
+from edgebit.probe_runs import check_model_probes
 from edgebit.pyz import build_pyz
 from edgebit.resources import package_dir
 from edgebit.targets import Target
@@ -135,7 +135,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
 
         clock.begin("golden probes")
         if native.runner is not None:
-            probes = check_probes(native.runner, model, target)
+            probes = check_model_probes(native.runner, model, model.stat().st_size, target)
             require(probes, *_PROBES_FAILED)
             checks += probes
         else:

@@ -11,7 +11,6 @@ from edgebit.artifacts import (
     Check,
     check_instructions,
     check_library,
-    check_probes,
     check_program,
     header_abi_version,
     header_exports,
@@ -28,6 +27,7 @@ from edgebit.bundle.manifest import (
 )
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.errors import BuildError, BundleError, EngineError, TargetError
+from edgebit.probe_runs import check_model_probes
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.targets import ARCH_FEATURES, Target, find_target, host_target
 
@@ -155,7 +155,7 @@ def _check_probes(bundle: Bundle, target: Target, may_run: bool) -> list[Check]:
         text = "not asked for, or a check before it failed: then the bundle's program is not executed"
         return [Check("probes on the target", "not run", text)]
     with _as_file(bundle, RUNNER_MEMBER) as runner:
-        return check_probes(runner, bundle.path, target)
+        return check_model_probes(runner, bundle.path, bundle.member(MODEL_MEMBER).size, target)
 
 
 def _check_on_host(place: Member, n_probes: int, context: int) -> Check:
