@@ -316,7 +316,7 @@ class Installation:
         self._ask("start", "--service", self._options.service)
         try:
             self._ask("check", "--timeout-s", str(self._options.check_timeout_s), timeout_s=self._check_limit_s)
-            self._ask("commit", active)
+            self._ask("commit", active, "--keep-store")  # what was sent for the new bundle is no slot's yet
         except DeployError as error:
             if self._device.active_id() == active:  # and not back at the one before already
                 self._ask("fail", f"its deploy was cut off, and: {error}")

@@ -184,8 +184,8 @@ class Slots:
         self._point(slot)
         return self._must_be_active()
 
-    def commit(self, identity: str) -> Slot:
-        """The active bundle has proved itself: it stays. What no slot needs any more is thrown away.
+    def commit(self, identity: str, *, prune: bool = True) -> Slot:
+        """The active bundle has proved itself: it stays. What no slot needs any more is thrown away, if `prune`.
 
         Raises DeployError where another bundle is active: the device went back by itself meanwhile.
         """
@@ -194,7 +194,8 @@ class Slots:
         if active.id != identity:
             raise DeployError(f"the device returned to bundle {active.id} by itself")
         self._set(active, "good")
-        self.prune()
+        if prune:
+            self.prune()
         return self._must_be_active()
 
     def fail(self, reason: str) -> Slot | None:

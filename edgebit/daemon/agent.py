@@ -143,7 +143,7 @@ class Agent:
     def commit(self, options: argparse.Namespace) -> Answer:
         """The active bundle stays."""
         with self.locked():
-            return _about(self.slots.commit(options.id))
+            return _about(self.slots.commit(options.id, prune=not options.keep_store))
 
     def fail(self, options: argparse.Namespace) -> Answer:
         """Refuse the active bundle from now on and return to the one before, if there is one."""
@@ -264,7 +264,9 @@ def parser() -> argparse.ArgumentParser:
     start = verbs.add_parser("start")
     start.add_argument("--service", choices=("auto", "systemd", "supervisor"), default="auto")
     verbs.add_parser("switch").add_argument("id")
-    verbs.add_parser("commit").add_argument("id")
+    commit = verbs.add_parser("commit")
+    commit.add_argument("id")
+    commit.add_argument("--keep-store", action="store_true")
     verbs.add_parser("check").add_argument("--timeout-s", type=float, default=120.0)
     verbs.add_parser("fail").add_argument("reason")
     logs = verbs.add_parser("logs")

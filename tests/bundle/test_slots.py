@@ -82,6 +82,16 @@ def test_commit_throws_away_what_no_slot_needs(tmp_path):
     assert {sha256(b"second" * 50), sha256(b"third" * 50), sha256(SHARED)} <= stored
 
 
+def test_commit_can_keep_the_store(tmp_path):
+    """Files on their way for the next bundle are in no slot yet."""
+    install(tmp_path, "first", commit=False)
+    put_bundle(tmp_path, "second")
+
+    Slots(tmp_path).commit(Slots(tmp_path).active().id, prune=False)
+
+    assert (tmp_path / "store" / sha256(b"second" * 50)).exists()
+
+
 def test_bundle_on_trial_goes_back_after_its_tries(tmp_path):
     """A bundle that is started more often than it may is refused from then on, and the one before runs."""
     first = install(tmp_path, "first")

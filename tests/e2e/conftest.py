@@ -69,6 +69,13 @@ class Pi:
         )  # fmt: skip
         return done.stdout
 
+    def start_shell(self, command: str) -> subprocess.Popen[str]:
+        """Begin a command there that waits for a line of input."""
+        return subprocess.Popen(
+            ["ssh", "-F", str(self.config), "emulated-pi", command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
     def request(self, prompt: str, *, version: str = "5", **fields: object) -> dict:
         """Ask with mosquitto_rr; gives the reply's JSON."""
         reply_to = f"edgebit/v1/pi/out/tester/{time.monotonic_ns()}"
