@@ -58,5 +58,5 @@ done < <(env | grep '^PIP_' || true)
 
 docker -H "$socket" run --rm --network host "${settings[@]}" -v "$work/edgebit.tar:/edgebit.tar:ro" edgebit-clean:"$suite" \
     sh -ec 'useradd -m maker; cd /home/maker; tar xf /edgebit.tar; git init -q .; git add -A; chown -R maker .
-            su maker -c "./setup.sh demo --yes && ./setup.sh test"'
+            su maker -c "./setup.sh demo && ./setup.sh test"'
 echo "clean container: both README commands passed"
