@@ -1,7 +1,8 @@
 /* gemv_i8_i15_avx2.c - the head's GEMV for x86-64 with AVX2.
  * Weights are widened to 16 bits and multiplied with the 15-bit activations by VPMADDWD: three instructions for 16
  * weights. A product pair is at most 2 * 128 * 16,256 < 2^22, so an int32 lane takes 256 of them, 4,096 columns, with
- * room to spare, before it goes on to 64 bits. Four rows share each load of activations. */
+ * room to spare, before it goes on to 64 bits. Four rows share each load of activations. The next four rows are
+ * prefetched. */
 #include "ukernel.h"
 
 #include <immintrin.h>
@@ -31,6 +32,7 @@ void eb_gemv_i8_i15_avx2(int64_t *restrict y, const int8_t *restrict w, const eb
             __m256i acc0 = _mm256_setzero_si256(), acc1 = acc0, acc2 = acc0, acc3 = acc0;
             const size_t end = i + COLUMNS_PER_FLUSH < k ? i + COLUMNS_PER_FLUSH : k;
             for (; i < end; i += 16) {
+                _mm_prefetch((const char *)(w0 + (ROWS + i / 16 % ROWS) * k + i), _MM_HINT_T0);
                 const __m256i q = _mm256_loadu_si256((const __m256i *)(x->q + i));
                 acc0 = _mm256_add_epi32(acc0, _mm256_madd_epi16(widened(w0 + i), q));
                 acc1 = _mm256_add_epi32(acc1, _mm256_madd_epi16(widened(w1 + i), q));

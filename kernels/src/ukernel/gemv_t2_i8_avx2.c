@@ -3,7 +3,9 @@
  * two-bit field are broadcast to both lanes, so four shifts feed four VPMADDUBSWs with no shuffle. Eight rows go
  * together, so each broadcast serves four registers of weights. A VPMADDUBSW lane is at most 2 * 3 * 128 = 768, also
  * with the code 3 that a damaged file may hold, and a block adds four of them: int16 lanes take 8 blocks (24,576), and
- * are then widened. */
+ * are then widened.
+ * The next eight rows are prefetched at the same columns, half of them at each block: rows are short, and the hardware's
+ * prefetchers begin anew at each. Past the last row a prefetch is lost and harms nothing. */
 #include "ukernel.h"
 
 #include <immintrin.h>
@@ -45,6 +47,8 @@ static void eight_rows(int32_t *restrict y, const uint8_t *restrict w, const int
         __m256i part0 = _mm256_setzero_si256(), part1 = part0, part2 = part0, part3 = part0;
         const size_t end = i + 64 * BLOCKS_PER_FLUSH < k ? i + 64 * BLOCKS_PER_FLUSH : k;
         for (; i < end; i += 64, w += 16) {
+            for (size_t r = 0; r < 8; r += 2)
+                _mm_prefetch((const char *)(w + (8 + r + (i / 64 & 1)) * row), _MM_HINT_T0);
             const __m256i x0 = both_lanes(x + i), x1 = both_lanes(x + i + 16);
             const __m256i x2 = both_lanes(x + i + 32), x3 = both_lanes(x + i + 48);
             part0 = _mm256_add_epi16(part0, block_sums(two_rows(w, w + row), x0, x1, x2, x3));
