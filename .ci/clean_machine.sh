@@ -35,6 +35,7 @@ engine=$!
 stop() {
     kill "$engine" 2>/dev/null || true
     wait "$engine" 2>/dev/null || true
+    umount "$work"/exec/netns/* 2>/dev/null || true
     rm -rf "$work"
 }
 trap stop EXIT
@@ -57,6 +58,6 @@ while IFS='=' read -r name _; do
 done < <(env | grep '^PIP_' || true)
 
 docker -H "$socket" run --rm --network host "${settings[@]}" -v "$work/edgebit.tar:/edgebit.tar:ro" edgebit-clean:"$suite" \
-    sh -ec 'useradd -m maker; cd /home/maker; tar xf /edgebit.tar; git init -q .; git add -A; chown -R maker .
-            su maker -c "./setup.sh demo && ./setup.sh test"'
+    sh -ec 'useradd -m maker; cd /home/maker
+            su maker -c "set -e; tar xf /edgebit.tar; git init -q .; git add -A; ./setup.sh demo; ./setup.sh test"'
 echo "clean container: both README commands passed"

@@ -40,7 +40,7 @@ def demo_device(bundle: BuildResult, broker: LocalBroker, folder: Path, reporter
 
     Raises DeployError where it does not answer.
     """
-    settings = {"mqtt": {"url": broker.url}, "device": {"name": DEVICE_NAME}}
+    settings = {"mqtt": {"url": broker.url, "protocol": broker.protocol}, "device": {"name": DEVICE_NAME}}
     with open_transport(f"local:{folder}", Options(root=None, ssh_config=None, ssh_options=())) as transport:
         outcome = install(
             open_bundle(bundle.out), transport, InstallOptions(settings=settings, service="supervisor"), reporter

@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgebit.errors import BrokerError
 
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
 
-_MOSQUITTO_CONF = "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+_MOSQUITTO_CONF = "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n"
 _AMQTT_CONF = """\
 listeners:
   default:
@@ -38,6 +39,7 @@ class LocalBroker:
 
     program: str  # "mosquitto" or "amqtt"
     url: str  # mqtt://127.0.0.1:PORT
+    protocol: Literal["5", "3.1.1"]  # the newest version of MQTT that it speaks: "5" or "3.1.1"
 
 
 @contextlib.contextmanager
@@ -57,7 +59,7 @@ def local_broker() -> Iterator[LocalBroker]:
             process = subprocess.Popen([*command, str(config)], stdout=output, stderr=subprocess.STDOUT)
         try:
             _wait_until_it_listens(process, port, program, log)
-            yield LocalBroker(program, f"mqtt://127.0.0.1:{port}")
+            yield LocalBroker(program, f"mqtt://127.0.0.1:{port}", "5" if program == "mosquitto" else "3.1.1")
         finally:
             process.terminate()
             try:

@@ -49,7 +49,7 @@ def command(questions: tuple[str, ...]) -> None:
 
 
 def _ask_all(console: Console, broker: LocalBroker, questions: tuple[str, ...]) -> None:
-    with DeviceClient(parse_broker_url(broker.url)) as client:
+    with DeviceClient(parse_broker_url(broker.url), protocol=broker.protocol) as client:
         for question in questions:
             console.print("   [green]>[/green] ", end="")
             console.print(question, markup=False)
@@ -58,7 +58,7 @@ def _ask_all(console: Console, broker: LocalBroker, questions: tuple[str, ...]) 
 
 def _ask_the_user(console: Console, broker: LocalBroker) -> None:
     console.print("   Ask it something yourself; an empty line ends the demo.")
-    with DeviceClient(parse_broker_url(broker.url)) as client, contextlib.suppress(EOFError):
+    with DeviceClient(parse_broker_url(broker.url), protocol=broker.protocol) as client, contextlib.suppress(EOFError):
         while question := console.input("   [green]>[/green] ").strip():
             _show_answer(console, client, question)
 
