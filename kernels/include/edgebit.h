@@ -21,6 +21,9 @@
 extern "C" {
 #endif
 
+/* Comments stand in columns. */
+/* clang-format off */
+
 #define EB_ABI_VERSION 1
 
 #if defined(__GNUC__)
@@ -238,6 +241,8 @@ EB_API eb_status eb_probe_run(eb_engine *engine, const int32_t *prompt, uint32_t
                               uint32_t *logits_crc, int32_t *greedy, uint32_t n_greedy);
 /* Runs every probe of section PROB; EB_MISMATCH names the first layer or token that differs. *n_probes: how many ran. */
 EB_API eb_status eb_probe_check(eb_engine *engine, uint32_t *n_probes, eb_error *error);
+
+/* clang-format on */
 
 #ifdef __cplusplus
 }

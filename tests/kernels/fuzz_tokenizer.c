@@ -20,7 +20,7 @@ static int never(void) { return -1; }
 /* The tokenizer asks its host for memory only. */
 static eb_host make_host(void) {
     eb_host host = {.size = sizeof host, .malloc = malloc, .free = free};
-    void (**functions)(void) = (void (**)(void)) & host.open;
+    void (**functions)(void) = (void (**)(void))&host.open;
     for (; (char *)functions < (char *)(&host + 1); functions++)
         *functions = (void (*)(void))never;
     return host;
