@@ -26,7 +26,7 @@ class ModelConfig:
     name: str
     conf: Conf
     rope_theta: float
-    generation: dict[str, float]  # temperature, top_p, top_k, as far as the makers advise them
+    generation: dict[str, float]  # what the makers advise for sampling: temperature, top_p, top_k ...
     licence: str | None
 
 

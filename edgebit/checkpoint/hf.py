@@ -173,9 +173,13 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
             stop_tokens=tuple(stops),
         ),
         rope_theta=_rope_theta(keys),
-        generation={key: float(generation[key]) for key in _ADVISED if isinstance(generation.get(key), int | float)},
+        generation={key: generation[key] for key in _ADVISED if _is_number(generation.get(key))},
         licence=find_licence(folder, config),
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _rope_theta(keys: "_Keys") -> float:
@@ -216,7 +220,7 @@ class _Keys:
 
     def positive(self, key: str) -> float:
         value = self.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        if not _is_number(value) or value <= 0:
             raise self.fault(key, f"is {value!r}; a number above 0 is needed")
         return float(value)
 

@@ -35,7 +35,7 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
         if session.program is None:
             raise EngineError(f"{model} has no chat template: it is a base model. Use edgebit run --raw")
         beginning = [Message("system", system)] if system is not None else []
-        sampling = generation.sampling(session.model)
+        sampling = generation.sampling(session)
         messages = list(beginning)
         while (said := _read_line()) is not None:
             if said == "/bye":

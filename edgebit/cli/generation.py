@@ -1,7 +1,6 @@
 """What `run` and `chat` share: the options of a generation, an opened session, and the report of its statistics."""
 
 import functools
-import json
 import resource
 import secrets
 import signal
@@ -29,28 +28,23 @@ class GenerationOptions:
     temperature: float | None
     top_k: int | None
     top_p: float | None
-    min_p: float
-    repeat_penalty: float
+    min_p: float | None
+    repeat_penalty: float | None
     seed: int | None
     stop: tuple[str, ...]
     threads: int | None
     ctx: int
 
-    def sampling(self, model: Model) -> SamplingParams:
+    def sampling(self, session: Session) -> SamplingParams:
         """What was asked for, then what the model's makers advise, then greedy."""
-        advice: dict[str, Any] = json.loads(model.section("META") or b"{}").get("generation") or {}
-
-        def pick(asked: float | None, name: str, otherwise: float) -> float:
-            return asked if asked is not None else advice.get(name, otherwise)
-
-        return SamplingParams(
-            temperature=pick(self.temperature, "temperature", 0.0),
-            top_k=int(pick(self.top_k, "top_k", 0)),
-            top_p=pick(self.top_p, "top_p", 1.0),
-            min_p=self.min_p,
-            repetition_penalty=self.repeat_penalty,
-            seed=self.seed if self.seed is not None else secrets.randbits(32),
-        )
+        asked = {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repeat_penalty,
+        }
+        return session.sampling(asked, seed=self.seed if self.seed is not None else secrets.randbits(32))
 
 
 def generation_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,24 +60,19 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.option("-n", "--max-tokens", type=click.IntRange(1), help="End after so many tokens."),
             click.option("--temperature", type=click.FloatRange(0), help="0 is greedy. Default: as the makers advise."),
-            click.option("--top-k", type=click.IntRange(0), help="Draw among the K likeliest tokens only."),
+            click.option("--top-k", type=click.IntRange(0, 1 << 20), help="Draw among the K likeliest tokens only."),
             click.option(
                 "--top-p", type=click.FloatRange(0, 1), help="Draw among tokens that make up this probability."
             ),
             click.option(
-                "--min-p",
-                type=click.FloatRange(0, 1),
-                default=0.0,
-                help="Leave out tokens below this share of the likeliest.",
+                "--min-p", type=click.FloatRange(0, 1), help="Leave out tokens below this share of the likeliest."
             ),
-            click.option(
-                "--repeat-penalty", type=click.FloatRange(0, min_open=True), default=1.0, help="Above 1: repeat less."
-            ),
+            click.option("--repeat-penalty", type=click.FloatRange(0, min_open=True), help="Above 1: repeat less."),
             click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The same seed gives the same answer."),
             click.option("--stop", multiple=True, help="End before this text. May be given several times."),
             click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core."),
             click.option(
-                "--ctx", type=click.IntRange(0), default=0, help="Context in tokens. Default: the model's own."
+                "--ctx", type=click.IntRange(0, 1 << 24), default=0, help="Context in tokens. Default: the model's own."
             ),
         )
     ):

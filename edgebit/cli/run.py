@@ -50,7 +50,7 @@ def command(
         else:
             messages = [Message("system", system)] if system is not None else []
             ids = session.chat_ids([*messages, Message("user", prompt)])
-        answer, sampling = Answer(prompt_tokens=len(ids)), generation.sampling(session.model)
+        answer, sampling = Answer(prompt_tokens=len(ids)), generation.sampling(session)
         for piece in session.generate(
             ids,
             answer,

@@ -1,6 +1,5 @@
 """The model that the daemon answers with: from a bundle's files to a ready session, and what it says about itself."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,12 +10,10 @@ from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
 from edgebit.daemon.config import EngineConfig
 from edgebit.daemon.messages import GenerateRequest
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Library, Model, SamplingParams
+from edgebit.runtime.native import Library, Model
 from edgebit.runtime.session import Answer, Session
 
 DEFAULT_CTX_LEN = 2048  # tokens; a longer context is asked for in the configuration, since it costs memory
-
-_ADVICE = ("temperature", "top_k", "top_p")
 
 
 class LoadedModel:
@@ -24,10 +21,10 @@ class LoadedModel:
 
     def __init__(self, library: Library, model: Model, session: Session, bundle: Bundle | None) -> None:
         self._library = library
+        self._meta = model.meta()
         self._model = model
         self._session = session
         self._bundle = bundle
-        self._meta: dict[str, Any] = json.loads(model.section("META") or b"{}")
 
     @classmethod
     def open(cls, path: Path, config: EngineConfig) -> Self:
@@ -95,11 +92,10 @@ class LoadedModel:
         self, request: GenerateRequest, ids: Sequence[int], answer: Answer, cancelled: Callable[[], bool]
     ) -> Iterator[str]:
         """The text piece by piece, filling in `answer`; sampling as asked, then as the model's makers advise."""
-        advice = {name: value for name, value in (self._meta.get("generation") or {}).items() if name in _ADVICE}
         return self._session.generate(
             ids,
             answer,
-            sampling=SamplingParams(**{**advice, **request.sampling, "seed": request.seed}),
+            sampling=self._session.sampling(request.sampling, seed=request.seed),
             max_tokens=request.max_tokens,
             stop=request.stop,
             cancelled=cancelled,

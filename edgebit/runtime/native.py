@@ -4,12 +4,13 @@ ctypes releases the GIL around every call, so a thread in `Engine.eval` leaves P
 """
 
 import ctypes
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from edgebit.bundle.model_format import Probe
 from edgebit.errors import BundleError, EdgebitError, EngineError
@@ -236,6 +237,16 @@ class Model(_Native):
         )
         return ctypes.string_at(data, size.value) if data.value else None
 
+    def meta(self) -> dict[str, Any]:
+        """The META section: what is known about the model. Raises BundleError where it is no JSON object."""
+        try:
+            content = json.loads(self.section("META") or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{self.source}: section META is no JSON: {error}. Build it again.") from error
+        if not isinstance(content, dict):
+            raise BundleError(f"{self.source}: section META is no JSON object. Build it again.")
+        return content
+
     def verify(self) -> None:
         """Read every weight: sums, codes, scales. BundleError names what is damaged."""
         error = abi.Error()
@@ -336,7 +347,7 @@ class TextStream(_Native):
     _close_function = "eb_text_close"
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
-        encoded = [stop.encode() for stop in stops]
+        encoded = [stop.encode("utf-8", "surrogateescape") for stop in stops]
         handle, error = ctypes.c_void_p(), abi.Error()
         library = tokenizer.library
         status = library.dll.eb_text_open(

@@ -1,9 +1,10 @@
 """From a prompt to an answer: prompt tokens, prefill, decode, sampling, stopping, text."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
@@ -19,6 +20,9 @@ from edgebit.runtime.native import (
 )
 
 _PREFILL_PASS = 64  # tokens: the engine's own batch_len, so that it costs nothing
+
+# What a model's makers may advise, of SamplingParams, and as what kind of number the engine takes it.
+_ADVICE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}
 
 DoneReason = Literal["stop", "length", "cancelled"]
 
@@ -46,6 +50,7 @@ class Session:
         """
         section = model.section("PRMT")
         self.model = model
+        self._advice = _advice(model.meta())
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
         self.engine = Engine(model, ctx_len=ctx_len, threads=threads, sequences=sequences)
@@ -69,6 +74,14 @@ class Session:
             raise EngineError(f"{self.model.source} has no chat template: it is a base model. Give it a plain prompt.")
         begin = self._begin() if self.program.add_bos else []
         return begin + self.tokenizer.encode_segments(self.program.render(messages))
+
+    def sampling(self, asked: Mapping[str, float | None], *, seed: int) -> SamplingParams:
+        """Fields of SamplingParams as asked for; what is not (or None), as the model's makers advise, else greedy."""
+        values: dict[str, Any] = {
+            **self._advice,
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+        return SamplingParams(**values, seed=seed)
 
     def generate(
         self,
@@ -171,3 +184,15 @@ class Session:
     def _begin(self) -> list[int]:
         bos = self.model.info.bos_token
         return [bos] if bos is not None else []
+
+
+def _advice(meta: Mapping[str, Any]) -> dict[str, float]:
+    """What the model's makers advise for sampling, as far as META has numbers for it."""
+    given = meta.get("generation")
+    if not isinstance(given, dict):
+        return {}
+    return {
+        name: kind(value)
+        for name, kind in _ADVICE.items()
+        if isinstance(value := given.get(name), int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
