@@ -3,7 +3,6 @@
 import fcntl
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -61,8 +60,7 @@ def npm_package(
                 _skip(f"{' '.join(command)} took longer than {_DOWNLOAD_S} s")
             if done.returncode != 0:
                 _skip(f"{' '.join(command)} cannot fetch it: {done.stderr.strip()[-300:]}")
-            with tarfile.open(folder / done.stdout.split()[-1]) as archive:
-                archive.extractall(folder / "part", filter="data")
+            shutil.unpack_archive(folder / done.stdout.split()[-1], folder / "part", "gztar")
             (folder / "part" / "package").rename(folder / "package")
         return folder / "package"
 

@@ -406,8 +406,7 @@ def test_what_is_no_bundle_is_refused(tmp_path, data):
 
 
 def unpacked(bundle: Path, folder: Path) -> Path:
-    with tarfile.open(bundle) as tar:
-        tar.extractall(folder, filter="data")
+    shutil.unpack_archive(bundle, folder, "tar")
     return folder
 
 

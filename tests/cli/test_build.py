@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -221,8 +220,7 @@ def test_interrupted_build_leaves_nothing(native, reference_checkpoint, tmp_path
 
 def rewritten(bundle: Path, folder: Path, change: Callable[[Path], None]) -> Path:
     """The bundle as a folder, after `change`."""
-    with tarfile.open(bundle) as tar:
-        tar.extractall(folder, filter="data")
+    shutil.unpack_archive(bundle, folder, "tar")
     change(folder)
     return folder
 
