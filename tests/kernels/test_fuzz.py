@@ -1,0 +1,80 @@
+"""Damaged files and odd texts by the thousand, under sanitizers, each for FUZZ_SECONDS of the environment (20)."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebit.bundle.model_format import Activation, Encoding
+from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.runtime.native import Engine, Library, Model
+from tests.kernels.conftest import CheckBuild
+from tests.kernels.tiny_model import TinyModel, tiny_conf
+
+SHAPE = {
+    "hidden_size": 8, "ffn_size": 12, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "head_dim": 4, "vocab_size": 9,
+    "stop_tokens": (2,),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_no_model_file_makes_the_engine_fault(
+    native: Library, check_build: Callable[[str], CheckBuild], tmp_path: Path
+):
+    """Whatever a file holds, with its sums set right: refused, or two tokens computed; never a fault."""
+    seeds, found = tmp_path / "seeds", tmp_path / "found"
+    seeds.mkdir()
+    found.mkdir()
+    for number, encoding in enumerate((Encoding.F32, Encoding.BF16, Encoding.I8)):
+        conf = tiny_conf(**SHAPE, activation=Activation.RELU2 if number else Activation.SILU)
+        tiny = TinyModel(conf, row_scales=number == 1, embedding=encoding)
+        with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model) as engine:
+            probe = engine.run_probe([1, 2, 3], 2)
+        (seeds / f"{number}.ebm").write_bytes(tiny.to_bytes((probe,)))
+
+    fuzz(check_build("fuzz"), "fuzz_model_file", found, seeds, max_len=16384)
+
+    assert len(list(found.iterdir())) > 3  # else no damage got past the sums
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("fuzzed", ["section", "text"])
+def test_no_section_and_no_text_makes_the_tokenizer_fault(
+    fuzzed: str,
+    reference_checkpoint: Callable[[str], Path],
+    check_build: Callable[[str], CheckBuild],
+    tmp_path: Path,
+):
+    """A hostile section is refused or works; any text comes back from its ids, byte for byte."""
+    seeds, found = tmp_path / "seeds", tmp_path / "found"
+    seeds.mkdir()
+    found.mkdir()
+    section = read_tokenizer(reference_checkpoint("bitnet-packed")).section(512)
+    for number, text in enumerate((b"it's 12345 o'clock", "schöner Tag 你好 🙂\n".encode(), b"<|eot_id|>\xff\xf0\x9f")):
+        given = section if fuzzed == "section" else b""
+        (seeds / str(number)).write_bytes(bytes([number]) + len(text).to_bytes(2, "little") + text + given)
+    (tmp_path / "tiny.tokn").write_bytes(section)
+    environment = {"EB_FUZZ_SECTION": str(tmp_path / "tiny.tokn")} if fuzzed == "text" else {}
+
+    fuzz(check_build("fuzz"), "fuzz_tokenizer", found, seeds, max_len=2 * len(section), environment=environment)
+
+    assert len(list(found.iterdir())) > 3
+
+
+def fuzz(
+    build: CheckBuild, name: str, found: Path, seeds: Path, *, max_len: int, environment: dict[str, str] | None = None
+) -> None:
+    """Run a fuzzer from `seeds`; what it finds interesting goes into `found`, and a fault fails the test."""
+    seconds = int(os.environ.get("FUZZ_SECONDS", "20"))
+    done = subprocess.run(
+        [str(build.folder / "checks" / name), f"-max_total_time={seconds}", "-timeout=20", f"-max_len={max_len}",
+         str(found), str(seeds)],
+        capture_output=True, text=True, errors="replace", check=False, cwd=found.parent,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-6000:]
+    print(done.stderr.splitlines()[-1])
