@@ -43,19 +43,19 @@ make_rootfs() {
 enter() {
     folder=$1
     shift
-    mkdir -p "$folder/upper" "$folder/work" "$folder/root"
+    mkdir -p "$folder/upper" "$folder/scratch" "$folder/system"
     # shellcheck disable=SC2016 # the inner shell expands these
     exec unshare --mount --propagation private --pid --fork --kill-child -- sh -eu -c '
         rootfs=$1 folder=$2
         shift 2
-        if ! mount -t overlay overlay -o "lowerdir=$rootfs,upperdir=$folder/upper,workdir=$folder/work" "$folder/root" \
+        if ! mount -t overlay overlay -o "lowerdir=$rootfs,upperdir=$folder/upper,workdir=$folder/scratch" "$folder/system" \
             2>/dev/null; then # inside a container, whose own files lie on an overlay already
             cp -an "$rootfs/." "$folder/upper"
-            mount --bind "$folder/upper" "$folder/root"
+            mount --bind "$folder/upper" "$folder/system"
         fi
-        mount -t proc proc "$folder/root/proc"
-        mount --rbind /dev "$folder/root/dev"
-        exec chroot "$folder/root" "$@"
+        mount -t proc proc "$folder/system/proc"
+        mount --rbind /dev "$folder/system/dev"
+        exec chroot "$folder/system" "$@"
     ' sh "$rootfs" "$folder" "$@"
 }
 
