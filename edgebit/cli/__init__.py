@@ -1,5 +1,6 @@
 """The `edgebit` command: one file a subcommand, loaded when it is called, and the one place that catches errors."""
 
+import errno
 import importlib
 import os
 import sys
@@ -65,6 +66,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, an EdgebitError's own code, 2 for usage, 130 after Ctrl-C."""
     try:
         cli.main(args=args, prog_name="edgebit", standalone_mode=False)
+        sys.stdout.flush()  # so that a fault of the output is met here
     except EdgebitError as error:
         click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(str(error), err=True)
@@ -76,6 +78,17 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output went away (`edgebit inspect | head`): not a fault, but no traceback at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        # The reader of our output went away (`edgebit inspect | head`). Where click or rich meet it, they end with 1 too.
+        _give_up_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _give_up_output()
+        click.echo(f"Error: {error.filename or 'the output'}: the disk is full. Make room, and call it again", err=True)
+        sys.exit(EdgebitError.exit_code)
+
+
+def _give_up_output() -> None:
+    """What is still in standard output's buffer goes nowhere, so that Python does not fail on it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
