@@ -110,7 +110,7 @@ def is_member_name(name: str) -> bool:
     """Whether `name` may stand in a bundle: a relative path of plain parts, none of which begins with a dot."""
     return (
         0 < len(name) <= NAME_MAX
-        and name != MANIFEST_NAME
+        and name.partition("/")[0] != MANIFEST_NAME
         and all(_MEMBER_PART.fullmatch(part) for part in name.split("/"))
     )
 
