@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgebit.errors import CheckpointError
+
 # Words that stand in the first lines of a licence file, and the SPDX name.
 _MARKS = (
     ("apache license", "apache-2.0"),
@@ -23,7 +25,8 @@ _READ_BYTES = 4096
 def find_licence(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The licence's short name, lower-case: from README.md's front matter, config.json's license, or a LICENSE file.
 
-    None where nothing is said; "other" where a licence file is of a kind that is not known.
+    None where nothing is said; "other" where a licence file is of a kind that is not known. Raises CheckpointError
+    where such a file is there and cannot be read.
     """
     readme = folder / "README.md"
     if readme.is_file():
@@ -42,5 +45,8 @@ def find_licence(folder: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(_READ_BYTES).decode("utf-8", errors="replace")
+    try:
+        with path.open("rb") as file:
+            return file.read(_READ_BYTES).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Its licence may stand there") from error

@@ -110,7 +110,7 @@ def read_tokenizer(path: Path) -> CheckpointTokenizer:
         return _build(data, config, folder)
     except TokenizerError as error:
         raise TokenizerError(f"{file}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise TokenizerError(f"{file}: not a tokenizer.json as `tokenizers` writes it: {error!r}") from error
 
 
@@ -303,7 +303,10 @@ def read_chat_template(folder: Path) -> str | None:
     """
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
+        try:
+            return jinja.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(f"{jinja}: cannot be read: {error}") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         template = (_read_json(folder / name) or {}).get("chat_template")
         if isinstance(template, list):
@@ -385,7 +388,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise TokenizerError(f"{path}: a JSON object is expected, not {type(data).__name__}")

@@ -49,7 +49,7 @@ def _read_ids(given: bytes) -> list[int]:
     try:
         text = given.decode("ascii").strip()
         ids = json.loads(text) if text.startswith("[") else [int(word) for word in text.split()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EdgebitError(f"standard input: token ids are needed, such as 1 2 3 or [1, 2, 3]: {error}") from error
     if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 1 << 31 for i in ids):
         raise EdgebitError("standard input: token ids are whole numbers from 0 on")

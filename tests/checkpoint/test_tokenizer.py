@@ -300,7 +300,7 @@ def test_a_byte_without_a_token_is_refused(tmp_path):
         read_tokenizer(write_json(tmp_path / "tokenizer.json", remove))
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'"x"', b"\xff", b"{}"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'"x"', b"\xff", b"{}", b"[" * 100_000])
 def test_a_broken_file_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
