@@ -112,9 +112,8 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
     Raises CheckpointError, TargetError, BuildError or BundleError; then nothing is left behind.
     """
     out, target = options.out, options.target
-    _check_out(options)
     clock = _StageClock(listener)
-    with _clear_errors(out), _work_folder(out) as work:
+    with _clear_errors(out), _work_folder(options) as work:
         clock.begin("native files")
         native = build_native(target, options.builder, report=listener.note)
         clock.begin("artifact checks")
@@ -197,6 +196,8 @@ def _check_out(options: BuildOptions) -> None:
     out = options.out
     if out.is_dir():
         raise BuildError(f"{out} is a folder. Give a file name: --out {out / 'NAME.bundle'}")
+    if out.exists() and not out.is_file():
+        raise BuildError(f"{out} is no plain file, and would be replaced by one. Give another --out")
     if out.exists() and not options.force:
         raise BuildError(f"{out} is there already. Give another --out, or --force to replace it")
     if not out.parent.is_dir():
@@ -211,6 +212,8 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
         with model.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise BuildError(f"{model} is neither a checkpoint's folder nor a model file")
+        if options.embedding != "exact":
+            raise BuildError(f"{model} is a model file, whose embedding stays as it is. Leave --embedding out")
         listener.note(f"{model} is a model file and taken as it is")
         return model
     converted = work / MODEL_MEMBER
@@ -245,8 +248,10 @@ def _plain_name(text: str) -> str:
 
 
 @contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """A folder on the bundle's own disk, gone at the end whatever happens."""
+def _work_folder(options: BuildOptions) -> Iterator[Path]:
+    """A folder on the bundle's own disk, gone at the end whatever happens. Raises BuildError for a wrong `out`."""
+    _check_out(options)
+    out = options.out
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield folder
@@ -256,7 +261,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _clear_errors(out: Path) -> Iterator[None]:
-    """A full or read-only disk, in words."""
+    """A full or read-only disk, and names that it does not take, in words."""
     try:
         yield
     except OSError as error:
@@ -266,8 +271,8 @@ def _clear_errors(out: Path) -> Iterator[None]:
                 f"the disk of {out.parent} is full ({free} MiB free). A build needs twice the model's size there: make"
                 " room, or give --out on another disk"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise BuildError(f"{error.filename or out} cannot be written: {error.strerror}") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG):
+            raise BuildError(f"{error.filename or out}: {error.strerror}. Give another --out") from error
         raise
 
 

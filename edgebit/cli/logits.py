@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import click
 import numpy as np
@@ -24,13 +24,13 @@ _CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
 @click.option(
     "--ids-file",
     required=True,
-    type=click.File("r", encoding="utf-8"),
+    type=click.File("rb"),
     help="A JSON list of token ids; - is standard input.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npy file to write.")
 @click.option("--last", is_flag=True, help="Write the last position only, shape [1, vocabulary].")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core.")
-def command(path: Path, ids_file: TextIO, out: Path, last: bool, threads: int | None) -> None:
+def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int | None) -> None:
     """Write the logits of all positions, float32 [tokens, vocabulary], of MODEL: a model file, bundle or checkpoint.
 
     \b
@@ -46,6 +46,8 @@ def command(path: Path, ids_file: TextIO, out: Path, last: bool, threads: int | 
         if len(ids) > model.info.context_max:
             raise EdgebitError(f"{ids_file.name}: {len(ids)} ids, and the model's context has {model.info.context_max}")
         rows = 1 if last else min(len(ids), _CHUNK_TOKENS)
+        if out.exists() and not out.is_file():
+            raise EdgebitError(f"{out} is no plain file, and would be replaced by one. Give another --out")
         part = out.with_name(out.name + ".part")
         try:
             with (
@@ -72,10 +74,10 @@ def _write_logits(engine: Engine, ids: list[int], file: BinaryIO, last: bool) ->
             file.write(engine.logits(row))
 
 
-def _read_ids(text: str, name: str) -> list[int]:
+def _read_ids(text: bytes, name: str) -> list[int]:
     try:
         ids = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EdgebitError(f"{name}: is no JSON: {error}") from error
     if not isinstance(ids, list) or not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
         raise EdgebitError(f"{name}: a JSON list of one or more token ids is needed, such as [1, 2, 3]")

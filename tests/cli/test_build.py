@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from edgebit import build as build_service
 from edgebit.artifacts import Check
 from edgebit.bundle.archive import open_bundle
+from edgebit.bundle.model_format import MAGIC
 from edgebit.cli import COMMANDS, cli
 from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
 
@@ -130,6 +131,9 @@ def test_bundle_that_is_there_is_kept(bundle, reference_checkpoint):
         (["{tmp}/text.ebm", "--target", "host"], BuildError, "neither a checkpoint's folder nor a model file"),
         (["{packed}", "--target", "host", "--out", "{tmp}/no/x.bundle"], BuildError, "mkdir -p"),
         (["{packed}", "--target", "host", "--out", "{tmp}/empty"], BuildError, "is a folder"),
+        (["{packed}", "--target", "host", "--out", "{tmp}/" + 300 * "x"], BuildError, "too long"),
+        (["{packed}", "--target", "host", "--out", "/dev/null", "--force"], BuildError, "no plain file"),
+        (["{tmp}/magic.ebm", "--target", "host", "--embedding", "int8"], BuildError, "Leave --embedding out"),
         (
             ["{packed}", "--target", "rpi", "--builder", "docker", "--out", "{tmp}/x"],
             BuildError,
@@ -144,12 +148,13 @@ def test_failed_build_says_why_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.ebm").write_text("hello")
+    (tmp_path / "magic.ebm").write_bytes(MAGIC)
     packed = reference_checkpoint("bitnet-packed")
 
     with pytest.raises(error, match=promised):
         edgebit("build", *(argument.format(packed=packed, tmp=tmp_path) for argument in arguments))
 
-    assert left_in(tmp_path) == ["empty", "text.ebm"]
+    assert left_in(tmp_path) == ["empty", "magic.ebm", "text.ebm"]
     assert left_in(tmp_path / "empty") == []
 
 
