@@ -68,8 +68,19 @@ SHAPES = {
 def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> None:
     """Write a checkpoint of SHAPES[shape_name] in bitnet-packed form, with a tokenizer, to the new folder `out`.
 
-    The same seed gives the same bytes. Raises CheckpointError where `out` is there already and not empty.
+    The same seed gives the same bytes. Raises CheckpointError where `out` is there already and not empty, or cannot be
+    written; what was written till then stays.
     """
+    try:
+        _write_checkpoint(shape_name, out, seed, shard_bytes)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or out}: cannot be written: {error.strerror}. Remove {out}, and give another --out or make"
+            " room"
+        ) from error
+
+
+def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int) -> None:
     shape = SHAPES[shape_name]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: is there already; a new folder is needed")

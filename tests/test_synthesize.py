@@ -76,3 +76,9 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     with pytest.raises(CheckpointError, match="is there already"):
         synthesize("tiny", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file/x: cannot be written"):
+        synthesize("tiny", tmp_path / "file" / "x")
