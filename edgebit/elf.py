@@ -199,6 +199,8 @@ class _Reader:
             for _ in range(count):
                 _, _, _, name, next_item = self._unpack("<IHHII", item, "a version")
                 versions.append((self._text(strings, library), self._text(strings, name)))
+                if len(versions) > _ENTRIES_MAX:
+                    raise self._damaged(f"more than {_ENTRIES_MAX} versions")
                 item += next_item
             at += following
         return tuple(versions)
