@@ -51,7 +51,7 @@ def native_library() -> Path:
     if named:
         if Path(named).is_file():
             return Path(named)
-        raise EngineError(f"EDGEBIT_LIBRARY names {named}, and there is no such file")
+        raise EngineError(f"EDGEBIT_LIBRARY names {named}, and there is no such file. Correct it, or unset it")
     built = _CHECKOUT / "build" / "host" / LIBRARY_NAME if _IS_CHECKOUT else _PACKAGE / "_native" / LIBRARY_NAME
     if built.is_file():
         return built
