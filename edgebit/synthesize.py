@@ -75,8 +75,8 @@ def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = 
         _write_checkpoint(shape_name, out, seed, shard_bytes)
     except OSError as error:
         raise CheckpointError(
-            f"{error.filename or out}: cannot be written: {error.strerror}. Remove {out}, and give another --out or make"
-            " room"
+            f"{error.filename or out}: cannot be written: {error.strerror}. Remove {out}, and give another --out or"
+            " make room"
         ) from error
 
 

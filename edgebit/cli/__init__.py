@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output went away (`edgebit inspect | head`). Where click or rich meet it, they end with 1 too.
+        # The reader of our output went away (`edgebit inspect | head`). click and rich end with 1 too where they see it.
         _give_up_output()
         sys.exit(1)
     except OSError as error:

@@ -124,7 +124,8 @@ def test_what_is_no_manifest_is_refused(data):
         ("model.ebm", True), ("lib/libedgebit.so", True), ("a/b/c", True), ("_x", True),
         ("", False), ("/a", False), ("a/", False), ("a//b", False), (".", False), ("..", False), ("a/../b", False),
         (".hidden", False), ("a/.git", False), ("a\\b", False), ("a b", False), ("a\n", False), ("-rf", False),
-        ("manifest.json", False), ("manifest.json/x", False), ("docs/manifest.json", True), ("é", False), ("x" * 101, False), ("C:x", False),
+        ("manifest.json", False), ("manifest.json/x", False), ("docs/manifest.json", True),
+        ("é", False), ("x" * 101, False), ("C:x", False),
     ],
 )  # fmt: skip
 def test_member_names(name, allowed):
