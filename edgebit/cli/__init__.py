@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output went away (`edgebit inspect | head`). click and rich end with 1 too where they see it.
+        # The reader of our output went away (`edgebit inspect | head`). click and rich end with 1 too if they see it.
         _give_up_output()
         sys.exit(1)
     except OSError as error:
