@@ -26,7 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgebit.daemon.config import PORTS
-from edgebit.daemon.topics import DEFAULT_ROOT, DeviceTopics, is_principal
+from edgebit.daemon.topics import DEFAULT_ROOT, DeviceTopics, is_principal, is_root, is_segment, segment_of
 from edgebit.errors import BrokerError, DeviceError, NoAnswerError
 
 Protocol = Literal["auto", "5", "3.1.1"]
@@ -36,6 +36,9 @@ RETAINED_WAIT_S = 1.0  # a broker sends what it retained at once; this is long
 LATE_S = 1.0  # after the deadline, for the device's own word that it has passed
 CANCEL_WAIT_S = 3.0
 GAP_WAIT_S = 2.0  # how long a missing frame may still come after the last one
+
+_CLOSED, _SILENT = "the broker closed the connection", "no answer"
+_MQTT5_UNKNOWN = ("Unsupported protocol version", _CLOSED, _SILENT)  # what a broker without MQTT 5 may do
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class BrokerUrl:
     password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
 
 def parse_broker_url(url: str) -> BrokerUrl:
@@ -59,7 +63,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
         port = parts.port
     except ValueError as error:
         raise BrokerError(f"{url!r} is not a broker's address: {error}") from error
-    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/"):
+    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or port == 0:
         raise BrokerError(f"{url!r} is not a broker's address. Write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
     return BrokerUrl(
         host=parts.hostname,
@@ -151,12 +155,18 @@ class DeviceClient:
         """Connects. protocol "auto" is 5, and 3.1.1 where the broker refuses it. Raises BrokerError."""
         self.principal = principal or default_principal(broker)
         if not is_principal(self.principal):
-            raise BrokerError(f"principal {self.principal!r} is not 1 to 64 letters, digits, '_', '.', '@' and '-'")
+            raise BrokerError(
+                f"principal {self.principal!r} is not 1 to 64 letters, digits, '_', '.', '@' and '-'. Give --principal"
+            )
+        if not is_root(root):
+            raise BrokerError(f"root {root!r} is not made of levels of a-z 0-9 _ . -")
+        if ca and not broker.tls:
+            raise BrokerError(f"--ca goes with an encrypted connection. Write mqtts://{broker.host}")
         self._broker = broker
         self._root = root
         self._ca = ca
         refusal = self._connect(protocol != "3.1.1")
-        if protocol == "auto" and refusal in ("Unsupported protocol version", "the broker closed the connection"):
+        if protocol == "auto" and refusal in _MQTT5_UNKNOWN:
             self.close()
             refusal = self._connect(False)
         if refusal:
@@ -201,6 +211,10 @@ class DeviceClient:
         goes away, or is silent until the time is over; DeviceError where it answers with an error, or the answer is
         not what its hash says.
         """
+        if not is_segment(device):
+            raise NoAnswerError(
+                f"{device!r} is no device's name, which is 1 to 64 of a-z 0-9 _ . - (try {segment_of(device)!r})"
+            )
         topics = DeviceTopics(self._root, device)
         deadline = time.monotonic() + timeout_s + LATE_S
         reply_topic = topics.reply(self.principal, exchange.id)
@@ -339,7 +353,7 @@ class DeviceClient:
         client.on_message = lambda client, userdata, message: self._heard.put(message)
         try:
             if self._broker.tls:
-                client.tls_set_context(ssl.create_default_context(cafile=self._ca))
+                client.tls_set_context(_tls_context(self._ca))
             client.connect(self._broker.host, self._broker.port, keepalive=30)
         except (OSError, ValueError) as error:
             raise BrokerError(
@@ -349,7 +363,7 @@ class DeviceClient:
         try:
             return self._connected.get(timeout=CONNECT_TIMEOUT_S)
         except queue.Empty:
-            return "no answer"
+            return _SILENT
 
     def _on_connect(
         self,
@@ -369,7 +383,7 @@ class DeviceClient:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        self._connected.put("the broker closed the connection")
+        self._connected.put(_CLOSED)
         if not self._closing:
             self._heard.put(BrokerError(f"the connection to {self._broker} was lost: {reason.getName()}. Ask again"))
 
@@ -382,6 +396,13 @@ class DeviceClient:
         properties: Properties | None,
     ) -> None:
         self._granted.put(next((reason.getName() for reason in reasons if reason.is_failure), ""))
+
+
+def _tls_context(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise BrokerError(f"--ca {ca}: no certificate can be read there: {error}. Give a PEM file") from error
 
 
 def new_id() -> str:

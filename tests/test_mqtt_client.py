@@ -64,7 +64,10 @@ def test_addresses(url, host, port, tls, user, password):
     assert default_principal(broker) == (user or default_principal(broker))
 
 
-@pytest.mark.parametrize("url", ["", "localhost", "http://h", "mqtt://", "mqtt://h/x", "mqtt://h:x", "mqtt://h:70000"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost", "http://h", "mqtt://", "mqtt://h/x", "mqtt://h:x", "mqtt://h:70000", "mqtt://[h", "mqtt://h:0"],
+)
 def test_wrong_addresses(url):
     """The refusal shows the form."""
     with pytest.raises(BrokerError, match="is not a broker's address"):

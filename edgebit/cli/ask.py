@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgebit.daemon.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
@@ -38,7 +39,9 @@ from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, n
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. May be given several times.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last reply as one JSON object instead of the text.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=300.0, show_default=True, help="In seconds.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(1, 604_800), default=300.0, show_default=True, help="In seconds."
+)
 @click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT.")
 @click.option(
     "--principal", metavar="NAME", help="Who we are in topics. Default: the broker's user, or this machine's."
@@ -142,12 +145,12 @@ def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> No
     table = Table("device", "availability", "state", "model", "tok/s", "°C", box=None, pad_edge=False)
     for item in devices:
         online = item.availability == "online"
-        model = (item.info.get("model") or {}).get("name") or ""
+        model = item.info.get("model")  # anybody may have published it
         table.add_row(
-            item.name,
-            item.availability,
-            str(item.status.get("state") or "") if online else "",
-            str(model),
+            Text(item.name),
+            Text(item.availability),
+            Text(str(item.status.get("state") or "") if online else ""),
+            Text(str(model.get("name") or "") if isinstance(model, dict) else ""),
             _figure(item.status.get("tok_s_now")) if online else "",
             _figure(item.status.get("t_soc")) if online else "",
         )

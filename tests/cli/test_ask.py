@@ -120,6 +120,21 @@ def test_the_list(ready, ask):
     assert (row["device"], row["availability"], row["info"]["model"]["name"]) == ("pi", "lost", "fake")
 
 
+def test_the_list_takes_anything_that_somebody_published(broker, ask):
+    """A broker keeps what anybody retains there: it is shown as it is, and never obeyed."""
+    for topic, payload in (
+        ("[/x]/availability", '{"state":"[red]"}'),
+        ("[/x]/info", '{"model":"m"}'),
+        ("y/info", "[]"),
+    ):
+        subprocess.run(
+            ["mosquitto_pub", "-p", broker.url.rpartition(":")[2], "-r", "-t", f"edgebit/v1/{topic}", "-m", payload],
+            check=True,
+        )
+    done = ask("--list")
+    assert (done.returncode, done.stdout.splitlines()[-1].split()) == (0, ["x", "[/red]"])
+
+
 def test_no_broker(ask):
     """Exit code 10, and what to look at."""
     done = ask("--device", "pi", "hi", url=f"mqtt://127.0.0.1:{free_port()}")
@@ -134,3 +149,20 @@ def test_no_broker(ask):
 def test_wrong_usage(ask, arguments):
     """Exit code 2, before the broker is asked."""
     assert ask(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "promised"),
+    [
+        (["--device", "Pi 5"], 12, "try 'pi-5'"),
+        (["--device", "+"], 12, "no device's name"),
+        (["--device", "pi", "--root", "a#"], 10, "root 'a#'"),
+        (["--device", "pi", "--principal", "a/b"], 10, "principal 'a/b'"),
+        (["--device", "pi", "--ca", __file__], 10, "mqtts://"),
+        (["--device", "pi", "--timeout", "inf"], 2, "--timeout"),
+    ],
+)
+def test_what_no_topic_can_be_is_refused(ask, arguments, code, promised):
+    """Before anything is sent, in words that say what is allowed."""
+    done = ask(*arguments, "hi")
+    assert done.returncode == code and promised in done.stderr and "Traceback" not in done.stderr
