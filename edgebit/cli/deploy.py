@@ -6,7 +6,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import click
 from rich.console import Console
@@ -24,6 +23,7 @@ from edgebit.bundle.archive import open_bundle
 from edgebit.deploy import CHECK_TIMEOUT_S, InstallOptions, Outcome, Step, bytes_to_send, install, plan_install
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
+from edgebit.mqtt_client import BrokerUrl, parse_broker_url
 from edgebit.transport import Options, open_transport
 from edgebit.transport import Progress as Told
 
@@ -64,7 +64,7 @@ def default_service(url: str) -> str:
 )
 @click.option("--device-name", help="The device's name in topics.  [default: its host name]")
 @click.option("--service", type=click.Choice(["auto", "systemd", "supervisor"]), help="What keeps the daemon running.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=CHECK_TIMEOUT_S, show_default=True,
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=CHECK_TIMEOUT_S, show_default=True,
               help="Seconds that the new bundle has to answer.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and the bytes to send, and change nothing.")
 @click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")
@@ -115,37 +115,34 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
     The password comes from its file, the environment, the URL, or a prompt where the URL has a user.
     """
     settings: dict[str, dict[str, Any]] = {}
-    if url:
-        parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
-            raise DeployError(f"{url!r} is no broker. Write mqtt://[USER@]HOST[:PORT] or mqtts://[USER@]HOST[:PORT]")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        settings["mqtt"] = {"url": f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"}
-        if parts.username:
-            settings["mqtt"]["user"] = unquote(parts.username)
-            settings["mqtt"]["password"] = _password(parts.password, password_file, settings["mqtt"]["user"])
-    elif password_file:
+    broker = parse_broker_url(url) if url else None
+    if password_file and (broker is None or broker.user is None):
         raise DeployError("--mqtt-password-file goes with --mqtt mqtt://USER@HOST")
+    if broker is not None:
+        settings["mqtt"] = {"url": str(broker)}
+        if broker.user is not None:
+            settings["mqtt"] |= {"user": broker.user, "password": _password(broker, password_file)}
     if device_name:
         settings["device"] = {"name": device_name}
     return settings
 
 
-def _password(in_url: str | None, file: Path | None, user: str) -> str | None:
+def _password(broker: BrokerUrl, file: Path | None) -> str | None:
     if file:
-        return (file.read_text(encoding="utf-8").splitlines() or [""])[0]
-    if in_url:
+        try:
+            return (file.read_text(encoding="utf-8").splitlines() or [""])[0]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeployError(f"--mqtt-password-file {file} cannot be read: {error}") from error
+    if broker.password:
         click.echo(
             "The password in --mqtt can be seen by others on this machine: rather use --mqtt-password-file.", err=True
         )
-        return unquote(in_url)
+        return broker.password
     if PASSWORD_VARIABLE in os.environ:
         return os.environ[PASSWORD_VARIABLE]
     if sys.stdin.isatty():
-        return (
-            str(click.prompt(f"Password of {user} at the broker", hide_input=True, default="", show_default=False))
-            or None
-        )
+        words = f"Password of {broker.user} at the broker"
+        return str(click.prompt(words, hide_input=True, default="", show_default=False)) or None
     return None
 
 

@@ -134,13 +134,17 @@ class Config:
 
 def read_config(path: Path) -> Config:
     """Read and check edgebitd.toml; file names in it count from its folder. Raises ConfigError naming the key."""
+    return config_from(read_toml(path), str(path), path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What edgebitd.toml says, not checked yet. Raises ConfigError where it cannot be read."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}. Write one as docs/daemon.md shows") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return config_from(content, str(path), path.parent)
 
 
 def config_from(content: dict[str, Any], where: str, folder: Path) -> Config:
@@ -250,8 +254,8 @@ def _check(config: Config, where: str) -> None:
 
 
 def _check_url(url: str, where: str) -> None:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"{where}: [mqtt]: url {url!r}: {error}") from error

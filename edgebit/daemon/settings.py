@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from edgebit.daemon.config import Config, config_from, read_config
+from edgebit.daemon.config import PORTS, Config, config_from, read_config, read_toml
 from edgebit.errors import ConfigError
 
 CONFIG_NAME = "edgebitd.toml"
@@ -24,15 +24,20 @@ def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
     Raises ConfigError, and then nothing has changed.
     """
     path = root / CONFIG_NAME
-    content = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = read_toml(path) if path.exists() else {}
+    for section, known in content.items():
+        if not isinstance(known, dict):
+            raise ConfigError(f"{path}: {section} must be a section, [{section}], not {known!r}")
     password = None
     for section, values in settings.items():
-        merged = {**content.get(section, {}), **values}
+        known = content.get(section, {})
+        merged = {**known, **values}
         if section == "mqtt":
             password = merged.pop("password", None)
-            if "url" in values and "user" not in values:  # another broker: the old name and password are not for it
+            if "url" in values and "user" not in values:
                 merged.pop("user", None)
-                merged.pop("password_file", None)
+            if "url" in values and _login({"user": "", **values}) != _login(known):
+                merged.pop("password_file", None)  # the old password is not for another broker or user
             if password is not None:
                 merged["password_file"] = PASSWORD_NAME
         content[section] = {key: value for key, value in merged.items() if value is not None}
@@ -47,6 +52,12 @@ def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
         _write_private(root / PASSWORD_NAME, password + "\n")
     _write_private(path, to_toml(content))
     return read_config(path)
+
+
+def _login(mqtt: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Which broker, and as whom."""
+    parts = urlsplit(str(mqtt.get("url", "")))
+    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme), mqtt.get("user", "")
 
 
 def to_toml(content: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ REFUSED = [
     ("[mqt]\nurl = 'x'", "unknown section [mqt]; there are device, mqtt"),
     ("[mqtt]\nurls = 'x'", "[mqtt]: unknown key 'urls'; there are url, user"),
     ("mqtt = 3", "[mqtt] must be a section"),
+    ("[mqtt]\nurl = 'mqtt://[x'", "url 'mqtt://[x': Invalid IPv6 URL"),
     ("[mqtt]\nurl = 3", "url must be a string, not 3"),
     ("[mqtt]\nkeepalive_s = true", "keepalive_s must be a whole number, not True"),
     ("[mqtt]\nkeepalive_s = 1.5", "keepalive_s must be a whole number, not 1.5"),

@@ -7,7 +7,7 @@ import pytest
 from edgebit.cli.deploy import mqtt_settings
 from edgebit.daemon.config import read_password
 from edgebit.daemon.settings import merge_settings, to_toml
-from edgebit.errors import ConfigError, DeployError
+from edgebit.errors import BrokerError, ConfigError, DeployError
 
 
 def test_first_settings(tmp_path):
@@ -39,6 +39,36 @@ def test_other_settings_stay(tmp_path):
         "engine": {"threads": 3},
         "mqtt": {"url": "mqtt://new", "keepalive_s": 9},
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "kept"),
+    [
+        ("mqtt://old:1883", "me", True),
+        ("mqtt://old:1884", "me", False),
+        ("mqtts://old", "me", False),
+        ("mqtt://new", "me", False),
+        ("mqtt://old", "you", False),
+    ],
+)
+def test_a_password_goes_to_its_own_broker_and_user_only(tmp_path, url, user, kept):
+    """A deploy that names no password keeps the old one for the same login, and sends it to no other."""
+    merge_settings(tmp_path, {"mqtt": {"url": "mqtt://old", "user": "me", "password": "secret"}})
+
+    config = merge_settings(tmp_path, {"mqtt": {"url": url, "user": user, "password": None}})
+
+    assert (read_password(config.mqtt) == "secret") is kept
+
+
+@pytest.mark.parametrize("text", ["mqtt = 3\n", "[mqtt\n", "\xff"])
+def test_a_broken_file_on_the_device_is_named(tmp_path, text):
+    """The one who wrote it can mend it; nothing is overwritten."""
+    (tmp_path / "edgebitd.toml").write_text(text, encoding="latin-1")
+
+    with pytest.raises(ConfigError, match=r"edgebitd\.toml"):
+        merge_settings(tmp_path, {"mqtt": {"url": "mqtt://broker"}})
+
+    assert (tmp_path / "edgebitd.toml").read_text(encoding="latin-1") == text
 
 
 def test_wrong_settings_change_nothing(tmp_path):
@@ -79,8 +109,17 @@ def test_password_from_the_environment(monkeypatch):
     assert mqtt_settings("mqtt://pi@broker", None, None)["mqtt"]["password"] == "secret"
 
 
-@pytest.mark.parametrize("url", ["broker", "http://broker", "mqtt://", "mqtt://broker/path"])
+@pytest.mark.parametrize("url", ["broker", "http://broker", "mqtt://", "mqtt://broker/path", "mqtt://broker:x"])
 def test_wrong_broker_is_refused(url):
     """With the form it should have."""
-    with pytest.raises(DeployError, match="Write mqtt://"):
+    with pytest.raises(BrokerError, match="not a broker's address"):
         mqtt_settings(url, None, None)
+
+
+def test_a_password_file_is_never_without_effect(tmp_path):
+    """It needs a user, and to be read."""
+    (tmp_path / "pw").write_bytes(b"\xff")
+    with pytest.raises(DeployError, match="USER@HOST"):
+        mqtt_settings("mqtt://broker", tmp_path / "pw", None)
+    with pytest.raises(DeployError, match="cannot be read"):
+        mqtt_settings("mqtt://pi@broker", tmp_path / "pw", None)
