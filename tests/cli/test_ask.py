@@ -10,6 +10,7 @@ import time
 import pytest
 from jsonschema import Draft202012Validator
 from mqtt_fixtures import ROOT, free_port
+from paho.mqtt.publish import multiple
 
 both = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 
@@ -122,16 +123,11 @@ def test_the_list(ready, ask):
 
 def test_the_list_takes_anything_that_somebody_published(broker, ask):
     """A broker keeps what anybody retains there: it is shown as it is, and never obeyed."""
-    for topic, payload in (
-        ("[/x]/availability", '{"state":"[red]"}'),
-        ("[/x]/info", '{"model":"m"}'),
-        ("y/info", "[]"),
-    ):
-        subprocess.run(
-            ["mosquitto_pub", "-p", broker.url.rpartition(":")[2], "-r", "-t", f"edgebit/v1/{topic}", "-m", payload],
-            check=True,
-        )
+    published = {"x/availability": '{"state":"[/red]"}', "x/info": '{"model":"m"}', "y/info": "[]"}
+    multiple([(f"edgebit/v1/{topic}", payload, 1, True) for topic, payload in published.items()], port=broker.port)
+
     done = ask("--list")
+
     assert (done.returncode, done.stdout.splitlines()[-1].split()) == (0, ["x", "[/red]"])
 
 
