@@ -55,7 +55,7 @@ class SshTransport:
 
     def __init__(self, host: str, user: str | None, port: int | None, options: Options, folder: str) -> None:
         self.url = f"ssh://{user + '@' if user else ''}{host}{f':{port}' if port else ''}"
-        self.root = options.root or folder or DEFAULT_ROOT
+        self.root = (options.root or folder or DEFAULT_ROOT).removeprefix("~/")  # the login folder, which is implied
         self._host = host
         self._login = f"{user}@{host}" if user else host
         self._known = f"'[{host}]:{port}'" if port and port != 22 else host
@@ -82,8 +82,8 @@ class SshTransport:
     @classmethod
     def from_url(cls, url: str, options: Options) -> Self:
         """Connect. Raises TransportError for a URL that is none, and with the mend where ssh fails."""
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise TransportError(f"{url!r}: {error}. Write ssh://[USER@]HOST[:PORT][/FOLDER]") from None

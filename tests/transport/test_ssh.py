@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -192,7 +192,7 @@ def test_faults_are_explained(server, known, changes, promised):
 @pytest.mark.parametrize(
     "url",
     [
-        "ssh://", "ssh://-oProxyCommand=id", "ssh://a b", "ssh://-l@host", "ssh://host:port", "ssh://host:99999",
+        "ssh://", "ssh://-oProxyCommand=id", "ssh://a b", "ssh://-l@host", "ssh://host:port", "ssh://host:99999", "ssh://[host",
         "ssh://me:secret@host", "ssh://$(id)", "ssh://me;id@host",
     ],
 )  # fmt: skip
@@ -221,3 +221,9 @@ def test_folder_stands_in_the_url(server, url, root):
     """Absolute, or from the login folder with /~/."""
     with open_transport(url, server.options()) as device:
         assert device.root == root
+
+
+def test_a_folder_below_the_login_folder(server):
+    """~/ is where a login begins; quoted on its way to the device, a shell would not read it so."""
+    with open_transport("ssh://device", replace(server.options(), root="~/models")) as device:
+        assert device.root == "models"
