@@ -207,7 +207,7 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
         *configure,
     ]
     if active:
-        steps.append(Step("stop", f"let the daemon of bundle {active['id']} finish"))
+        steps.append(Step("stop", f"stop the daemon of bundle {active['id']}"))
     return [
         *steps,
         Step("switch", f"switch to bundle {identity}, on trial"),

@@ -26,10 +26,11 @@ from edgebit.errors import DeployError
 Kind = Literal["systemd-user", "systemd-system", "supervisor"]
 
 UNIT = "edgebit-daemon.service"
-STOP_TIMEOUT_S = 30.0  # for the daemon to finish its answer; then it is killed
+STOP_TIMEOUT_S = 30.0  # for the daemon to answer what it has with 503 and to end; then it is killed
 LOG_MAX_BYTES = 4 << 20  # then it becomes edgebitd.log.1
 _STEADY_S = 60.0  # a daemon that ran so long begins anew with the shortest pause
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+_LOCK_WAIT_S = 2.0  # who asks whether a supervisor runs holds its lock for a moment
 _PR_SET_PDEATHSIG = 1
 
 
@@ -82,7 +83,7 @@ class Service:
         return _linger() if kind == "systemd-user" else ""
 
     def stop(self) -> None:
-        """Stop the daemon; it finishes its answer first. Does nothing where none runs."""
+        """Stop the daemon, which answers what it has with 503. Does nothing where none runs."""
         if (kind := self.kind()) in ("systemd-user", "systemd-system") and _unit_path(kind).exists():
             _systemctl(kind, "stop", UNIT)
         pid = self._supervisor_pid()
@@ -134,9 +135,11 @@ class Service:
 
         `locked` guards the slots against a deploy at the same time. Raises DeployError where no slot is left to start.
         """
-        guard = _lock_or_none(self.root / "run" / "supervisor.lock")
-        if guard is None:
-            raise DeployError("another supervisor runs already")
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while (guard := _lock_or_none(self.root / "run" / "supervisor.lock")) is None:
+            if time.monotonic() > deadline:
+                raise DeployError("another supervisor runs already")
+            time.sleep(0.01)
         os.ftruncate(guard, 0)
         os.pwrite(guard, f"{os.getpid()}\n".encode(), 0)
         stopping = threading.Event()
@@ -317,4 +320,4 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _how(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.Signals(-code).name})"
+    return f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"

@@ -142,7 +142,7 @@ def test_killed_daemon_comes_back(make_bundle, local_device):
     while local_device.installed().status()["pid"] in (None, pid):
         assert time.monotonic() < deadline
     text, _ = local_device.installed().logs(10)
-    assert "ended with signal 9 (SIGKILL)" in text
+    assert "ended with signal 9 (Killed)" in text
 
 
 def test_daemon_dies_with_its_supervisor(make_bundle, local_device):
