@@ -138,8 +138,7 @@ def _check_model(bundle: Bundle) -> list[Check]:
     checks = []
     try:
         with ModelFile(place.path, place.offset, place.size) as file:
-            n_probes = len(file.probes)
-            context = max((len(probe.prompt) + len(probe.greedy) for probe in file.probes), default=1)
+            n_probes, context = len(file.probes), file.probe_context
         checks.append(Check("model file", "passed", f"header, sections and tensor table; {n_probes} golden probes"))
         checks.append(_check_on_host(place, n_probes, context))
     except BundleError as error:

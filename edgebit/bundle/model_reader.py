@@ -109,6 +109,11 @@ class ModelFile:
     ) -> None:
         self.close()
 
+    @property
+    def probe_context(self) -> int:
+        """Tokens that the longest golden probe takes of a context; 1 where there is none."""
+        return max((len(probe.prompt) + len(probe.greedy) for probe in self.probes), default=1)
+
     def content(self, tag: str) -> bytes | None:
         """A copy of a section's bytes; None where the file has no such section."""
         section = self.sections.get(tag)

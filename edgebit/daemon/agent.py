@@ -97,13 +97,16 @@ class Agent:
 
     def golden(self, options: argparse.Namespace) -> Answer:
         """Load the native library of a slot, check the model's sums, and run its golden probes bit for bit."""
+        from edgebit.bundle.model_reader import ModelFile
         from edgebit.runtime.native import Engine, Library, Model
 
         folder = Path(options.folder)
         library = Library.load(folder / LIBRARY_MEMBER)
+        with ModelFile(folder / MODEL_MEMBER) as file:
+            context = file.probe_context  # the model's own maximum may take more memory than the daemon will
         with Model.open(library, folder / MODEL_MEMBER) as model:
             model.verify()
-            with Engine(model, ctx_len=0) as engine:
+            with Engine(model, ctx_len=context) as engine:
                 return {"probes": engine.check_probes(), "isa": engine.isa}
 
     def configure(self, options: argparse.Namespace) -> Answer:
@@ -122,7 +125,7 @@ class Agent:
         return {"service": kind, "remark": self.service.start(kind)}
 
     def stop(self, options: argparse.Namespace) -> Answer:
-        """Stop the daemon, once it has finished its answer."""
+        """Stop the daemon, which answers what it has with 503."""
         self.service.stop()
         return {}
 
