@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from edgebit.bundle.archive import open_bundle
+from edgebit.daemon.topics import is_segment, segment_of
 from edgebit.deploy import CHECK_TIMEOUT_S, InstallOptions, Outcome, Step, bytes_to_send, install, plan_install
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
@@ -123,6 +124,10 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
         if broker.user is not None:
             settings["mqtt"] |= {"user": broker.user, "password": _password(broker, password_file)}
     if device_name:
+        if not is_segment(device_name):
+            raise DeployError(
+                f"--device-name {device_name!r} is not 1 to 64 of a-z 0-9 _ . - (try {segment_of(device_name)!r})"
+            )
         settings["device"] = {"name": device_name}
     return settings
 

@@ -123,3 +123,9 @@ def test_a_password_file_is_never_without_effect(tmp_path):
         mqtt_settings("mqtt://broker", tmp_path / "pw", None)
     with pytest.raises(DeployError, match="cannot be read"):
         mqtt_settings("mqtt://pi@broker", tmp_path / "pw", None)
+
+
+def test_a_device_name_is_judged_before_anything_is_sent():
+    """It stands in every topic; the refusal says a name that may."""
+    with pytest.raises(DeployError, match="try 'pi-5'"):
+        mqtt_settings(None, None, "Pi 5")
