@@ -53,7 +53,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters since the last reset, times in nanoseconds, and the memory the engine holds, in bytes."""
+    """Counters since the engine was opened, times in nanoseconds, and the memory it holds, in bytes."""
 
     prefill_tokens: int
     prefill_ns: int
@@ -509,7 +509,7 @@ class Engine(_Native):
         self._check(self.library.dll.eb_eval_layer(self.handle, layer, sequence, rows, n_tokens))
 
     def stats(self) -> EngineStats:
-        """Counters since the last reset, and the memory held."""
+        """What it has done since it was opened, and the memory held."""
         struct = abi.StatsStruct()
         self.library.dll.eb_engine_stats(self.handle, ctypes.byref(struct))
         return EngineStats(
@@ -522,10 +522,6 @@ class Engine(_Native):
             arena_bytes=struct.arena_bytes,
             n_threads=struct.n_threads,
         )
-
-    def stats_reset(self) -> None:
-        """Set tokens and times to zero."""
-        self.library.dll.eb_engine_stats_reset(self.handle)
 
     def run_probe(self, prompt: Sequence[int], n_greedy: int) -> Probe:
         """What the engine computes for `prompt` on sequence 0, which must be empty."""

@@ -3,7 +3,7 @@
 Source: Ma et al. 2024, "The Era of 1-bit LLMs" (arXiv:2402.17764); rounding as transformers does it in float32.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,6 @@ from edgebit.errors import CheckpointError
 
 SMALLEST_MEAN = np.float32(1e-5)  # transformers clamps mean|W| here, so that weights of zero get a scale
 SMALLEST_ABSMAX = np.float32(1e-5)
-
-RowChunks = Callable[[], Iterator[NDArray[np.float32]]]
 
 
 def absmean_factor(chunks: Iterator[NDArray[np.float32]]) -> np.float32:
