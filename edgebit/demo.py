@@ -6,7 +6,6 @@ Nothing in it is made for the demo but the broker and the folder that stands for
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit.build import BuildOptions, BuildResult, Listener, build_bundle
@@ -15,17 +14,9 @@ from edgebit.deploy import Device, InstallOptions, Outcome, Reporter, install
 from edgebit.local_broker import LocalBroker
 from edgebit.resources import demo_model_dir
 from edgebit.targets import HOST, find_target
-from edgebit.transport import Options, open_transport
+from edgebit.transport import Options, Transport, open_transport
 
 DEVICE_NAME = "demo"
-
-
-@dataclass(frozen=True, slots=True)
-class DemoDevice:
-    """The device that the demo set up, answering."""
-
-    bundle: BuildResult
-    outcome: Outcome
 
 
 def build_demo(folder: Path, listener: Listener) -> BuildResult:
@@ -34,21 +25,22 @@ def build_demo(folder: Path, listener: Listener) -> BuildResult:
     return build_bundle(options, listener)
 
 
-@contextlib.contextmanager
-def demo_device(bundle: BuildResult, broker: LocalBroker, folder: Path, reporter: Reporter) -> Iterator[DemoDevice]:
-    """Deploy the bundle to `folder`, which stands for a device, and take it away at the end of the block.
-
-    Raises DeployError where it does not answer.
-    """
+def deploy_demo(bundle: BuildResult, broker: LocalBroker, folder: Path, reporter: Reporter) -> Outcome:
+    """Deploy the bundle to `folder`, which stands for a device. Raises DeployError where it does not answer."""
     settings = {"mqtt": {"url": broker.url, "protocol": broker.protocol}, "device": {"name": DEVICE_NAME}}
-    with open_transport(f"local:{folder}", Options(root=None, ssh_config=None, ssh_options=())) as transport:
-        outcome = install(
-            open_bundle(bundle.out), transport, InstallOptions(settings=settings, service="supervisor"), reporter
-        )
-        try:
-            yield DemoDevice(bundle, outcome)
-        finally:
-            Device.installed(transport).uninstall(keep_config=False)
+    options = InstallOptions(settings=settings, service="supervisor")
+    with _transport(folder) as transport:
+        return install(open_bundle(bundle.out), transport, options, reporter)
+
+
+def remove_demo(folder: Path) -> None:
+    """Stop the daemon in `folder` and take all of it away."""
+    with _transport(folder) as transport:
+        Device.installed(transport).uninstall(keep_config=False)
+
+
+def _transport(folder: Path) -> Transport:
+    return open_transport(f"local:{folder}", Options(root=None, ssh_config=None, ssh_options=()))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from edgebit.cli.build import BuildDisplay
 from edgebit.cli.deploy import Reporter
-from edgebit.demo import DEVICE_NAME, build_demo, demo_device, demo_folder
+from edgebit.demo import DEVICE_NAME, build_demo, demo_folder, deploy_demo, remove_demo
 from edgebit.local_broker import LocalBroker, local_broker
 from edgebit.mqtt_client import DeviceClient, Exchange, new_id, parse_broker_url
 
@@ -32,16 +32,22 @@ def command(questions: tuple[str, ...]) -> None:
         console.print("[bold]1. A checkpoint becomes a bundle[/bold]  (edgebit build)")
         with BuildDisplay(console) as display:
             bundle = build_demo(folder, display)
-        console.print(f"   {bundle.manifest.model.parameters / 1e6:.2f} M weights, {bundle.size / 2**20:.2f} MiB")
+        weights, size = bundle.manifest.model.parameters / 1e6, bundle.size / 2**20
+        console.print(f"   {weights:.2f} M weights; bundle of {size:.2f} MiB, engine and daemon inside")
         with local_broker() as broker:
             console.print(f"[bold]2. A broker[/bold]  {broker.program} at {broker.url}")
             console.print("[bold]3. The bundle goes onto a device[/bold]  (edgebit deploy; here a folder)")
-            with Reporter(console) as reporter, demo_device(bundle, broker, folder / "device", reporter) as device:
-                console.print(f"   {device.outcome.probes} golden probes equal bit for bit on {device.outcome.isa}")
+            device = folder / "device"
+            with Reporter(console) as reporter:
+                outcome = deploy_demo(bundle, broker, device, reporter)
+            try:
+                console.print(f"   {outcome.probes} golden probes equal bit for bit on {outcome.isa}")
                 console.print("[bold]4. Questions over MQTT[/bold]  (edgebit ask)")
                 _ask_all(console, broker, questions or QUESTIONS)
                 if not questions and sys.stdin.isatty():
                     _ask_the_user(console, broker)
+            finally:
+                remove_demo(device)
     console.print("\n[bold]With a device of yours:[/bold]", soft_wrap=True)
     console.print("  edgebit build MODEL --target rpi --out my.bundle", soft_wrap=True)
     console.print("  edgebit deploy my.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://BROKER", soft_wrap=True)

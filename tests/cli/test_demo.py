@@ -1,6 +1,8 @@
 """`edgebit demo`: the whole way, with either broker, and nothing left behind."""
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,24 @@ def test_the_demo_answers_and_leaves_nothing(native, tmp_path):
     assert "edgebit deploy" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert running(tmp_path) == []
+
+
+def test_answers_stay_on_a_terminal(native, tmp_path):
+    """On a terminal nothing is drawn over once the questions begin."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "edgebit", "demo", "thanks"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    output = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(leader, 4096):
+            output += piece
+    os.close(leader)
+    assert process.wait(60) == 0, output
+    answers = output.partition(b"4. Questions over MQTT")[2]
+    assert b"thanks" in answers
+    assert b"\x1b[2K" not in answers
 
 
 def test_amqtt_serves_where_there_is_no_mosquitto(monkeypatch):
