@@ -114,6 +114,10 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
     out, target = options.out, options.target
     clock = _StageClock(listener)
     with _clear_errors(out), _work_folder(options) as work:
+        clock.begin("model")
+        model = _model_file(options, work, listener)
+        info = _model_info(model)
+
         clock.begin("native files")
         native = build_native(target, options.builder, report=listener.note)
         clock.begin("artifact checks")
@@ -127,10 +131,6 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         clock.begin("daemon")
         daemon = work / DAEMON_MEMBER
         build_pyz(daemon)
-
-        clock.begin("model")
-        model = _model_file(options, work, listener)
-        info = _model_info(model)
 
         clock.begin("golden probes")
         if native.runner is not None:
