@@ -58,7 +58,7 @@ def cli() -> None:
     \b
     edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle
     edgebit deploy chat.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://broker.local
-    edgebit ask --device raspberrypi "Why is the sky blue?"
+    edgebit ask --broker mqtt://broker.local --device raspberrypi "Why is the sky blue?"
     """
 
 
