@@ -40,7 +40,7 @@ from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, n
 @click.option("--json", "as_json", is_flag=True, help="Print the last reply as one JSON object instead of the text.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(1, 604_800), default=300.0, show_default=True, help="In seconds."
+    "--timeout", "timeout_s", type=click.IntRange(1, 604_800), default=300, show_default=True, help="In seconds."
 )
 @click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT.")
 @click.option(

@@ -65,7 +65,7 @@ def default_service(url: str) -> str:
 )
 @click.option("--device-name", help="The device's name in topics.  [default: its host name]")
 @click.option("--service", type=click.Choice(["auto", "systemd", "supervisor"]), help="What keeps the daemon running.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=CHECK_TIMEOUT_S, show_default=True,
+@click.option("--timeout", "timeout_s", type=click.IntRange(1, 86_400), default=int(CHECK_TIMEOUT_S), show_default=True,
               help="Seconds that the new bundle has to answer.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and the bytes to send, and change nothing.")
 @click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")

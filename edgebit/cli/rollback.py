@@ -11,7 +11,7 @@ from edgebit.transport import open_transport
 
 @click.command()
 @click.argument("url")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=CHECK_TIMEOUT_S, show_default=True,
+@click.option("--timeout", "timeout_s", type=click.IntRange(1, 86_400), default=int(CHECK_TIMEOUT_S), show_default=True,
               help="Seconds that the bundle before has to answer.")  # fmt: skip
 @device_options
 def command(url: str, timeout_s: float, **device: Any) -> None:
