@@ -13,11 +13,12 @@ from edgebit.bundle.model_reader import ModelFile
 LARGEST_TENSOR_MIB = 128_256 * 2560 * 2 >> 20  # the embedding, bf16
 
 _MEASURE = """
-import json, resource, sys
+import json, re, sys
 from pathlib import Path
 from edgebit.convert import convert
 report = convert(Path(sys.argv[1]), Path(sys.argv[2]), probes=sys.argv[3] == "probes")
-peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# Not ru_maxrss: it begins with what the process that started this one had in memory.
+peak_mib = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 print(json.dumps({"seconds": report.seconds, "n_probes": report.n_probes, "peak_mib": peak_mib}))
 """
 

@@ -1,12 +1,11 @@
 """What `run` and `chat` share: the options of a generation, an opened session, and the report of its statistics."""
 
+import contextlib
 import functools
 import resource
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -80,7 +79,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_session(path: Path, threads: int | None, ctx: int) -> Iterator[Session]:
     """The model at `path`, a model file or a bundle, ready to generate on this machine."""
     place = locate_model(path)
@@ -92,7 +91,7 @@ def open_session(path: Path, threads: int | None, ctx: int) -> Iterator[Session]
             session.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Within it Ctrl-C raises nothing: the function it gives says whether it was pressed."""
     pressed = False
@@ -137,8 +136,11 @@ def _rate(tokens: int, nanoseconds: int) -> float:
 
 
 def _peak_rss_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    """The most memory this process has held. Linux's ru_maxrss begins with what the process before exec held."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # macOS: in bytes
 
 
 def statistics_line(figures: dict[str, Any]) -> str:
