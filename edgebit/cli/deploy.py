@@ -1,8 +1,6 @@
 """`edgebit deploy`: put a bundle on a device and switch its daemon over."""
 
 import json
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,14 @@ from rich.progress import (
 )
 
 from edgebit.bundle.archive import open_bundle
+from edgebit.cli.broker_options import broker_password
 from edgebit.daemon.topics import is_segment, segment_of
 from edgebit.deploy import CHECK_TIMEOUT_S, InstallOptions, Outcome, Step, bytes_to_send, install, plan_install
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
-from edgebit.mqtt_client import BrokerUrl, parse_broker_url
+from edgebit.mqtt_client import parse_broker_url
 from edgebit.transport import Options, open_transport
 from edgebit.transport import Progress as Told
-
-PASSWORD_VARIABLE = "EDGEBIT_MQTT_PASSWORD"
 
 
 def device_options(function: Any) -> Any:
@@ -122,7 +119,11 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
     if broker is not None:
         settings["mqtt"] = {"url": str(broker)}
         if broker.user is not None:
-            settings["mqtt"] |= {"user": broker.user, "password": _password(broker, password_file)}
+            option, exposed_by = "--mqtt-password-file", "--mqtt"
+            password = broker_password(
+                broker, password_file, file_option=option, exposed_by=exposed_by, error=DeployError
+            )
+            settings["mqtt"] |= {"user": broker.user, "password": password}
     if device_name:
         if not is_segment(device_name):
             raise DeployError(
@@ -130,25 +131,6 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
             )
         settings["device"] = {"name": device_name}
     return settings
-
-
-def _password(broker: BrokerUrl, file: Path | None) -> str | None:
-    if file:
-        try:
-            return (file.read_text(encoding="utf-8").splitlines() or [""])[0]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeployError(f"--mqtt-password-file {file} cannot be read: {error}") from error
-    if broker.password:
-        click.echo(
-            "The password in --mqtt can be seen by others on this machine: rather use --mqtt-password-file.", err=True
-        )
-        return broker.password
-    if PASSWORD_VARIABLE in os.environ:
-        return os.environ[PASSWORD_VARIABLE]
-    if sys.stdin.isatty():
-        words = f"Password of {broker.user} at the broker"
-        return str(click.prompt(words, hide_input=True, default="", show_default=False)) or None
-    return None
 
 
 def show_plan(steps: list[Step], state: DeviceState, as_json: bool) -> None:
