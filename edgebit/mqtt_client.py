@@ -32,6 +32,7 @@ from edgebit.errors import BrokerError, DeviceError, NoAnswerError
 Protocol = Literal["auto", "5", "3.1.1"]
 
 CONNECT_TIMEOUT_S = 10.0
+MQTT5_SILENCE_S = 3.0  # as the daemon: a broker that says nothing for so long is asked in 3.1.1
 RETAINED_WAIT_S = 1.0  # a broker sends what it retained at once; this is long
 LATE_S = 1.0  # after the deadline, for the device's own word that it has passed
 CANCEL_WAIT_S = 3.0
@@ -96,7 +97,7 @@ class Assembler:
     def push(self, frame: dict[str, Any]) -> str:
         """Take a frame in whatever order it came; gives the text that can be shown now."""
         seq = frame.get("seq")
-        if not isinstance(seq, int) or seq < self._next:
+        if type(seq) is not int or seq < self._next:  # True is an int too
             return ""
         if frame.get("done"):
             self.last = frame
@@ -151,8 +152,12 @@ class DeviceClient:
         protocol: Protocol = "auto",
         root: str = DEFAULT_ROOT,
         ca: str | None = None,
+        timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
-        """Connects. protocol "auto" is 5, and 3.1.1 where the broker refuses it. Raises BrokerError."""
+        """Connects. protocol "auto" is 5, and 3.1.1 where the broker refuses it or says nothing. Raises BrokerError.
+
+        timeout_s: how long the broker may take in all; more than CONNECT_TIMEOUT_S it never has.
+        """
         self.principal = principal or default_principal(broker)
         if not is_principal(self.principal):
             raise BrokerError(
@@ -165,13 +170,16 @@ class DeviceClient:
         self._broker = broker
         self._root = root
         self._ca = ca
-        refusal = self._connect(protocol != "3.1.1")
+        self._patience_s = min(CONNECT_TIMEOUT_S, timeout_s)
+        deadline = time.monotonic() + self._patience_s
+        first_s = min(MQTT5_SILENCE_S, self._patience_s / 2) if protocol == "auto" else self._patience_s
+        refusal = self._connect(protocol != "3.1.1", deadline, first_s)
         if protocol == "auto" and refusal in _MQTT5_UNKNOWN:
             self.close()
-            refusal = self._connect(False)
+            refusal = self._connect(False, deadline, self._patience_s)
         if refusal:
             self.close()
-            raise BrokerError(f"{broker} refused us: {refusal}{_mend(refusal)}")
+            raise BrokerError(self._refused(refusal))
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +194,12 @@ class DeviceClient:
         self._closing = True
         self._client.disconnect()
         self._client.loop_stop()
+
+    def interrupt(self) -> None:
+        """Let what waits here raise KeyboardInterrupt; for a signal's handler, from which a queue may be filled."""
+        stop = KeyboardInterrupt()
+        self._heard.put(stop)
+        self._granted.put(stop)
 
     def devices(self, wait_s: float = RETAINED_WAIT_S) -> list[DeviceState]:
         """Every device the broker knows of, by name. Waits `wait_s` for what is retained."""
@@ -316,32 +330,47 @@ class DeviceClient:
             message = self._heard.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return None
-        if isinstance(message, BrokerError):
+        if isinstance(message, BaseException):
             raise message
         return message
 
     def _subscribe(self, *wanted: str) -> None:
         self._client.subscribe([(topic, 1) for topic in wanted])
         try:
-            refusal = self._granted.get(timeout=CONNECT_TIMEOUT_S)
+            refusal = self._granted.get(timeout=self._patience_s)
         except queue.Empty:
-            raise BrokerError(f"{self._broker} does not answer") from None
+            raise BrokerError(f"{self._broker} does not answer any more. Ask again") from None
+        if isinstance(refusal, BaseException):
+            raise refusal
         if refusal:
             raise BrokerError(f"{self._broker} does not let {self.principal} read {' and '.join(wanted)}: {refusal}")
 
-    def _connect(self, mqtt5: bool) -> str:
-        """Connect; gives the broker's refusal, or "". Raises BrokerError where there is no broker."""
+    def _refused(self, refusal: str) -> str:
+        if refusal == _SILENT:
+            return (
+                f"{self._broker} took the connection and said nothing for {self._patience_s:g} s. "
+                "Is it an MQTT broker, and not overloaded?"
+            )
+        if refusal == _CLOSED:
+            return f"{self._broker} closed the connection without a word. Is it an MQTT broker, and is mqtt:// right?"
+        return f"{self._broker} refused us: {refusal}{_mend(refusal)}"
+
+    def _connect(self, mqtt5: bool, deadline: float, answer_s: float) -> str:
+        """Connect; gives the broker's refusal, or "". Raises BrokerError where there is no broker.
+
+        `answer_s` is the time for the broker's answer once the connection stands; the deadline holds for both.
+        """
         self._mqtt5 = mqtt5
         self._closing = False
-        self._heard: queue.SimpleQueue[paho.MQTTMessage | BrokerError] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[paho.MQTTMessage | BrokerError | KeyboardInterrupt] = queue.SimpleQueue()
         self._connected: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._granted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._granted: queue.SimpleQueue[str | KeyboardInterrupt] = queue.SimpleQueue()
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2,
             protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.connect_timeout = max(0.1, deadline - time.monotonic())
         if self._broker.user is not None:
             client.username_pw_set(self._broker.user, self._broker.password)
         client.on_connect = self._on_connect
@@ -361,7 +390,7 @@ class DeviceClient:
             ) from error
         client.loop_start()
         try:
-            return self._connected.get(timeout=CONNECT_TIMEOUT_S)
+            return self._connected.get(timeout=max(0.1, min(answer_s, deadline - time.monotonic())))
         except queue.Empty:
             return _SILENT
 
@@ -412,7 +441,10 @@ def new_id() -> str:
 
 def _mend(refusal: str) -> str:
     if refusal in ("Not authorized", "Bad user name or password"):
-        return ". Put user and password into the address: mqtt://USER:PASSWORD@HOST"
+        return (
+            ". Give the user in the address, mqtt://USER@HOST, and the password in --password-file or "
+            "EDGEBIT_MQTT_PASSWORD"
+        )
     return ""
 
 
@@ -423,16 +455,19 @@ def _device_words(device: str, error: Any) -> str:
     if error.get("retryable"):
         wait_ms = error.get("retry_after_ms")
         words += (
-            f". Ask again in {wait_ms / 1000:.0f} s" if isinstance(wait_ms, int) and wait_ms >= 1000 else ". Ask again"
+            f". Ask again in {wait_ms // 1000} s" if isinstance(wait_ms, int) and wait_ms >= 1000 else ". Ask again"
         )
     return words
 
 
 def _json(payload: bytes | bytearray) -> Any:
+    """What a payload holds; None also where it could not be written again as JSON in UTF-8 (NaN, half a character)."""
     try:
-        return json.loads(payload)
+        body = json.loads(payload)
+        json.dumps([[body]], ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return None
+    return body
 
 
 def _state(payload: bytes | bytearray) -> str:

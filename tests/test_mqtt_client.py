@@ -42,7 +42,7 @@ def test_a_loss_is_seen():
 def test_frames_that_are_none():
     """A broker lets anybody publish anything."""
     assembler = Assembler()
-    for frame in ({}, {"seq": "0", "d": "x"}, {"seq": -1, "d": "x"}, {"d": "x"}):
+    for frame in ({}, {"seq": "0", "d": "x"}, {"seq": -1, "d": "x"}, {"seq": False, "d": "x"}, {"d": "x"}):
         assert assembler.push(frame) == ""
     assert assembler.text == ""
 

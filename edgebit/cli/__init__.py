@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from edgebit import __version__
+from edgebit.cli.terminal import printable
 from edgebit.errors import EdgebitError
 
 COMMANDS = {
@@ -69,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stdout.flush()  # so that a fault of the output is met here
     except EdgebitError as error:
         click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
+        click.echo(printable(str(error)), err=True)  # it may quote a device, a file, a broker
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

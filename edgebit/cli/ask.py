@@ -1,14 +1,22 @@
 """`edgebit ask`: ask a device over MQTT."""
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgebit.cli.broker_options import broker_with_password
+from edgebit.cli.terminal import printable
 from edgebit.daemon.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
 from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
@@ -23,7 +31,12 @@ from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, n
     default="mqtt://localhost",
     show_default=True,
     metavar="URL",
-    help="mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]; also from EDGEBIT_BROKER.",
+    help="mqtt[s]://[USER@]HOST[:PORT]; also from EDGEBIT_BROKER.",
+)
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="First line: the password of the broker's USER. Else EDGEBIT_MQTT_PASSWORD, else a prompt.",
 )
 @click.option("--list", "list_devices", is_flag=True, help="Show the devices the broker knows, and end.")
 @click.option(
@@ -54,6 +67,7 @@ def command(
     question: str | None,
     device: str | None,
     broker: str,
+    password_file: Path | None,
     list_devices: bool,
     chat: bool | None,
     system: str | None,
@@ -77,8 +91,21 @@ def command(
     edgebit ask --device raspberrypi "Why is the sky blue?"
     edgebit ask --list --broker mqtt://broker.local
     """
+
+    def connect() -> DeviceClient:
+        source = click.get_current_context().get_parameter_source("broker")
+        exposed = source is ParameterSource.COMMANDLINE
+        return DeviceClient(
+            broker_with_password(broker, password_file, exposed=exposed),
+            principal=principal,
+            protocol=protocol,
+            root=root,
+            ca=ca,
+            timeout_s=timeout_s,
+        )
+
     if list_devices:
-        with DeviceClient(parse_broker_url(broker), principal=principal, protocol=protocol, root=root, ca=ca) as client:
+        with connect() as client:
             _print_devices(client.devices(), broker, as_json)
         return
     if device is None or question is None:
@@ -99,21 +126,40 @@ def command(
         fields |= {"prompt": text, "raw": chat is False}
     if system is not None:
         fields["system"] = system
-    with DeviceClient(parse_broker_url(broker), principal=principal, protocol=protocol, root=root, ca=ca) as client:
+    with connect() as client:
         exchange = _ask(client, device, "chat" if chat else "generate", fields, timeout_s)
     if as_json:
         click.echo(json.dumps(exchange.reply, ensure_ascii=False))
     elif no_stream:
-        click.echo(exchange.text)
+        click.echo(printable(exchange.text))
+
+
+@contextmanager
+def _interrupting(client: DeviceClient) -> Iterator[None]:
+    """Ctrl-C reaches the client where it waits: raised at any place, Python may lose it in a finaliser or a callback.
+
+    A second Ctrl-C is raised at once.
+    """
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        client.interrupt()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ask(client: DeviceClient, device: str, op: str, fields: dict[str, Any], timeout_s: float) -> Exchange:
     exchange = Exchange(new_id())
     shown = False
     try:
-        for piece in client.stream(device, op, fields, exchange, timeout_s=timeout_s):
-            click.echo(piece, nl=False)
-            shown = True
+        with _interrupting(client):
+            for piece in client.stream(device, op, fields, exchange, timeout_s=timeout_s):
+                click.echo(printable(piece), nl=False)
+                shown = True
     except KeyboardInterrupt:
         if shown:
             click.echo()
@@ -127,7 +173,7 @@ def _ask(client: DeviceClient, device: str, op: str, fields: dict[str, Any], tim
         click.echo()
     if exchange.lost:
         click.echo(f"{exchange.lost} frames were lost on the way; the whole answer is:", err=True)
-        click.echo(exchange.text)
+        click.echo(printable(exchange.text))
     return exchange
 
 
@@ -147,15 +193,19 @@ def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> No
         online = item.availability == "online"
         model = item.info.get("model")  # anybody may have published it
         table.add_row(
-            Text(item.name),
-            Text(item.availability),
-            Text(str(item.status.get("state") or "") if online else ""),
-            Text(str(model.get("name") or "") if isinstance(model, dict) else ""),
+            _words(item.name),
+            _words(item.availability),
+            _words(item.status.get("state") if online else None),
+            _words(model.get("name") if isinstance(model, dict) else None),
             _figure(item.status.get("tok_s_now")) if online else "",
             _figure(item.status.get("t_soc")) if online else "",
         )
     Console().print(table)
 
 
+def _words(value: Any) -> Text:
+    return Text(printable(value).replace("\n", "\\n") if isinstance(value, str) else "")
+
+
 def _figure(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, int | float) else ""
+    return f"{value:.1f}" if type(value) in (int, float) and abs(value) < 1e6 else ""

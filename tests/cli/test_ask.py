@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,9 @@ from jsonschema import Draft202012Validator
 from mqtt_fixtures import ROOT, free_port
 from paho.mqtt.publish import multiple
 
+from edgebit.cli.ask import _interrupting
+from edgebit.mqtt_client import DeviceClient, parse_broker_url
+
 both = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 
 
@@ -19,7 +24,7 @@ both = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def ask(broker):
     """Runs `edgebit ask` at the test's broker."""
 
-    def run(*arguments, text=None, url=None):
+    def run(*arguments, text=None, url=None, **variables):
         return subprocess.run(
             [sys.executable, "-m", "edgebit", "ask", *arguments],
             input=text,
@@ -27,7 +32,7 @@ def ask(broker):
             text=True,
             check=False,
             timeout=60,
-            env={**os.environ, "EDGEBIT_BROKER": url or broker.url, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "EDGEBIT_BROKER": url or broker.url, "PYTHONPATH": str(ROOT), **variables},
         )
 
     return run
@@ -111,6 +116,33 @@ def test_ctrl_c_cancels_on_the_device_too(ready, broker, ears):
     assert last["error"]["code"] == "cancelled"
 
 
+class InterruptedFinaliser:
+    """Ctrl-C at a place where Python prints an exception and forgets it."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_not_lost_in_a_finaliser(broker):
+    """It waits where the client waits next, and the handler before is back afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    with DeviceClient(parse_broker_url(broker.url)) as client:
+        with pytest.raises(KeyboardInterrupt), _interrupting(client):
+            InterruptedFinaliser()
+            began = time.monotonic()
+            client.devices(20)
+        assert time.monotonic() - began < 5
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_is_raised_at_once(broker):
+    """Where the first one waits for something that does not come."""
+    with DeviceClient(parse_broker_url(broker.url)) as client, _interrupting(client):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_the_list(ready, ask):
     """Devices by what the broker has retained."""
     assert "knows no device" in ask("--list").stdout
@@ -129,6 +161,115 @@ def test_the_list_takes_anything_that_somebody_published(broker, ask):
     done = ask("--list")
 
     assert (done.returncode, done.stdout.splitlines()[-1].split()) == (0, ["x", "[/red]"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("info", '{"model":"x"}'),
+        ("info", '{"model":{"name":["x"]}}'),
+        ("info", '{"model":{"name":"\\ud800"}}'),
+        ("info", '{"model":' + "[" * 2000 + "]" * 2000 + "}"),
+        ("status", '{"state":"\\udc00","tok_s_now":1}'),
+        ("status", '{"state":{"a":1},"tok_s_now":NaN,"t_soc":1e999}'),
+        ("status", '{"state":null,"tok_s_now":1' + "0" * 400 + ',"t_soc":true}'),
+        ("status", "3"),
+        ("info", "not JSON"),
+    ],
+)
+def test_the_list_survives_odd_values(broker, ask, kind, payload):
+    """Nothing that JSON, or no JSON, can hold makes it raise; neither as a table nor as JSON."""
+    online = ("edgebit/v1/x/availability", '{"state":"online"}', 1, True)
+    multiple([online, (f"edgebit/v1/x/{kind}", payload, 1, True)], port=broker.port)
+
+    table, listed = ask("--list"), ask("--list", "--json")
+
+    assert (table.returncode, table.stderr, table.stdout.splitlines()[-1].split()[:2]) == (0, "", ["x", "online"])
+    assert json.loads(listed.stdout)[0]["device"] == "x" and "NaN" not in listed.stdout
+
+
+def test_control_characters_are_shown_not_obeyed(broker, ask, ears):
+    """Of whoever can publish: in a name, a state, an answer, and an error."""
+    evil = "\x1b]0;owned\x07\x9b2J\r"
+    shown = "\\x1b]0;owned\\x07\\x9b2J\\x0d"
+    state, model = json.dumps({"state": "online"}), json.dumps({"model": {"name": f"m{evil}"}})
+    status = json.dumps({"state": f"s{evil}"})
+    retained = {"availability": state, "info": model, "status": status}
+    multiple([(f"edgebit/v1/x/{topic}", text, 1, True) for topic, text in retained.items()], port=broker.port)
+    assert [f"s{shown}", f"m{shown}"] == ask("--list", COLUMNS="200").stdout.splitlines()[-1].split()[2:]
+
+    ear = ears(broker.port, "edgebit/v1/x/in/#")
+
+    def answer(client, userdata, message):
+        asked = json.loads(message.payload)
+        frame = {"id": asked["id"], "seq": 0, "done": True}
+        if asked["prompt"] == "fail":
+            frame["error"] = {"status": 500, "code": "engine", "message": evil}
+        else:
+            frame["text"] = f"a\tb\n{evil}"
+        client.publish(message.properties.ResponseTopic, json.dumps(frame), 1)
+
+    ear.client.on_message = answer
+    assert ask("--device", "x", "hi", "--no-stream").stdout == f"a\tb\n{shown}\n"
+    failed = ask("--device", "x", "fail")
+    assert failed.returncode == 11 and shown in failed.stderr and "\x1b" not in failed.stderr
+
+
+@pytest.fixture
+def guarded(mosquitto, tmp_path, require_tool):
+    """The address of a broker that wants the password of user `pi`."""
+    (tmp_path / "passwords").write_text("pi:s3cret\n")
+    subprocess.run([require_tool("mosquitto_passwd"), "-U", str(tmp_path / "passwords")], check=True)
+    broker = mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
+    return broker.url.replace("mqtt://", "mqtt://pi@")
+
+
+def test_the_password_is_on_no_command_line(ask, guarded, tmp_path):
+    """From a file or the environment; where it stands in --broker all the same, that is said."""
+    (tmp_path / "password").write_text("s3cret\n")
+    from_file = ask("--list", "--password-file", str(tmp_path / "password"), url=guarded)
+    assert (from_file.returncode, from_file.stderr) == (0, "")
+    assert ask("--list", url=guarded, EDGEBIT_MQTT_PASSWORD="s3cret").returncode == 0
+    refused = ask("--list", url=guarded)
+    assert refused.returncode == 10 and "--password-file" in refused.stderr
+    exposed = ask("--list", "--broker", guarded.replace("pi@", "pi:s3cret@"))
+    assert exposed.returncode == 0 and "can be seen by others" in exposed.stderr and "s3cret" not in exposed.stderr
+    without_user = ask("--list", "--password-file", str(tmp_path / "password"))
+    assert without_user.returncode == 10 and "USER@HOST" in without_user.stderr
+
+
+def test_a_terminal_is_asked_for_the_password(guarded):
+    """Not shown while it is typed, nor printed to standard output."""
+    argv = [sys.executable, "-m", "edgebit", "ask", "--list", "--broker", guarded]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, argv)
+    said = b""
+    while b"Password of pi" not in said:
+        said += os.read(terminal, 1024)
+    os.write(terminal, b"s3cret\n")
+    try:
+        while more := os.read(terminal, 1024):
+            said += more
+    except OSError:  # how a terminal says that its program has ended
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, said
+    assert b"knows no device" in said and b"s3cret" not in said
+
+
+@both
+def test_a_broker_that_says_nothing(ask, protocol):
+    """The time-out holds for the broker too, and the words are what happened."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        done = ask("--device", "pi", "hi", "--timeout", "2", "--protocol", protocol, url=url)
+        took = time.monotonic() - began
+        fallen_back = ask("--list", "--timeout", "2", url=url)
+    assert done.returncode == fallen_back.returncode == 10
+    assert "said nothing for 2 s" in done.stderr and "said nothing for 2 s" in fallen_back.stderr
+    assert took < 6, "2 s and the start of the program"
 
 
 def test_no_broker(ask):

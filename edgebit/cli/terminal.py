@@ -1,0 +1,20 @@
+"""What others wrote, as a terminal may have it: control characters are shown, not obeyed."""
+
+import re
+import sys
+
+import click
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed; C1 too, which terminals obey
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # no UTF-8 can hold one
+
+
+def printable(text: str) -> str:
+    r"""`text` with its control characters, except tab and line feed, as \x1b and the like."""
+    escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped)
+
+
+def echo_piece(piece: str) -> None:
+    """A piece of a local model's answer on standard output: printable on a terminal, as it is into a file or pipe."""
+    click.echo(printable(piece) if sys.stdout.isatty() else piece, nl=False)
