@@ -13,13 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
+from edgebit.cli.targets import complete_target
 from edgebit.cross import BUILDERS
 from edgebit.targets import find_target
 
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.option("--target", "target_name", required=True, metavar="NAME|FILE", help="A device (`edgebit targets`).")
+@click.option(
+    "--target",
+    "target_name",
+    required=True,
+    metavar="NAME|FILE",
+    shell_complete=complete_target,
+    help="A device (`edgebit targets`).",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle.  [default: MODEL-TARGET.bundle]")
 @click.option(
     "--builder", type=click.Choice(BUILDERS), default="auto", show_default=True, help="Who compiles the engine."

@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.table import Table
 
-from edgebit.targets import Target, find_target, host_target, list_targets
+from edgebit.targets import HOST, Target, find_target, host_target, list_targets
 
 # How `show` and the list name what targets/README.md documents.
 _SHOWN = {
@@ -27,11 +28,21 @@ _SHOWN = {
 }
 
 
+def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What the Tab key offers for a target's name."""
+    names = {target.name: target.description for target in list_targets()} | {HOST: "This machine"}
+    return [CompletionItem(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
+
+
 @click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the devices that bundles can be built for."""
+    """List the devices that bundles can be built for; `edgebit targets show NAME` tells more of one.
+
+    \b
+    edgebit targets show rpi5
+    """
     if context.invoked_subcommand is not None:
         return
     targets = [*list_targets(), host_target()]
@@ -45,7 +56,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_target)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
     """Show the target NAME, or the target in the TOML file NAME."""

@@ -338,3 +338,14 @@ def test_bash_completes_commands(require_tool, tmp_path):
 
     assert done.stdout.split() == [name for name in COMMANDS if name.startswith("ver")]
     assert shutil.which("edgebit", path=str(tmp_path))
+
+
+def test_completion_offers_targets():
+    """The Tab key after --target knows the devices."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgebit"], capture_output=True, text=True, check=False,
+        env={**os.environ, "_EDGEBIT_COMPLETE": "bash_complete", "COMP_WORDS": "edgebit build --target rpi",
+             "COMP_CWORD": "3"},
+    )  # fmt: skip
+
+    assert "plain,rpi4" in done.stdout.split()
