@@ -5,6 +5,7 @@ Its speed and memory are those of the real model of that shape; its answers mean
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,21 +70,23 @@ def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = 
     """Write a checkpoint of SHAPES[shape_name] in bitnet-packed form, with a tokenizer, to the new folder `out`.
 
     The same seed gives the same bytes. Raises CheckpointError where `out` is there already and not empty, or cannot be
-    written; what was written till then stays.
+    written; nothing that was written stays then.
     """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: is there already; a new folder is needed")
     try:
         _write_checkpoint(shape_name, out, seed, shard_bytes)
-    except OSError as error:
-        raise CheckpointError(
-            f"{error.filename or out}: cannot be written: {error.strerror}. Remove {out}, and give another --out or"
-            " make room"
-        ) from error
+    except BaseException as error:
+        shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise CheckpointError(
+                f"{error.filename or out}: cannot be written: {error.strerror}. Give another --out or make room"
+            ) from error
+        raise
 
 
 def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int) -> None:
     shape = SHAPES[shape_name]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: is there already; a new folder is needed")
     out.mkdir(parents=True, exist_ok=True)
     first_special = shape.vocab_size - shape.n_specials
     _write_json(out / "config.json", _config(shape, first_special))

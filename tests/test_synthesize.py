@@ -82,3 +82,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file/x: cannot be written"):
         synthesize("tiny", tmp_path / "file" / "x")
+
+
+def test_a_broken_off_checkpoint_leaves_nothing(tmp_path, monkeypatch):
+    """After Ctrl-C the same command can be given again."""
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgebit.synthesize._write_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize("tiny", tmp_path / "new")
+    assert not list(tmp_path.iterdir())
