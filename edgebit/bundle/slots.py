@@ -204,9 +204,22 @@ class Slots:
         active = self._must_be_active()
         state = self._read_state()
         state["slots"][active.name] = {"id": active.id, "status": "bad"}
-        state["refused"][active.id] = reason
+        state["refused"][active.id] = reason.rstrip(".")  # other sentences go on from it
         self._write_state(state)
         return self._leave_bad()
+
+    def withdraw(self) -> Slot | None:
+        """Return to the bundle before, if there is one, without a word against the one on trial: it was not its fault.
+
+        Does nothing to a bundle that is good already. Gives the slot that is active now.
+        """
+        self.recover()
+        active = self.active()
+        if active is None or active.status != "trying":
+            return active
+        self._leave_bad()
+        self._set(active, "staged")
+        return self.active()
 
     def rollback(self) -> Slot:
         """Return to the bundle before; the present one stays in its slot, so that one can go forward again.
@@ -282,6 +295,7 @@ class Slots:
     # How
 
     def _leave_bad(self) -> Slot | None:
+        """Let `active` name the slot before, or nothing where there is none."""
         previous = self.previous()
         if previous is None:
             self._remove(self.root / "active")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgebit import __version__
-from edgebit.errors import ConfigError, EdgebitError
+from edgebit.errors import BundleError, ConfigError, EdgebitError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     set_up_logging(options.log_level)
     bundle: Path = options.bundle
     slot = ""
+    if root is None and not bundle.exists():
+        raise BundleError(f"--bundle {bundle}: no such file or folder")
     if root is not None:
         bundle = Path(os.path.realpath(root / "active"))  # the slot of now: a later switch must not change it under us
         slot = bundle.name

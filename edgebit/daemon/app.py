@@ -84,7 +84,8 @@ class Daemon:
             self._take_event()
             self._scheduler.expire()
             self._report()
-            fault = self._dead_thread(network, worker)
+            dead = self._dead_thread(network, worker)
+            fault = None if self._stopping.is_set() else dead  # a thread may end once it is told to, which comes first
         if fault is not None:
             log.critical("%s; ending, so that the service manager starts anew", fault)
         self._shut_down(network, worker)

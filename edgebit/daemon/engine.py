@@ -33,8 +33,8 @@ class LoadedModel:
         Raises BundleError for damaged files, EngineError where the library or memory fails.
         """
         bundle = open_bundle(path) if looks_like_bundle(path) else None
-        library = _load_library(bundle, config.isa or None)
         place = bundle.member(MODEL_MEMBER) if bundle is not None else locate_model(path)
+        library = _load_library(bundle, config.isa or None)
         model = Model.open(library, place.path, offset=place.offset, size=place.size)
         try:
             session = Session(

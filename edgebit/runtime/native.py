@@ -271,7 +271,9 @@ class Tokenizer(_Native):
             model.library.dll.eb_model_section(model.handle, b"TOKN", ctypes.byref(data), ctypes.byref(size))
         )
         if not data.value:
-            raise EngineError(f"{model.source} has no tokenizer: its checkpoint had no tokenizer.json. Use token ids.")
+            raise EngineError(
+                f"{model.source} cannot take text: its checkpoint had no tokenizer.json. Build it from one that has"
+            )
         return cls._open(model.library, data.value, size.value, model)
 
     @classmethod

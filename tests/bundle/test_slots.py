@@ -117,10 +117,10 @@ def test_refused_bundle_needs_force(tmp_path):
     install(tmp_path, "first")
     second = install(tmp_path, "second", commit=False)
     slots = Slots(tmp_path)
-    slots.fail("it said nothing")
+    slots.fail("it said nothing.")
     manifest = put_bundle(tmp_path, "second")
 
-    with pytest.raises(DeployError, match="it said nothing"):
+    with pytest.raises(DeployError, match=r"it said nothing\. Build a better one"):
         slots.stage(manifest)
 
     assert slots.stage(manifest, force=True).id == second

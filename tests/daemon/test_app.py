@@ -76,5 +76,8 @@ def test_check_config_and_usage(tmp_path):
     wrong = run("run", "--root", str(tmp_path), "--check-config")
     assert wrong.returncode == 13 and "unknown key 'port'" in wrong.stderr
     assert run("run", "--bundle", "x").returncode == 13
+    (tmp_path / "right.toml").write_text('[device]\nname = "pi"\n')
+    missing = run("run", "--bundle", str(tmp_path / "no.bundle"), "--config", str(tmp_path / "right.toml"))
+    assert missing.returncode == 3 and "no.bundle: no such file" in missing.stderr
     assert run("run").returncode == 2 and run("dance").returncode == 2
     assert json.dumps(run("--version").stdout).startswith('"edgebitd ')

@@ -7,10 +7,11 @@ import pytest
 from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.bundle.prompt_program import Message
+from edgebit.convert import convert
 from edgebit.daemon.config import EngineConfig
 from edgebit.daemon.engine import LoadedModel
 from edgebit.daemon.messages import GenerateRequest
-from edgebit.errors import BundleError
+from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.session import Answer
 
 
@@ -101,6 +102,20 @@ def test_a_seed_gives_the_same_answer_again(reference_model, native):
     other = answer_of(model, request(sampling={"temperature": 1.0}, seed=4))
     assert first == answer_of(model, warm) != other
     model.close()
+
+
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
+    """The bundle, and not the library that it would have brought."""
+    monkeypatch.setattr("edgebit.runtime.native.native_library", lambda: pytest.fail("the bundle comes first"))
+    with pytest.raises(BundleError, match="active cannot be read: No such file"):
+        LoadedModel.open(tmp_path / "active", EngineConfig())
+
+
+def test_a_model_without_a_tokenizer(reference_checkpoint, native, tmp_path):
+    """In words that fit a device, without a full stop: other sentences go on from them."""
+    convert(reference_checkpoint("legacy-1bitllm-f32"), tmp_path / "model.ebm", probes=False)
+    with pytest.raises(EngineError, match=r"cannot take text: .* Build it from one that has$"):
+        LoadedModel.open(tmp_path / "model.ebm", EngineConfig(threads=1))
 
 
 def test_damage_is_refused(bundle_file, tmp_path, native):

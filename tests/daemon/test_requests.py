@@ -369,6 +369,8 @@ def test_a_model_that_cannot_be_loaded(broker, daemons, ears):
     reply = json.loads(ear.until(lambda m: m.topic.startswith(OUT)).payload)
     assert (reply["error"]["code"], reply["error"]["retryable"]) == ("fault", False)
     assert daemon.stop() == 9
+    log = daemon.log.read_text()
+    assert "stopped" in log and "CRITICAL" not in log, "its threads were told to end"
 
 
 def test_topics_that_are_no_requests(ready, broker, ears):
