@@ -65,11 +65,12 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, an EdgebitError's own code, 2 for usage, 130 after Ctrl-C."""
+    colour = False if os.environ.get("NO_COLOR") else None  # None: on a terminal (https://no-color.org)
     try:
-        cli.main(args=args, prog_name="edgebit", standalone_mode=False)
+        cli.main(args=args, prog_name="edgebit", standalone_mode=False, color=colour)
         sys.stdout.flush()  # so that a fault of the output is met here
     except EdgebitError as error:
-        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+        click.secho("Error: ", fg="red", bold=True, nl=False, err=True, color=colour)
         click.echo(printable(str(error)), err=True)  # it may quote a device, a file, a broker
         sys.exit(error.exit_code)
     except click.ClickException as error:

@@ -1,5 +1,7 @@
 """`edgebit chat`: a conversation on this machine."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -13,9 +15,12 @@ from edgebit.cli.generation import (
     statistics_line,
     stop_on_interrupt,
 )
+from edgebit.cli.terminal import echo_piece, printable
 from edgebit.errors import EngineError
 from edgebit.runtime.native import ContextFullError
 from edgebit.runtime.session import Answer
+
+COMMANDS = "/new begins another conversation, /bye ends it"
 
 
 @click.command()
@@ -37,11 +42,16 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
         beginning = [Message("system", system)] if system is not None else []
         sampling = generation.sampling(session)
         messages = list(beginning)
+        if sys.stdin.isatty():
+            click.echo(f"{COMMANDS}; Ctrl-C stops an answer.", err=True)
         while (said := _read_line()) is not None:
             if said == "/bye":
                 break
             if said == "/new":
                 messages = list(beginning)
+                continue
+            if said.startswith("/"):
+                click.echo(f"There is no command {printable(said.split()[0])}. {COMMANDS}.", err=True)
                 continue
             if not said:
                 continue
@@ -58,7 +68,7 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
                         stop=generation.stop,
                         cancelled=interrupted,
                     ):
-                        click.echo(piece, nl=False)
+                        echo_piece(piece)
             except ContextFullError as error:
                 messages.pop()
                 click.secho(f"{error}, or begin a new conversation with /new", fg="yellow", err=True)
@@ -70,9 +80,12 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
 
 
 def _read_line() -> str | None:
-    """What the user said, stripped; None at the end of input."""
+    """What the user said, stripped; None at the end of input. A prompt is for people: it comes on a terminal only."""
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    prompt = "> " if os.environ.get("NO_COLOR") else click.style("> ", fg="green", bold=True)
     try:
-        return input(click.style("> ", fg="green", bold=True)).strip()
+        return input(prompt if on_terminal else "").strip()
     except EOFError:
-        click.echo()
+        if on_terminal:
+            click.echo()
         return None

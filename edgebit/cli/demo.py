@@ -8,6 +8,7 @@ from rich.console import Console
 
 from edgebit.cli.build import BuildDisplay
 from edgebit.cli.deploy import Reporter
+from edgebit.cli.terminal import printable
 from edgebit.demo import DEVICE_NAME, build_demo, demo_folder, deploy_demo, remove_demo
 from edgebit.local_broker import LocalBroker, local_broker
 from edgebit.mqtt_client import DeviceClient, Exchange, new_id, parse_broker_url
@@ -73,5 +74,5 @@ def _show_answer(console: Console, client: DeviceClient, question: str) -> None:
     console.print("     ", end="")
     fields = {"prompt": question, "stream": True}
     for piece in client.stream(DEVICE_NAME, "generate", fields, Exchange(new_id()), timeout_s=ANSWER_TIMEOUT_S):
-        console.print(piece, end="", markup=False)
+        console.print(printable(piece), end="", markup=False)
     console.print()

@@ -15,6 +15,7 @@ from edgebit.cli.generation import (
     statistics_line,
     stop_on_interrupt,
 )
+from edgebit.cli.terminal import echo_piece
 from edgebit.runtime.session import Answer
 
 
@@ -60,7 +61,7 @@ def command(
             cancelled=interrupted,
         ):
             if not as_json:
-                click.echo(piece, nl=False)
+                echo_piece(piece)
         figures = statistics(session, answer, sampling)
     if as_json:
         click.echo(json.dumps({"text": answer.text, "tokens": answer.tokens, **figures}, ensure_ascii=False))

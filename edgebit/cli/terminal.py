@@ -17,4 +17,4 @@ def printable(text: str) -> str:
 
 def echo_piece(piece: str) -> None:
     """A piece of a local model's answer on standard output: printable on a terminal, as it is into a file or pipe."""
-    click.echo(printable(piece) if sys.stdout.isatty() else piece, nl=False)
+    click.echo(printable(piece) if sys.stdout.isatty() else piece, nl=False, color=True)  # else click takes some out

@@ -1,6 +1,8 @@
 """`edgebit run` and `edgebit chat` as a user calls them."""
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -68,3 +70,35 @@ def test_chat_keeps_the_conversation(model):
     assert done.returncode == 0, done.stderr
     prefills = [line for line in done.stderr.splitlines() if line.startswith("prefill")]
     assert len(prefills) == 3
+
+
+def test_chat_in_a_pipe_prints_answers_and_nothing_else(model):
+    """No prompt, no colour, no hint; the answers are those of a terminal."""
+    done = edgebit("chat", model, "-n", 4, "--temperature", 0, input="one\n/bye\n")
+    alone = edgebit("run", model, "one", "-n", 4, "--temperature", 0)
+    assert (done.returncode, done.stdout, done.stderr) == (0, alone.stdout, "")
+
+
+def test_chat_keeps_an_unknown_command_from_the_model(model):
+    """It says which there are."""
+    done = edgebit("chat", model, "-n", 4, input="/exit now\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no command /exit." in done.stderr and "/bye" in done.stderr
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_chat_on_a_terminal(model, variables):
+    """A hint at the start and a prompt, which NO_COLOR keeps plain."""
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
+    ours, theirs = pty.openpty()
+    argv = [sys.executable, "-m", "edgebit", "chat", str(model)]
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        while b"> " not in said:
+            said += os.read(ours, 1024)
+        os.write(ours, b"/bye\n")
+        assert process.wait(60) == 0
+    os.close(ours)
+    assert b"/new begins another conversation, /bye ends it" in said
+    assert (b"\x1b[" in said) == (not variables)

@@ -1,0 +1,36 @@
+"""What others wrote, on a terminal and in a pipe."""
+
+import io
+import sys
+
+import pytest
+
+from edgebit.cli.terminal import echo_piece, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc é€𝄞", "a\tb\nc é€𝄞"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("\x9b2J\x7f\r\x00", "\\x9b2J\\x7f\\x0d\\x00"),
+        ("half \ud83d", "half \\ud83d"),
+    ],
+)
+def test_control_characters_are_shown(text, shown):
+    """Tab, line feed and every other character stay; the result always has a form in UTF-8."""
+    assert printable(text) == shown
+    assert shown.encode()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("stream", "expected"), [(Terminal, "\\x1b[2J"), (io.StringIO, "\x1b[2J")])
+def test_a_file_gets_what_the_model_said(monkeypatch, stream, expected):
+    """Only a terminal obeys; a file is to hold every character."""
+    monkeypatch.setattr(sys, "stdout", stream())
+    echo_piece("\x1b[2J")
+    assert sys.stdout.getvalue() == expected
