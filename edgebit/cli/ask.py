@@ -1,6 +1,5 @@
 """`edgebit ask`: ask a device over MQTT."""
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.cli.broker_options import broker_with_password
-from edgebit.cli.terminal import printable
+from edgebit.cli.terminal import printable, printable_json
 from edgebit.daemon.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
 from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
@@ -129,7 +128,7 @@ def command(
     with connect() as client:
         exchange = _ask(client, device, "chat" if chat else "generate", fields, timeout_s)
     if as_json:
-        click.echo(json.dumps(exchange.reply, ensure_ascii=False))
+        click.echo(printable_json(exchange.reply))
     elif no_stream:
         click.echo(printable(exchange.text))
 
@@ -183,7 +182,7 @@ def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> No
             {"device": item.name, "availability": item.availability, "info": item.info, "status": item.status}
             for item in devices
         ]
-        click.echo(json.dumps(rows, ensure_ascii=False))
+        click.echo(printable_json(rows))
         return
     if not devices:
         click.echo(f"The broker {parse_broker_url(broker)} knows no device. Deploy a bundle: edgebit deploy --help")

@@ -1,7 +1,9 @@
 """What others wrote, as a terminal may have it: control characters are shown, not obeyed."""
 
+import json
 import re
 import sys
+from typing import Any
 
 import click
 
@@ -13,6 +15,12 @@ def printable(text: str) -> str:
     r"""`text` with its control characters, except tab and line feed, as \x1b and the like."""
     escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped)
+
+
+def printable_json(value: Any) -> str:
+    """`value` as JSON in one line, whose strings have no control character: JSON itself lets DEL and C1 through."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def echo_piece(piece: str) -> None:

@@ -1,11 +1,12 @@
 """What others wrote, on a terminal and in a pipe."""
 
 import io
+import json
 import sys
 
 import pytest
 
-from edgebit.cli.terminal import echo_piece, printable
+from edgebit.cli.terminal import echo_piece, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,14 @@ def test_control_characters_are_shown(text, shown):
     """Tab, line feed and every other character stay; the result always has a form in UTF-8."""
     assert printable(text) == shown
     assert shown.encode()
+
+
+def test_json_stays_what_it_was():
+    """Readable, the same when it is read, and with nothing in it that a terminal obeys."""
+    value = {"é": "a\x1b\x9b\x7f\n"}
+    text = printable_json(value)
+    assert json.loads(text) == value and "é" in text
+    assert not {"\x1b", "\x9b", "\x7f", "\n"} & set(text)
 
 
 class Terminal(io.StringIO):
