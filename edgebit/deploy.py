@@ -4,8 +4,11 @@ Deciding is pure (plan_install); the device's side of every act is edgebit/daemo
 """
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
@@ -13,7 +16,7 @@ from typing import Any, Literal, Protocol
 from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, Manifest
 from edgebit.device_probe import DeviceState, probe
-from edgebit.errors import DeployError, EdgebitError, TransportError
+from edgebit.errors import BrokerError, ConfigError, DeployError, EdgebitError, TransportError
 from edgebit.transport import Progress, Section, Transport
 
 PYTHON_MIN = (3, 11)
@@ -31,6 +34,7 @@ Action = Literal[
     "stage",
     "selftest",
     "configure",
+    "ensure",
     "stop",
     "switch",
     "start",
@@ -92,6 +96,34 @@ class Reporter(Protocol):
         """A file is being sent; gives what is told of the bytes."""
 
 
+class AgentError(DeployError):
+    """The agent of a device could not do what it was asked; `code` is its exit code, the kind of fault (errors.py)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _blames_bundle(error: BaseException) -> bool:
+    """Whether a fault speaks against the bundle: broker, settings, the way there and Ctrl-C do not."""
+    if isinstance(error, KeyboardInterrupt | TransportError):
+        return False
+    return not (isinstance(error, AgentError) and error.code in (BrokerError.exit_code, ConfigError.exit_code))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C is not heard meanwhile, here and in the programs that are started: a device is being put in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Device:
     """The agent of a device, reached over a transport."""
 
@@ -116,8 +148,10 @@ class Device:
         argv = [self._python, self._pyz, "agent", "--root", self._transport.root, verb, *args]
         done = self._transport.run(argv, input=input, timeout_s=timeout_s)
         if done.code:
-            raise DeployError(
-                done.stderr.strip() or f"{verb} ended with code {done.code} on the device and said nothing"
+            if done.code in (-signal.SIGINT, 128 + signal.SIGINT):
+                raise KeyboardInterrupt  # it had the same Ctrl-C as we, a moment before us
+            raise AgentError(
+                done.stderr.strip() or f"{verb} ended with code {done.code} on the device and said nothing", done.code
             )
         try:
             answer: dict[str, Any] = json.loads(done.stdout)
@@ -145,11 +179,37 @@ class Device:
         answer = self.ask("logs", "--after", str(position))
         return answer["text"], answer["next"]
 
-    def rollback(self, *, service: str, check_timeout_s: float = CHECK_TIMEOUT_S) -> dict[str, Any]:
-        """Return to the bundle before, start it, and have it answer."""
-        slot = self.ask("rollback")
-        self.ask("start", "--service", service)
-        answer = self.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=check_timeout_s + SHORT_TIMEOUT_S)
+    def rollback(
+        self,
+        *,
+        service: str,
+        check_timeout_s: float = CHECK_TIMEOUT_S,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
+        """Return to the bundle before, start it, and have it answer.
+
+        Raises DeployError, naming what runs, where it does not answer. After Ctrl-C the daemon is started all the same,
+        and `say` is told what runs, before KeyboardInterrupt goes on.
+        """
+        try:
+            slot = self.ask("rollback", timeout_s=120)
+            self.ask("start", "--service", service, timeout_s=120)
+            limit_s = check_timeout_s + SHORT_TIMEOUT_S
+            answer = self.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=limit_s)
+        except KeyboardInterrupt:
+            with _uninterrupted():
+                self.ask("start", "--service", service, timeout_s=120)
+                say(f"Stopped before an answer came. The device runs bundle {self.active_id()}")
+            raise
+        except AgentError as error:
+            try:
+                status = self.ask("status")
+                runs: str | None = status["slots"][status["active"]]["id"] if status["active"] else None
+            except EdgebitError:
+                raise error from None
+            if runs is None or not status["up"]:
+                raise
+            raise DeployError(f"{error}. The device runs bundle {runs} now, in slot {status['active']}") from error
         return {**slot, **answer}
 
     def uninstall(self, *, keep_config: bool) -> list[str]:
@@ -166,12 +226,18 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
     _refuse_unfit(manifest, state)
     if not state.configured and "mqtt" not in options.settings:
         raise DeployError("the device does not know its broker yet. Name it: --mqtt mqtt://HOST[:PORT]")
+    if options.service == "systemd" and state.init != "systemd":
+        raise DeployError("--service systemd: systemd does not run on this device. Leave --service out")
     configure = [Step("configure", "write edgebitd.toml")] if options.settings else []
     check = Step("check", f"wait for an answer over MQTT, at most {options.check_timeout_s:g} s")
     steps = [Step("prepare", f"make {state.root}")] if not state.has_root else []
     active = state.slots.get(state.active)
     if active and active["id"] == identity and active["status"] == "good" and not options.force:
-        return [*configure, Step("start", "start the daemon again; this bundle is there already"), check]
+        here = f"bundle {identity} is there already: start its daemon "
+        if not configure:
+            return [Step("ensure", f"{here}if it does not run"), check]
+        keep = Step("commit", "keep the settings")
+        return [*configure, Step("ensure", f"{here}again if the settings differ"), check, keep]
     if (reason := state.refused.get(identity)) and not options.force:
         raise DeployError(
             f"bundle {identity} was taken back on this device: {reason}. Build a better one, or use --force"
@@ -246,6 +312,9 @@ class Installation:
         self._options = options
         self._reporter = reporter
         self._outcome = Outcome(bundle.id)
+        self._begun: set[Action] = set()
+        self._settings_changed = False
+        self._was_active = state.slots.get(state.active, {}).get("id")
         self._python = state.python.path if state.python else "python3"
         self._device = Device(transport, state, self._stored(DAEMON_MEMBER))
         self._acts: Mapping[Action, Callable[[Step], None]] = {
@@ -256,6 +325,7 @@ class Installation:
             "stage": self._stage,
             "selftest": self._selftest,
             "configure": self._configure,
+            "ensure": self._ensure,
             "stop": self._stop,
             "switch": self._switch,
             "start": self._start,
@@ -264,20 +334,25 @@ class Installation:
         }
 
     def carry_out(self, steps: Sequence[Step]) -> Outcome:
-        """Do each step in turn. After the switch, a step that fails brings the old bundle back."""
-        began, switched, stopped = time.monotonic(), False, False
+        """Do each step in turn. A step that fails brings back the bundle and the settings from before.
+
+        Raises KeyboardInterrupt after Ctrl-C, once that is done.
+        """
+        began = time.monotonic()
         for step in steps:
             self._reporter.step(step)
+            self._begun.add(step.action)
             try:
                 self._acts[step.action](step)
             except (EdgebitError, KeyboardInterrupt) as error:
-                if switched:
-                    raise self._taken_back(error) from error
-                if stopped:
-                    self._ask("start", "--service", self._options.service)
-                raise
-            switched = switched or step.action == "switch"
-            stopped = stopped or step.action == "stop"
+                if not self._begun & _CHANGING:
+                    raise
+                with _uninterrupted():
+                    undone = self._taken_back(error)
+                if isinstance(error, KeyboardInterrupt):
+                    self._reporter.remark(str(undone))
+                    raise
+                raise undone from error
         self._outcome.total_s = time.monotonic() - began
         return self._outcome
 
@@ -319,7 +394,10 @@ class Installation:
             self._ask("commit", active, "--keep-store")  # what was sent for the new bundle is no slot's yet
         except DeployError as error:
             if self._device.active_id() == active:  # and not back at the one before already
-                self._ask("fail", f"its deploy was cut off, and: {error}")
+                if _blames_bundle(error):
+                    self._ask("fail", f"its deploy was cut off, and: {error}", timeout_s=120)
+                else:
+                    self._ask("withdraw", timeout_s=120)
             self._reporter.remark(f"bundle {active} was taken back: {error}")
 
     def _stage(self, step: Step) -> None:
@@ -327,13 +405,25 @@ class Installation:
         self._outcome.slot = self._ask("stage", *flags, input=self._bundle.manifest_bytes, timeout_s=600)["slot"]
 
     def _selftest(self, step: Step) -> None:
+        self._ask("detect", "--service", self._options.service)  # what would refuse the start refuses it now
         answer = self._ask("selftest", self._bundle.id, timeout_s=660)
         self._outcome.probes, self._outcome.isa = answer["probes"], answer["isa"]
         if not answer["probes"]:
             self._reporter.remark("the model has no golden probes: nothing proves it computes the same on this device")
 
     def _configure(self, step: Step) -> None:
-        self._ask("configure", input=json.dumps(self._options.settings).encode())
+        answer = self._ask("configure", input=json.dumps(self._options.settings).encode())
+        self._settings_changed = answer["changed"]
+
+    def _ensure(self, step: Step) -> None:
+        """Start the daemon, unless it runs as it should."""
+        status, wanted = self._ask("status"), self._options.service
+        kept_so = wanted == "auto" or str(status["service"]).startswith(wanted)
+        if self._settings_changed or not status["up"] or not kept_so:
+            self._ask("detect", "--service", wanted)
+            self._start(step)
+        else:
+            self._outcome.service = status["service"]
 
     def _stop(self, step: Step) -> None:
         self._ask("stop", timeout_s=120)
@@ -357,24 +447,36 @@ class Installation:
         self._ask("commit", self._bundle.id)
 
     def _taken_back(self, error: BaseException) -> EdgebitError:
-        """The error to raise after a fault past the switch, once the old bundle is back."""
+        """The error to raise after a fault, once the bundle and the settings from before are back."""
         why = str(error) or "stopped by Ctrl-C"
         try:
-            return self._return(why)
+            return self._return(why, blamed=_blames_bundle(error))
         except TransportError as lost:
             return TransportError(
                 f"{why}; and now the device is out of reach: {lost}. Bundle {self._bundle.id} is on trial there, and"
                 " the device returns to the one before by itself if it does not stay up. Deploy again to settle it"
             )
 
-    def _return(self, why: str) -> DeployError:
+    def _return(self, why: str, *, blamed: bool) -> DeployError:
         text, _ = self._device.logs(LOG_LINES)
-        back = self._device.active_id()
-        if back == self._bundle.id:
-            back = self._ask("fail", why, timeout_s=120).get("id")
+        back, was_there = self._device.active_id(), self._was_active == self._bundle.id
+        if back == self._bundle.id and not was_there:
+            verb = ("fail", why) if blamed else ("withdraw",)
+            back = self._ask(*verb, timeout_s=120).get("id")
+            restored = self._settings_changed
+        else:
+            restored = self._ask("restore")["restored"] and self._settings_changed
+        settings = " with the settings from before" if restored and back else ""
+        what = f"bundle {self._bundle.id} was taken back"
+        if not self._begun & _STOPPING or (was_there and not self._settings_changed):
+            return DeployError(f"{why}. The device runs what it ran before{settings}")
+        if was_there:
+            what = f"bundle {self._bundle.id} does not answer" + (" with the new settings" if settings else "")
+        elif not blamed:
+            what += " (not refused: it can be deployed again)"
         if back:
             self._ask("start", "--service", self._options.service, timeout_s=120)
-            now = f"The device runs bundle {back} again"
+            now = f"The device runs bundle {back} again{settings}"
             try:
                 self._ask("check", "--timeout-s", str(self._options.check_timeout_s), timeout_s=self._check_limit_s)
             except DeployError as again:
@@ -382,7 +484,7 @@ class Installation:
         else:
             now = "There was no bundle before it, so none runs now"
         said = "".join(f"\n  {line}" for line in text.splitlines()) or " nothing"
-        return DeployError(f"bundle {self._bundle.id} was taken back: {why}. {now}. The last lines of the log:{said}")
+        return DeployError(f"{what}: {why}. {now}. The last lines of the log:{said}")
 
     @property
     def _check_limit_s(self) -> float:
@@ -409,6 +511,9 @@ class Installation:
                 f"{self._bundle.path} holds no {name}, so it cannot be deployed. Build it again"
             ) from None
 
+
+_STOPPING: frozenset[Action] = frozenset({"ensure", "stop", "switch", "start", "check", "commit"})
+_CHANGING = _STOPPING | {"configure"}  # from here on, a fault has something to undo
 
 # Whether the agent that is there is the one we mean; without it, nothing else can be asked.
 _CHECK = """

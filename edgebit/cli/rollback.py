@@ -21,5 +21,7 @@ def command(url: str, timeout_s: float, **device: Any) -> None:
     edgebit rollback ssh://pi@raspberrypi.local
     """
     with open_transport(url, way(**device)) as transport:
-        back = Device.installed(transport).rollback(service=default_service(url), check_timeout_s=timeout_s)
+        back = Device.installed(transport).rollback(
+            service=default_service(url), check_timeout_s=timeout_s, say=lambda text: click.echo(text, err=True)
+        )
     click.echo(f"Bundle {back['id']} runs again in slot {back['slot']} and answered after {back['answer_s']:.1f} s")

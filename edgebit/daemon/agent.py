@@ -21,6 +21,14 @@ from edgebit import __version__
 from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, parse_manifest
 from edgebit.bundle.slots import Slot, Slots
 from edgebit.daemon.service import Service, detect
+from edgebit.daemon.settings import (
+    CONFIG_NAME,
+    PASSWORD_NAME,
+    keep_settings,
+    merge_settings,
+    restore_settings,
+    set_aside,
+)
 from edgebit.errors import DeployError, EdgebitError
 
 SELFTEST_TIMEOUT_S = 600.0
@@ -111,12 +119,22 @@ class Agent:
 
     def configure(self, options: argparse.Namespace) -> Answer:
         """Put the settings on standard input into edgebitd.toml; others in it stay."""
-        from edgebit.daemon.settings import merge_settings
-
         settings = json.loads(sys.stdin.buffer.read())
         with self.locked():
+            before = _contents(self.root)
+            set_aside(self.root)
             config = merge_settings(self.root, settings)
-        return {"device": config.device_name, "url": config.mqtt.url}
+            changed = _contents(self.root) != before
+        return {"device": config.device_name, "url": config.mqtt.url, "changed": changed}
+
+    def restore(self, options: argparse.Namespace) -> Answer:
+        """Bring back the settings from before a configure that was not committed."""
+        with self.locked():
+            return {"restored": restore_settings(self.root)}
+
+    def detect(self, options: argparse.Namespace) -> Answer:
+        """What would keep the daemon running here."""
+        return {"service": detect(options.service)}
 
     def start(self, options: argparse.Namespace) -> Answer:
         """Start, or start again, the daemon of the active slot."""
@@ -144,15 +162,26 @@ class Agent:
         return check_health(self.root, active.id, options.timeout_s, alive=self.service.is_up)
 
     def commit(self, options: argparse.Namespace) -> Answer:
-        """The active bundle stays."""
+        """The active bundle and its settings stay."""
         with self.locked():
-            return _about(self.slots.commit(options.id, prune=not options.keep_store))
+            slot = self.slots.commit(options.id, prune=not options.keep_store)
+            keep_settings(self.root)
+        return _about(slot)
 
     def fail(self, options: argparse.Namespace) -> Answer:
         """Refuse the active bundle from now on and return to the one before, if there is one."""
         self.service.stop()
         with self.locked():
             slot = self.slots.fail(options.reason)
+            restore_settings(self.root)
+        return _about(slot) if slot else {}
+
+    def withdraw(self, options: argparse.Namespace) -> Answer:
+        """Return to the bundle before, if there is one; the one on trial may be deployed again."""
+        self.service.stop()
+        with self.locked():
+            slot = self.slots.withdraw()
+            restore_settings(self.root)
         return _about(slot) if slot else {}
 
     def rollback(self, options: argparse.Namespace) -> Answer:
@@ -168,12 +197,11 @@ class Agent:
         """Before each start by systemd: counts the tries of a bundle on trial."""
         self.service.rotate_log()
         with self.locked():
-            return _about(self.slots.starting())
+            return _about(self.service.starting())
 
-    def supervise(self, options: argparse.Namespace) -> Answer:
+    def supervise(self, options: argparse.Namespace) -> None:
         """Run the daemon and start it again when it dies."""
         self.service.supervise(self.locked)
-        return {}
 
     def status(self, options: argparse.Namespace) -> Answer:
         """What is on the device and whether it runs."""
@@ -248,6 +276,12 @@ class Agent:
         return {"device": config.device_name, "broker": config.mqtt.url}
 
 
+def _contents(root: Path) -> list[bytes | None]:
+    """The settings' files as they are."""
+    places = (root / CONFIG_NAME, root / PASSWORD_NAME)
+    return [place.read_bytes() if place.exists() else None for place in places]
+
+
 def _about(slot: Slot) -> Answer:
     return {"slot": slot.name, "id": slot.id, "status": slot.status, "tries_left": slot.tries_left}
 
@@ -257,15 +291,15 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="edgebitd.pyz agent", description="The device's side of edgebit deploy.")
     top.add_argument("--root", required=True, type=Path)
     verbs = top.add_subparsers(dest="verb", required=True)
-    for verb in ("missing", "configure", "stop", "rollback", "starting", "supervise", "status"):
+    for verb in ("missing", "configure", "restore", "stop", "withdraw", "rollback", "starting", "supervise", "status"):
         verbs.add_parser(verb)
     verbs.add_parser("stage").add_argument("--force", action="store_true")
     selftest = verbs.add_parser("selftest")
     selftest.add_argument("id")
     selftest.add_argument("--timeout-s", type=float, default=SELFTEST_TIMEOUT_S)
     verbs.add_parser("golden").add_argument("folder")
-    start = verbs.add_parser("start")
-    start.add_argument("--service", choices=("auto", "systemd", "supervisor"), default="auto")
+    for verb in ("start", "detect"):
+        verbs.add_parser(verb).add_argument("--service", choices=("auto", "systemd", "supervisor"), default="auto")
     verbs.add_parser("switch").add_argument("id")
     commit = verbs.add_parser("commit")
     commit.add_argument("id")
@@ -283,7 +317,7 @@ def main(arguments: Sequence[str]) -> int:
     """Carry out one verb; gives the exit code."""
     options = parser().parse_args(arguments)
     options.root = options.root.expanduser().absolute()
-    verb: Callable[[argparse.Namespace], Answer] = getattr(Agent(options.root), options.verb)
+    verb: Callable[[argparse.Namespace], Answer | None] = getattr(Agent(options.root), options.verb)
     try:
         answer = verb(options)
     except EdgebitError as error:
@@ -292,5 +326,6 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         print(f"{error.filename or options.root}: {error.strerror or error}", file=sys.stderr)
         return DeployError.exit_code
-    print(json.dumps(answer))
+    if answer is not None:
+        print(json.dumps(answer))
     return 0

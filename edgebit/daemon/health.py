@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edgebit.daemon.config import Config, read_config, read_password
 from edgebit.daemon.settings import CONFIG_NAME
 from edgebit.daemon.topics import is_principal
-from edgebit.errors import BrokerError, NoAnswerError
+from edgebit.errors import BrokerError, ConfigError, NoAnswerError
 
 PROMPT = "Hello"
 TOKENS = 4
@@ -26,8 +26,9 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
     """Ask the daemon of `root` for an answer; gives its device name, and seconds until ping and answer.
 
     `identity` is the bundle that must answer; `alive` says whether the daemon is still meant to come up.
-    Raises BrokerError where the device cannot reach the broker, NoAnswerError where the daemon is silent, answers with
-    an error, or is another one.
+    Three kinds of fault, by their exit codes: BrokerError where the device cannot reach the broker or is refused by it,
+    ConfigError where the settings are wrong or another device has this one's name, and, the only one that speaks
+    against the bundle, NoAnswerError where the daemon is silent or answers with an error.
     """
     config = read_config(root / CONFIG_NAME)
     began = time.monotonic()
@@ -37,6 +38,7 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
             if not alive():
                 raise NoAnswerError("the daemon ended before it answered")
             if time.monotonic() > deadline:
+                caller.must_be_connected()
                 raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
         ping_s = time.monotonic() - began
         fields = {"prompt": PROMPT, "options": {"num_predict": TOKENS, "temperature": 0}}
@@ -44,6 +46,7 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
             left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
             answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
             if answer is None:
+                caller.must_be_connected()
                 raise NoAnswerError(f"the daemon answered a ping, but no prompt within {timeout_s:g} s")
             if not answer.get("error", {}).get("retryable") or time.monotonic() > deadline:
                 break
@@ -53,7 +56,7 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
         if "error" in reply:
             raise NoAnswerError(f"the daemon answered with an error: {reply['error'].get('message', reply['error'])}")
     if pong.get("bundle", identity) != identity:
-        raise NoAnswerError(
+        raise ConfigError(
             f"bundle {pong['bundle']} answers as {config.device_name!r}, not {identity}: another device has that name"
             " at this broker. Give this one its own: --device-name"
         )
@@ -79,7 +82,7 @@ class _Caller:
         if mqtt.tls:
             self._client.tls_set(mqtt.ca or None, mqtt.cert or None, mqtt.key or None)
         self._client.on_connect = self._on_connect
-        self._client.on_subscribe = lambda *_: self._connected.put("")
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         try:
             self._client.connect(mqtt.host, mqtt.port, keepalive=30)
@@ -99,6 +102,11 @@ class _Caller:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+
+    def must_be_connected(self) -> None:
+        """Raises BrokerError where the broker went away meanwhile."""
+        if not self._client.is_connected():
+            raise BrokerError(f"the broker {self._config.mqtt.url} closed the connection during the check")
 
     def ask(self, op: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
         """The last frame of the answer, or None where none came in time."""
@@ -120,6 +128,10 @@ class _Caller:
             self._connected.put(str(reason))
         else:
             client.subscribe(self._config.topics.reply(self._principal, "+"), qos=1)
+
+    def _on_subscribe(self, client: paho.Client, userdata: object, mid: int, reasons: list[Any], *_: object) -> None:
+        failed = [str(reason) for reason in reasons if reason.is_failure]
+        self._connected.put(f"it may not listen for answers ({failed[0]})" if failed else "")
 
     def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
         try:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
-from edgebit.bundle.slots import Slots
+from edgebit.bundle.slots import Slot, Slots
+from edgebit.daemon.settings import restore_settings
 from edgebit.errors import DeployError
 
 Kind = Literal["systemd-user", "systemd-system", "supervisor"]
@@ -130,6 +131,17 @@ class Service:
             return _systemctl(kind, "is-active", "--quiet", UNIT).returncode == 0
         return self._supervisor_pid() is not None
 
+    def starting(self) -> Slot:
+        """Before each start: count the tries of a bundle on trial. When the trial ends, its settings go with it.
+
+        Gives the slot to start. Raises DeployError where none is left. The caller holds the lock of the slots.
+        """
+        slots = Slots(self.root)
+        before, slot = slots.active(), slots.starting()
+        if before is not None and before.name != slot.name:
+            restore_settings(self.root)
+        return slot
+
     def supervise(self, locked: Callable[[], AbstractContextManager[None]]) -> None:
         """Be the supervisor: returns after SIGTERM, or when the daemon ended by itself without a fault.
 
@@ -155,7 +167,7 @@ class Service:
         failures = 0
         while not stopping.is_set():
             with locked():
-                slot = Slots(self.root).starting()
+                slot = self.starting()
             self._say(f"starting bundle {slot.id} from slot {slot.name}")
             began = time.monotonic()
             child = subprocess.Popen(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from edgebit.errors import ConfigError
 
 CONFIG_NAME = "edgebitd.toml"
 PASSWORD_NAME = "mqtt.password"
+BEFORE_NAME = "settings.before"  # a folder: the two files as they last proved themselves, while others are on trial
+_FILES = (PASSWORD_NAME, CONFIG_NAME)
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -54,6 +57,42 @@ def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
     return read_config(path)
 
 
+def set_aside(root: Path) -> None:
+    """Keep the settings that are there until keep_settings() or restore_settings(), if nothing is kept yet."""
+    before, new = root / BEFORE_NAME, root / f"{BEFORE_NAME}.new"
+    if before.is_dir() or not (root / CONFIG_NAME).exists():
+        return
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    for name in _FILES:
+        if (root / name).exists():
+            _write_private(new / name, (root / name).read_text(encoding="utf-8", errors="surrogateescape"))
+    new.replace(before)
+
+
+def keep_settings(root: Path) -> None:
+    """The settings of now have proved themselves."""
+    before, gone = root / BEFORE_NAME, root / f"{BEFORE_NAME}.new"
+    if before.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
+        before.replace(gone)  # at once: half a folder would be brought back as if it were the whole
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def restore_settings(root: Path) -> bool:
+    """Bring back what set_aside() kept; gives whether there was any. May be cut off, and called again."""
+    before = root / BEFORE_NAME
+    if not before.is_dir():
+        return False
+    for name in _FILES:
+        if (before / name).exists():
+            _write_private(root / name, (before / name).read_text(encoding="utf-8", errors="surrogateescape"))
+        else:
+            (root / name).unlink(missing_ok=True)
+    keep_settings(root)
+    return True
+
+
 def _login(mqtt: Mapping[str, Any]) -> tuple[Any, ...]:
     """Which broker, and as whom."""
     parts = urlsplit(str(mqtt.get("url", "")))
@@ -91,7 +130,7 @@ def _write_private(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

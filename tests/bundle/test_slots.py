@@ -105,6 +105,20 @@ def test_bundle_on_trial_goes_back_after_its_tries(tmp_path):
     assert "did not stay up" in slots.refused()[second]
 
 
+def test_withdrawn_bundle_is_not_refused(tmp_path):
+    """It was not its fault; a good bundle is not withdrawn at all."""
+    first = install(tmp_path, "first")
+    slots = Slots(tmp_path)
+    assert slots.withdraw().status == "good"
+    second = install(tmp_path, "second", commit=False)
+
+    assert slots.withdraw().id == first
+
+    assert slots.refused() == {}
+    assert slots.slots()["b"].status == "staged"
+    assert install(tmp_path, "second") == second
+
+
 def test_good_bundle_may_start_for_ever(tmp_path):
     """Tries are counted on trial only."""
     first = install(tmp_path, "first")
@@ -208,6 +222,11 @@ def fail_third(slots, root, ids):
     slots.fail("silent")
 
 
+def withdraw_third(slots, root, ids):
+    install(root, "third", commit=False)
+    slots.withdraw()
+
+
 def roll_back(slots, root, ids):
     slots.rollback()
 
@@ -224,6 +243,7 @@ OPERATIONS = {
     "switch": (switch_to_third, {"second", "third"}),
     "commit": (commit_third, {"third"}),
     "fail": (fail_third, {"second", "third"}),
+    "withdraw": (withdraw_third, {"second", "third"}),
     "rollback": (roll_back, {"first", "second"}),
     "starting": (start_third_too_often, {"second", "third"}),
 }

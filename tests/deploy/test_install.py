@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -41,14 +43,27 @@ def test_second_deploy_sends_what_differs(make_bundle, local_device):
 
 
 def test_deploying_what_is_there_sends_nothing(make_bundle, local_device):
-    """The same bundle again is a restart and a check."""
+    """The same bundle again with the same settings is a check: the daemon runs on."""
     bundle = make_bundle()
     local_device.deploy(bundle)
+    pid = local_device.installed().status()["pid"]
 
     outcome = local_device.deploy(bundle)
 
     assert outcome.sent_bytes == 0
-    assert [step.action for step in local_device.reporter.steps] == ["configure", "start", "check"]
+    assert [step.action for step in local_device.reporter.steps] == ["configure", "ensure", "check", "commit"]
+    assert local_device.installed().status()["pid"] == pid
+
+
+def test_deploying_what_is_there_starts_a_stopped_daemon(make_bundle, local_device):
+    """Where the check alone would fail."""
+    bundle = make_bundle()
+    local_device.deploy(bundle)
+    local_device.installed().ask("stop")
+
+    local_device.deploy(bundle)
+
+    assert local_device.running() == "one"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +123,99 @@ def test_unreachable_broker_is_named(make_bundle, local_device):
 
     with pytest.raises(DeployError, match=r"cannot reach the broker mqtt://127\.0\.0\.1:1"):
         local_device.deploy(make_bundle(), timeout_s=4)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_wrong_settings_go_back_with_the_bundle(make_bundle, local_device, again):
+    """A wrong broker, with a new bundle or the one that is there: the settings from before are back and answer."""
+    first, second = make_bundle("first"), make_bundle("second")
+    local_device.deploy(first)
+    (local_device.root / "mqtt.password").write_text("secret\n")
+    settings = (local_device.root / "edgebitd.toml").read_bytes()
+    right, local_device.broker = local_device.broker, "mqtt://127.0.0.1:1"
+
+    with pytest.raises(DeployError, match="again with the settings from before"):
+        local_device.deploy(first if again else second, timeout_s=10)
+
+    assert (local_device.root / "edgebitd.toml").read_bytes() == settings
+    assert (local_device.root / "mqtt.password").read_text() == "secret\n"
+    assert local_device.running() == "first"
+    status = local_device.installed().status()
+    assert status["refused"] == {} and status["slots"][status["active"]]["status"] == "good"
+    local_device.broker = right
+    local_device.deploy(second)
+    assert local_device.running() == "second"
+    assert not (local_device.root / "settings.before").exists()
+
+
+def start_edgebit(*args):
+    """A command in a process group of its own, as a terminal gives it one."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgebit", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def interrupt(process):
+    """Ctrl-C as a terminal does it; gives what was said."""
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return out + err
+
+
+def test_ctrl_c_in_the_health_gate_blames_nobody(make_bundle, local_device):
+    """The old bundle runs, the new one is not refused, the exit code is 130."""
+    local_device.deploy(make_bundle("old"))
+    silent = make_bundle("silent", answers="no")
+    process = start_edgebit("deploy", str(silent.path), "--to", local_device.url)
+    while not process.stdout.readline().startswith("wait for an answer"):
+        assert process.poll() is None
+    time.sleep(1)
+
+    said = interrupt(process)
+
+    assert process.returncode == 130, said
+    assert "can be deployed again" in " ".join(said.split())
+    assert local_device.running() == "old"
+    assert local_device.installed().status()["refused"] == {}
+    with pytest.raises(DeployError, match=r"taken back: the daemon did not answer"):
+        local_device.deploy(silent, timeout_s=4)
+
+
+@pytest.mark.parametrize("delay_s", [0.2, 0.5, 1.0])
+def test_ctrl_c_in_a_rollback_leaves_a_daemon_running(make_bundle, local_device, delay_s):
+    """Whenever it comes."""
+    local_device.deploy(make_bundle("zero"))
+    local_device.deploy(make_bundle("second"))
+    process = start_edgebit("rollback", local_device.url)
+    deadline = time.monotonic() + 20
+    while (local_device.root / "active").readlink().name == "b" and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(delay_s)
+
+    said = interrupt(process)
+
+    assert process.returncode in (0, 130), said
+    assert local_device.running() == "zero"
+    if process.returncode:
+        assert "The device runs bundle" in said
+
+
+def test_rollback_without_a_broker_says_what_runs(make_bundle, local_device):
+    """The bundle before runs, though nobody heard it."""
+    first = make_bundle("first")
+    local_device.deploy(first)
+    local_device.deploy(make_bundle("second"))
+    toml = local_device.root / "edgebitd.toml"
+    toml.write_text(toml.read_text().replace(local_device.broker, "mqtt://127.0.0.1:1"))
+
+    with pytest.raises(DeployError, match=f"cannot reach the broker.*runs bundle {first.id} now"):
+        local_device.installed().rollback(service="supervisor", check_timeout_s=4)
 
 
 def test_rollback_goes_back_and_forth(make_bundle, local_device):

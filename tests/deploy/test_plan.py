@@ -81,7 +81,8 @@ def test_what_is_there_is_only_started_again():
     """Unless forced."""
     state = dataclasses.replace(RUNNING, slots={"a": {"id": ID, "status": "good"}})
 
-    assert actions(state) == ["configure", "start", "check"]
+    assert actions(state) == ["configure", "ensure", "check", "commit"]
+    assert actions(state, InstallOptions()) == ["ensure", "check"]
     assert "switch" in actions(state, dataclasses.replace(OPTIONS, force=True))
 
 
@@ -106,6 +107,7 @@ def test_trial_that_was_cut_off_is_settled_first():
         ({"free_bytes": 60_000_000}, OPTIONS, "60.0 MB free"),
         ({"memory_bytes": 100_000_000}, OPTIONS, "the device 100 MB of memory"),
         ({"refused": {ID: "it was silent"}}, OPTIONS, "taken back on this device: it was silent"),
+        ({}, dataclasses.replace(OPTIONS, service="systemd"), "systemd does not run on this device"),
         ({}, InstallOptions(), "does not know its broker yet"),
     ],
 )
