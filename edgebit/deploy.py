@@ -224,6 +224,11 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
     Pure. Raises DeployError, naming the reason, where the device cannot run it.
     """
     _refuse_unfit(manifest, state)
+    if state.strange:
+        raise DeployError(
+            f"{state.root} on the device is not edgebit's: it holds {', '.join(state.strange[:3])}. Choose another"
+            " folder with --root"
+        )
     if not state.configured and "mqtt" not in options.settings:
         raise DeployError("the device does not know its broker yet. Name it: --mqtt mqtt://HOST[:PORT]")
     if options.service == "systemd" and state.init != "systemd":
@@ -258,7 +263,15 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
         entry = manifest.files[name]
         size = entry.size - state.partial(entry)
         rest = f", the rest of {_size(entry.size)}" if size < entry.size else ""
-        sends.setdefault(entry.sha256, Step("send", f"send {name}: {_size(size)}{rest}", name, size))
+        sends.setdefault(
+            entry.sha256,
+            Step(
+                "send",
+                f"send {name}: {_size(size)}{rest}" if size else f"take in {name}, which was sent before",
+                name,
+                size,
+            ),
+        )
     in_order = list(sends.values())
     if there := len({entry.sha256 for entry in manifest.files.values()} - set(sends)):
         # Whatever is damaged there is sent after all; the agent does it, so the agent goes first.
@@ -294,6 +307,7 @@ def install(bundle: Bundle, transport: Transport, options: InstallOptions, repor
     Raises DeployError where the device cannot run the bundle or it did not answer there; the device then runs what it
     ran before.
     """
+    bundle.verify()  # also where the device has its files already: a damaged bundle is not the one that it says it is
     state = probe(transport)
     return Installation(bundle, transport, state, options, reporter).carry_out(
         plan_install(bundle.manifest, bundle.id, state, options)

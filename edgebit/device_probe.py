@@ -1,6 +1,7 @@
 """The first look at a device, with nothing of ours on it: one POSIX shell script (dash, busybox), one round trip."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +9,11 @@ from typing import Any
 from edgebit.bundle.manifest import FileEntry
 from edgebit.errors import TransportError
 from edgebit.transport import Transport
+
+# What a first deploy that was cut off leaves in root, or an uninstall that keeps the settings.
+_OWN = frozenset({"store", "slots", "run", "state", "edgebitd.toml", "mqtt.password", "active", "active.new",
+                  "state.json.new", "edgebitd.toml.new", "mqtt.password.new"})  # fmt: skip
+_STORED = re.compile(r"[0-9a-f]{64}(\.part)?")
 
 # ELF e_machine, little-endian hex -> the architecture as `uname -m` says it.
 _MACHINES = {"b700": "aarch64", "3e00": "x86_64", "2800": "armv7l", "0300": "i686", "f300": "riscv64"}
@@ -52,6 +58,9 @@ for place in active slots/a slots/b; do
 done
 [ -L "$root/active" ] && echo "active $(readlink "$root/active")"
 [ -f "$root/state.json" ] && echo "state $(tr '\n' ' ' <"$root/state.json")"
+[ -f "$root/state.json" ] || for place in "$root"/* "$root"/.[!.]*; do
+  [ -e "$place" ] || [ -L "$place" ] && echo "entry ${place##*/}"
+done
 cd "$root/store" 2>/dev/null && for file in *; do
   [ -f "$file" ] && echo "stored $(stat -c '%s %n' "$file")"
 done
@@ -103,6 +112,7 @@ class DeviceState:
     active: str = ""  # the slot that runs
     slots: Mapping[str, Mapping[str, Any]]
     refused: Mapping[str, str]
+    strange: tuple[str, ...] = ()  # in root, where edgebit has no state.json: what no cut-off deploy leaves
     stored: Mapping[str, int]  # files in the store, the unfinished ones too: name -> bytes
 
     def holds(self, entry: FileEntry) -> bool:
@@ -134,6 +144,7 @@ def parse_probe(text: str) -> DeviceState:
     """The state that the script's output tells; a fact that is not there stays at its default."""
     facts: dict[str, str] = {}
     pythons: list[Python] = []
+    entries: list[str] = []
     stored: dict[str, int] = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
@@ -141,6 +152,8 @@ def parse_probe(text: str) -> DeviceState:
             size, _, name = value.partition(" ")
             if size.isdigit():
                 stored[name] = int(size)
+        elif key == "entry":
+            entries.append(value)
         elif key == "python":
             version, path, *lacks = value.split(" ")
             pythons.append(Python(tuple(int(part) for part in version.split(".")), path, tuple(lacks)))
@@ -168,8 +181,13 @@ def parse_probe(text: str) -> DeviceState:
         active=active if active in slots else "",
         slots=slots,
         refused=refused,
+        strange=tuple(sorted([name for name in entries if name not in _OWN] + _strange_stored(stored, entries))),
         stored=stored,
     )
+
+
+def _strange_stored(stored: Mapping[str, int], entries: list[str]) -> list[str]:
+    return [f"store/{name}" for name in stored if "store" in entries and not _STORED.fullmatch(name)]
 
 
 def _number(facts: Mapping[str, str], key: str) -> int:

@@ -31,6 +31,18 @@ Name = Literal["a", "b"]
 
 _CHUNK = 1 << 20
 _STORED = re.compile(r"[0-9a-f]{64}(\.part)?")
+OWN_FILES = (
+    "active",
+    "state.json",
+    "edgebitd.toml",
+    "edgebitd.toml.new",
+    "mqtt.password",
+    "mqtt.password.new",
+    *(f"run/{name}" for name in ("edgebitd.log", "edgebitd.log.1", "edgebitd.pid", "service")),
+    *(f"run/{name}" for name in ("slots.lock", "supervisor.lock")),
+    "state/connection",
+    "state/connection.part",
+)
 _LEFTOVERS = ("slots/a.new", "slots/b.new", "slots/a.old", "slots/b.old", "active.new", "state.json.new")
 
 
@@ -276,17 +288,20 @@ class Slots:
             self._leave_bad()
 
     def remove(self, *, keep: tuple[str, ...] = ()) -> list[str]:
-        """Take everything of edgebit off the device but the names in `keep`; gives what was left in the folder."""
-        for name in ("active", "state.json", "slots", "store", "run", "state", "edgebitd.toml", "mqtt.password"):
-            place = self.root / name
-            if name in keep:
-                continue
-            if place.is_symlink() or place.is_file():
+        """Take what edgebit put there off the device, but for the names in `keep`; gives what was left in the folder.
+
+        A file that is none of edgebit's stays, in its folders too.
+        """
+        stored = [place for place in (self.root / "store").glob("*") if _STORED.fullmatch(place.name)]
+        for place in [*(self.root / name for name in (*_LEFTOVERS, *OWN_FILES)), *stored]:
+            if place.name not in keep and (place.is_symlink() or place.is_file()):
                 self._remove(place)
-            elif place.is_dir():
+        for name in ("slots/a", "slots/b", "settings.before", "settings.before.new", *_LEFTOVERS):
+            if (place := self.root / name).is_dir() and not place.is_symlink():
                 self._remove_tree(place)
-        for leftover in _LEFTOVERS:
-            (self.root / leftover).unlink(missing_ok=True)
+        for name in ("slots", "store", "run", "state"):
+            if (place := self.root / name).is_dir() and not place.is_symlink() and not any(place.iterdir()):
+                place.rmdir()
         left = sorted(place.name for place in self.root.iterdir()) if self.root.is_dir() else []
         if not left and self.root.is_dir():
             self.root.rmdir()

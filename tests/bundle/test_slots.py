@@ -302,8 +302,11 @@ def test_remove_takes_all_but_strange_files(tmp_path):
     """What edgebit did not put there stays, and is named."""
     root = tmp_path / "device"
     install(root, "first")
-    (root / "notes.txt").write_text("mine")
+    mine = [root / "notes.txt", root / "store" / "photo.jpg", root / "state" / "letter", root / "run" / "a" / "b"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
 
-    assert Slots(root).remove() == ["notes.txt"]
+    assert Slots(root).remove() == ["notes.txt", "run", "state", "store"]
 
-    assert [path.name for path in root.iterdir()] == ["notes.txt"]
+    assert sorted(path for path in root.rglob("*") if path.is_file()) == sorted(mine)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from edgebit.errors import DeployError
+from edgebit.errors import BundleError, DeployError
 
 
 def test_first_deploy_answers_and_stays(make_bundle, local_device):
@@ -299,6 +299,33 @@ def test_cut_off_deploy_is_settled_by_the_next(make_bundle, local_device):
     status = local_device.installed().status()
     assert {slot["name"] for slot in status["slots"].values()} == {"second", "third"}
     assert local_device.running() == "third"
+
+
+def test_folder_of_somebody_else_is_refused(make_bundle, local_device):
+    """And nothing in it is touched; what a cut-off first deploy leaves is no obstacle."""
+    (local_device.root / "store").mkdir(parents=True)
+    (local_device.root / "store" / "photo.jpg").write_text("mine")
+    with pytest.raises(DeployError, match=r"not edgebit's: it holds store/photo\.jpg"):
+        local_device.deploy(make_bundle("one"))
+    (local_device.root / "store" / "photo.jpg").unlink()
+    (local_device.root / "store" / f"{'0' * 64}.part").write_bytes(b"cut off")
+
+    local_device.deploy(make_bundle("two"))
+
+    assert local_device.running() == "two"
+
+
+def test_damaged_bundle_is_refused(make_bundle, local_device):
+    """By its sums, even if the device has the bundle already."""
+    bundle = make_bundle()
+    local_device.deploy(bundle)
+    member = bundle.member("model.ebm")
+    with bundle.path.open("r+b") as file:
+        file.seek(member.offset)
+        file.write(b"X")
+
+    with pytest.raises(BundleError, match=r"model\.ebm is damaged"):
+        local_device.deploy(bundle)
 
 
 def test_uninstall_leaves_nothing(make_bundle, local_device):
