@@ -72,6 +72,7 @@ class Outcome:
     id: str  # of the bundle
     slot: str = ""
     device: str = ""  # its name in topics
+    broker: str = ""  # where it is asked, as mqtt[s]://[USER@]HOST[:PORT]
     service: str = ""
     sent_files: int = 0
     sent_bytes: int = 0
@@ -456,6 +457,7 @@ class Installation:
         limit = str(self._options.check_timeout_s)
         answer = self._ask("check", "--timeout-s", limit, timeout_s=self._check_limit_s)
         self._outcome.device, self._outcome.answer_s = answer["device"], answer["answer_s"]
+        self._outcome.broker = answer["broker"]
 
     def _commit(self, step: Step) -> None:
         self._ask("commit", self._bundle.id)

@@ -1,6 +1,7 @@
 """`edgebit deploy`: put a bundle on a device and switch its daemon over."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from edgebit.errors import DeployError
 from edgebit.mqtt_client import parse_broker_url
 from edgebit.transport import Options, open_transport
 from edgebit.transport import Progress as Told
+
+_ASK_DEFAULTS = ("", "mqtt://localhost", "mqtt://localhost:1883")  # what `edgebit ask` takes without --broker
 
 
 def device_options(function: Any) -> Any:
@@ -154,8 +157,10 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
     if outcome.probes:
         click.echo(f"{outcome.probes} golden probes equal bit for bit on {outcome.isa}")
     rate = f" at {outcome.sent_bytes / outcome.send_s / 1e6:.1f} MB/s" if outcome.send_s > 0.5 else ""
-    click.echo(f"sent {outcome.sent_files} files, {outcome.sent_bytes} bytes{rate}; {outcome.total_s:.1f} s in all")
-    click.echo(f'Bundle {outcome.id} answers. Try: edgebit ask --device {outcome.device} "Why is the sky blue?"')
+    files = f"{outcome.sent_files} file{'' if outcome.sent_files == 1 else 's'}"
+    click.echo(f"sent {files}, {outcome.sent_bytes} bytes{rate}; {outcome.total_s:.1f} s in all")
+    at = "" if outcome.broker in _ASK_DEFAULTS else f"--broker {shlex.quote(outcome.broker)} "
+    click.echo(f'Bundle {outcome.id} answers. Try: edgebit ask {at}--device {outcome.device} "Why is the sky blue?"')
 
 
 class Reporter:

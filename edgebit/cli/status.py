@@ -40,8 +40,8 @@ def show_status(status: dict[str, Any]) -> None:
     )
     running = f"process {status['pid']}" if status["pid"] else "starting again" if status["up"] else "not running"
     click.echo(
-        f"daemon: {running} ({status['service'] or 'never started'}), device {status['device']},"
-        f" broker {status['broker']}"
+        f"daemon: {running} ({status['service'] or 'never started'}), "
+        + (f"device {status['device']}, broker {status['broker']}" if status["broker"] else "no settings yet")
     )
     if status.get("config_error"):
         click.echo(f"configuration: {status['config_error']}")

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ class Agent:
         folder = Path(options.folder)
         library = Library.load(folder / LIBRARY_MEMBER)
         with ModelFile(folder / MODEL_MEMBER) as file:
+            refuse_mute(file.sections)
             context = file.probe_context  # the model's own maximum may take more memory than the daemon will
         with Model.open(library, folder / MODEL_MEMBER) as model:
             model.verify()
@@ -274,6 +275,15 @@ class Agent:
         except EdgebitError as error:
             return {"device": None, "broker": None, "config_error": str(error)}
         return {"device": config.device_name, "broker": config.mqtt.url}
+
+
+def refuse_mute(sections: Container[str]) -> None:
+    """Raise DeployError for a model that cannot read a prompt."""
+    if "TOKN" not in sections:
+        raise DeployError(
+            "the model has no tokenizer (no section TOKN), so it cannot answer. Build it again from a checkpoint with"
+            " its tokenizer"
+        )
 
 
 def _contents(root: Path) -> list[bytes | None]:

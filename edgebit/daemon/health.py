@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -60,7 +61,13 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
             f"bundle {pong['bundle']} answers as {config.device_name!r}, not {identity}: another device has that name"
             " at this broker. Give this one its own: --device-name"
         )
-    return {"device": config.device_name, "ping_s": round(ping_s, 3), "answer_s": round(time.monotonic() - began, 3)}
+    user = f"//{quote(config.mqtt.user, safe='')}@" if config.mqtt.user else "//"
+    return {
+        "device": config.device_name,
+        "broker": config.mqtt.url.replace("//", user, 1),
+        "ping_s": round(ping_s, 3),
+        "answer_s": round(time.monotonic() - began, 3),
+    }
 
 
 class _Caller:

@@ -54,7 +54,10 @@ def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
     if password is not None:
         _write_private(root / PASSWORD_NAME, password + "\n")
     _write_private(path, to_toml(content))
-    return read_config(path)
+    config = read_config(path)
+    if not config.mqtt.password_file:
+        (root / PASSWORD_NAME).unlink(missing_ok=True)  # it belongs to the broker or the user before
+    return config
 
 
 def set_aside(root: Path) -> None:

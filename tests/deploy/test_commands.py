@@ -29,6 +29,7 @@ def test_life_of_a_device(make_bundle, local_device):
     said = edgebit(*to).stdout
     assert "3 golden probes equal bit for bit on scalar" in said
     assert f"Bundle {bundle_id(bundle.manifest_bytes)} answers" in said
+    assert f'edgebit ask --broker {local_device.broker} --device test "' in said
     assert json.loads(edgebit(*to, "--json").stdout)["sent_bytes"] == 0
 
     shown = edgebit("status", url).stdout

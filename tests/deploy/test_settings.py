@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from edgebit.cli.deploy import mqtt_settings
+from edgebit.daemon.agent import refuse_mute
 from edgebit.daemon.config import read_password
 from edgebit.daemon.settings import merge_settings, to_toml
 from edgebit.errors import BrokerError, ConfigError, DeployError
@@ -39,6 +40,15 @@ def test_other_settings_stay(tmp_path):
         "engine": {"threads": 3},
         "mqtt": {"url": "mqtt://new", "keepalive_s": 9},
     }
+    assert not (tmp_path / "mqtt.password").exists()
+
+
+def test_a_model_without_a_tokenizer_is_refused():
+    """The self-test says how to mend it."""
+    refuse_mute({"TOKN": None, "DATA": None})
+
+    with pytest.raises(DeployError, match=r"no tokenizer.*Build it again"):
+        refuse_mute({"DATA": None})
 
 
 @pytest.mark.parametrize(
