@@ -22,8 +22,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+import edgebit
+
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
+# For processes that tests start: the edgebit that the tests themselves have imported, installed or of the checkout.
+IMPORTED = {"PYTHONPATH": str(Path(edgebit.__file__).resolve().parents[1])}
 WAIT_S = 15.0
 
 
@@ -185,7 +189,7 @@ class DaemonProcess:
             argv = [sys.executable, "-m", "edgebit.daemon", "run", "--bundle", str(self.bundle)]
             argv += ["--config", str(self.config)]
         with self.log.open("ab") as log:
-            return subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            return subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **IMPORTED})
 
     def restart(self) -> None:
         self.process = self._start()

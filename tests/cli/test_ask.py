@@ -11,7 +11,7 @@ import time
 
 import pytest
 from jsonschema import Draft202012Validator
-from mqtt_fixtures import ROOT, free_port
+from mqtt_fixtures import IMPORTED, ROOT, free_port
 from paho.mqtt.publish import multiple
 
 from edgebit.cli.ask import _interrupting
@@ -32,7 +32,7 @@ def ask(broker):
             text=True,
             check=False,
             timeout=60,
-            env={**os.environ, "EDGEBIT_BROKER": url or broker.url, "PYTHONPATH": str(ROOT), **variables},
+            env={**os.environ, "EDGEBIT_BROKER": url or broker.url, **IMPORTED, **variables},
         )
 
     return run

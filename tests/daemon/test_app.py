@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from mqtt_fixtures import ROOT, TESTS
+from mqtt_fixtures import IMPORTED, ROOT, TESTS
 
 from edgebit.local_broker import local_broker
 from edgebit.mqtt_client import DeviceClient, Exchange, new_id, parse_broker_url
@@ -39,7 +39,7 @@ def test_a_dead_thread_is_noticed(broker, tmp_path, part):
     config.write_text(f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker.url}"\n')
     script = DYING.format(folder=str(TESTS / "daemon"))
     argv = [sys.executable, "-c", script, str(config), str(tmp_path / "state"), part]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **IMPORTED}
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == 9, done.stderr
     assert "a fault of ours" in done.stderr
