@@ -5,9 +5,12 @@
 #include "edgebit.h"
 
 enum {
-    EB_CPU_AVX2 = 1u << 0,    /* x86-64: AVX2, and an operating system that saves the wide registers */
-    EB_CPU_NEON = 1u << 1,    /* AArch64: always there */
-    EB_CPU_DOTPROD = 1u << 2, /* AArch64: FEAT_DotProd (Cortex-A55, A76 and later) */
+    EB_CPU_AVX2 = 1u << 0,       /* x86-64: AVX2 and F16C, and an operating system that saves the wide registers */
+    EB_CPU_NEON = 1u << 1,       /* AArch64: always there */
+    EB_CPU_DOTPROD = 1u << 2,    /* AArch64: FEAT_DotProd (Cortex-A55, A76 and later) */
+    EB_CPU_AVXVNNI = 1u << 3,    /* x86-64: VPDPBUSD on 256 bits (Alder Lake, Zen 5 and later) */
+    EB_CPU_AVX512VNNI = 1u << 4, /* x86-64: AVX-512 F, BW, DQ, VL, VNNI and VBMI (Ice Lake, Zen 4 and later) */
+    EB_CPU_I8MM = 1u << 5,       /* AArch64: FEAT_I8MM (Cortex-A510, A710, Neoverse V1 and later) */
 };
 
 typedef struct eb_isa {
