@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,20 +17,30 @@ from numpy.typing import NDArray
 from edgebit import __version__
 from edgebit.bundle.archive import hash_file
 from edgebit.bundle.manifest import FileEntry
-from edgebit.bundle.model_format import Conf, Encoding, Probe, Role
+from edgebit.bundle.model_format import Conf, Encoding, Probe, Role, Tensor
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.checkpoint.chat_template import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hf import open_hf_checkpoint
 from edgebit.checkpoint.tokenizer import read_tokenizer
-from edgebit.errors import EngineError, TokenizerError
+from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.ternary.absmean import row_int8
+from edgebit.ternary.layouts import TILE_ROWS, pack_h8, pack_t1, pack_t2
 
 PROBE_GREEDY = 4  # greedy tokens after each golden probe's prompt
 _PROBE_LENGTHS = (1, 8, 72)  # prompt tokens: one decode step, one block, more than one batch
 _CHECKED_WEIGHT_BYTES = 15 << 30  # what the check of the probes at the lowest ISA level may compute with: it is slow
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    encoding: Encoding
+    pack: Callable[[NDArray[np.int8]], NDArray[np.uint8]]
+
+
+_LAYOUTS = {"t2": _Layout(Encoding.T2, pack_t2), "t1": _Layout(Encoding.T1, pack_t1)}
 Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
 
 
@@ -54,12 +65,14 @@ def convert(
     checkpoint_dir: Path,
     out: Path,
     *,
+    layout: Literal["t2", "t1"] = "t2",
     embedding: Literal["exact", "int8"] = "exact",
     probes: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> ConvertReport:
     """Write the model file `out` from the checkpoint in `checkpoint_dir`.
 
+    layout: of ternary weights: "t2" takes the fewest instructions, "t1" the fewest bytes (docs/decisions/layouts.md)
     embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md)
     probes: whether golden probes are computed, which needs the native library; without them no device can prove itself
     Raises CheckpointError naming file and tensor, TokenizerError, EngineError where the engine is missing or wrong, and
@@ -69,17 +82,18 @@ def convert(
     checkpoint = open_hf_checkpoint(checkpoint_dir)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
         text = _read_text_parts(checkpoint_dir, checkpoint.config.conf)
-        with ModelWriter(out, text.conf, _embedding_encoding(checkpoint, embedding), text.sections) as writer:
-            total = len(writer.layout)
-            for done, tensor in enumerate(writer.layout):
+        encodings = {"embedding": _embedding_encoding(checkpoint, embedding), "layout": _LAYOUTS[layout].encoding}
+        with ModelWriter(out, text.conf, text.sections, **encodings) as writer:
+            total = len(writer.tensors)
+            for done, tensor in enumerate(writer.tensors):
                 progress(tensor.name, done, total)
-                _write_tensor(checkpoint, writer, tensor.role, tensor.layer, embedding)
+                _write_tensor(checkpoint, writer, tensor)
             progress("source hashes", total, total)
             files = [
                 {"name": path.name, **asdict(source.result())}
                 for path, source in zip(checkpoint.weight_files(), sources, strict=True)
             ]
-            writer.finish(_meta(checkpoint, embedding, files, text))
+            writer.finish(_meta(checkpoint, files, text, embedding=embedding, layout=layout))
             golden: tuple[Probe, ...] = ()
             if probes:
                 progress("golden probes", total, total)
@@ -207,34 +221,83 @@ def _embedding_encoding(checkpoint: Checkpoint, embedding: str) -> Encoding:
     return Encoding.BF16 if checkpoint.embedding_dtype() == "BF16" else Encoding.F32
 
 
-def _write_tensor(checkpoint: Checkpoint, writer: ModelWriter, role: Role, layer: int, embedding: str) -> None:
-    conf = checkpoint.config.conf
+def _write_tensor(checkpoint: Checkpoint, writer: ModelWriter, tensor: Tensor) -> None:
+    conf, role = checkpoint.config.conf, tensor.role
     if role == Role.ROPE_INV_FREQ:
         writer.write_tensor([rope_inv_freq(checkpoint.config.rope_theta, conf.head_dim)])
-    elif role == Role.HEAD or (role == Role.TOKEN_EMBEDDING and embedding == "int8"):
+    elif role == Role.HEAD:
         scales = np.empty(conf.vocab_size, np.float32)
-        writer.write_tensor(_int8_rows(checkpoint, role, scales), scales)
+        writer.write_tensor(_head_planes(checkpoint, writer.part.parent, scales), scales)
+    elif tensor.encoding == Encoding.I8:
+        scales = np.empty(conf.vocab_size, np.float32)
+        writer.write_tensor((_filled_up(codes) for codes in _int8_rows(checkpoint, role, scales)), scales)
     elif role == Role.TOKEN_EMBEDDING:
         exact_bits = checkpoint.embedding_dtype() == "BF16"
         writer.write_tensor(stored if exact_bits else values for stored, values in checkpoint.rows(role))
     elif role.is_projection:
-        codes, scale = checkpoint.projection(role, layer)
-        writer.write_tensor([codes], np.array([scale]))
+        weights, scale = checkpoint.projection(role, tensor.layer)
+        pack = next(layout.pack for layout in _LAYOUTS.values() if layout.encoding == tensor.encoding)
+        writer.write_tensor([pack(weights)], np.array([scale]))
     else:
-        writer.write_tensor([checkpoint.vector(role, layer)])
+        writer.write_tensor([checkpoint.vector(role, tensor.layer)])
 
 
 def _int8_rows(checkpoint: Checkpoint, role: Role, scales: NDArray[np.float32]) -> Iterator[NDArray[np.int8]]:
-    """int8 codes of a matrix, rows filled up to a multiple of 64; `scales` is filled as the chunks are taken."""
+    """int8 codes of a matrix in chunks of rows; `scales` is filled as the chunks are taken."""
     first = 0
     for _, values in checkpoint.rows(role):
         codes, scales[first : first + len(values)] = row_int8(values)
         first += len(values)
-        missing = -codes.shape[1] % 64
-        yield np.pad(codes, ((0, 0), (0, missing))) if missing else codes
+        yield codes
 
 
-def _meta(checkpoint: Checkpoint, embedding: str, sources: list[dict[str, Any]], text: _TextParts) -> dict[str, Any]:
+def _filled_up(codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    missing = -codes.shape[1] % 64
+    return np.pad(codes, ((0, 0), (0, missing))) if missing else codes
+
+
+def _head_planes(
+    checkpoint: Checkpoint, folder: Path, scales: NDArray[np.float32]
+) -> Iterator[NDArray[np.uint8] | NDArray[np.float32]]:
+    """The parts of layout h8, one after the other; the low planes wait in files of `folder` that have no name."""
+    bounds: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
+    try:
+        with tempfile.TemporaryFile(dir=folder) as middle, tempfile.TemporaryFile(dir=folder) as low:
+            for codes in _whole_tiles(_int8_rows(checkpoint, Role.HEAD, scales)):
+                planes = pack_h8(codes)
+                middle.write(planes.middle.data)
+                low.write(planes.low.data)
+                bounds[0].append(planes.high_bounds)
+                bounds[1].append(planes.middle_bounds)
+                yield planes.high
+            for waiting in (middle, low):
+                waiting.seek(0)
+                while chunk := waiting.read(16 << 20):
+                    yield np.frombuffer(chunk, np.uint8)
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: the head's low planes cannot be kept there for a while: {error.strerror}"
+        ) from error
+    for parts in bounds:
+        yield np.concatenate([*parts, np.zeros(-len(scales) % 16, np.float32)])
+
+
+def _whole_tiles(chunks: Iterator[NDArray[np.int8]]) -> Iterator[NDArray[np.int8]]:
+    """The same rows in chunks of a multiple of four, but for the last."""
+    rest: NDArray[np.int8] | None = None
+    for chunk in chunks:
+        rows = chunk if rest is None else np.concatenate([rest, chunk])
+        whole = len(rows) // TILE_ROWS * TILE_ROWS
+        rest = rows[whole:]
+        if whole:
+            yield rows[:whole]
+    if rest is not None and len(rest):
+        yield rest
+
+
+def _meta(
+    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: _TextParts, *, embedding: str, layout: str
+) -> dict[str, Any]:
     config = checkpoint.config
     return {
         "name": config.name,
@@ -247,7 +310,7 @@ def _meta(checkpoint: Checkpoint, embedding: str, sources: list[dict[str, Any]],
         "quantisation": {
             "embedding": "int8" if embedding == "int8" else checkpoint.embedding_dtype().lower(),
             "head": "int8",
-            "layout": "t2",
+            "layout": layout,
         },
         "parameters": config.conf.parameters,
     }

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgebit.bundle.model_format import Encoding, Role
+from edgebit.bundle.model_format import Encoding, Role, Tensor, head_parts
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.convert import compute_probes, convert, rope_inv_freq
 from edgebit.errors import EngineError
 from edgebit.runtime.native import Engine, Model
-from edgebit.ternary.layouts import unpack_t2
+from edgebit.ternary.layouts import HeadPlanes, pack_h8, unpack_h8, unpack_t1, unpack_t2
 
 
 def tensor_of(model: ModelFile, role: Role, layer: int = 0):
@@ -29,7 +29,7 @@ def test_weights_are_those_of_the_checkpoint(reference_checkpoint, reference_mod
     with ModelFile(reference_model("bitnet-packed-odd-untied")) as model:
         model.verify()
         up = tensor_of(model, Role.UP_PROJ, 1)
-        codes = unpack_t2(np.frombuffer(bytes(model.values(up)), np.uint8).reshape(up.rows, -1), up.columns)
+        codes = unpack_t2(np.frombuffer(bytes(model.values(up)), np.uint8), up.rows, up.columns)
         packed = stored["model.layers.1.mlp.up_proj.weight"]
         quarter = up.rows // 4
         for row in (0, 1, quarter, 2 * quarter + 5, up.rows - 1):
@@ -70,13 +70,38 @@ def test_a_scale_that_divides_is_turned_round(reference_checkpoint, reference_mo
         assert model.scales(tensor_of(model, Role.Q_PROJ)) == (float(wanted),)
 
 
+def head_planes(model: ModelFile, head: Tensor) -> HeadPlanes:
+    """The parts of the head, read by the format's description."""
+    sizes = head_parts(head.rows, head.columns)
+    values, ends = bytes(model.values(head)), np.cumsum(sizes)
+    high, middle, low, *bounds = (values[end - size : end] for size, end in zip(sizes, ends, strict=True))
+    return HeadPlanes(
+        np.frombuffer(high, np.uint8),
+        *(np.frombuffer(plane, np.uint8).reshape(head.rows, -1) for plane in (middle, low)),
+        *(np.frombuffer(part, np.float32)[: head.rows] for part in bounds),
+    )
+
+
+@pytest.mark.parametrize("name", ["bitnet-packed", "bitnet-packed-odd-untied", "legacy-1bitllm-f32"])
+def test_both_layouts_hold_the_same_model(name, reference_checkpoint, reference_model, tmp_path):
+    """t1 is smaller, and its golden probes are those of t2: the same logits, to the last bit."""
+    convert(reference_checkpoint(name), tmp_path / "t1.ebm", layout="t1")
+    with ModelFile(reference_model(name)) as t2, ModelFile(tmp_path / "t1.ebm") as t1:
+        assert (t2.meta["quantisation"]["layout"], t1.meta["quantisation"]["layout"]) == ("t2", "t1")
+        up2, up1 = tensor_of(t2, Role.UP_PROJ), tensor_of(t1, Role.UP_PROJ)
+        weights = unpack_t1(np.frombuffer(bytes(t1.values(up1)), np.uint8), up1.rows, up1.columns)
+        assert np.array_equal(weights, unpack_t2(np.frombuffer(bytes(t2.values(up2)), np.uint8), up2.rows, up2.columns))
+        assert t1.probes == t2.probes
+
+
 def test_the_head_is_within_half_a_step(reference_checkpoint, reference_model):
     """int8 with row scales, from lm_head where the head is untied."""
     stored = load_bits(reference_checkpoint("bitnet-packed-odd-untied") / "model.safetensors")
     wanted = bf16_value(stored["lm_head.weight"])
     with ModelFile(reference_model("bitnet-packed-odd-untied")) as model:
         head = tensor_of(model, Role.HEAD)
-        codes = np.frombuffer(bytes(model.values(head)), np.int8).reshape(head.rows, -1)[:, : head.columns]
+        codes = unpack_h8(head_planes(model, head), head.columns)
+        assert np.array_equal(pack_h8(codes).high_bounds, head_planes(model, head).high_bounds)
         scales = np.array(model.scales(head), np.float32)[:, None]
         assert np.abs(codes).max(axis=1).min() == 127
         assert (np.abs(codes * scales - wanted) <= 0.5001 * scales).all()

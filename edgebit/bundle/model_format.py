@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 MAGIC = b"\x89EBM\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 MAX_SECTIONS = 32
 MAX_STOP_TOKENS = 8
@@ -42,6 +42,12 @@ class Encoding(IntEnum):
     BF16 = 2
     I8 = 3
     T2 = 4
+    T1 = 5
+    H8 = 6
+
+    @property
+    def is_ternary(self) -> bool:
+        return self in (Encoding.T2, Encoding.T1)
 
 
 class Scales(IntEnum):
@@ -195,17 +201,32 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def row_bytes(encoding: Encoding, columns: int) -> int:
-    """Bytes of one row of `columns` values."""
+def values_size(encoding: Encoding, rows: int, columns: int) -> int:
+    """Bytes of the values of a tensor."""
     match encoding:
         case Encoding.F32:
-            return 4 * columns
+            return 4 * rows * columns
         case Encoding.BF16:
-            return 2 * columns
+            return 2 * rows * columns
         case Encoding.I8:
-            return -(-columns // 64) * 64
+            return rows * _up(columns, 64)
         case Encoding.T2:
-            return -(-columns // 64) * 16
+            return _up(rows, 4) * _up(columns, 64) // 4
+        case Encoding.T1:
+            n_blocks, rest = divmod(_up(columns, 64), 384)
+            return _up(rows, 4) * (80 * n_blocks + rest // 4)
+        case Encoding.H8:
+            return sum(head_parts(rows, columns))
+
+
+def head_parts(rows: int, columns: int) -> tuple[int, int, int, int, int]:
+    """Bytes of the parts of encoding H8: high, middle, low, and the bounds of high and of middle."""
+    padded = _up(columns, 256)
+    return _up(rows, 4) * padded // 2, rows * padded // 4, rows * padded // 4, aligned(4 * rows), aligned(4 * rows)
+
+
+def _up(n: int, step: int) -> int:
+    return -(-n // step) * step
 
 
 def pack_probes(probes: tuple[Probe, ...]) -> bytes:

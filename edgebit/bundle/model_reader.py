@@ -38,13 +38,13 @@ from edgebit.bundle.model_format import (
     Scales,
     Tensor,
     aligned,
-    row_bytes,
+    values_size,
 )
 from edgebit.errors import BundleError
 
 _ENCODINGS = {
     Role.TOKEN_EMBEDDING: (Encoding.F32, Encoding.BF16, Encoding.I8),
-    Role.HEAD: (Encoding.I8,),
+    Role.HEAD: (Encoding.H8,),
 }
 
 
@@ -285,15 +285,21 @@ class ModelFile:
         shape = self.conf.shape_of(tensor.role)
         if (rows, columns) != shape:
             self._refuse(f"tensor {tensor.name}: is {rows} x {columns}; CONF asks for {shape[0]} x {shape[1]}")
-        allowed = _ENCODINGS.get(tensor.role, (Encoding.T2,) if tensor.role.is_projection else (Encoding.F32,))
+        allowed = _ENCODINGS.get(
+            tensor.role, (Encoding.T2, Encoding.T1) if tensor.role.is_projection else (Encoding.F32,)
+        )
         if tensor.encoding not in allowed:
             self._refuse(f"tensor {tensor.name}: encoding {tensor.encoding.name} is not possible there")
-        granularity = {Encoding.T2: Scales.TENSOR, Encoding.I8: Scales.ROW}.get(tensor.encoding, Scales.NONE)
-        if tensor.encoding == Encoding.T2 and tensor.scales == Scales.ROW:
+        granularity = Scales.NONE
+        if tensor.encoding in (Encoding.I8, Encoding.H8) or (
+            tensor.encoding.is_ternary and tensor.scales == Scales.ROW
+        ):
             granularity = Scales.ROW
+        elif tensor.encoding.is_ternary:
+            granularity = Scales.TENSOR
         if tensor.scales != granularity:
             self._refuse(f"tensor {tensor.name}: scale granularity {tensor.scales.name} is not possible there")
-        needed = rows * row_bytes(tensor.encoding, columns)
+        needed = values_size(tensor.encoding, rows, columns)
         if size != needed:
             self._refuse(f"tensor {tensor.name}: has {size} bytes; {needed} are needed")
         if n_scales != {Scales.NONE: 0, Scales.TENSOR: 1, Scales.ROW: rows}[granularity]:

@@ -28,7 +28,7 @@ from edgebit.bundle.model_format import (
     Tensor,
     aligned,
     pack_probes,
-    row_bytes,
+    values_size,
 )
 from edgebit.errors import BundleError
 
@@ -38,12 +38,17 @@ _Bytes = bytes | memoryview | NDArray[Any]
 class ModelWriter:
     """A model file in the making, at OUT.part, which becomes OUT on commit() and is removed in any other case.
 
-    In this order: write_tensor() for every tensor of `layout`, finish(), then commit(); between the last two the file
+    In this order: write_tensor() for every one of `tensors`, finish(), then commit(); between the last two the file
     at `part` is whole, but for its golden probes, and can be opened by an engine that computes them for set_probes().
     """
 
-    def __init__(self, out: Path, conf: Conf, embedding: Encoding, front: Mapping[str, bytes]) -> None:
-        """`front`: sections that are known beforehand (TOKN, PRMT). Raises BundleError where OUT cannot be written."""
+    def __init__(
+        self, out: Path, conf: Conf, front: Mapping[str, bytes], *, embedding: Encoding, layout: Encoding
+    ) -> None:
+        """`front`: sections that are known beforehand (TOKN, PRMT); `layout`: the encoding of ternary weights.
+
+        Raises BundleError where OUT cannot be written.
+        """
         self.out, self.part = out, out.with_name(out.name + ".part")
         with self._faults_named():
             self._file = self.part.open("w+b")
@@ -57,9 +62,9 @@ class ModelWriter:
         data_start = self._position
         for size in sizes:
             data_start += aligned(size)
-        self.layout = plan_tensors(conf, embedding, data_start)
+        self.tensors = plan_tensors(conf, data_start, embedding=embedding, layout=layout)
         self._section("CONF", conf.pack())
-        self._section("TENS", b"".join(tensor.pack() for tensor in self.layout))
+        self._section("TENS", b"".join(tensor.pack() for tensor in self.tensors))
         for tag, content in front.items():
             self._section(tag, content)
         self._data_start = self._position
@@ -80,11 +85,11 @@ class ModelWriter:
                 self.part.unlink(missing_ok=True)
 
     def write_tensor(self, values: Iterable[NDArray[Any]], scales: NDArray[np.float32] | Sequence[float] = ()) -> None:
-        """The next tensor of `layout`: its values in chunks of whole rows, then its scales.
+        """The next of `tensors`: its values in chunks of whole rows, then its scales.
 
-        `scales` may be filled while `values` is read. Raises ValueError where the sizes are not those of the layout.
+        `scales` may be filled while `values` is read. Raises ValueError where the sizes are not those planned.
         """
-        tensor = self.layout[self._next]
+        tensor = self.tensors[self._next]
         self._next += 1
         size = sum(self._write(chunk) for chunk in values)
         if size != tensor.size:
@@ -98,8 +103,8 @@ class ModelWriter:
 
     def finish(self, meta: Mapping[str, Any]) -> None:
         """Close section DATA, and write META, an empty PROB, the section table and the header."""
-        if self._next != len(self.layout):
-            raise ValueError(f"{self.layout[self._next].name} was not written")
+        if self._next != len(self.tensors):
+            raise ValueError(f"{self.tensors[self._next].name} was not written")
         self._sections.append(("DATA", self._crc, self._data_start, self._position - self._data_start))
         self._section("META", json.dumps(meta, ensure_ascii=False, sort_keys=True, indent=1).encode())
         self.set_probes(())
@@ -159,22 +164,22 @@ class ModelWriter:
         self._write(bytes(-self._position % ALIGNMENT))
 
 
-def plan_tensors(conf: Conf, embedding: Encoding, data_start: int) -> list[Tensor]:
+def plan_tensors(conf: Conf, data_start: int, *, embedding: Encoding, layout: Encoding) -> list[Tensor]:
     """Where every tensor of a model will lie, from byte `data_start` of the file on, in the order of conf.roles()."""
-    layout, position = [], data_start
+    tensors, position = [], data_start
     for role, layer in conf.roles():
         rows, columns = conf.shape_of(role)
         encoding, scales = Encoding.F32, Scales.NONE
         if role.is_projection:
-            encoding, scales = Encoding.T2, Scales.TENSOR
+            encoding, scales = layout, Scales.TENSOR
         elif role == Role.HEAD:
-            encoding, scales = Encoding.I8, Scales.ROW
+            encoding, scales = Encoding.H8, Scales.ROW
         elif role == Role.TOKEN_EMBEDDING:
             encoding, scales = embedding, Scales.ROW if embedding == Encoding.I8 else Scales.NONE
         n_scales = {Scales.NONE: 0, Scales.TENSOR: 1, Scales.ROW: rows}[scales]
-        size = rows * row_bytes(encoding, columns)
+        size = values_size(encoding, rows, columns)
         scales_offset = position + aligned(size) if n_scales else 0
-        layout.append(
+        tensors.append(
             Tensor(
                 role=role,
                 layer=layer if role.per_layer else NO_LAYER,
@@ -189,4 +194,4 @@ def plan_tensors(conf: Conf, embedding: Encoding, data_start: int) -> list[Tenso
             )
         )
         position += aligned(size) + aligned(4 * n_scales)
-    return layout
+    return tensors

@@ -13,7 +13,7 @@ from edgebit.checkpoint.families import Family, Scale
 from edgebit.checkpoint.safetensors_file import TensorInfo, as_float32
 from edgebit.errors import CheckpointError
 from edgebit.ternary.absmean import absmean_factor, ternary_codes
-from edgebit.ternary.layouts import pack_t2, t2_from_quarter_rows, t2_row_bytes
+from edgebit.ternary.layouts import unpack_quarter_rows
 
 CHUNK_BYTES = 16 << 20  # of stored weights read at once
 FLOAT_DTYPES = ("F32", "BF16", "F16")
@@ -89,25 +89,27 @@ class Checkpoint:
                 )
             yield stored, values
 
-    def projection(self, role: Role, layer: int) -> tuple[NDArray[np.uint8], np.float32]:
-        """A ternary projection in layout t2, [rows, bytes], and its scale. Raises CheckpointError naming the tensor."""
+    def projection(self, role: Role, layer: int) -> tuple[NDArray[np.int8], np.float32]:
+        """The weights {-1, 0, +1} of a projection, [rows, columns], and their scale.
+
+        Raises CheckpointError naming the tensor.
+        """
         name = self.family.tensor_name(role, layer)
         if self.family.scale == Scale.ABSMEAN:
             return self._quantise(name)
         scale = self._stored_scale(name + self.family.scale_suffix)
         stored = self._tensors.read(name)
         try:
-            return t2_from_quarter_rows(stored), scale
+            return unpack_quarter_rows(stored), scale
         except CheckpointError as error:
             raise CheckpointError(f"{self._where(name)} {error}") from error
 
-    def _quantise(self, name: str) -> tuple[NDArray[np.uint8], np.float32]:
-        rows, columns = self._tensors.info(name).shape
+    def _quantise(self, name: str) -> tuple[NDArray[np.int8], np.float32]:
         factor = absmean_factor(values for _, _, values in self._float_chunks(name))
-        packed = np.empty((rows, t2_row_bytes(columns)), np.uint8)
+        weights = np.empty(self._tensors.info(name).shape, np.int8)
         for first, _, values in self._float_chunks(name):
-            packed[first : first + len(values)] = pack_t2(ternary_codes(values, factor))
-        return packed, np.float32(1) / factor
+            weights[first : first + len(values)] = ternary_codes(values, factor)
+        return weights, np.float32(1) / factor
 
     def _stored_scale(self, name: str) -> np.float32:
         value = np.float32(as_float32(self._tensors.read(name), self._tensors.info(name).dtype).reshape(-1)[0])

@@ -21,7 +21,7 @@ from ctypes import (
     c_void_p,
 )
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAX_STOP_TOKENS = 8
 
 OK, BAD_ARGUMENT, IO, BAD_FORMAT, UNSUPPORTED, NO_MEMORY, LIMIT, CANCELLED, MISMATCH = range(9)
@@ -105,6 +105,7 @@ class Batch(ctypes.Structure):
         ("tokens", POINTER(c_int32)),
         ("sequences", POINTER(c_uint32)),
         ("want_logits", POINTER(c_uint8)),
+        ("n_best", c_uint32),
     ]
 
 
@@ -121,6 +122,9 @@ class StatsStruct(ctypes.Structure):
         ("arena_bytes", c_uint64),
         ("n_threads", c_uint32),
         ("reserved", c_uint32),
+        ("head_tokens", c_uint64),
+        ("head_middle_rows", c_uint64),
+        ("head_low_rows", c_uint64),
     ]
 
 
@@ -188,6 +192,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_sampler_open": (c_int, [POINTER(Host), c_uint32, POINTER(SamplingStruct), _OUT, _ERROR]),
     "eb_sampler_close": (None, [_HANDLE]),
     "eb_sampler_accept": (None, [_HANDLE, c_int32]),
+    "eb_sampler_reach": (c_uint32, [_HANDLE]),
     "eb_sample": (c_int32, [_HANDLE, POINTER(c_float)]),
     "eb_probe_run": (
         c_int,

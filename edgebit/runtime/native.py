@@ -63,6 +63,9 @@ class EngineStats:
     kv_bytes: int
     arena_bytes: int
     n_threads: int
+    head_tokens: int  # of which only the best logits were computed
+    head_middle_rows: int  # rows of the head whose middle plane was read for them, and whose low plane
+    head_low_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,6 +419,10 @@ class Sampler(_Native):
         """Put a token of the prompt into the repetition window."""
         self.library.dll.eb_sampler_accept(self.handle, token)
 
+    def reach(self) -> int:
+        """How many of the highest logits sample() looks at: the engine need not compute others. 0: all of them."""
+        return int(self.library.dll.eb_sampler_reach(self.handle))
+
     def sample(self, logits: "memoryview[float]") -> int:
         """The next token for logits, float32 [vocab_size], which are not changed."""
         row = (ctypes.c_float * self.vocab_size).from_buffer(logits)
@@ -458,15 +465,21 @@ class Engine(_Native):
         self.sequences = sequences
         self.isa: str = library.dll.eb_engine_isa(handle).decode()
 
-    def eval(self, tokens: Sequence[int], sequence: int = 0) -> None:
+    def eval(self, tokens: Sequence[int], sequence: int = 0, *, n_best: int = 0) -> None:
         """Append the tokens to a sequence; logits() then has the row of the last one."""
-        self.eval_batch(tokens, [sequence] * len(tokens))
+        self.eval_batch(tokens, [sequence] * len(tokens), n_best=n_best)
 
     def eval_batch(
-        self, tokens: Sequence[int], sequences: Sequence[int], want_logits: Sequence[bool] | None = None
+        self,
+        tokens: Sequence[int],
+        sequences: Sequence[int],
+        want_logits: Sequence[bool] | None = None,
+        *,
+        n_best: int = 0,
     ) -> None:
         """Append each token to its sequence, in order, and compute the wanted logits (None: of the last token).
 
+        n_best: how many of the highest logits of each are needed; others may then be -infinity. 0: all of them
         Raises ContextFullError, Cancelled (after cancel()), or EngineError; the sequences are then as before.
         """
         count = len(tokens)
@@ -475,6 +488,7 @@ class Engine(_Native):
             tokens=(ctypes.c_int32 * count)(*tokens),
             sequences=(ctypes.c_uint32 * count)(*sequences),
             want_logits=None if want_logits is None else (ctypes.c_uint8 * count)(*map(bool, want_logits)),
+            n_best=n_best,
         )
         self._check(self.library.dll.eb_eval(self.handle, ctypes.byref(batch)))
 
@@ -523,6 +537,9 @@ class Engine(_Native):
             kv_bytes=struct.kv_bytes,
             arena_bytes=struct.arena_bytes,
             n_threads=struct.n_threads,
+            head_tokens=struct.head_tokens,
+            head_middle_rows=struct.head_middle_rows,
+            head_low_rows=struct.head_low_rows,
         )
 
     def run_probe(self, prompt: Sequence[int], n_greedy: int) -> Probe:

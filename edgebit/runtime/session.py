@@ -136,10 +136,10 @@ class Session:
     ) -> Iterator[str]:
         started = time.monotonic_ns()
         try:
-            answer.reused_tokens = self._prefill(ids, sequence, cancelled)
-            answer.prompt_ns = time.monotonic_ns() - started
             for token in ids:
                 sampler.accept(token)
+            answer.reused_tokens = self._prefill(ids, sequence, sampler.reach(), cancelled)
+            answer.prompt_ns = time.monotonic_ns() - started
             while len(answer.tokens) < limit:
                 if cancelled():
                     answer.done_reason = "cancelled"
@@ -155,14 +155,14 @@ class Session:
                     answer.done_reason = "stop"
                     break
                 if len(answer.tokens) < limit:  # the last token's logits are nobody's
-                    self.engine.eval([token], sequence)
+                    self.engine.eval([token], sequence, n_best=sampler.reach())
                     self._cached[sequence].append(token)
         except Cancelled:
             answer.done_reason = "cancelled"
         yield text.finish()
         answer.decode_ns = time.monotonic_ns() - started - answer.prompt_ns
 
-    def _prefill(self, ids: Sequence[int], sequence: int, cancelled: Callable[[], bool]) -> int:
+    def _prefill(self, ids: Sequence[int], sequence: int, n_best: int, cancelled: Callable[[], bool]) -> int:
         """Bring the sequence to hold `ids`; returns how many of them it held already. Raises Cancelled.
 
         One pass of the engine at a time, so that Python can look at signals and `cancelled` in between.
@@ -177,7 +177,7 @@ class Session:
             if cancelled():
                 raise Cancelled
             tokens = ids[start : start + _PREFILL_PASS]
-            self.engine.eval(tokens, sequence)
+            self.engine.eval(tokens, sequence, n_best=n_best)
             cached += tokens
         return shared
 

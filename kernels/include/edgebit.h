@@ -24,7 +24,7 @@ extern "C" {
 /* Comments stand in columns. */
 /* clang-format off */
 
-#define EB_ABI_VERSION 1
+#define EB_ABI_VERSION 2
 
 #if defined(__GNUC__)
 #define EB_API __attribute__((visibility("default")))
@@ -97,7 +97,7 @@ typedef struct eb_model_info {
     uint32_t n_stop_tokens;
     int32_t stop_tokens[8];   /* generation ends after any of these */
     uint64_t weight_bytes;    /* of section DATA: what is mapped */
-    uint64_t bytes_per_token; /* weight bytes that one decode step reads */
+    uint64_t bytes_per_token; /* weight bytes that one decode step reads: of the head, the high plane */
 } eb_model_info;
 
 /* Maps `size` bytes at `offset` of the file at `path` (a model may lie inside a bundle; size 0: to the end of the file)
@@ -182,6 +182,8 @@ typedef struct eb_batch {
     const int32_t *tokens;      /* [n_tokens] */
     const uint32_t *sequences;  /* [n_tokens] the sequence that each is appended to, in this order; NULL: all to 0 */
     const uint8_t *want_logits; /* [n_tokens] nonzero where the logits are wanted; NULL: for the last token only */
+    uint32_t n_best;            /* 0: all logits of these; else only so many highest of each need be there: they are the same
+                                   bits, and any other may be -infinity, which spares reading most of the head */
 } eb_batch;
 
 /* Appends the tokens to their sequences and computes the wanted logits: prefill, decode, or both at once. On any
@@ -205,6 +207,8 @@ typedef struct eb_stats {
     uint64_t decode_tokens, decode_ns;   /* the same for calls with one token a sequence */
     uint64_t weight_bytes, kv_bytes, arena_bytes; /* mapped; allocated for the KV cache; allocated for all else */
     uint32_t n_threads, reserved;
+    uint64_t head_tokens; /* tokens of which only the best logits were computed, and of their rows of the head */
+    uint64_t head_middle_rows, head_low_rows; /* those of which the middle plane, and the low one, was read as well */
 } eb_stats;
 EB_API void eb_engine_stats(const eb_engine *engine, eb_stats *out);
 EB_API void eb_engine_stats_reset(eb_engine *engine); /* tokens and times to zero */
@@ -229,6 +233,8 @@ EB_API eb_status eb_sampler_open(const eb_host *host, uint32_t vocab_size, const
 EB_API void eb_sampler_close(eb_sampler *sampler);
 /* Puts a token that was not sampled, such as one of the prompt, into the repetition window. */
 EB_API void eb_sampler_accept(eb_sampler *sampler, int32_t token);
+/* How many of the highest logits eb_sample() looks at (eb_batch.n_best): 0 where it needs all. */
+EB_API uint32_t eb_sampler_reach(const eb_sampler *sampler);
 /* Draws from logits [vocab_size], which are not changed, and accepts the token. */
 EB_API int32_t eb_sample(eb_sampler *sampler, const float *logits);
 

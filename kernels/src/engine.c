@@ -62,7 +62,10 @@ static void set_sizes(eb_engine *engine) {
     engine->head_stride = eb_round_up(info->head_dim, 16);
     engine->kv_head_size = (uint64_t)engine->ctx_len * engine->head_stride;
     engine->scores_size = info->n_heads / info->n_kv_heads * (eb_round_up(engine->ctx_len, 16) + engine->head_stride);
-    engine->tile_size = EB_TILE_ROWS_MAX;
+    engine->dots_size = (size_t)engine->batch_len * EB_GEMM_ROWS;
+    if (engine->dots_size < EB_GEMV_ROWS)
+        engine->dots_size = EB_GEMV_ROWS;
+    engine->head_k = engine->model->tensor[EB_HEAD].k;
 }
 
 /* Every buffer but the KV cache; called twice, see arena.h. */
@@ -86,15 +89,21 @@ static void take_buffers(eb_engine *engine, eb_arena *arena) {
     chunk->x_sum = eb_arena_take(arena, b, sizeof *chunk->x_sum);
     eb_wanted *wanted = &engine->wanted;
     wanted->token = eb_arena_take(arena, b, sizeof *wanted->token);
-    wanted->q = eb_arena_take(arena, b * engine->hidden_stride, sizeof *wanted->q);
-    wanted->hi = eb_arena_take(arena, b * engine->hidden_stride, sizeof *wanted->hi);
-    wanted->lo = eb_arena_take(arena, b * engine->hidden_stride, sizeof *wanted->lo);
+    wanted->hi = eb_arena_take(arena, b * engine->head_k, sizeof *wanted->hi);
+    wanted->lo = eb_arena_take(arena, b * engine->head_k, sizeof *wanted->lo);
     wanted->scale = eb_arena_take(arena, b, sizeof *wanted->scale);
+    wanted->sum = eb_arena_take(arena, b, sizeof *wanted->sum);
+    wanted->length = eb_arena_take(arena, b, sizeof *wanted->length);
+    wanted->least = eb_arena_take(arena, EB_BEST_TOKENS, sizeof *wanted->least);
     engine->length = eb_arena_take(arena, engine->n_sequences, sizeof *engine->length);
     engine->next = eb_arena_take(arena, engine->n_sequences, sizeof *engine->next);
     engine->scores = eb_arena_take(arena, threads * engine->scores_size, sizeof *engine->scores);
-    engine->dots = eb_arena_take(arena, threads * 2 * engine->tile_size, sizeof *engine->dots);
-    engine->dots64 = eb_arena_take(arena, threads * engine->tile_size, sizeof *engine->dots64);
+    engine->dots = eb_arena_take(arena, threads * 2 * engine->dots_size, sizeof *engine->dots);
+    engine->codes = eb_arena_take(arena, threads * EB_GEMM_ROWS * engine->widest_stride, sizeof *engine->codes);
+    engine->dots64 = eb_arena_take(arena, threads * EB_HEAD_ROWS, sizeof *engine->dots64);
+    const uint64_t best_tokens = engine->logits_rows < EB_BEST_TOKENS ? engine->logits_rows : EB_BEST_TOKENS;
+    engine->high_dots = eb_arena_take(arena, best_tokens * info->vocab_size, sizeof *engine->high_dots);
+    engine->best = eb_arena_take(arena, EB_BEST_TOKENS * EB_MAX_BEST, sizeof *engine->best);
     engine->logits = eb_arena_take(arena, (uint64_t)engine->logits_rows * info->vocab_size, sizeof *engine->logits);
 }
 
@@ -261,6 +270,7 @@ static eb_status eval_chunk(eb_engine *engine, const eb_batch *batch, uint32_t b
     const uint32_t left = batch->n_tokens - begin;
     chunk->n = left < engine->batch_len ? left : engine->batch_len;
     wanted->n = 0;
+    wanted->n_best = batch->n_best > EB_MAX_BEST ? 0 : batch->n_best;
     wanted->first_row = engine->n_logits;
     for (uint32_t b = 0; b < chunk->n; b++) {
         chunk->sequence[b] = sequence_of(batch, begin + b);

@@ -7,7 +7,13 @@
 #include "model_file.h"
 #include "threadpool.h"
 
-enum { EB_TILE_ROWS_MAX = 256 }; /* rows of a weight matrix that a thread computes together */
+enum {
+    EB_GEMV_ROWS = 256,  /* rows of a weight matrix that a thread computes together for one token */
+    EB_GEMM_ROWS = 16,   /* the same for several: their codes stay in the second-level cache */
+    EB_HEAD_ROWS = 64,   /* rows of the head that a thread computes together */
+    EB_BEST_TOKENS = 16, /* tokens whose best logits are looked for together */
+    EB_MAX_BEST = 1024   /* best logits of a token that can be wanted; more are all of them */
+};
 
 /* Tokens that go through the layers together, and every buffer they need. Rows of floats are filled up with zeros to a
  * multiple of 64; `n` is the number of tokens. */
@@ -26,13 +32,17 @@ typedef struct eb_chunk {
     int32_t *x_sum;                /* [batch_len] */
 } eb_chunk;
 
-/* The tokens of a chunk whose logits are wanted. */
+/* The tokens of a chunk whose logits are wanted, and their hidden states quantised to 15 bits. */
 typedef struct eb_wanted {
-    uint32_t n, first_row; /* row of the logits that the first of them gets */
-    uint32_t *token;       /* [batch_len] index in the chunk */
-    int16_t *q;            /* [batch_len][hidden_stride] */
-    int8_t *hi, *lo;       /* [batch_len][hidden_stride] */
-    float *scale;          /* [batch_len] */
+    uint32_t n, first_row;       /* row of the logits that the first of them gets */
+    uint32_t n_best;             /* 0: all logits; else as many best ones, the others may become -infinity */
+    uint32_t pass_first, pass_n; /* those whose best logits are being looked for */
+    uint32_t *token;             /* [batch_len] index in the chunk */
+    int8_t *hi, *lo;             /* [batch_len][head_k] */
+    float *scale;                /* [batch_len] */
+    int64_t *sum;                /* [batch_len] of q */
+    double *length;              /* [batch_len] Euclidean, of q, or a little more */
+    float *least;                /* [EB_BEST_TOKENS] a logit that the n_best highest are not below */
 } eb_wanted;
 
 struct eb_engine {
@@ -44,7 +54,8 @@ struct eb_engine {
     eb_threadpool *pool;
     uint32_t ctx_len, n_sequences, n_threads, batch_len, logits_rows;
     /* sizes in elements */
-    size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, scores_size, tile_size;
+    size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, scores_size, dots_size;
+    size_t head_k;         /* hidden_size filled up as the head's rows are */
     uint64_t kv_head_size; /* ctx_len * head_stride: one key-value head of one layer of one sequence */
     uint64_t kv_bytes, arena_bytes;
     void *kv_block, *arena_block;
@@ -53,10 +64,13 @@ struct eb_engine {
     uint32_t *next;       /* [n_sequences] lengths while a batch is computed */
     eb_chunk chunk;
     eb_wanted wanted;
-    float *scores;   /* [n_threads][scores_size] */
-    int32_t *dots;   /* [n_threads][2][tile_size] */
-    int64_t *dots64; /* [n_threads][tile_size] */
-    float *logits;   /* [logits_rows][vocab_size] */
+    float *scores;      /* [n_threads][scores_size] */
+    int32_t *dots;      /* [n_threads][2][dots_size] */
+    uint8_t *codes;     /* [n_threads][EB_GEMM_ROWS][widest_stride] unpacked weights */
+    int64_t *dots64;    /* [n_threads][EB_HEAD_ROWS] */
+    int64_t *high_dots; /* [EB_BEST_TOKENS or fewer][vocab_size] */
+    uint32_t *best;     /* [EB_BEST_TOKENS][EB_MAX_BEST] */
+    float *logits;      /* [logits_rows][vocab_size] */
     uint32_t n_logits;
     uint32_t cancelled; /* atomic */
     uint32_t *trace;    /* probe.c: [n_layers + 1] sums of a batch's last token, or NULL */

@@ -1,67 +1,60 @@
-/* engine_layer.c - the forward pass: embedding, decoder layers, head.
- *
- * A layer is a row of jobs for the thread pool. A job's parts split either the tokens (norms, quantisation),
- * the rows of a weight matrix, or the pairs of token and head (attention); each number is computed by one thread from
- * the numbers before it, in one order, so results hang neither on the split nor on what else is in the chunk. */
-#include "engine.h"
+/* engine_layer.c - the forward pass: embedding and decoder layers. A layer is a row of jobs (job.h). */
+#include "job.h"
 #include "mem.h"
 #include "ops.h"
 
-/* Weights go in tiles of about this many bytes, so that a tile is still in the first-level cache for the next token. */
-enum { TILE_BYTES = 16384, TILE_ROWS_STEP = 8 };
+/* ---- products with ternary weights ---- */
 
-/* What a job is called for: which part of how many, and whose scratch memory it may use. */
-typedef struct part {
-    unsigned number, of, thread;
-} part;
-
-typedef struct job {
-    eb_engine *engine;
-    const eb_layer *layer;
-    uint32_t layer_index;
-    void (*work)(struct job *task, part me);
-    unsigned n_parts;
-} job;
-
-typedef struct range {
-    size_t begin, end;
-} range;
-
-/* The part's share of n items, in steps. */
-static range share(part me, size_t n, size_t step) {
-    const size_t n_steps = (n + step - 1) / step;
-    const size_t begin = n_steps * me.number / me.of * step;
-    const size_t end = n_steps * (me.number + 1) / me.of * step;
-    return (range){begin < n ? begin : n, end < n ? end : n};
+static const uint8_t *group_at(const eb_tensor *tensor, size_t row) {
+    return (const uint8_t *)tensor->values + row / EB_TILE_ROWS * tensor->group_bytes;
 }
 
-static size_t tile_rows(const eb_tensor *tensor) {
-    const size_t rows = (size_t)(TILE_BYTES / tensor->row_bytes) / TILE_ROWS_STEP * TILE_ROWS_STEP;
-    return rows < TILE_ROWS_STEP ? TILE_ROWS_STEP : rows > EB_TILE_ROWS_MAX ? EB_TILE_ROWS_MAX : rows;
-}
-
-/* dot products of rows begin .. end-1 of a t2 tensor with the quantised token `b` */
-static void gemv(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, uint32_t b, size_t begin,
-                 size_t end) {
+/* Dot products of rows begin .. begin + n - 1 with the only token of the chunk, [n up to a multiple of 4]. */
+static void gemv(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t n) {
     const eb_chunk *chunk = &engine->chunk;
-    const uint8_t *rows = (const uint8_t *)tensor->values + begin * tensor->row_bytes;
-    engine->kernels.gemv_t2_i8(dots, rows, chunk->x + b * engine->widest_stride, chunk->x_sum[b], end - begin,
-                               tensor->row_bytes * 4);
+    eb_gemv_t2_i8_fn *kernel = tensor->encoding == EB_T1 ? engine->kernels.gemv_t1_i8 : engine->kernels.gemv_t2_i8;
+    kernel(dots, group_at(tensor, begin), chunk->x, chunk->x_sum[0], eb_round_up(n, EB_TILE_ROWS), tensor->k);
 }
 
-/* out[b][row] (+)= BitLinear(token b)[row] for this thread's rows of `tensor` */
+/* The same with all tokens of the chunk, [chunk.n][EB_GEMM_ROWS]; n is at most EB_GEMM_ROWS. */
+static void gemm(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t n,
+                 unsigned thread) {
+    const eb_chunk *chunk = &engine->chunk;
+    uint8_t *codes = engine->codes + (size_t)thread * EB_GEMM_ROWS * engine->widest_stride;
+    const size_t rows = eb_round_up(n, EB_TILE_ROWS);
+    eb_unpack_t2_fn *unpack = tensor->encoding == EB_T1 ? engine->kernels.unpack_t1 : engine->kernels.unpack_t2;
+    unpack(codes, group_at(tensor, begin), rows, tensor->k);
+    engine->kernels.gemm_c8_i8(dots, EB_GEMM_ROWS, codes, chunk->x, engine->widest_stride, chunk->x_sum, rows,
+                               tensor->k, chunk->n);
+}
+
+/* Rows that go together: many for one token, whose dot products then wait in a buffer. */
+static size_t rows_together(const eb_engine *engine) { return engine->chunk.n == 1 ? EB_GEMV_ROWS : EB_GEMM_ROWS; }
+
+static void products(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t n,
+                     unsigned thread) {
+    if (engine->chunk.n == 1)
+        gemv(engine, tensor, dots, begin, n);
+    else
+        gemm(engine, tensor, dots, begin, n, thread);
+}
+
+static const float *scales_at(const eb_tensor *tensor, size_t row) {
+    return tensor->scales + (tensor->by_row ? row : 0);
+}
+
+/* out[b][row] (+)= BitLinear(token b)[row] for this part's rows of `tensor` */
 static void linear(eb_engine *engine, const eb_tensor *tensor, float *out, size_t out_stride, int add, part me) {
     const eb_chunk *chunk = &engine->chunk;
-    const range rows = share(me, tensor->rows, TILE_ROWS_STEP);
-    const size_t step = tile_rows(tensor);
-    int32_t *dots = engine->dots + me.thread * 2 * engine->tile_size;
+    const size_t step = rows_together(engine);
+    const range rows = share(me, tensor->rows, chunk->n == 1 ? EB_TILE_ROWS : EB_GEMM_ROWS);
+    int32_t *dots = engine->dots + me.thread * 2 * engine->dots_size;
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
-        const size_t end = begin + step < rows.end ? begin + step : rows.end;
-        for (uint32_t b = 0; b < chunk->n; b++) {
-            gemv(engine, tensor, dots, b, begin, end);
-            eb_scale_dots(out + b * out_stride + begin, dots, chunk->x_scale[b],
-                          tensor->scales + (tensor->by_row ? begin : 0), (int)tensor->by_row, end - begin, add);
-        }
+        const size_t n = begin + step < rows.end ? step : rows.end - begin;
+        products(engine, tensor, dots, begin, n, me.thread);
+        for (uint32_t b = 0; b < chunk->n; b++)
+            eb_scale_dots(out + b * out_stride + begin, dots + b * EB_GEMM_ROWS, chunk->x_scale[b],
+                          scales_at(tensor, begin), (int)tensor->by_row, n, add);
     }
 }
 
@@ -186,18 +179,18 @@ static void gate_up_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_chunk *chunk = &engine->chunk;
     const eb_tensor *gate = &task->layer->tensor[EB_GATE_PROJ], *up = &task->layer->tensor[EB_UP_PROJ];
-    const range rows = share(me, gate->rows, TILE_ROWS_STEP);
-    const size_t step = tile_rows(gate);
-    int32_t *dots = engine->dots + me.thread * 2 * engine->tile_size;
-    float gate_values[EB_TILE_ROWS_MAX], up_values[EB_TILE_ROWS_MAX];
+    const size_t step = rows_together(engine);
+    const range rows = share(me, gate->rows, chunk->n == 1 ? EB_TILE_ROWS : EB_GEMM_ROWS);
+    int32_t *gate_dots = engine->dots + me.thread * 2 * engine->dots_size, *up_dots = gate_dots + engine->dots_size;
+    float gate_values[EB_GEMV_ROWS], up_values[EB_GEMV_ROWS];
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
-        const size_t end = begin + step < rows.end ? begin + step : rows.end, n = end - begin;
+        const size_t n = begin + step < rows.end ? step : rows.end - begin;
+        products(engine, gate, gate_dots, begin, n, me.thread);
+        products(engine, up, up_dots, begin, n, me.thread);
         for (uint32_t b = 0; b < chunk->n; b++) {
-            gemv(engine, gate, dots, b, begin, end);
-            gemv(engine, up, dots + engine->tile_size, b, begin, end);
-            eb_scale_dots(gate_values, dots, chunk->x_scale[b], gate->scales + (gate->by_row ? begin : 0),
+            eb_scale_dots(gate_values, gate_dots + b * EB_GEMM_ROWS, chunk->x_scale[b], scales_at(gate, begin),
                           (int)gate->by_row, n, 0);
-            eb_scale_dots(up_values, dots + engine->tile_size, chunk->x_scale[b], up->scales + (up->by_row ? begin : 0),
+            eb_scale_dots(up_values, up_dots + b * EB_GEMM_ROWS, chunk->x_scale[b], scales_at(up, begin),
                           (int)up->by_row, n, 0);
             float *gated = chunk->gated + b * engine->ffn_stride + begin;
             if (engine->model->config.activation == EB_RELU2)
@@ -216,22 +209,6 @@ static void ffn_sub_norm_job(job *task, part me) {
 static void down_job(job *task, part me) {
     eb_engine *engine = task->engine;
     linear(engine, &task->layer->tensor[EB_DOWN_PROJ], engine->chunk.hidden, engine->hidden_stride, 1, me);
-}
-
-/* A job that reads fewer bytes of weights than this, over all tokens, is done sooner by one thread than the others can
- * be told of it (some microseconds). Larger ones go in more parts than there are threads, since no two cores are
- * equally fast at a given moment. */
-enum { PARALLEL_BYTES = 16384, PARTS_PER_THREAD = 4 };
-
-static void do_part(void *context, unsigned number, unsigned thread) {
-    job *task = context;
-    task->work(task, (part){number, task->n_parts, thread});
-}
-
-static void run(job *task, void (*work)(job *task, part me), int parallel) {
-    task->work = work;
-    task->n_parts = parallel && task->engine->n_threads > 1 ? task->engine->n_threads * PARTS_PER_THREAD : 1;
-    eb_threadpool_run(task->engine->pool, do_part, task, task->n_parts);
 }
 
 static int is_large(const eb_engine *engine, const eb_tensor *tensor) {
@@ -263,7 +240,7 @@ void eb_run_layer(eb_engine *engine, uint32_t layer) {
     run(&task, down_job, is_large(engine, &tensor[EB_DOWN_PROJ]));
 }
 
-/* ---- embedding, positions, head ---- */
+/* ---- embedding, positions ---- */
 
 void eb_embed(eb_engine *engine, const int32_t *tokens) {
     const eb_tensor *table = &engine->model->tensor[EB_TOKEN_EMBEDDING];
@@ -291,46 +268,4 @@ void eb_prepare_rope(eb_engine *engine) {
     for (uint32_t b = 0; b < engine->chunk.n; b++)
         eb_rope_angles(engine->chunk.cosines + b * half, engine->chunk.sines + b * half,
                        engine->model->tensor[EB_ROPE_INV_FREQ].values, engine->chunk.position[b], half);
-}
-
-static void final_norm_job(job *task, part me) {
-    eb_engine *engine = task->engine;
-    const eb_wanted *wanted = &engine->wanted;
-    const size_t n = engine->model->info.hidden_size, stride = engine->hidden_stride;
-    const range tokens = share(me, wanted->n, 1);
-    for (size_t i = tokens.begin; i < tokens.end; i++) {
-        float *normed = engine->chunk.normed + i * engine->widest_stride;
-        eb_rmsnorm(normed, engine->chunk.hidden + wanted->token[i] * stride,
-                   engine->model->tensor[EB_FINAL_NORM].values, n, engine->model->config.rms_norm_eps);
-        eb_quantise_i15(wanted->q + i * stride, wanted->hi + i * stride, wanted->lo + i * stride, &wanted->scale[i],
-                        normed, n);
-    }
-}
-
-static void head_job(job *task, part me) {
-    eb_engine *engine = task->engine;
-    const eb_wanted *wanted = &engine->wanted;
-    const eb_tensor *head = &engine->model->tensor[EB_HEAD];
-    const size_t stride = engine->hidden_stride, vocab = engine->model->info.vocab_size;
-    const range rows = share(me, vocab, TILE_ROWS_STEP);
-    const size_t step = tile_rows(head);
-    int64_t *dots = engine->dots64 + me.thread * engine->tile_size;
-    for (size_t begin = rows.begin; begin < rows.end; begin += step) {
-        const size_t end = begin + step < rows.end ? begin + step : rows.end;
-        for (uint32_t i = 0; i < wanted->n; i++) {
-            const eb_i15 x = {wanted->q + i * stride, wanted->hi + i * stride, wanted->lo + i * stride};
-            engine->kernels.gemv_i8_i15(dots, (const int8_t *)head->values + begin * head->row_bytes, &x, end - begin,
-                                        head->row_bytes);
-            float *logits = engine->logits + (size_t)(wanted->first_row + i) * vocab;
-            for (size_t row = begin; row < end; row++)
-                logits[row] = (float)dots[row - begin] * (head->scales[row] * wanted->scale[i]);
-        }
-    }
-}
-
-void eb_run_head(eb_engine *engine) {
-    const eb_tensor *head = &engine->model->tensor[EB_HEAD];
-    job task = {.engine = engine};
-    run(&task, final_norm_job, engine->wanted.n > 1);
-    run(&task, head_job, head->row_bytes * head->rows * engine->wanted.n >= PARALLEL_BYTES);
 }

@@ -15,7 +15,7 @@
 
 typedef unsigned long long ull; /* for %llu */
 
-enum { HEADER_SIZE = 64, SECTION_ENTRY_SIZE = 32, CONF_SIZE = 128, TENSOR_ENTRY_SIZE = 64 };
+enum { VERSION = 2, HEADER_SIZE = 64, SECTION_ENTRY_SIZE = 32, CONF_SIZE = 128, TENSOR_ENTRY_SIZE = 64 };
 static const unsigned char magic[8] = {0x89, 'E', 'B', 'M', '\r', '\n', 0x1a, '\n'};
 
 static int all_zero(const unsigned char *bytes, uint64_t size) {
@@ -25,7 +25,8 @@ static int all_zero(const unsigned char *bytes, uint64_t size) {
     return !any;
 }
 
-static uint64_t to_64(uint64_t n) { return (n + 63) / 64 * 64; }
+static uint64_t up(uint64_t n, uint64_t step) { return (n + step - 1) / step * step; }
+static uint64_t to_64(uint64_t n) { return up(n, 64); }
 
 const eb_section *eb_find_section(const eb_model *model, const char *tag) {
     for (uint32_t s = 0; s < model->n_sections; s++)
@@ -44,9 +45,9 @@ static eb_status check_header(const eb_model *model, eb_error *error) {
         FAIL(EB_BAD_FORMAT, "%s: not a model file (it does not begin with \\x89EBM)", model->name);
     if (eb_crc32(0, head, 28) != eb_load_u32(head + 28))
         FAIL(EB_BAD_FORMAT, "%s: the header's sum is wrong: the file is damaged. Copy it again", model->name);
-    if (eb_load_u32(head + 8) != 1)
-        FAIL(EB_UNSUPPORTED, "%s: version %u of the model format; this library knows version 1", model->name,
-             eb_load_u32(head + 8));
+    if (eb_load_u32(head + 8) != VERSION)
+        FAIL(EB_UNSUPPORTED, "%s: version %u of the model format; this library knows version %d", model->name,
+             eb_load_u32(head + 8), VERSION);
     if (eb_load_u64(head + 16) != model->size)
         FAIL(EB_BAD_FORMAT, "%s: the header says %llu bytes, there are %llu: a copy cut short. Copy it again",
              model->name, (ull)eb_load_u64(head + 16), (ull)model->size);
@@ -211,24 +212,30 @@ typedef struct tensor_role {
     uint32_t encodings; /* a bit for each that is allowed */
 } tensor_role;
 
-enum { F32_BIT = 1u << EB_F32, BF16_BIT = 1u << EB_BF16, I8_BIT = 1u << EB_I8, T2_BIT = 1u << EB_T2 };
+enum {
+    F32_BIT = 1u << EB_F32,
+    BF16_BIT = 1u << EB_BF16,
+    I8_BIT = 1u << EB_I8,
+    TERNARY_BITS = 1u << EB_T2 | 1u << EB_T1,
+    H8_BIT = 1u << EB_H8
+};
 
 static const tensor_role model_roles[] = {{1, EB_TOKEN_EMBEDDING, "token_embedding", F32_BIT | BF16_BIT | I8_BIT},
-                                          {2, EB_HEAD, "head", I8_BIT},
+                                          {2, EB_HEAD, "head", H8_BIT},
                                           {3, EB_FINAL_NORM, "final_norm", F32_BIT},
                                           {4, EB_ROPE_INV_FREQ, "rope_inv_freq", F32_BIT}};
 
 static const tensor_role layer_roles[] = {{16, EB_INPUT_NORM, "input_norm", F32_BIT},
-                                          {17, EB_Q_PROJ, "q_proj", T2_BIT},
-                                          {18, EB_K_PROJ, "k_proj", T2_BIT},
-                                          {19, EB_V_PROJ, "v_proj", T2_BIT},
+                                          {17, EB_Q_PROJ, "q_proj", TERNARY_BITS},
+                                          {18, EB_K_PROJ, "k_proj", TERNARY_BITS},
+                                          {19, EB_V_PROJ, "v_proj", TERNARY_BITS},
                                           {20, EB_ATTN_SUB_NORM_WEIGHT, "attn_sub_norm", F32_BIT},
-                                          {21, EB_O_PROJ, "o_proj", T2_BIT},
+                                          {21, EB_O_PROJ, "o_proj", TERNARY_BITS},
                                           {22, EB_POST_ATTENTION_NORM, "post_attention_norm", F32_BIT},
-                                          {23, EB_GATE_PROJ, "gate_proj", T2_BIT},
-                                          {24, EB_UP_PROJ, "up_proj", T2_BIT},
+                                          {23, EB_GATE_PROJ, "gate_proj", TERNARY_BITS},
+                                          {24, EB_UP_PROJ, "up_proj", TERNARY_BITS},
                                           {25, EB_FFN_SUB_NORM_WEIGHT, "ffn_sub_norm", F32_BIT},
-                                          {26, EB_DOWN_PROJ, "down_proj", T2_BIT}};
+                                          {26, EB_DOWN_PROJ, "down_proj", TERNARY_BITS}};
 
 enum {
     N_MODEL_ROLES = sizeof model_roles / sizeof model_roles[0],
@@ -269,18 +276,55 @@ static int layer_has(const eb_config *config, uint32_t place) {
     return 1;
 }
 
-static uint64_t row_bytes(eb_encoding encoding, uint32_t columns) {
-    switch (encoding) {
+/* How the values of a tensor lie: k, row_bytes and group_bytes. Of layout t1, 384 columns take 80 bytes a row. */
+static void set_layout(eb_tensor *tensor) {
+    const uint32_t columns = tensor->columns;
+    const uint64_t k = tensor->encoding == EB_H8 ? up(columns, 256) : to_64(columns);
+    tensor->k = (uint32_t)k;
+    switch (tensor->encoding) {
     case EB_F32:
-        return 4 * (uint64_t)columns;
+        tensor->row_bytes = 4 * (uint64_t)columns;
+        break;
     case EB_BF16:
-        return 2 * (uint64_t)columns;
+        tensor->row_bytes = 2 * (uint64_t)columns;
+        break;
     case EB_I8:
-        return to_64(columns);
+        tensor->row_bytes = k;
+        break;
     case EB_T2:
-        return to_64(columns) / 4;
+        tensor->row_bytes = k / 4;
+        break;
+    case EB_T1:
+        tensor->row_bytes = k / 384 * 80 + k % 384 / 4;
+        break;
+    case EB_H8:
+        tensor->row_bytes = k / 2;
+        break;
     }
-    return 0;
+    tensor->group_bytes = 4 * tensor->row_bytes;
+}
+
+static uint64_t values_size(const eb_tensor *tensor) {
+    const uint64_t in_groups = up(tensor->rows, 4) * tensor->row_bytes;
+    switch (tensor->encoding) {
+    case EB_T2:
+    case EB_T1:
+        return in_groups;
+    case EB_H8:
+        return in_groups + 2 * ((uint64_t)tensor->rows * tensor->k / 4) + 2 * to_64(4 * (uint64_t)tensor->rows);
+    default:
+        return tensor->rows * tensor->row_bytes;
+    }
+}
+
+eb_head_planes eb_planes_of(const eb_tensor *head) {
+    const uint8_t *values = head->values;
+    const uint64_t plane = (uint64_t)head->rows * head->k / 4;
+    eb_head_planes planes = {.high = values, .middle = values + up(head->rows, 4) * head->row_bytes};
+    planes.low = planes.middle + plane;
+    planes.high_bounds = (const float *)(const void *)(planes.low + plane);
+    planes.middle_bounds = planes.high_bounds + up(head->rows, 16);
+    return planes;
 }
 
 /* "q_proj of layer 3" */
@@ -317,7 +361,7 @@ static eb_status check_tensor(eb_model *model, const unsigned char *entry, const
 
     if (out->values)
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s stands twice", model->name, name.text);
-    if (encoding > EB_T2 || encoding < EB_F32)
+    if (encoding > EB_H8 || encoding < EB_F32)
         FAIL(EB_UNSUPPORTED, "%s: TENS: %s: encoding %u is not known to this library", model->name, name.text,
              encoding);
     if (!(role->encodings >> encoding & 1))
@@ -325,16 +369,19 @@ static eb_status check_tensor(eb_model *model, const unsigned char *entry, const
     if (rows != shape[0] || columns != shape[1])
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s is %u x %u; CONF asks for %u x %u", model->name, name.text, rows, columns,
              shape[0], shape[1]);
-    const uint64_t row = row_bytes((eb_encoding)encoding, columns);
-    if (size != row * rows)
+    eb_tensor tensor = {
+        .encoding = (eb_encoding)encoding, .by_row = granularity == 2, .rows = rows, .columns = columns};
+    set_layout(&tensor);
+    if (size != values_size(&tensor))
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s has %llu bytes of values; its shape needs %llu", model->name, name.text,
-             (ull)size, (ull)(row * rows));
+             (ull)size, (ull)values_size(&tensor));
     if (!in_data(data, offset, size))
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s: its values (%llu bytes at %llu) are not aligned inside DATA", model->name,
              name.text, (ull)size, (ull)offset);
-    const int scaled = encoding == EB_I8 || encoding == EB_T2;
+    const int by_row_only = encoding == EB_I8 || encoding == EB_H8;
+    const int scaled = by_row_only || encoding == EB_T2 || encoding == EB_T1;
     const uint64_t wanted_scales = granularity == 2 ? rows : granularity;
-    if (granularity > 2 || (granularity != 0) != scaled || (encoding == EB_I8 && granularity != 2))
+    if (granularity > 2 || (granularity != 0) != scaled || (by_row_only && granularity != 2))
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s: scale granularity %u does not go with encoding %u", model->name, name.text,
              granularity, encoding);
     if (n_scales != wanted_scales)
@@ -346,13 +393,10 @@ static eb_status check_tensor(eb_model *model, const unsigned char *entry, const
     if (!all_zero(entry + 56, 8))
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s: reserved bytes are not zero", model->name, name.text);
 
-    *out = (eb_tensor){.values = model->base + offset,
-                       .scales = scaled ? (const float *)(const void *)(model->base + scales_offset) : NULL,
-                       .encoding = (eb_encoding)encoding,
-                       .by_row = granularity == 2,
-                       .rows = rows,
-                       .columns = columns,
-                       .row_bytes = row};
+    tensor.values = model->base + offset;
+    if (scaled)
+        tensor.scales = (const float *)(const void *)(model->base + scales_offset);
+    *out = tensor;
     return EB_OK;
 }
 
@@ -382,11 +426,14 @@ static eb_status check_entry(eb_model *model, const unsigned char *entry, eb_err
     FAIL(EB_UNSUPPORTED, "%s: TENS: role %u is not known to this library", model->name, number);
 }
 
-static uint64_t tensor_bytes(const eb_tensor *tensor) {
+/* What a decode step reads of a tensor: of the head the high plane and its bounds. */
+static uint64_t read_bytes(const eb_tensor *tensor) {
     if (!tensor->values)
         return 0;
     const uint64_t n_scales = tensor->scales ? (tensor->by_row ? tensor->rows : 1) : 0;
-    return tensor->row_bytes * tensor->rows + 4 * n_scales;
+    if (tensor->encoding == EB_H8)
+        return up(tensor->rows, 4) * tensor->row_bytes + 4 * (uint64_t)tensor->rows + 4 * n_scales;
+    return values_size(tensor) + 4 * n_scales;
 }
 
 static eb_status check_tensors(eb_model *model, eb_error *error) {
@@ -409,14 +456,14 @@ static eb_status check_tensors(eb_model *model, eb_error *error) {
         const eb_tensor *tensor = &model->tensor[model_roles[r].place];
         if (!tensor->values)
             FAIL(EB_BAD_FORMAT, "%s: TENS: %s is missing", model->name, model_roles[r].name);
-        read += model_roles[r].place == EB_TOKEN_EMBEDDING ? tensor->row_bytes : tensor_bytes(tensor);
+        read += model_roles[r].place == EB_TOKEN_EMBEDDING ? tensor->row_bytes : read_bytes(tensor);
     }
     for (uint32_t layer = 0; layer < model->info.n_layers; layer++)
         for (unsigned r = 0; r < N_LAYER_ROLES; r++) {
             const eb_tensor *tensor = &model->layers[layer].tensor[layer_roles[r].place];
             if (!tensor->values && layer_has(&model->config, layer_roles[r].place))
                 FAIL(EB_BAD_FORMAT, "%s: TENS: %s of layer %u is missing", model->name, layer_roles[r].name, layer);
-            read += tensor_bytes(tensor);
+            read += read_bytes(tensor);
         }
     /* Positions are multiplied with these: what stands here bounds the angles that RoPE must be able to reduce. */
     const float *inv_freq = model->tensor[EB_ROPE_INV_FREQ].values;

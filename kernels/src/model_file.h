@@ -6,7 +6,7 @@
 
 enum { EB_MAX_SECTIONS = 32, EB_MAX_STOP_TOKENS = 8 };
 
-typedef enum eb_encoding { EB_F32 = 1, EB_BF16 = 2, EB_I8 = 3, EB_T2 = 4 } eb_encoding;
+typedef enum eb_encoding { EB_F32 = 1, EB_BF16 = 2, EB_I8 = 3, EB_T2 = 4, EB_T1 = 5, EB_H8 = 6 } eb_encoding;
 typedef enum eb_activation { EB_RELU2 = 1, EB_SILU = 2 } eb_activation;
 enum { EB_ATTN_SUB_NORM = 1, EB_FFN_SUB_NORM = 2 }; /* bits of eb_config.norms */
 
@@ -33,8 +33,18 @@ typedef struct eb_tensor {
     eb_encoding encoding;
     uint32_t by_row; /* nonzero: a scale for each row; zero: one for the tensor */
     uint32_t rows, columns;
-    uint64_t row_bytes;
+    uint32_t k;           /* columns as stored: filled up to whole blocks */
+    uint64_t row_bytes;   /* of one row; of the high plane with encoding h8; a quarter of `group_bytes` */
+    uint64_t group_bytes; /* of the four rows of a tile, one tile after the other */
 } eb_tensor;
+
+/* The parts of a tensor with encoding h8: code + 128 = 16 high + 4 middle + low. */
+typedef struct eb_head_planes {
+    const uint8_t *high;         /* in tiles */
+    const uint8_t *middle, *low; /* [rows][k / 4] */
+    const float *high_bounds;    /* [rows] at least the length of 2 (4 middle + low) - 15 */
+    const float *middle_bounds;  /* [rows] at least the length of 2 low - 3 */
+} eb_head_planes;
 
 typedef struct eb_layer {
     eb_tensor tensor[EB_N_LAYER_TENSORS];
@@ -69,6 +79,8 @@ struct eb_model {
 
 /* The section of that tag, or NULL. */
 const eb_section *eb_find_section(const eb_model *model, const char *tag);
+
+eb_head_planes eb_planes_of(const eb_tensor *head);
 
 /* The name of a layer's tensor (EB_INPUT_NORM ...), for messages. */
 const char *eb_layer_tensor_name(unsigned place);

@@ -63,7 +63,7 @@ void eb_quantise_i8(int8_t *q, float *scale, int32_t *sum, const float *x, size_
     *sum = total[0] + total[1] + total[2] + total[3];
 }
 
-void eb_quantise_i15(int16_t *q, int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n) {
+void eb_quantise_i15(int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n) {
     const size_t padded = eb_round_up(n, 64);
     float most = absmax(x, padded);
     if (!(most > 1e-20f)) /* a vector of zeros: any scale will do */
@@ -73,7 +73,6 @@ void eb_quantise_i15(int16_t *q, int8_t *hi, int8_t *lo, float *scale, const flo
         const eb_i4 v = quantised(x + i, factor, -16256.0f, 16256.0f);
         for (int j = 0; j < 4; j++) {
             const int32_t high = (v[j] + 64) >> 7;
-            q[i + j] = (int16_t)v[j];
             hi[i + j] = (int8_t)high;
             lo[i + j] = (int8_t)(v[j] - 128 * high);
         }

@@ -18,7 +18,7 @@ void eb_rmsnorm(float *y, const float *x, const float *weight, size_t n, float e
 void eb_quantise_i8(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n);
 
 /* The same with 15 bits: q = round_half_even(x * 16256 / absmax) = 128 * hi + lo, each [n rounded up to 64]. */
-void eb_quantise_i15(int16_t *q, int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n);
+void eb_quantise_i15(int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n);
 
 /* y[i] = y[i] (add) or 0 (not) + dot[i] * (scale * scales[by_row ? i : 0]), [n] */
 void eb_scale_dots(float *y, const int32_t *dot, float scale, const float *scales, int by_row, size_t n, int add);

@@ -235,6 +235,18 @@ static int32_t draw(eb_sampler *sampler, const float *logits) {
     return draw_from_best(sampler, highest, best);
 }
 
+uint32_t eb_sampler_reach(const eb_sampler *sampler) {
+    if (!sampler)
+        return 0;
+    const eb_sampling *options = &sampler->options;
+    const uint32_t kept = options->temperature == 0 ? 1 : options->top_k;
+    /* A penalty above 1 pushes down tokens of the window and none else, so as many more may come up; one below 1 may
+     * pull up any token of the window. */
+    if (!kept || options->repetition_penalty < 1)
+        return 0;
+    return kept + (options->repetition_penalty > 1 ? sampler->window_used : 0);
+}
+
 int32_t eb_sample(eb_sampler *sampler, const float *logits) {
     if (!sampler || !logits)
         return -1;

@@ -472,7 +472,8 @@ static void generate(const options *o, const eb_host *host, eb_engine *engine, c
         }
         if (n + 1 == o->max_tokens)
             break;
-        const eb_status evaluated = eb_eval(engine, &(eb_batch){.n_tokens = 1, .tokens = &token});
+        const eb_status evaluated =
+            eb_eval(engine, &(eb_batch){.n_tokens = 1, .tokens = &token, .n_best = eb_sampler_reach(sampler)});
         if (evaluated == EB_LIMIT) {
             fprintf(stderr, "edgebit-run: the context is full: the answer ends here. --ctx makes it longer\n");
             break;

@@ -25,8 +25,8 @@ PROBE = Probe(prompt=(1, 5), layer_crc=(7, 8), logits_crc=9, greedy=(4,))
 
 
 def write_model(path: Path, conf: Conf = CONF, embedding: Encoding = Encoding.BF16) -> Path:
-    with ModelWriter(path, conf, embedding, {}) as writer:
-        for tensor in writer.layout:
+    with ModelWriter(path, conf, {}, embedding=embedding, layout=Encoding.T2) as writer:
+        for tensor in writer.tensors:
             fill = 0x55 if tensor.encoding == Encoding.T2 else 0
             values = np.full(tensor.size, fill, np.uint8)
             writer.write_tensor([values], np.ones(tensor.n_scales, np.float32))
@@ -148,7 +148,7 @@ HOSTILE: dict[str, tuple[Callable[[Edit], None], str]] = {
     "header-sum": (raw(16, "Q", 77), "the sum of the header is wrong"),
     "table-sum": (raw(64 + 20, "B", 1), "the sum of the section table is wrong"),
     "conf-sum": (raw(256 + 10, "B", 9), "the sum of section CONF is wrong"),
-    "version": (lambda edit: edit.put(8, "I", 2), "is of version 2"),
+    "version": (lambda edit: edit.put(8, "I", 1), "is of version 1"),
     "no-sections": (lambda edit: edit.put(12, "I", 0), "0 sections"),
     "many-sections": (lambda edit: edit.put(12, "I", 33), "33 sections"),
     "file-size": (lambda edit: edit.put(16, "Q", len(edit.data) - 64), "the header promises"),
@@ -262,7 +262,7 @@ def test_a_sound_file_is_read_whole(model_bytes, tmp_path):
         head = next(tensor for tensor in model.tensors if tensor.role == Role.HEAD)
         assert model.scales(head) == (1.0,) * 20
         with model.values(head) as values:
-            assert len(values) == 20 * 64
+            assert len(values) == 20 * 256 + 4 * (2 * 32)  # three planes of 256 columns, and bounds
         model.verify()
 
 

@@ -19,12 +19,12 @@ CONF = Conf(
 
 
 def write_tensors(writer: ModelWriter) -> None:
-    for tensor in writer.layout:
+    for tensor in writer.tensors:
         writer.write_tensor([np.zeros(tensor.size, np.uint8)], np.ones(tensor.n_scales, np.float32))
 
 
 def write_whole(path: Path, embedding: Encoding = Encoding.F32, front: dict[str, bytes] | None = None) -> None:
-    with ModelWriter(path, CONF, embedding, front or {}) as writer:
+    with ModelWriter(path, CONF, front or {}, embedding=embedding, layout=Encoding.T1) as writer:
         write_tensors(writer)
         writer.finish({"name": "x"})
         writer.commit()
@@ -53,7 +53,7 @@ def test_every_encoding_of_the_embedding_is_laid_out(embedding, tmp_path):
 def test_probes_are_put_in_after_the_weights(tmp_path):
     """set_probes() replaces those of before, longer or shorter, and the file stays sound."""
     probes = tuple(Probe(prompt=(i,), layer_crc=(1, 2, 3), logits_crc=i, greedy=(i, i)) for i in range(5))
-    with ModelWriter(tmp_path / "model.ebm", CONF, Encoding.BF16, {}) as writer:
+    with ModelWriter(tmp_path / "model.ebm", CONF, {}, embedding=Encoding.BF16, layout=Encoding.T1) as writer:
         write_tensors(writer)
         writer.finish({})
         for chosen in (probes, probes[:1], (), probes[:2]):
@@ -76,7 +76,7 @@ def test_nothing_is_left_of_a_broken_off_file(fault, tmp_path):
         yield np.zeros(8, np.uint8)
         raise fault
 
-    with pytest.raises(fault), ModelWriter(out, CONF, Encoding.F32, {}) as writer:
+    with pytest.raises(fault), ModelWriter(out, CONF, {}, embedding=Encoding.F32, layout=Encoding.T1) as writer:
         writer.write_tensor(broken())
     assert [path.name for path in tmp_path.iterdir()] == ["model.ebm"]
     assert out.read_bytes() == b"the old one"
@@ -84,7 +84,7 @@ def test_nothing_is_left_of_a_broken_off_file(fault, tmp_path):
 
 def test_a_file_that_is_not_committed_is_no_file(tmp_path):
     """Leaving the block is not enough."""
-    with ModelWriter(tmp_path / "model.ebm", CONF, Encoding.F32, {}) as writer:
+    with ModelWriter(tmp_path / "model.ebm", CONF, {}, embedding=Encoding.F32, layout=Encoding.T1) as writer:
         write_tensors(writer)
         writer.finish({})
     assert not list(tmp_path.iterdir())
@@ -106,7 +106,7 @@ def test_a_disk_without_room_is_said(room, tmp_path):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     """Before any work is done."""
     with pytest.raises(BundleError, match="cannot be written: No such file or directory"):
-        ModelWriter(tmp_path / "none" / "model.ebm", CONF, Encoding.F32, {})
+        ModelWriter(tmp_path / "none" / "model.ebm", CONF, {}, embedding=Encoding.F32, layout=Encoding.T1)
 
 
 def test_wrong_sizes_are_our_own_mistake(tmp_path):
@@ -122,4 +122,4 @@ def test_wrong_sizes_are_our_own_mistake(tmp_path):
 
 
 def _writer(path: Path) -> ModelWriter:
-    return ModelWriter(path, CONF, Encoding.F32, {})
+    return ModelWriter(path, CONF, {}, embedding=Encoding.F32, layout=Encoding.T1)

@@ -175,25 +175,23 @@ static void check_quantise(void) {
     /* Numbers that only a hostile file can bring about: any result will do, but it must be one. */
     static const float hostile[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-45f};
     for (size_t h = 0; h < sizeof hostile / sizeof hostile[0]; h++) {
-        int16_t q15[64];
         int8_t hi[64], lo[64];
         x[5] = hostile[h];
         eb_quantise_i8(q, &scale, &sum, x, 64);
-        eb_quantise_i15(q15, hi, lo, &scale, x, 64);
-        for (int i = 0; i < 64; i++) {
-            CHECK(q15[i] >= -16256 && q15[i] <= 16256, "%d", q15[i]);
-            CHECK(q15[i] == 128 * hi[i] + lo[i], "%d is not 128 * %d + %d", q15[i], hi[i], lo[i]);
-        }
+        eb_quantise_i15(hi, lo, &scale, x, 64);
+        for (int i = 0; i < 64; i++)
+            CHECK(hi[i] >= -127 && lo[i] >= -64 && lo[i] <= 63, "%d, %d", hi[i], lo[i]);
     }
     for (int round = 0; round < 1000; round++) {
         int16_t q15[64];
         int8_t hi[64], lo[64];
         for (int i = 0; i < 64; i++)
             x[i] = next_float() * (float)round;
-        eb_quantise_i15(q15, hi, lo, &scale, x, 64);
+        eb_quantise_i15(hi, lo, &scale, x, 64);
         for (int i = 0; i < 64; i++) {
+            q15[i] = (int16_t)(128 * hi[i] + lo[i]);
             CHECK(fabs(q15[i] * (double)scale - x[i]) <= 0.503 * scale, "round %d: %g", round, x[i]);
-            CHECK(hi[i] > -128 && lo[i] >= -64 && lo[i] < 64 && q15[i] == 128 * hi[i] + lo[i], "planes of %d", q15[i]);
+            CHECK(hi[i] > -128 && lo[i] >= -64 && lo[i] < 64, "planes %d, %d", hi[i], lo[i]);
         }
         see(q15, sizeof q15);
         eb_quantise_i8(q, &scale, &sum, x, 64);

@@ -1,7 +1,7 @@
 /* check_ukernels.c - every micro-kernel of the build that this CPU can run must equal the scalar one, to the last bit.
  *
- * Random data, the extremes (+1 on 127, -1 on -128, the code 3 of a damaged file), row counts 1 to 17, widths that end
- * inside and outside of every unrolling. A failure prints kernel, seed and shape; `check_ukernels SEED` runs one seed.
+ * Random data, the extremes (+1 on 127, -1 on -128, the code 3 of a damaged file), 4 to 20 rows, widths that end inside
+ * and outside of every unrolling. A failure prints kernel, seed and shape; `check_ukernels SEED` runs one seed.
  */
 #include "cpu.h"
 #include "dispatch.h"
@@ -11,7 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { MAX_ROWS = 17, MAX_K = 16384 };
+enum { MAX_ROWS = 20, MAX_K = 16384, MAX_TOKENS = 13, GUARD = 0x5eed };
 
 static uint64_t state;
 
@@ -23,100 +23,188 @@ static uint32_t next_random(void) {
 /* How inputs are filled: one at a time, so that each extreme meets itself in all positions. */
 typedef enum fill { RANDOM, HIGHEST, LOWEST, MIXED, N_FILLS } fill;
 
-static uint8_t *w; /* [MAX_ROWS * MAX_K] */
-static int8_t *x8; /* [MAX_K] */
-static int16_t *q; /* [MAX_K] */
-static int8_t *hi, *lo;
+static uint8_t *w, *codes; /* [MAX_ROWS * MAX_K] */
+static int8_t *x;          /* [MAX_TOKENS * MAX_K] */
+static int8_t *hi, *lo;    /* [MAX_K] */
+static int64_t *got, *wanted;
 
-static int fail(const char *name, uint64_t seed, int how, size_t rows, size_t k, size_t row, int64_t got,
-                int64_t wanted) {
-    printf("%s: seed %" PRIu64 ", fill %d, rows %zu, k %zu: row %zu is %" PRId64 ", scalar says %" PRId64 "\n", name,
-           seed, how, rows, k, row, got, wanted);
+static int fail(const char *name, uint64_t seed, int how, size_t rows, size_t k, size_t at, int64_t is,
+                int64_t scalar) {
+    printf("%s: seed %" PRIu64 ", fill %d, rows %zu, k %zu: number %zu is %" PRId64 ", scalar says %" PRId64 "\n", name,
+           seed, how, rows, k, at, is, scalar);
     return 1;
 }
 
-/* ---- one check for each op of ukernel.h, by its name ---- */
+/* ---- inputs ---- */
 
-static int check_gemv_t2_i8(const char *name, eb_gemv_t2_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
-                            size_t k) {
-    int32_t x_sum = 0, got[MAX_ROWS + 1], wanted[MAX_ROWS];
-    for (size_t i = 0; i < rows * k / 4; i++) {
-        /* sound files hold codes 0 to 2; MIXED has code 3 too */
-        const uint8_t sound =
-            (uint8_t)(next_random() % 3 | next_random() % 3 << 2 | next_random() % 3 << 4 | next_random() % 3 << 6);
-        w[i] = how == HIGHEST ? 0xaa : how == LOWEST ? 0 : how == MIXED ? (uint8_t)next_random() : sound;
-    }
-    for (size_t i = 0; i < k; i++) {
-        x8[i] = how == HIGHEST ? 127 : how == LOWEST ? -128 : (int8_t)next_random();
-        if (how == MIXED)
-            x8[i] = next_random() & 1 ? 127 : -128;
-        x_sum += x8[i];
-    }
-    got[rows] = 0x5eed;
-    eb_gemv_t2_i8_scalar(wanted, w, x8, x_sum, rows, k);
-    kernel(got, w, x8, x_sum, rows, k);
-    for (size_t n = 0; n < rows; n++)
-        if (got[n] != wanted[n])
-            return fail(name, seed, how, rows, k, n, got[n], wanted[n]);
-    if (got[rows] != 0x5eed)
-        return fail(name, seed, how, rows, k, rows, got[rows], 0x5eed);
-    /* and the scalar one against arithmetic on unpacked weights */
-    for (size_t n = 0; n < rows; n++) {
-        int64_t sum = 0;
-        for (size_t i = 0; i < k; i++) {
-            const uint8_t byte = w[n * (k / 4) + i / 64 * 16 + i % 16];
-            sum += ((byte >> (i % 64 / 16 * 2) & 3) - 1) * x8[i];
-        }
-        if (wanted[n] != sum)
-            return fail("eb_gemv_t2_i8_scalar", seed, how, rows, k, n, wanted[n], sum);
-    }
-    return 0;
+/* Two-bit codes: sound files hold 0 to 2; MIXED has code 3 too. */
+static uint8_t random_byte(fill how) {
+    const uint8_t sound =
+        (uint8_t)(next_random() % 3 | next_random() % 3 << 2 | next_random() % 3 << 4 | next_random() % 3 << 6);
+    return how == HIGHEST ? 0xaa : how == LOWEST ? 0 : how == MIXED ? (uint8_t)next_random() : sound;
 }
 
-static int check_gemv_i8_i15(const char *name, eb_gemv_i8_i15_fn *kernel, uint64_t seed, fill how, size_t rows,
-                             size_t k) {
-    int64_t got[MAX_ROWS + 1], wanted[MAX_ROWS];
-    int8_t *weights = (int8_t *)w;
-    for (size_t i = 0; i < rows * k; i++)
-        weights[i] = how == HIGHEST ? 127 : how == LOWEST ? -128 : (int8_t)next_random();
+static void fill_bytes(uint8_t *bytes, size_t n, fill how) {
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = random_byte(how);
+}
+
+static int8_t random_i8(fill how) {
+    if (how == MIXED)
+        return next_random() & 1 ? 127 : -128;
+    return how == HIGHEST ? 127 : how == LOWEST ? -128 : (int8_t)next_random();
+}
+
+static int32_t fill_x(int8_t *values, size_t k, fill how) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < k; i++)
+        sum += values[i] = random_i8(how);
+    return sum;
+}
+
+static eb_i15 fill_i15(size_t k, fill how) {
     for (size_t i = 0; i < k; i++) {
         int32_t value = (int32_t)(next_random() % 32513) - 16256;
         if (how != RANDOM)
             value = how == HIGHEST || (how == MIXED && next_random() & 1) ? 16256 : -16256;
-        q[i] = (int16_t)value;
         hi[i] = (int8_t)((value + 64) >> 7);
         lo[i] = (int8_t)(value - 128 * hi[i]);
     }
     if (how == RANDOM) /* the lowest low plane there is */
-        q[0] = 64, hi[0] = 1, lo[0] = -64;
-    const eb_i15 x = {q, hi, lo};
-    got[rows] = 0x5eed;
-    eb_gemv_i8_i15_scalar(wanted, weights, &x, rows, k);
-    kernel(got, weights, &x, rows, k);
+        hi[0] = 1, lo[0] = -64;
+    return (eb_i15){hi, lo};
+}
+
+static size_t t1_bytes(size_t rows, size_t k) { return rows * (k / 384 * 80 + k % 384 / 4); }
+
+/* ---- one check for each op of ukernel.h, by its name ---- */
+
+static int same_i32(const char *name, uint64_t seed, fill how, size_t rows, size_t k, size_t n) {
+    const int32_t *is = (const int32_t *)got, *scalar = (const int32_t *)wanted;
+    for (size_t i = 0; i < n; i++)
+        if (is[i] != scalar[i])
+            return fail(name, seed, how, rows, k, i, is[i], scalar[i]);
+    return is[n] != GUARD ? fail(name, seed, how, rows, k, n, is[n], GUARD) : 0;
+}
+
+static int check_gemv_t2_i8(const char *name, eb_gemv_t2_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
+                            size_t k) {
+    fill_bytes(w, rows * k / 4, how);
+    const int32_t x_sum = fill_x(x, k, how);
+    ((int32_t *)got)[rows] = GUARD;
+    eb_gemv_t2_i8_scalar((int32_t *)wanted, w, x, x_sum, rows, k);
+    kernel((int32_t *)got, w, x, x_sum, rows, k);
+    if (same_i32(name, seed, how, rows, k, rows))
+        return 1;
+    /* and the scalar one against arithmetic on unpacked weights */
+    for (size_t n = 0; n < rows; n++) {
+        int64_t sum = 0;
+        for (size_t i = 0; i < k; i++) {
+            const uint8_t byte = w[n / 4 * k + i / 64 * 64 + n % 4 * 16 + i % 16];
+            sum += ((byte >> (i % 64 / 16 * 2) & 3) - 1) * x[i];
+        }
+        if (((int32_t *)wanted)[n] != sum)
+            return fail("eb_gemv_t2_i8_scalar", seed, how, rows, k, n, ((int32_t *)wanted)[n], sum);
+    }
+    return 0;
+}
+
+static int check_gemv_t1_i8(const char *name, eb_gemv_t1_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
+                            size_t k) {
+    /* Any byte is three indices or parts of them: with RANDOM too, damaged ones above 26 are among them. */
+    for (size_t i = 0; i < t1_bytes(rows, k); i++)
+        w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
+    const int32_t x_sum = fill_x(x, k, how);
+    ((int32_t *)got)[rows] = GUARD;
+    eb_gemv_t1_i8_scalar((int32_t *)wanted, w, x, x_sum, rows, k);
+    kernel((int32_t *)got, w, x, x_sum, rows, k);
+    return same_i32(name, seed, how, rows, k, rows);
+}
+
+static int check_unpack(const char *name, eb_unpack_t2_fn *kernel, eb_unpack_t2_fn *scalar, uint64_t seed, fill how,
+                        size_t rows, size_t k) {
+    for (size_t i = 0; i < rows * k / 4; i++)
+        w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
+    uint8_t *is = codes, *says = codes + rows * k;
+    for (size_t i = 0; i < rows * k; i++)
+        is[i] = 0x55;
+    scalar(says, w, rows, k);
+    kernel(is, w, rows, k);
+    for (size_t i = 0; i < rows * k; i++)
+        if (is[i] != says[i])
+            return fail(name, seed, how, rows, k, i, is[i], says[i]);
+    return 0;
+}
+
+static int check_unpack_t2(const char *name, eb_unpack_t2_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
+    return check_unpack(name, kernel, eb_unpack_t2_scalar, seed, how, rows, k);
+}
+
+static int check_unpack_t1(const char *name, eb_unpack_t1_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
+    return check_unpack(name, kernel, eb_unpack_t1_scalar, seed, how, rows, k);
+}
+
+static int check_gemm_c8_i8(const char *name, eb_gemm_c8_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
+                            size_t k) {
+    const size_t n_tokens = 1 + (rows / 4 + k / 64) % MAX_TOKENS, y_stride = rows + 3, n = n_tokens * y_stride;
+    int32_t x_sum[MAX_TOKENS];
+    for (size_t i = 0; i < rows * k; i++)
+        codes[i] = random_byte(how) & 3;
+    for (size_t t = 0; t < n_tokens; t++)
+        x_sum[t] = fill_x(x + t * k, k, how);
+    for (size_t i = 0; i <= n; i++)
+        ((int32_t *)got)[i] = ((int32_t *)wanted)[i] = GUARD;
+    eb_gemm_c8_i8_scalar((int32_t *)wanted, y_stride, codes, x, k, x_sum, rows, k, n_tokens);
+    kernel((int32_t *)got, y_stride, codes, x, k, x_sum, rows, k, n_tokens);
+    return same_i32(name, seed, how, rows, k, n);
+}
+
+static int check_gemv_h4_i15(const char *name, eb_gemv_h4_i15_fn *kernel, uint64_t seed, fill how, size_t rows,
+                             size_t k) {
+    for (size_t i = 0; i < rows * k / 2; i++)
+        w[i] = how == HIGHEST ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
+    const eb_i15 i15 = fill_i15(k, how);
+    got[rows] = GUARD;
+    eb_gemv_h4_i15_scalar(wanted, w, &i15, rows, k);
+    kernel(got, w, &i15, rows, k);
     for (size_t n = 0; n < rows; n++)
         if (got[n] != wanted[n])
             return fail(name, seed, how, rows, k, n, got[n], wanted[n]);
-    if (got[rows] != 0x5eed)
-        return fail(name, seed, how, rows, k, rows, got[rows], 0x5eed);
+    if (got[rows] != GUARD)
+        return fail(name, seed, how, rows, k, rows, got[rows], GUARD);
     for (size_t n = 0; n < rows; n++) {
         int64_t sum = 0;
-        for (size_t i = 0; i < k; i++)
-            sum += (int64_t)weights[n * k + i] * q[i];
+        for (size_t i = 0; i < k; i++) {
+            const uint8_t byte = w[n / 4 * 2 * k + i / 32 * 64 + n % 4 * 16 + i % 16];
+            sum += (int64_t)(byte >> (i % 32 / 16 * 4) & 15) * (128 * hi[i] + lo[i]);
+        }
         if (wanted[n] != sum)
-            return fail("eb_gemv_i8_i15_scalar", seed, how, rows, k, n, wanted[n], sum);
+            return fail("eb_gemv_h4_i15_scalar", seed, how, rows, k, n, wanted[n], sum);
     }
     return 0;
+}
+
+static int check_dot_l2_i15(const char *name, eb_dot_l2_i15_fn *kernel, uint64_t seed, fill how, size_t rows,
+                            size_t k) {
+    if (k % 256)
+        return 0;
+    for (size_t i = 0; i < k / 4; i++)
+        w[i] = how == HIGHEST ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
+    const eb_i15 i15 = fill_i15(k, how);
+    const int64_t is = kernel(w, &i15, k), says = eb_dot_l2_i15_scalar(w, &i15, k);
+    return is != says ? fail(name, seed, how, rows, k, 0, is, says) : 0;
 }
 
 /* ---- all shapes, all rows of ukernels.inc ---- */
 
 #define CHECK_SHAPES(op, name)                                                                                         \
     for (int how = 0; how < N_FILLS; how++) {                                                                          \
-        for (size_t rows = 1; rows <= MAX_ROWS; rows++)                                                                \
-            for (size_t k = 64; k <= 64 * 11; k += 64)                                                                 \
+        for (size_t rows = 4; rows <= MAX_ROWS; rows += 4)                                                             \
+            for (size_t k = 64; k <= 64 * 20; k += 64)                                                                 \
                 if (check_##op(#name, name, seed, (fill)how, rows, k))                                                 \
                     return 1;                                                                                          \
-        if (check_##op(#name, name, seed, (fill)how, 3, MAX_K) || check_##op(#name, name, seed, (fill)how, 9, 6912))   \
+        if (check_##op(#name, name, seed, (fill)how, 4, MAX_K) ||                                                      \
+            check_##op(#name, name, seed, (fill)how, 12, 6912) || check_##op(#name, name, seed, (fill)how, 8, 2560))   \
             return 1;                                                                                                  \
     }
 
@@ -129,9 +217,9 @@ int main(int argc, char **argv) {
         printf("%s\n", error.text);
         return 2;
     }
-    /* Allocated to the byte, so that a sanitizer sees what lies outside. */
-    w = malloc((size_t)MAX_ROWS * MAX_K), x8 = malloc(MAX_K), hi = malloc(MAX_K), lo = malloc(MAX_K);
-    q = malloc(MAX_K * sizeof *q);
+    w = malloc((size_t)MAX_ROWS * MAX_K), codes = malloc((size_t)2 * MAX_ROWS * MAX_K);
+    x = malloc((size_t)MAX_TOKENS * MAX_K), hi = malloc(MAX_K), lo = malloc(MAX_K);
+    got = malloc(4096), wanted = malloc(4096);
     int n_checked = 0;
     for (uint64_t seed = only ? only : 1; seed <= (only ? only : 1); seed++) {
         n_checked = 0;
@@ -145,6 +233,6 @@ int main(int argc, char **argv) {
 #undef EB_UKERNEL
     }
     printf("%d micro-kernels equal the scalar ones (%s)\n", n_checked, isa.name);
-    free(w), free(x8), free(q), free(hi), free(lo);
+    free(w), free(codes), free(x), free(hi), free(lo), free(got), free(wanted);
     return 0;
 }

@@ -25,6 +25,8 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"embedding": Encoding.I8},
     ),
     "wide": ({"hidden_size": 700, "ffn_size": 1300, "head_dim": 34, "vocab_size": 400}, {"row_scales": True}),
+    "odd-t1": ({}, {"layout": Encoding.T1}),
+    "wide-t1": ({"hidden_size": 384, "ffn_size": 1217, "head_dim": 34, "vocab_size": 401}, {"layout": Encoding.T1}),
 }
 
 

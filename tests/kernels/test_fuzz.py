@@ -30,7 +30,8 @@ def test_no_model_file_makes_the_engine_fault(
     found.mkdir()
     for number, encoding in enumerate((Encoding.F32, Encoding.BF16, Encoding.I8)):
         conf = tiny_conf(**SHAPE, activation=Activation.RELU2 if number else Activation.SILU)
-        tiny = TinyModel(conf, row_scales=number == 1, embedding=encoding)
+        layout = Encoding.T1 if number == 2 else Encoding.T2
+        tiny = TinyModel(conf, row_scales=number == 1, embedding=encoding, layout=layout)
         with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model) as engine:
             probe = engine.run_probe([1, 2, 3], 2)
         (seeds / f"{number}.ebm").write_bytes(tiny.to_bytes((probe,)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.bundle.model_format import Role
+from edgebit.bundle.model_format import Encoding, Role, head_parts
 from edgebit.errors import EdgebitError
 from edgebit.runtime.native import Library, Model
 from tests.kernels.tiny_model import TinyModel, corrected, tiny_conf
@@ -21,7 +21,7 @@ Q_PROJ = next(at for at in range(TENS, DATA, 64) if FILE[at : at + 8] == struct.
 
 # What is written where, and words that the refusal must hold.
 WRONG_FIELDS: dict[str, tuple[int, bytes, str]] = {
-    "version": (8, b"\2", "version 2 of the model format; this library knows version 1"),
+    "version": (8, b"\1", "version 1 of the model format; this library knows version 2"),
     "no-sections": (12, b"\0", "0 sections; there can be 1 to 32"),
     "too-many-sections": (12, b"\xff\xff", "sections; there can be 1 to 32"),
     "reserved-header": (40, b"\1", "reserved bytes of the header"),
@@ -143,7 +143,6 @@ def test_every_damaged_byte_is_noticed(native: Library):
     [
         (Role.Q_PROJ, "values", "q_proj of layer 0: a code is 3"),
         (Role.Q_PROJ, "scales", "q_proj of layer 0: a scale is not a finite number"),
-        (Role.HEAD, "values", "head: a code is -128"),
         (Role.INPUT_NORM, "values", "input_norm of layer 0: a value is not a finite number"),
     ],
 )
@@ -152,10 +151,55 @@ def test_verify_names_the_tensor_with_a_wrong_value(role: Role, what: str, words
     entry = next(at for at in range(TENS, DATA, 64) if FILE[at : at + 4] == struct.pack("<I", role))
     (values,) = struct.unpack_from("<Q", FILE, entry + (24 if what == "values" else 40))
     file = bytearray(FILE)
-    file[values : values + 4] = b"\x80\x80\x80\x80" if role == Role.HEAD else b"\xff\xff\xff\x7f"
+    file[values : values + 4] = b"\xff\xff\xff\x7f"
 
     with Model.from_bytes(native, corrected(file)) as model, pytest.raises(EdgebitError, match=words):
         model.verify()
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"), [(Encoding.T2, "a code is 3"), (Encoding.T1, "an index is above 26")], ids=["t2", "t1"]
+)
+def test_verify_refuses_codes_and_padding_that_are_no_weights(layout: Encoding, words: str, native: Library):
+    """In every place of a tensor of 101 x 700 weights: the rows and columns that it is filled up with too."""
+    tiny = TinyModel(tiny_conf(hidden_size=700), layout=layout)
+    sound = tiny.to_bytes()
+    tensors = struct.unpack_from("<Q", sound, TABLE + 32 + 8)[0]
+    entry = next(at for at in range(tensors, len(sound), 64) if sound[at : at + 4] == struct.pack("<I", Role.UP_PROJ))
+    begin, size = struct.unpack_from("<QQ", sound, entry + 24)
+    with Model.from_bytes(native, sound) as model:
+        model.verify()
+    for place in range(begin, begin + size, 97):
+        file = bytearray(sound)
+        file[place] = 0xFF  # code 3 and index 31
+        with Model.from_bytes(native, corrected(file)) as model, pytest.raises(EdgebitError, match=words):
+            model.verify()
+    for place in (begin + size - 1, begin + size - 64 + 16):  # of the last tile: padding columns; a padding row
+        file = bytearray(sound)
+        file[place] = 0b10_01_01_01 if place == begin + size - 1 else 0b01_01_01_10
+        with Model.from_bytes(native, corrected(file)) as model, pytest.raises(EdgebitError, match="padding is not"):
+            model.verify()
+
+
+def test_verify_refuses_a_head_whose_bounds_do_not_hold(native: Library):
+    """A bound that is too low would let a step pass over the best token. So would padding that is not 0."""
+    tiny = TinyModel(tiny_conf())
+    sound = tiny.to_bytes()
+    entry = next(at for at in range(TENS, DATA, 64) if sound[at : at + 4] == struct.pack("<I", Role.HEAD))
+    (begin,) = struct.unpack_from("<Q", sound, entry + 24)
+    parts = head_parts(tiny.conf.vocab_size, tiny.conf.hidden_size)
+    starts = [begin + sum(parts[:part]) for part in range(5)]
+    damages = [
+        (starts[0] + 3 * 64 + 48, bytes(1)),  # padding of the high plane, row 3
+        (starts[1] + 63, b"\xff"),  # and of the middle one
+        *((start + 4 * row, struct.pack("<f", 1.0)) for start in starts[3:] for row in (0, 7, 76)),
+        (starts[3], struct.pack("<f", float("nan"))),
+    ]
+    for place, damage in damages:
+        file = bytearray(sound)
+        file[place : place + len(damage)] = damage
+        with Model.from_bytes(native, corrected(file)) as model, pytest.raises(EdgebitError, match="head: a code is"):
+            model.verify()
 
 
 def test_a_model_inside_another_file_is_found_by_offset(native: Library, tmp_path: Path):

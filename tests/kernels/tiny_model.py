@@ -23,8 +23,9 @@ from edgebit.bundle.model_format import (
     Tensor,
     aligned,
     pack_probes,
-    row_bytes,
+    values_size,
 )
+from edgebit.ternary.layouts import pack_h8, pack_t1, pack_t2
 
 ODD_SHAPE: dict[str, Any] = {
     "hidden_size": 70, "ffn_size": 101, "n_layers": 2, "n_heads": 6, "n_kv_heads": 2, "head_dim": 10, "vocab_size": 77,
@@ -47,9 +48,15 @@ class TinyModel:
     """
 
     def __init__(
-        self, conf: Conf, *, seed: int = 0, row_scales: bool = False, embedding: Encoding = Encoding.F32
+        self,
+        conf: Conf,
+        *,
+        seed: int = 0,
+        row_scales: bool = False,
+        embedding: Encoding = Encoding.F32,
+        layout: Encoding = Encoding.T2,
     ) -> None:
-        self.conf, self.row_scales, self.embedding = conf, row_scales, embedding
+        self.conf, self.row_scales, self.embedding, self.layout = conf, row_scales, embedding, layout
         self.weights: dict[tuple[Role, int], np.ndarray] = {}
         self._stored: dict[tuple[Role, int], tuple[Encoding, bytes, np.ndarray]] = {}
         random = np.random.default_rng(seed)
@@ -62,21 +69,20 @@ class TinyModel:
         if role == Role.ROPE_INV_FREQ:
             encoding, values = Encoding.F32, (0.3 ** np.arange(columns)).astype("<f4").reshape(1, -1)
         elif role.is_projection:
-            encoding = Encoding.T2
+            encoding = self.layout
             codes = random.integers(-1, 2, (rows, columns), dtype=np.int8)
             scales = random.uniform(0.5, 2, rows if self.row_scales else 1).astype("<f4")
             values = codes * scales[:, None]
-            padded = np.zeros((rows, aligned(columns)), np.int8)
-            padded[:, :columns] = codes
-            fields = (padded.reshape(rows, -1, 4, 16) + 1).astype(np.uint8)
-            stored = fields[:, :, 0] | fields[:, :, 1] << 2 | fields[:, :, 2] << 4 | fields[:, :, 3] << 6
+            stored = pack_t1(codes) if self.layout == Encoding.T1 else pack_t2(codes)
         elif role == Role.HEAD or (role == Role.TOKEN_EMBEDDING and self.embedding == Encoding.I8):
-            encoding = Encoding.I8
             codes = random.integers(-127, 128, (rows, columns), dtype=np.int8)
             scales = random.uniform(0.001, 0.02, rows).astype("<f4")
             values = codes * scales[:, None]
-            stored = np.zeros((rows, aligned(columns)), np.int8)
-            stored[:, :columns] = codes
+            if role == Role.HEAD:
+                encoding, stored = Encoding.H8, np.frombuffer(_head_bytes(codes), np.uint8)
+            else:
+                encoding, stored = Encoding.I8, np.zeros((rows, aligned(columns)), np.int8)
+                stored[:, :columns] = codes
         elif role == Role.TOKEN_EMBEDDING and self.embedding == Encoding.BF16:
             encoding = Encoding.BF16
             stored = (random.standard_normal((rows, columns)).astype("<f4").view("<u4") >> 16).astype("<u2")
@@ -88,6 +94,12 @@ class TinyModel:
         self.weights[role, layer] = values.astype(np.float32)
         self._stored[role, layer] = encoding, data, scales
 
+    def set_head(self, codes: np.ndarray) -> None:
+        """Put int8 codes, [vocab, hidden], into the head, with a scale of 0.001."""
+        scales = np.full(len(codes), 0.001, "<f4")
+        self.weights[Role.HEAD, NO_LAYER] = (codes * scales[:, None]).astype(np.float32)
+        self._stored[Role.HEAD, NO_LAYER] = Encoding.H8, _head_bytes(codes), scales
+
     def to_bytes(self, probes: tuple[Probe, ...] = ()) -> bytes:
         """The whole file."""
         sections = [("CONF", 128), ("TENS", 64 * len(self._stored)), ("DATA", 0), ("META", 0), ("PROB", 0)]
@@ -95,13 +107,13 @@ class TinyModel:
         table, data, start = [], b"", position
         for (role, layer), (encoding, values, scales) in self._stored.items():
             rows, columns = self.conf.shape_of(role)
-            assert len(values) == rows * row_bytes(encoding, columns)
+            assert len(values) == values_size(encoding, rows, columns)
             offset = start + len(data)
             data += _padded(values)
             scales_offset = start + len(data) if scales.size else 0
             data += _padded(scales.tobytes())
             granularity = Scales.NONE if not scales.size else Scales.ROW if scales.size == rows else Scales.TENSOR
-            if encoding == Encoding.T2 and not self.row_scales:
+            if encoding.is_ternary and not self.row_scales:
                 granularity = Scales.TENSOR
             table.append(
                 Tensor(
@@ -114,6 +126,12 @@ class TinyModel:
         return assemble(
             {"CONF": self.conf.pack(), "TENS": b"".join(table), "DATA": data, "META": meta, "PROB": pack_probes(probes)}
         )
+
+
+def _head_bytes(codes: np.ndarray) -> bytes:
+    planes = pack_h8(codes)
+    parts = [planes.high, planes.middle, planes.low, planes.high_bounds, planes.middle_bounds]
+    return b"".join(_padded(part.tobytes()) for part in parts)
 
 
 def _padded(content: bytes) -> bytes:

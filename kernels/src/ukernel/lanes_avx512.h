@@ -1,0 +1,52 @@
+/* lanes_avx512.h - what the AVX-512 micro-kernels share: a register is a tile, a 128-bit lane one of its four rows. */
+#ifndef EB_LANES_AVX512_H
+#define EB_LANES_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+/* Weights are prefetched this far ahead: over the end of a page, where the hardware's prefetchers stop. */
+enum { EB_PREFETCH_BYTES = 2048 };
+
+/* 16 activations for all four rows. */
+static inline __attribute__((always_inline)) __m512i eb_all_lanes(const int8_t *x) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)x));
+}
+
+/* The sum of each lane's four int32, one lane after the other. */
+static inline __attribute__((always_inline)) __m128i eb_lane_sums(__m512i acc) {
+    acc = _mm512_add_epi32(acc, _mm512_shuffle_epi32(acc, 0x4e));
+    acc = _mm512_add_epi32(acc, _mm512_shuffle_epi32(acc, 0xb1));
+    return _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, acc));
+}
+
+/* Sums of two-bit codes that are multiplied where they stand in a byte, in bits 1:0, 3:2, 5:4 and 7:6: masked, not
+ * shifted, so each place has an accumulator of its own. */
+typedef struct eb_fields {
+    __m512i at0, at2, at4, at6;
+} eb_fields;
+
+/* sum += the codes in bits 5:0 of each byte times 3 x 16 activations */
+static inline __attribute__((always_inline)) void eb_add_three(eb_fields *sum, __m512i codes, const int8_t *x) {
+    sum->at0 = _mm512_dpbusd_epi32(sum->at0, _mm512_and_si512(codes, _mm512_set1_epi8(0x03)), eb_all_lanes(x));
+    sum->at2 = _mm512_dpbusd_epi32(sum->at2, _mm512_and_si512(codes, _mm512_set1_epi8(0x0c)), eb_all_lanes(x + 16));
+    sum->at4 = _mm512_dpbusd_epi32(sum->at4, _mm512_and_si512(codes, _mm512_set1_epi8(0x30)), eb_all_lanes(x + 32));
+}
+
+/* sum += a tile of layout t2 times its 64 activations */
+static inline __attribute__((always_inline)) void eb_add_tile_t2(eb_fields *sum, const uint8_t *w, const int8_t *x) {
+    const __m512i codes = _mm512_loadu_si512(w), top = _mm512_set1_epi8((char)0xc0);
+    _mm_prefetch((const char *)w + EB_PREFETCH_BYTES, _MM_HINT_T0);
+    eb_add_three(sum, codes, x);
+    sum->at6 = _mm512_dpbusd_epi32(sum->at6, _mm512_and_si512(codes, top), eb_all_lanes(x + 48));
+}
+
+/* The sums of all places of two `eb_fields`. Those of the higher places are multiples of what is shifted away. */
+static inline __attribute__((always_inline)) __m512i eb_fields_total(const eb_fields *a, const eb_fields *b) {
+    const __m512i at0 = _mm512_add_epi32(a->at0, b->at0), at2 = _mm512_add_epi32(a->at2, b->at2);
+    const __m512i at4 = _mm512_add_epi32(a->at4, b->at4), at6 = _mm512_add_epi32(a->at6, b->at6);
+    return _mm512_add_epi32(_mm512_add_epi32(at0, _mm512_srai_epi32(at2, 2)),
+                            _mm512_add_epi32(_mm512_srai_epi32(at4, 4), _mm512_srai_epi32(at6, 6)));
+}
+
+#endif
