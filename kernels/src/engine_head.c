@@ -90,9 +90,8 @@ static float highest(const scored *s, size_t row, int64_t dot, int64_t middle, f
     double width = (double)bound * s->length + 1;
     if (!(width < WIDEST))
         width = WIDEST;
-    const int64_t most = (2 * dot + middle + (int64_t)width) >> 1, least = (2 * dot + middle - (int64_t)width) >> 1;
-    const float a = logit(s, row, most), b = logit(s, row, least); /* a scale may be negative */
-    return a > b ? a : b;
+    const int64_t way = s->head->scales[row] * s->x_scale < 0 ? -(int64_t)width : (int64_t)width;
+    return logit(s, row, (2 * dot + middle + way) >> 1);
 }
 
 /* ---- all logits ---- */
@@ -189,32 +188,54 @@ static void reach_job(job *task, part me) {
     }
 }
 
+/* Which of the rows begin .. end - 1, at most EB_HEAD_ROWS, may reach `least` for all that their high plane says. In plain
+ * floats, a vector at a time, and so with a hundred times the room that their rounding takes: it lets some rows through that
+ * highest() would not, and never the other way round. What is not a number is let through. */
+static void may_reach(uint8_t *may, const scored *s, const float *middles, size_t begin, size_t end, float least) {
+    const float half_length = (float)(s->length * 0.50001), x_scale = s->x_scale * 1.00001f;
+    const float *bounds = s->planes.high_bounds, *scales = s->head->scales;
+    for (size_t row = begin; row < end; row++) {
+        const float factor = __builtin_fabsf(scales[row] * x_scale);
+        const float most =
+            middles[row] + 1e-5f * __builtin_fabsf(middles[row]) + factor * (bounds[row] * half_length + 2);
+        may[row - begin] = !(most < least);
+    }
+}
+
+/* The logit of a row that may reach `least`; -infinity where reading further shows that it does not. */
+static float rescored(const scored *s, size_t row, int64_t dot, float least, uint64_t n_read[2]) {
+    if (highest(s, row, dot, 15 * s->sum, s->planes.high_bounds[row]) < least)
+        return -__builtin_inff();
+    n_read[0]++;
+    dot = after_middle(s, row, dot);
+    if (highest(s, row, dot, 3 * s->sum, s->planes.middle_bounds[row]) < least)
+        return -__builtin_inff();
+    n_read[1]++;
+    return logit(s, row, after_low(s, row, dot));
+}
+
 /* Reads further where a row may reach the best; the others' logits become -infinity. */
 static void rescore_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_wanted *wanted = &engine->wanted;
     const size_t n_rows = engine->model->tensor[EB_HEAD].rows;
     const range rows = share(me, n_rows, EB_TILE_ROWS);
-    uint64_t n_middle = 0, n_low = 0;
+    uint64_t n_read[2] = {0};
     for (uint32_t t = 0; t < wanted->pass_n; t++) {
         const scored s = scored_by(engine, wanted->pass_first + t);
         float *logits = engine->logits + (wanted->first_row + wanted->pass_first + t) * n_rows;
         const int64_t *after = engine->high_dots + t * n_rows;
-        const float least = wanted->least[t];
-        for (size_t row = rows.begin; row < rows.end; row++) {
-            logits[row] = -__builtin_inff();
-            if (highest(&s, row, after[row], 15 * s.sum, s.planes.high_bounds[row]) < least)
-                continue;
-            n_middle++;
-            const int64_t dot = after_middle(&s, row, after[row]);
-            if (highest(&s, row, dot, 3 * s.sum, s.planes.middle_bounds[row]) < least)
-                continue;
-            n_low++;
-            logits[row] = logit(&s, row, after_low(&s, row, dot));
+        for (size_t begin = rows.begin; begin < rows.end; begin += EB_HEAD_ROWS) {
+            const size_t end = begin + EB_HEAD_ROWS < rows.end ? begin + EB_HEAD_ROWS : rows.end;
+            uint8_t may[EB_HEAD_ROWS];
+            may_reach(may, &s, logits, begin, end, wanted->least[t]);
+            for (size_t row = begin; row < end; row++)
+                logits[row] =
+                    may[row - begin] ? rescored(&s, row, after[row], wanted->least[t], n_read) : -__builtin_inff();
         }
     }
-    __atomic_fetch_add(&engine->stats.head_middle_rows, n_middle, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&engine->stats.head_low_rows, n_low, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&engine->stats.head_middle_rows, n_read[0], __ATOMIC_RELAXED);
+    __atomic_fetch_add(&engine->stats.head_low_rows, n_read[1], __ATOMIC_RELAXED);
 }
 
 void eb_run_head(eb_engine *engine) {

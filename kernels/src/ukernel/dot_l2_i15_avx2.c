@@ -20,6 +20,7 @@ int64_t eb_dot_l2_i15_avx2(const uint8_t *restrict w, const eb_i15 *restrict x, 
         __m256i part_hi = _mm256_setzero_si256(), part_lo = part_hi;
         for (size_t half = 0; half < 64; half += 32) {
             const __m256i packed = eb_load256(w + half);
+            eb_prefetch(w + half);
             for (size_t field = 0; field < 4; field++) {
                 const __m256i codes =
                     _mm256_and_si256(_mm256_srli_epi16(packed, (int)(2 * field)), _mm256_set1_epi8(3));

@@ -1,7 +1,7 @@
-/* dot_l2_i15_avx512vnni.c - one row of a low plane of the head: 256 weights in a register, masked where they stand. */
+/* dot_l2_i15_avx512vnni.c - one row of a low plane of the head: 256 weights in a register.
+ * The prefetch is for the case that most rows are read; where few are, it costs as much again as those few. */
+#include "lanes_avx512.h"
 #include "ukernel.h"
-
-#include <immintrin.h>
 
 static inline __attribute__((always_inline)) __m512i dots(__m512i acc, __m512i codes, const int8_t *x) {
     return _mm512_dpbusd_epi32(acc, codes, _mm512_loadu_si512(x));
@@ -12,6 +12,7 @@ int64_t eb_dot_l2_i15_avx512vnni(const uint8_t *restrict w, const eb_i15 *restri
     __m512i hi = _mm512_setzero_si512(), lo = hi, hi_odd = hi, lo_odd = hi;
     for (size_t i = 0; i < k; i += 256, w += 64) {
         const __m512i codes = _mm512_loadu_si512(w);
+        _mm_prefetch((const char *)w + EB_PREFETCH_BYTES, _MM_HINT_T0);
         const __m512i at0 = _mm512_and_si512(codes, low2), at2 = _mm512_and_si512(_mm512_srli_epi16(codes, 2), low2);
         const __m512i at4 = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low2);
         const __m512i at6 = _mm512_and_si512(_mm512_srli_epi16(codes, 6), low2);

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Weights are prefetched this far ahead: over the end of a page, where the hardware's prefetchers stop. */
-enum { EB_PREFETCH_BYTES = 1024 };
+enum { EB_PREFETCH_BYTES = 8192 };
 
 static inline __attribute__((always_inline)) __m256i eb_load256(const uint8_t *from) {
     return _mm256_loadu_si256((const __m256i *)from);
