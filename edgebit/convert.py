@@ -30,7 +30,7 @@ from edgebit.ternary.absmean import row_int8
 from edgebit.ternary.layouts import TILE_ROWS, pack_h8, pack_t1, pack_t2
 
 PROBE_GREEDY = 4  # greedy tokens after each golden probe's prompt
-_PROBE_LENGTHS = (1, 8, 72)  # prompt tokens: one decode step, one block, more than one batch
+_PROBE_LENGTHS = (1, 8, 72)  # prompt tokens: a decode step, and products of a few and of many tokens at once
 _CHECKED_WEIGHT_BYTES = 15 << 30  # what the check of the probes at the lowest ISA level may compute with: it is slow
 
 
@@ -201,7 +201,7 @@ def _run_probes(model: Model, prompts: list[list[int]], threads: int) -> tuple[P
 
 
 def _probe_prompts(model: Model) -> list[list[int]]:
-    """A first token, a few tokens, and more than one batch; ids are spread over the vocabulary in a fixed way."""
+    """One token, a few, and many; ids are spread over the vocabulary in a fixed way."""
     info = model.info
     start = [] if info.bos_token is None else [info.bos_token]
     spread = [(7919 * i + 104729) % info.vocab_size for i in range(1, max(_PROBE_LENGTHS) + 1)]

@@ -19,7 +19,7 @@ from edgebit.runtime.native import (
     Tokenizer,
 )
 
-_PREFILL_PASS = 64  # tokens: the engine's own batch_len, so that it costs nothing
+_PREFILL_PASS = 128  # tokens: the engine's own batch_len, so that it costs nothing
 
 # What a model's makers may advise, of SamplingParams, and as what kind of number the engine takes it.
 _ADVICE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}

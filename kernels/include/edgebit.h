@@ -166,7 +166,7 @@ typedef struct eb_engine_options {
     uint32_t ctx_len;     /* KV cache length of each sequence, in tokens; 0: the model's own maximum */
     uint32_t n_sequences; /* sequences that can be in flight; 0: 1 */
     uint32_t n_threads;   /* worker threads, the caller's among them; 0: 1 */
-    uint32_t batch_len;   /* tokens computed together in a prefill pass; 0: 64 */
+    uint32_t batch_len;   /* tokens computed together in a prefill pass; 0: 128 */
     uint32_t logits_rows; /* rows of logits that one eb_eval() may want; 0: n_sequences */
 } eb_engine_options;
 

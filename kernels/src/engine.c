@@ -33,7 +33,7 @@ static eb_status set_options(eb_engine *engine, const eb_engine_options *options
     engine->ctx_len = or_default(options->ctx_len, context_max);
     engine->n_sequences = or_default(options->n_sequences, 1);
     engine->n_threads = or_default(options->n_threads, 1);
-    engine->batch_len = or_default(options->batch_len, 64);
+    engine->batch_len = or_default(options->batch_len, 128);
     engine->logits_rows = or_default(options->logits_rows, engine->n_sequences);
     if (engine->ctx_len > context_max)
         FAIL(EB_BAD_ARGUMENT, "a context of %u tokens is longer than the model was made for, %u", engine->ctx_len,

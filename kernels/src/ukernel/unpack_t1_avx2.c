@@ -10,13 +10,16 @@ void eb_unpack_t1_avx2(uint8_t *restrict codes, const uint8_t *restrict w, size_
     const eb_t1_tables tables = eb_t1_load_tables();
     for (size_t n = 0; n < rows; n += EB_TILE_ROWS) {
         size_t i = 0;
-        for (; i + EB_T1_BLOCK <= k; i += EB_T1_BLOCK, w += 64 * EB_T1_VECTORS)
+        for (; i + EB_T1_BLOCK <= k; i += EB_T1_BLOCK, w += 64 * EB_T1_VECTORS) {
+            for (int v = 0; v < EB_T1_VECTORS; v++)
+                eb_prefetch(w + 64 * v);
 #pragma GCC unroll 8
             for (int j = 0; j < EB_T1_INDICES; j++)
                 for (int trit = 0; trit < 3; trit++, codes += 64) {
                     store_field(codes, eb_t1_vector(w, j, tables), 2 * trit);
                     store_field(codes + 32, eb_t1_vector(w + 32, j, tables), 2 * trit);
                 }
+        }
         for (; i < k; i += 64, w += 64)
             for (int field = 0; field < 4; field++, codes += 64) {
                 store_field(codes, eb_load256(w), 2 * field);

@@ -1,5 +1,6 @@
 /* unpack_t1_avx512vnni.c - blocks through the table of codes_t1_avx512.h; the rest of a row is layout t2. */
 #include "codes_t1_avx512.h"
+#include "lanes_avx512.h"
 #include "ukernel.h"
 
 static inline __attribute__((always_inline)) void store_field(uint8_t *codes, __m512i packed, int shift) {
@@ -12,6 +13,8 @@ void eb_unpack_t1_avx512vnni(uint8_t *restrict codes, const uint8_t *restrict w,
         size_t i = 0;
         for (; i + EB_T1_BLOCK <= k; i += EB_T1_BLOCK, w += 64 * EB_T1_VECTORS) {
             __m512i packed[EB_T1_INDICES];
+            for (int v = 0; v < EB_T1_VECTORS; v++)
+                _mm_prefetch((const char *)w + 64 * v + EB_PREFETCH_BYTES, _MM_HINT_T0);
             eb_t1_block(packed, w, table);
             for (int j = 0; j < EB_T1_INDICES; j++)
                 for (int trit = 0; trit < 3; trit++, codes += 64)
