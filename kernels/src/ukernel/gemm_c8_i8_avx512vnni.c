@@ -28,7 +28,7 @@ static inline __attribute__((always_inline)) void block(const operands *o, int n
         for (int t = 0; t < n_tokens; t++) {
             const __m512i x = eb_all_lanes(o->x + (size_t)t * o->x_stride + i);
             for (int tile = 0; tile < n_tiles; tile++)
-                acc[t][tile] = _mm512_dpbusd_epi32(acc[t][tile], codes[tile], x);
+                acc[t][tile] = eb_dots(acc[t][tile], codes[tile], x);
         }
     }
     for (int t = 0; t < n_tokens; t++)

@@ -12,10 +12,10 @@ static inline __attribute__((always_inline)) void add_tile(planes *sum, const ui
     const __m512i codes = _mm512_loadu_si512(w), low4 = _mm512_set1_epi8(15);
     _mm_prefetch((const char *)w + EB_PREFETCH_BYTES, _MM_HINT_T0);
     const __m512i even = _mm512_and_si512(codes, low4), odd = _mm512_and_si512(_mm512_srli_epi16(codes, 4), low4);
-    sum->hi = _mm512_dpbusd_epi32(sum->hi, even, eb_all_lanes(x->hi + i));
-    sum->lo = _mm512_dpbusd_epi32(sum->lo, even, eb_all_lanes(x->lo + i));
-    sum->hi = _mm512_dpbusd_epi32(sum->hi, odd, eb_all_lanes(x->hi + i + 16));
-    sum->lo = _mm512_dpbusd_epi32(sum->lo, odd, eb_all_lanes(x->lo + i + 16));
+    sum->hi = eb_dots(sum->hi, even, eb_all_lanes(x->hi + i));
+    sum->lo = eb_dots(sum->lo, even, eb_all_lanes(x->lo + i));
+    sum->hi = eb_dots(sum->hi, odd, eb_all_lanes(x->hi + i + 16));
+    sum->lo = eb_dots(sum->lo, odd, eb_all_lanes(x->lo + i + 16));
 }
 
 void eb_gemv_h4_i15_avx512vnni(int64_t *restrict y, const uint8_t *restrict w, const eb_i15 *restrict x, size_t rows,

@@ -13,6 +13,13 @@ static inline __attribute__((always_inline)) __m512i eb_all_lanes(const int8_t *
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)x));
 }
 
+/* acc += codes (unsigned) times x (signed), four products to an int32. As assembly, since gcc 12 makes the intrinsic a copy
+ * of the accumulator and more: a GEMM's 24 accumulators then go through the stack, at two fifths of the speed. */
+static inline __attribute__((always_inline)) __m512i eb_dots(__m512i acc, __m512i codes, __m512i x) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(x));
+    return acc;
+}
+
 /* The sum of each lane's four int32, one lane after the other. */
 static inline __attribute__((always_inline)) __m128i eb_lane_sums(__m512i acc) {
     acc = _mm512_add_epi32(acc, _mm512_shuffle_epi32(acc, 0x4e));
@@ -28,9 +35,9 @@ typedef struct eb_fields {
 
 /* sum += the codes in bits 5:0 of each byte times 3 x 16 activations */
 static inline __attribute__((always_inline)) void eb_add_three(eb_fields *sum, __m512i codes, const int8_t *x) {
-    sum->at0 = _mm512_dpbusd_epi32(sum->at0, _mm512_and_si512(codes, _mm512_set1_epi8(0x03)), eb_all_lanes(x));
-    sum->at2 = _mm512_dpbusd_epi32(sum->at2, _mm512_and_si512(codes, _mm512_set1_epi8(0x0c)), eb_all_lanes(x + 16));
-    sum->at4 = _mm512_dpbusd_epi32(sum->at4, _mm512_and_si512(codes, _mm512_set1_epi8(0x30)), eb_all_lanes(x + 32));
+    sum->at0 = eb_dots(sum->at0, _mm512_and_si512(codes, _mm512_set1_epi8(0x03)), eb_all_lanes(x));
+    sum->at2 = eb_dots(sum->at2, _mm512_and_si512(codes, _mm512_set1_epi8(0x0c)), eb_all_lanes(x + 16));
+    sum->at4 = eb_dots(sum->at4, _mm512_and_si512(codes, _mm512_set1_epi8(0x30)), eb_all_lanes(x + 32));
 }
 
 /* sum += a tile of layout t2 times its 64 activations */
@@ -38,7 +45,7 @@ static inline __attribute__((always_inline)) void eb_add_tile_t2(eb_fields *sum,
     const __m512i codes = _mm512_loadu_si512(w), top = _mm512_set1_epi8((char)0xc0);
     _mm_prefetch((const char *)w + EB_PREFETCH_BYTES, _MM_HINT_T0);
     eb_add_three(sum, codes, x);
-    sum->at6 = _mm512_dpbusd_epi32(sum->at6, _mm512_and_si512(codes, top), eb_all_lanes(x + 48));
+    sum->at6 = eb_dots(sum->at6, _mm512_and_si512(codes, top), eb_all_lanes(x + 48));
 }
 
 /* The sums of all places of two `eb_fields`. Those of the higher places are multiples of what is shifted away. */
