@@ -40,6 +40,16 @@ static void run_gemv_t2_i8(eb_gemv_t2_i8_fn *kernel, const uint8_t *w, size_t ro
 enum { TOKENS_gemv_t1_i8 = 1, BYTES_gemv_t1_i8 = K / 384 * 80 + K % 384 / 4 };
 static void run_gemv_t1_i8(eb_gemv_t1_i8_fn *kernel, const uint8_t *w, size_t rows) { kernel(y, w, x, 0, rows, K); }
 
+enum { TOKENS_gemv4_t2_i8 = 4, BYTES_gemv4_t2_i8 = BYTES_gemv_t2_i8 };
+static void run_gemv4_t2_i8(eb_gemv4_t2_i8_fn *kernel, const uint8_t *w, size_t rows) {
+    kernel(&(eb_gemv4_operands){y, w, x, x_sum, ROWS, K, rows, K}, 4);
+}
+
+enum { TOKENS_gemv4_t1_i8 = 4, BYTES_gemv4_t1_i8 = BYTES_gemv_t1_i8 };
+static void run_gemv4_t1_i8(eb_gemv4_t1_i8_fn *kernel, const uint8_t *w, size_t rows) {
+    kernel(&(eb_gemv4_operands){y, w, x, x_sum, ROWS, K, rows, K}, 4);
+}
+
 enum { TOKENS_unpack_t2 = 1, BYTES_unpack_t2 = BYTES_gemv_t2_i8 };
 static void run_unpack_t2(eb_unpack_t2_fn *kernel, const uint8_t *w, size_t rows) { kernel(codes, w, rows, K); }
 

@@ -8,11 +8,13 @@
 #include "threadpool.h"
 
 enum {
-    EB_GEMV_ROWS = 256,  /* rows of a weight matrix that a thread computes together for one token */
-    EB_GEMM_ROWS = 16,   /* the same for several: their codes stay in the second-level cache */
-    EB_HEAD_ROWS = 64,   /* rows of the head that a thread computes together */
-    EB_BEST_TOKENS = 16, /* tokens whose best logits are looked for together */
-    EB_MAX_BEST = 1024   /* best logits of a token that can be wanted; more are all of them */
+    EB_GEMV_ROWS = 256,     /* rows of a weight matrix that a thread computes together for one token */
+    EB_GEMM_ROWS = 16,      /* the same for several */
+    EB_FEW_TOKENS = 8,      /* up to so many are computed from packed weights, more from unpacked ones */
+    EB_CODES_BYTES = 28672, /* of unpacked weights that stay in a first-level cache beside what streams through it */
+    EB_HEAD_ROWS = 64,      /* rows of the head that a thread computes together */
+    EB_BEST_TOKENS = 16,    /* tokens whose best logits are looked for together */
+    EB_MAX_BEST = 1024      /* best logits of a token that can be wanted; more are all of them */
 };
 
 /* Tokens that go through the layers together, and every buffer they need. Rows of floats are filled up with zeros to a

@@ -221,17 +221,17 @@ static void rescore_job(job *task, part me) {
     const size_t n_rows = engine->model->tensor[EB_HEAD].rows;
     const range rows = share(me, n_rows, EB_TILE_ROWS);
     uint64_t n_read[2] = {0};
-    for (uint32_t t = 0; t < wanted->pass_n; t++) {
-        const scored s = scored_by(engine, wanted->pass_first + t);
-        float *logits = engine->logits + (wanted->first_row + wanted->pass_first + t) * n_rows;
-        const int64_t *after = engine->high_dots + t * n_rows;
-        for (size_t begin = rows.begin; begin < rows.end; begin += EB_HEAD_ROWS) {
-            const size_t end = begin + EB_HEAD_ROWS < rows.end ? begin + EB_HEAD_ROWS : rows.end;
+    for (size_t begin = rows.begin; begin < rows.end; begin += EB_HEAD_ROWS) {
+        const size_t end = begin + EB_HEAD_ROWS < rows.end ? begin + EB_HEAD_ROWS : rows.end;
+        for (uint32_t t = 0; t < wanted->pass_n; t++) {
+            const scored s = scored_by(engine, wanted->pass_first + t);
+            float *logits = engine->logits + (wanted->first_row + wanted->pass_first + t) * n_rows;
+            const int64_t *after = engine->high_dots + t * n_rows;
+            const float least = wanted->least[t];
             uint8_t may[EB_HEAD_ROWS];
-            may_reach(may, &s, logits, begin, end, wanted->least[t]);
+            may_reach(may, &s, logits, begin, end, least);
             for (size_t row = begin; row < end; row++)
-                logits[row] =
-                    may[row - begin] ? rescored(&s, row, after[row], wanted->least[t], n_read) : -__builtin_inff();
+                logits[row] = may[row - begin] ? rescored(&s, row, after[row], least, n_read) : -__builtin_inff();
         }
     }
     __atomic_fetch_add(&engine->stats.head_middle_rows, n_read[0], __ATOMIC_RELAXED);

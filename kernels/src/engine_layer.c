@@ -9,34 +9,60 @@ static const uint8_t *group_at(const eb_tensor *tensor, size_t row) {
     return (const uint8_t *)tensor->values + row / EB_TILE_ROWS * tensor->group_bytes;
 }
 
-/* Dot products of rows begin .. begin + n - 1 with the only token of the chunk, [n up to a multiple of 4]. */
-static void gemv(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t n) {
+/* Dot products of `rows` rows, a multiple of 4, from `begin` on, with token `b` and the next ones, `n` in all, at most 4:
+ * [n][dots_stride]. */
+static void gemv(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t dots_stride, size_t begin,
+                 size_t rows, uint32_t b, size_t n) {
     const eb_chunk *chunk = &engine->chunk;
-    eb_gemv_t2_i8_fn *kernel = tensor->encoding == EB_T1 ? engine->kernels.gemv_t1_i8 : engine->kernels.gemv_t2_i8;
-    kernel(dots, group_at(tensor, begin), chunk->x, chunk->x_sum[0], eb_round_up(n, EB_TILE_ROWS), tensor->k);
+    const eb_ukernels *kernels = &engine->kernels;
+    const int is_t1 = tensor->encoding == EB_T1;
+    const size_t x_stride = engine->widest_stride;
+    const uint8_t *w = group_at(tensor, begin);
+    const int8_t *x = chunk->x + b * x_stride;
+    eb_gemv4_t2_i8_fn *four = is_t1 ? kernels->gemv4_t1_i8 : kernels->gemv4_t2_i8;
+    if (n > 1 && four) {
+        four(&(eb_gemv4_operands){dots, w, x, chunk->x_sum + b, dots_stride, x_stride, rows, tensor->k}, n);
+        return;
+    }
+    eb_gemv_t2_i8_fn *one = is_t1 ? kernels->gemv_t1_i8 : kernels->gemv_t2_i8;
+    for (size_t t = 0; t < n; t++)
+        one(dots + t * dots_stride, w, x + t * x_stride, chunk->x_sum[b + t], rows, tensor->k);
 }
 
-/* The same with all tokens of the chunk, [chunk.n][EB_GEMM_ROWS]; n is at most EB_GEMM_ROWS. */
-static void gemm(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t n,
+/* The same with all tokens of the chunk, from codes that are unpacked once. */
+static void gemm(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t rows,
                  unsigned thread) {
     const eb_chunk *chunk = &engine->chunk;
     uint8_t *codes = engine->codes + (size_t)thread * EB_GEMM_ROWS * engine->widest_stride;
-    const size_t rows = eb_round_up(n, EB_TILE_ROWS);
     eb_unpack_t2_fn *unpack = tensor->encoding == EB_T1 ? engine->kernels.unpack_t1 : engine->kernels.unpack_t2;
     unpack(codes, group_at(tensor, begin), rows, tensor->k);
     engine->kernels.gemm_c8_i8(dots, EB_GEMM_ROWS, codes, chunk->x, engine->widest_stride, chunk->x_sum, rows,
                                tensor->k, chunk->n);
 }
 
-/* Rows that go together: many for one token, whose dot products then wait in a buffer. */
-static size_t rows_together(const eb_engine *engine) { return engine->chunk.n == 1 ? EB_GEMV_ROWS : EB_GEMM_ROWS; }
+/* How many rows go together. One token: many, whose dot products then wait in a buffer. A few tokens: as many as stay in the
+ * first-level cache for the next four tokens. Many: as many as stay there unpacked; or twice as many in the second-level
+ * cache, where rows are so long that else too few would share the loads of activations. */
+static size_t rows_together(const eb_engine *engine, const eb_tensor *tensor) {
+    if (engine->chunk.n == 1)
+        return EB_GEMV_ROWS;
+    return engine->chunk.n > EB_FEW_TOKENS && tensor->k * (EB_GEMM_ROWS / 2) <= EB_CODES_BYTES ? EB_GEMM_ROWS / 2
+                                                                                               : EB_GEMM_ROWS;
+}
 
+/* Dot products of n rows from `begin` on with every token of the chunk, [chunk.n][EB_GEMM_ROWS]; n is at most
+ * rows_together(). */
 static void products(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots, size_t begin, size_t n,
                      unsigned thread) {
-    if (engine->chunk.n == 1)
-        gemv(engine, tensor, dots, begin, n);
-    else
-        gemm(engine, tensor, dots, begin, n, thread);
+    const uint32_t n_tokens = engine->chunk.n;
+    const size_t rows = eb_round_up(n, EB_TILE_ROWS);
+    if (n_tokens > EB_FEW_TOKENS) {
+        gemm(engine, tensor, dots, begin, rows, thread);
+        return;
+    }
+    for (uint32_t b = 0; b < n_tokens; b += 4)
+        gemv(engine, tensor, dots + b * EB_GEMM_ROWS, EB_GEMM_ROWS, begin, rows, b,
+             n_tokens - b < 4 ? n_tokens - b : 4);
 }
 
 static const float *scales_at(const eb_tensor *tensor, size_t row) {
@@ -46,8 +72,8 @@ static const float *scales_at(const eb_tensor *tensor, size_t row) {
 /* out[b][row] (+)= BitLinear(token b)[row] for this part's rows of `tensor` */
 static void linear(eb_engine *engine, const eb_tensor *tensor, float *out, size_t out_stride, int add, part me) {
     const eb_chunk *chunk = &engine->chunk;
-    const size_t step = rows_together(engine);
-    const range rows = share(me, tensor->rows, chunk->n == 1 ? EB_TILE_ROWS : EB_GEMM_ROWS);
+    const size_t step = rows_together(engine, tensor);
+    const range rows = share(me, tensor->rows, chunk->n == 1 ? EB_TILE_ROWS : step);
     int32_t *dots = engine->dots + me.thread * 2 * engine->dots_size;
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
         const size_t n = begin + step < rows.end ? step : rows.end - begin;
@@ -179,8 +205,8 @@ static void gate_up_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_chunk *chunk = &engine->chunk;
     const eb_tensor *gate = &task->layer->tensor[EB_GATE_PROJ], *up = &task->layer->tensor[EB_UP_PROJ];
-    const size_t step = rows_together(engine);
-    const range rows = share(me, gate->rows, chunk->n == 1 ? EB_TILE_ROWS : EB_GEMM_ROWS);
+    const size_t step = rows_together(engine, gate);
+    const range rows = share(me, gate->rows, chunk->n == 1 ? EB_TILE_ROWS : step);
     int32_t *gate_dots = engine->dots + me.thread * 2 * engine->dots_size, *up_dots = gate_dots + engine->dots_size;
     float gate_values[EB_GEMV_ROWS], up_values[EB_GEMV_ROWS];
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {

@@ -24,6 +24,18 @@ typedef void eb_gemv_t2_i8_fn(int32_t *restrict y, const uint8_t *restrict w, co
                               size_t rows, size_t k);
 typedef eb_gemv_t2_i8_fn eb_gemv_t1_i8_fn;
 
+/* gemv4_t2_i8, gemv4_t1_i8: the same for 1 to 4 tokens at once, y[t][n], each token's x from x + t * x_stride on: what a few
+ * sequences, or the check of a draft, take. Not every CPU has it: where it is missing, gemv goes token by token. */
+typedef struct eb_gemv4_operands {
+    int32_t *restrict y;
+    const uint8_t *restrict w;
+    const int8_t *restrict x;
+    const int32_t *restrict x_sum; /* [n_tokens] */
+    size_t y_stride, x_stride, rows, k;
+} eb_gemv4_operands;
+typedef void eb_gemv4_t2_i8_fn(const eb_gemv4_operands *operands, size_t n_tokens);
+typedef eb_gemv4_t2_i8_fn eb_gemv4_t1_i8_fn;
+
 /* unpack_t2, unpack_t1: the codes of rows in layout t2 or t1, one in a byte, in tiles: [rows / 4][k / 16][4][16], for
  * gemm_c8_i8. */
 typedef void eb_unpack_t2_fn(uint8_t *restrict codes, const uint8_t *restrict w, size_t rows, size_t k);
@@ -58,6 +70,8 @@ typedef int64_t eb_dot_l2_i15_fn(const uint8_t *restrict w, const eb_i15 *restri
 typedef struct eb_ukernels {
     eb_gemv_t2_i8_fn *gemv_t2_i8;
     eb_gemv_t1_i8_fn *gemv_t1_i8;
+    eb_gemv4_t2_i8_fn *gemv4_t2_i8; /* these two may be NULL */
+    eb_gemv4_t1_i8_fn *gemv4_t1_i8;
     eb_unpack_t2_fn *unpack_t2;
     eb_unpack_t1_fn *unpack_t1;
     eb_gemm_c8_i8_fn *gemm_c8_i8;

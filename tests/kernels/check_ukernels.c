@@ -121,6 +121,33 @@ static int check_gemv_t1_i8(const char *name, eb_gemv_t1_i8_fn *kernel, uint64_t
     return same_i32(name, seed, how, rows, k, rows);
 }
 
+/* Against the one-token kernel, token by token. */
+static int check_gemv4(const char *name, eb_gemv4_t2_i8_fn *kernel, eb_gemv_t2_i8_fn *scalar, uint64_t seed, fill how,
+                       size_t rows, size_t k) {
+    const size_t n_tokens = 1 + (rows / 4 + k / 64) % 4, y_stride = rows + 3, n = n_tokens * y_stride;
+    int32_t x_sum[4];
+    for (size_t i = 0; i < rows * k / 4; i++)
+        w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
+    for (size_t i = 0; i <= n; i++)
+        ((int32_t *)got)[i] = ((int32_t *)wanted)[i] = GUARD;
+    for (size_t t = 0; t < n_tokens; t++) {
+        x_sum[t] = fill_x(x + t * k, k, how);
+        scalar((int32_t *)wanted + t * y_stride, w, x + t * k, x_sum[t], rows, k);
+    }
+    kernel(&(eb_gemv4_operands){(int32_t *)got, w, x, x_sum, y_stride, k, rows, k}, n_tokens);
+    return same_i32(name, seed, how, rows, k, n);
+}
+
+static int check_gemv4_t2_i8(const char *name, eb_gemv4_t2_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
+                             size_t k) {
+    return check_gemv4(name, kernel, eb_gemv_t2_i8_scalar, seed, how, rows, k);
+}
+
+static int check_gemv4_t1_i8(const char *name, eb_gemv4_t1_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
+                             size_t k) {
+    return check_gemv4(name, kernel, eb_gemv_t1_i8_scalar, seed, how, rows, k);
+}
+
 static int check_unpack(const char *name, eb_unpack_t2_fn *kernel, eb_unpack_t2_fn *scalar, uint64_t seed, fill how,
                         size_t rows, size_t k) {
     for (size_t i = 0; i < rows * k / 4; i++)

@@ -21,7 +21,6 @@ void eb_gemv_t1_i8_avx512vnni(int32_t *restrict y, const uint8_t *restrict w, co
         }
         for (; i < k; i += 64, w += 64)
             eb_add_tile_t2(&even, w, x + i);
-        const __m128i sums = eb_lane_sums(eb_fields_total(&even, &odd));
-        _mm_storeu_si128((__m128i *)(y + n), _mm_sub_epi32(sums, _mm_set1_epi32(x_sum)));
+        eb_store_sums(y + n, _mm512_add_epi32(eb_fields_sum(&even), eb_fields_sum(&odd)), x_sum);
     }
 }

@@ -33,27 +33,47 @@ typedef struct eb_fields {
     __m512i at0, at2, at4, at6;
 } eb_fields;
 
-/* sum += the codes in bits 5:0 of each byte times 3 x 16 activations */
-static inline __attribute__((always_inline)) void eb_add_three(eb_fields *sum, __m512i codes, const int8_t *x) {
-    sum->at0 = eb_dots(sum->at0, _mm512_and_si512(codes, _mm512_set1_epi8(0x03)), eb_all_lanes(x));
-    sum->at2 = eb_dots(sum->at2, _mm512_and_si512(codes, _mm512_set1_epi8(0x0c)), eb_all_lanes(x + 16));
-    sum->at4 = eb_dots(sum->at4, _mm512_and_si512(codes, _mm512_set1_epi8(0x30)), eb_all_lanes(x + 32));
+/* sum[t] += the codes in bits 5:0 of each byte times 3 x 16 activations of token t */
+static inline __attribute__((always_inline)) void eb_add_three_tokens(eb_fields *sum, __m512i codes, const int8_t *x,
+                                                                      size_t x_stride, int n_tokens) {
+    const __m512i at0 = _mm512_and_si512(codes, _mm512_set1_epi8(0x03));
+    const __m512i at2 = _mm512_and_si512(codes, _mm512_set1_epi8(0x0c));
+    const __m512i at4 = _mm512_and_si512(codes, _mm512_set1_epi8(0x30));
+    for (int t = 0; t < n_tokens; t++, x += x_stride) {
+        sum[t].at0 = eb_dots(sum[t].at0, at0, eb_all_lanes(x));
+        sum[t].at2 = eb_dots(sum[t].at2, at2, eb_all_lanes(x + 16));
+        sum[t].at4 = eb_dots(sum[t].at4, at4, eb_all_lanes(x + 32));
+    }
 }
 
-/* sum += a tile of layout t2 times its 64 activations */
-static inline __attribute__((always_inline)) void eb_add_tile_t2(eb_fields *sum, const uint8_t *w, const int8_t *x) {
-    const __m512i codes = _mm512_loadu_si512(w), top = _mm512_set1_epi8((char)0xc0);
+/* sum[t] += a tile of layout t2 times 64 activations of token t */
+static inline __attribute__((always_inline)) void
+eb_add_tile_t2_tokens(eb_fields *sum, const uint8_t *w, const int8_t *x, size_t x_stride, int n_tokens) {
+    const __m512i codes = _mm512_loadu_si512(w), at6 = _mm512_and_si512(codes, _mm512_set1_epi8((char)0xc0));
     _mm_prefetch((const char *)w + EB_PREFETCH_BYTES, _MM_HINT_T0);
-    eb_add_three(sum, codes, x);
-    sum->at6 = eb_dots(sum->at6, _mm512_and_si512(codes, top), eb_all_lanes(x + 48));
+    eb_add_three_tokens(sum, codes, x, x_stride, n_tokens);
+    for (int t = 0; t < n_tokens; t++, x += x_stride)
+        sum[t].at6 = eb_dots(sum[t].at6, at6, eb_all_lanes(x + 48));
 }
 
-/* The sums of all places of two `eb_fields`. Those of the higher places are multiples of what is shifted away. */
-static inline __attribute__((always_inline)) __m512i eb_fields_total(const eb_fields *a, const eb_fields *b) {
-    const __m512i at0 = _mm512_add_epi32(a->at0, b->at0), at2 = _mm512_add_epi32(a->at2, b->at2);
-    const __m512i at4 = _mm512_add_epi32(a->at4, b->at4), at6 = _mm512_add_epi32(a->at6, b->at6);
-    return _mm512_add_epi32(_mm512_add_epi32(at0, _mm512_srai_epi32(at2, 2)),
-                            _mm512_add_epi32(_mm512_srai_epi32(at4, 4), _mm512_srai_epi32(at6, 6)));
+/* The same for one token. */
+static inline __attribute__((always_inline)) void eb_add_three(eb_fields *sum, __m512i codes, const int8_t *x) {
+    eb_add_three_tokens(sum, codes, x, 0, 1);
+}
+
+static inline __attribute__((always_inline)) void eb_add_tile_t2(eb_fields *sum, const uint8_t *w, const int8_t *x) {
+    eb_add_tile_t2_tokens(sum, w, x, 0, 1);
+}
+
+/* The sums of all places. Those of the higher ones are multiples of what is shifted away. */
+static inline __attribute__((always_inline)) __m512i eb_fields_sum(const eb_fields *sum) {
+    return _mm512_add_epi32(_mm512_add_epi32(sum->at0, _mm512_srai_epi32(sum->at2, 2)),
+                            _mm512_add_epi32(_mm512_srai_epi32(sum->at4, 4), _mm512_srai_epi32(sum->at6, 6)));
+}
+
+/* Stores the sums of a tile's four rows, less `x_sum`. */
+static inline __attribute__((always_inline)) void eb_store_sums(int32_t *y, __m512i acc, int32_t x_sum) {
+    _mm_storeu_si128((__m128i *)y, _mm_sub_epi32(eb_lane_sums(acc), _mm_set1_epi32(x_sum)));
 }
 
 #endif

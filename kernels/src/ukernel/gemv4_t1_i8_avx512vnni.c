@@ -1,0 +1,45 @@
+/* gemv4_t1_i8_avx512vnni.c - up to four tokens straight from packed weights of 1.67 bits, with AVX-512 VNNI and VBMI: as
+ * gemv_t1_i8_avx512vnni.c, each masked field multiplied with the activations of every token. */
+#include "codes_t1_avx512.h"
+#include "lanes_avx512.h"
+#include "ukernel.h"
+
+/* `n_tokens` is a constant where this is inlined. */
+static inline __attribute__((always_inline)) void tokens(const eb_gemv4_operands *o, int n_tokens) {
+    const __m512i table = eb_t1_table();
+    const uint8_t *w = o->w;
+    for (size_t n = 0; n < o->rows; n += EB_TILE_ROWS) {
+        eb_fields sum[4];
+        for (int t = 0; t < n_tokens; t++)
+            sum[t] = (eb_fields){0};
+        size_t i = 0;
+        for (; i + EB_T1_BLOCK <= o->k; i += EB_T1_BLOCK, w += 64 * EB_T1_VECTORS) {
+            __m512i codes[EB_T1_INDICES];
+            for (int v = 0; v < EB_T1_VECTORS; v++)
+                _mm_prefetch((const char *)w + 64 * v + EB_PREFETCH_BYTES, _MM_HINT_T0);
+            eb_t1_block(codes, w, table);
+            for (int j = 0; j < EB_T1_INDICES; j++)
+                eb_add_three_tokens(sum, codes[j], o->x + i + 48 * j, o->x_stride, n_tokens);
+        }
+        for (; i < o->k; i += 64, w += 64)
+            eb_add_tile_t2_tokens(sum, w, o->x + i, o->x_stride, n_tokens);
+        for (int t = 0; t < n_tokens; t++)
+            eb_store_sums(o->y + (size_t)t * o->y_stride + n, eb_fields_sum(&sum[t]), o->x_sum[t]);
+    }
+}
+
+void eb_gemv4_t1_i8_avx512vnni(const eb_gemv4_operands *o, size_t n_tokens) {
+    switch (n_tokens) {
+    case 1:
+        tokens(o, 1);
+        break;
+    case 2:
+        tokens(o, 2);
+        break;
+    case 3:
+        tokens(o, 3);
+        break;
+    default:
+        tokens(o, 4);
+    }
+}
