@@ -1,7 +1,7 @@
 /* check_ukernels.c - every micro-kernel of the build that this CPU can run must equal the scalar one, to the last bit.
  *
- * Random data, the extremes (+1 on 127, -1 on -128, the code 3 of a damaged file), 4 to 20 rows, widths that end inside
- * and outside of every unrolling. A failure prints kernel, seed and shape; `check_ukernels SEED` runs one seed.
+ * Random data, the extremes (+1 on 127, -1 on -128, the code 3 of a damaged file on -128), 4 to 20 rows, widths that end
+ * inside and outside of every unrolling. A failure prints kernel, seed and shape; `check_ukernels SEED` runs one seed.
  */
 #include "cpu.h"
 #include "dispatch.h"
@@ -20,8 +20,9 @@ static uint32_t next_random(void) {
     return (uint32_t)(state >> 33);
 }
 
-/* How inputs are filled: one at a time, so that each extreme meets itself in all positions. */
-typedef enum fill { RANDOM, HIGHEST, LOWEST, MIXED, N_FILLS } fill;
+/* How inputs are filled: one at a time, so that each extreme meets itself in all positions. DAMAGED has the greatest
+ * products there can be, all of one sign: what a kernel adds up in 16 bits must hold them. */
+typedef enum fill { RANDOM, HIGHEST, LOWEST, MIXED, DAMAGED, N_FILLS } fill;
 
 static uint8_t *w, *codes; /* [MAX_ROWS * MAX_K] */
 static int8_t *x;          /* [MAX_TOKENS * MAX_K] */
@@ -37,11 +38,13 @@ static int fail(const char *name, uint64_t seed, int how, size_t rows, size_t k,
 
 /* ---- inputs ---- */
 
-/* Two-bit codes: sound files hold 0 to 2; MIXED has code 3 too. */
+/* Two-bit codes: sound files hold 0 to 2; MIXED has code 3 too, DAMAGED nothing else. */
 static uint8_t random_byte(fill how) {
     const uint8_t sound =
         (uint8_t)(next_random() % 3 | next_random() % 3 << 2 | next_random() % 3 << 4 | next_random() % 3 << 6);
-    return how == HIGHEST ? 0xaa : how == LOWEST ? 0 : how == MIXED ? (uint8_t)next_random() : sound;
+    if (how == MIXED)
+        return (uint8_t)next_random();
+    return how == HIGHEST ? 0xaa : how == LOWEST ? 0 : how == DAMAGED ? 0xff : sound;
 }
 
 static void fill_bytes(uint8_t *bytes, size_t n, fill how) {
@@ -52,7 +55,7 @@ static void fill_bytes(uint8_t *bytes, size_t n, fill how) {
 static int8_t random_i8(fill how) {
     if (how == MIXED)
         return next_random() & 1 ? 127 : -128;
-    return how == HIGHEST ? 127 : how == LOWEST ? -128 : (int8_t)next_random();
+    return how == HIGHEST ? 127 : how == LOWEST || how == DAMAGED ? -128 : (int8_t)next_random();
 }
 
 static int32_t fill_x(int8_t *values, size_t k, fill how) {
@@ -69,6 +72,8 @@ static eb_i15 fill_i15(size_t k, fill how) {
             value = how == HIGHEST || (how == MIXED && next_random() & 1) ? 16256 : -16256;
         hi[i] = (int8_t)((value + 64) >> 7);
         lo[i] = (int8_t)(value - 128 * hi[i]);
+        if (how == DAMAGED)
+            hi[i] = -127, lo[i] = -64;
     }
     if (how == RANDOM) /* the lowest low plane there is */
         hi[0] = 1, lo[0] = -64;
@@ -76,6 +81,14 @@ static eb_i15 fill_i15(size_t k, fill how) {
 }
 
 static size_t t1_bytes(size_t rows, size_t k) { return rows * (k / 384 * 80 + k % 384 / 4); }
+
+/* Each index 26, three times the code 2, in the whole blocks of layout t1; there is no code 3 in these. */
+static void fill_highest_indices(size_t rows, size_t k) {
+    static const uint8_t vectors[5] = {0xda, 0xda, 0xda, 0xba, 0x9a};
+    for (size_t n = 0; n < rows; n += 4)
+        for (size_t i = 0; i < k / 384 * 320; i++)
+            w[t1_bytes(n, k) + i] = vectors[i / 64 % 5];
+}
 
 /* ---- one check for each op of ukernel.h, by its name ---- */
 
@@ -114,6 +127,8 @@ static int check_gemv_t1_i8(const char *name, eb_gemv_t1_i8_fn *kernel, uint64_t
     /* Any byte is three indices or parts of them: with RANDOM too, damaged ones above 26 are among them. */
     for (size_t i = 0; i < t1_bytes(rows, k); i++)
         w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
+    if (how == DAMAGED)
+        fill_highest_indices(rows, k);
     const int32_t x_sum = fill_x(x, k, how);
     ((int32_t *)got)[rows] = GUARD;
     eb_gemv_t1_i8_scalar((int32_t *)wanted, w, x, x_sum, rows, k);
@@ -189,7 +204,7 @@ static int check_gemm_c8_i8(const char *name, eb_gemm_c8_i8_fn *kernel, uint64_t
 static int check_gemv_h4_i15(const char *name, eb_gemv_h4_i15_fn *kernel, uint64_t seed, fill how, size_t rows,
                              size_t k) {
     for (size_t i = 0; i < rows * k / 2; i++)
-        w[i] = how == HIGHEST ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
+        w[i] = how == HIGHEST || how == DAMAGED ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
     const eb_i15 i15 = fill_i15(k, how);
     got[rows] = GUARD;
     eb_gemv_h4_i15_scalar(wanted, w, &i15, rows, k);
@@ -216,7 +231,7 @@ static int check_dot_l2_i15(const char *name, eb_dot_l2_i15_fn *kernel, uint64_t
     if (k % 256)
         return 0;
     for (size_t i = 0; i < k / 4; i++)
-        w[i] = how == HIGHEST ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
+        w[i] = how == HIGHEST || how == DAMAGED ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
     const eb_i15 i15 = fill_i15(k, how);
     const int64_t is = kernel(w, &i15, k), says = eb_dot_l2_i15_scalar(w, &i15, k);
     return is != says ? fail(name, seed, how, rows, k, 0, is, says) : 0;
