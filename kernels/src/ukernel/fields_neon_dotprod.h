@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) void eb_add_row_t2(eb_fields *sum, 
     sum->at0 = vdotq_s32(sum->at0, eb_masked(codes, 0x03), x[0]);
     sum->at2 = vdotq_s32(sum->at2, eb_masked(codes, 0x0c), x[1]);
     sum->at4 = vdotq_s32(sum->at4, eb_masked(codes, 0x30), x[2]);
-    sum->at0 = vdotq_s32(sum->at0, eb_top_field(codes), x[3]);
+    sum->at0 = vdotq_s32(sum->at0, eb_from_bit6(codes), x[3]);
 }
 
 /* sum[r] += row r of a tile of layout t2 times its 64 activations */

@@ -17,14 +17,33 @@ static inline __attribute__((always_inline)) int8x16_t eb_masked(uint8x16_t byte
     return vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(mask)));
 }
 
-/* The two high bits of each byte. */
-static inline __attribute__((always_inline)) int8x16_t eb_top_field(uint8x16_t bytes) {
+/* What stands from bit 4 or bit 6 of each byte upwards. */
+static inline __attribute__((always_inline)) int8x16_t eb_from_bit4(uint8x16_t bytes) {
+    return vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+}
+static inline __attribute__((always_inline)) int8x16_t eb_from_bit6(uint8x16_t bytes) {
     return vreinterpretq_s8_u8(vshrq_n_u8(bytes, 6));
 }
 
 /* The sum of each row's four int32. */
 static inline __attribute__((always_inline)) int32x4_t eb_four_sums(const int32x4_t rows[4]) {
     return vpaddq_s32(vpaddq_s32(rows[0], rows[1]), vpaddq_s32(rows[2], rows[3]));
+}
+
+/* y[r] = 128 * hi[r] + lo[r], r 0 to 3 */
+static inline __attribute__((always_inline)) void eb_store_planes(int64_t *y, int32x4_t hi, int32x4_t lo) {
+    vst1q_s64(y, vaddw_s32(vshll_n_s32(vget_low_s32(hi), 7), vget_low_s32(lo)));
+    vst1q_s64(y + 2, vaddw_s32(vshll_n_s32(vget_high_s32(hi), 7), vget_high_s32(lo)));
+}
+
+/* The codes of the first `n` two-bit fields of each byte, 3 or 4, as unpack_t2 and unpack_t1 lay them out. */
+static inline __attribute__((always_inline)) void eb_store_fields(uint8_t *codes, uint8x16_t fields, int n) {
+    const uint8x16_t low2 = vdupq_n_u8(3);
+    vst1q_u8(codes, vandq_u8(fields, low2));
+    vst1q_u8(codes + 64, vandq_u8(vshrq_n_u8(fields, 2), low2));
+    vst1q_u8(codes + 128, vandq_u8(vshrq_n_u8(fields, 4), low2));
+    if (n == 4)
+        vst1q_u8(codes + 192, vshrq_n_u8(fields, 6));
 }
 
 #endif

@@ -1,0 +1,52 @@
+/* gemv_t1_i8_neon.c - decode GEMV from 1.67 bits a weight, for cores without FEAT_DotProd (Cortex-A53, A72, A73).
+ * One TBL turns a vector of five-bit indices into bytes of three two-bit codes, which are multiplied as in
+ * gemv_t2_i8_neon.c. A block adds 16 products of at most 8 * 128 to an int16 lane of at2, for the table has no code 3;
+ * what is left after the blocks is EB_TILES_PER_FLUSH tiles of layout t2 at the most. */
+#include "codes_t1_neon.h"
+#include "fields_neon.h"
+#include "ukernel.h"
+
+/* sum[r] += the codes of row r, three in a byte, times their 48 activations */
+static inline __attribute__((always_inline)) void add_codes(eb_fields sum[EB_TILE_ROWS],
+                                                            const uint8x16_t codes[EB_TILE_ROWS], const int8_t *x) {
+    const int8x16_t xs[3] = {vld1q_s8(x), vld1q_s8(x + 16), vld1q_s8(x + 32)};
+    for (int r = 0; r < EB_TILE_ROWS; r++) {
+        sum[r].at0 = eb_products(sum[r].at0, eb_masked(codes[r], 0x03), xs[0]);
+        sum[r].at2 = eb_products(sum[r].at2, eb_masked(codes[r], 0x0c), xs[1]);
+    }
+    for (int r = 0; r < EB_TILE_ROWS; r++)
+        sum[r].at0 = eb_products(sum[r].at0, eb_from_bit4(codes[r]), xs[2]);
+}
+
+void eb_gemv_t1_i8_neon(int32_t *restrict y, const uint8_t *restrict w, const int8_t *restrict x, int32_t x_sum,
+                        size_t rows, size_t k) {
+    const uint8x16x2_t table = eb_t1_table();
+    for (size_t n = 0; n < rows; n += EB_TILE_ROWS) {
+        int32x4_t acc[EB_TILE_ROWS] = {0};
+        size_t i = 0;
+        for (; i + EB_T1_BLOCK <= k; i += EB_T1_BLOCK, w += 64 * EB_T1_VECTORS) {
+            eb_fields sum[EB_TILE_ROWS] = {0};
+            uint8x16_t codes[EB_TILE_ROWS];
+            for (int v = 0; v < EB_T1_VECTORS; v++)
+                eb_prefetch(w + 64 * v);
+#pragma GCC unroll 1 /* unrolled, it needs more registers than there are */
+            for (size_t j = 0; j < EB_T1_VECTORS; j++) {
+                eb_t1_low(codes, w, j, table);
+                add_codes(sum, codes, x + i + 48 * j);
+            }
+#pragma GCC unroll 3
+            for (size_t j = EB_T1_VECTORS; j < EB_T1_INDICES; j++) {
+                eb_t1_high(codes, w, j, table);
+                add_codes(sum, codes, x + i + 48 * j);
+            }
+            for (int r = 0; r < EB_TILE_ROWS; r++)
+                acc[r] = eb_widened(acc[r], sum[r]);
+        }
+        eb_fields rest[EB_TILE_ROWS] = {0};
+        for (; i < k; i += 64, w += 64)
+            eb_add_tile_t2(rest, w, x + i);
+        for (int r = 0; r < EB_TILE_ROWS; r++)
+            acc[r] = eb_widened(acc[r], rest[r]);
+        vst1q_s32(y + n, vsubq_s32(eb_four_sums(acc), vdupq_n_s32(x_sum)));
+    }
+}
