@@ -24,9 +24,10 @@ static uint32_t next_random(void) {
  * products there can be, all of one sign: what a kernel adds up in 16 bits must hold them. */
 typedef enum fill { RANDOM, HIGHEST, LOWEST, MIXED, DAMAGED, N_FILLS } fill;
 
-static uint8_t *w, *codes; /* [MAX_ROWS * MAX_K] */
-static int8_t *x;          /* [MAX_TOKENS * MAX_K] */
-static int8_t *hi, *lo;    /* [MAX_K] */
+/* The ends of the rooms for inputs. A check puts each input so that it ends there: a sanitizer sees what is read behind. */
+static uint8_t *w_end, *codes_end; /* rooms of MAX_ROWS * MAX_K and twice that */
+static int8_t *x_end;              /* MAX_TOKENS * MAX_K */
+static int8_t *hi_end, *lo_end;    /* MAX_K */
 static int64_t *got, *wanted;
 
 static int fail(const char *name, uint64_t seed, int how, size_t rows, size_t k, size_t at, int64_t is,
@@ -66,6 +67,7 @@ static int32_t fill_x(int8_t *values, size_t k, fill how) {
 }
 
 static eb_i15 fill_i15(size_t k, fill how) {
+    int8_t *hi = hi_end - k, *lo = lo_end - k;
     for (size_t i = 0; i < k; i++) {
         int32_t value = (int32_t)(next_random() % 32513) - 16256;
         if (how != RANDOM)
@@ -83,7 +85,7 @@ static eb_i15 fill_i15(size_t k, fill how) {
 static size_t t1_bytes(size_t rows, size_t k) { return rows * (k / 384 * 80 + k % 384 / 4); }
 
 /* Each index 26, three times the code 2, in the whole blocks of layout t1; there is no code 3 in these. */
-static void fill_highest_indices(size_t rows, size_t k) {
+static void fill_highest_indices(uint8_t *w, size_t rows, size_t k) {
     static const uint8_t vectors[5] = {0xda, 0xda, 0xda, 0xba, 0x9a};
     for (size_t n = 0; n < rows; n += 4)
         for (size_t i = 0; i < k / 384 * 320; i++)
@@ -102,6 +104,8 @@ static int same_i32(const char *name, uint64_t seed, fill how, size_t rows, size
 
 static int check_gemv_t2_i8(const char *name, eb_gemv_t2_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
                             size_t k) {
+    uint8_t *w = w_end - rows * k / 4;
+    int8_t *x = x_end - k;
     fill_bytes(w, rows * k / 4, how);
     const int32_t x_sum = fill_x(x, k, how);
     ((int32_t *)got)[rows] = GUARD;
@@ -124,11 +128,13 @@ static int check_gemv_t2_i8(const char *name, eb_gemv_t2_i8_fn *kernel, uint64_t
 
 static int check_gemv_t1_i8(const char *name, eb_gemv_t1_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
                             size_t k) {
+    uint8_t *w = w_end - t1_bytes(rows, k);
+    int8_t *x = x_end - k;
     /* Any byte is three indices or parts of them: with RANDOM too, damaged ones above 26 are among them. */
     for (size_t i = 0; i < t1_bytes(rows, k); i++)
         w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
     if (how == DAMAGED)
-        fill_highest_indices(rows, k);
+        fill_highest_indices(w, rows, k);
     const int32_t x_sum = fill_x(x, k, how);
     ((int32_t *)got)[rows] = GUARD;
     eb_gemv_t1_i8_scalar((int32_t *)wanted, w, x, x_sum, rows, k);
@@ -164,10 +170,11 @@ static int check_gemv4_t1_i8(const char *name, eb_gemv4_t1_i8_fn *kernel, uint64
 }
 
 static int check_unpack(const char *name, eb_unpack_t2_fn *kernel, eb_unpack_t2_fn *scalar, uint64_t seed, fill how,
-                        size_t rows, size_t k) {
-    for (size_t i = 0; i < rows * k / 4; i++)
+                        size_t rows, size_t k, size_t bytes) {
+    uint8_t *w = w_end - bytes;
+    for (size_t i = 0; i < bytes; i++)
         w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
-    uint8_t *is = codes, *says = codes + rows * k;
+    uint8_t *is = codes_end - rows * k, *says = is - rows * k;
     for (size_t i = 0; i < rows * k; i++)
         is[i] = 0x55;
     scalar(says, w, rows, k);
@@ -179,16 +186,18 @@ static int check_unpack(const char *name, eb_unpack_t2_fn *kernel, eb_unpack_t2_
 }
 
 static int check_unpack_t2(const char *name, eb_unpack_t2_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
-    return check_unpack(name, kernel, eb_unpack_t2_scalar, seed, how, rows, k);
+    return check_unpack(name, kernel, eb_unpack_t2_scalar, seed, how, rows, k, rows * k / 4);
 }
 
 static int check_unpack_t1(const char *name, eb_unpack_t1_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
-    return check_unpack(name, kernel, eb_unpack_t1_scalar, seed, how, rows, k);
+    return check_unpack(name, kernel, eb_unpack_t1_scalar, seed, how, rows, k, t1_bytes(rows, k));
 }
 
 static int check_gemm_c8_i8(const char *name, eb_gemm_c8_i8_fn *kernel, uint64_t seed, fill how, size_t rows,
                             size_t k) {
     const size_t n_tokens = 1 + (rows / 4 + k / 64) % MAX_TOKENS, y_stride = rows + 3, n = n_tokens * y_stride;
+    uint8_t *codes = codes_end - rows * k;
+    int8_t *x = x_end - n_tokens * k;
     int32_t x_sum[MAX_TOKENS];
     for (size_t i = 0; i < rows * k; i++)
         codes[i] = random_byte(how) & 3;
@@ -203,6 +212,7 @@ static int check_gemm_c8_i8(const char *name, eb_gemm_c8_i8_fn *kernel, uint64_t
 
 static int check_gemv_h4_i15(const char *name, eb_gemv_h4_i15_fn *kernel, uint64_t seed, fill how, size_t rows,
                              size_t k) {
+    uint8_t *w = w_end - rows * k / 2;
     for (size_t i = 0; i < rows * k / 2; i++)
         w[i] = how == HIGHEST || how == DAMAGED ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
     const eb_i15 i15 = fill_i15(k, how);
@@ -218,7 +228,7 @@ static int check_gemv_h4_i15(const char *name, eb_gemv_h4_i15_fn *kernel, uint64
         int64_t sum = 0;
         for (size_t i = 0; i < k; i++) {
             const uint8_t byte = w[n / 4 * 2 * k + i / 32 * 64 + n % 4 * 16 + i % 16];
-            sum += (int64_t)(byte >> (i % 32 / 16 * 4) & 15) * (128 * hi[i] + lo[i]);
+            sum += (int64_t)(byte >> (i % 32 / 16 * 4) & 15) * (128 * i15.hi[i] + i15.lo[i]);
         }
         if (wanted[n] != sum)
             return fail("eb_gemv_h4_i15_scalar", seed, how, rows, k, n, wanted[n], sum);
@@ -230,6 +240,7 @@ static int check_dot_l2_i15(const char *name, eb_dot_l2_i15_fn *kernel, uint64_t
                             size_t k) {
     if (k % 256)
         return 0;
+    uint8_t *w = w_end - k / 4;
     for (size_t i = 0; i < k / 4; i++)
         w[i] = how == HIGHEST || how == DAMAGED ? 0xff : how == LOWEST ? 0 : (uint8_t)next_random();
     const eb_i15 i15 = fill_i15(k, how);
@@ -259,8 +270,10 @@ int main(int argc, char **argv) {
         printf("%s\n", error.text);
         return 2;
     }
-    w = malloc((size_t)MAX_ROWS * MAX_K), codes = malloc((size_t)2 * MAX_ROWS * MAX_K);
-    x = malloc((size_t)MAX_TOKENS * MAX_K), hi = malloc(MAX_K), lo = malloc(MAX_K);
+    uint8_t *w = malloc(MAX_ROWS * MAX_K), *codes = malloc(2 * MAX_ROWS * MAX_K);
+    int8_t *x = malloc(MAX_TOKENS * MAX_K), *hi = malloc(MAX_K), *lo = malloc(MAX_K);
+    w_end = w + MAX_ROWS * MAX_K, codes_end = codes + 2 * MAX_ROWS * MAX_K;
+    x_end = x + MAX_TOKENS * MAX_K, hi_end = hi + MAX_K, lo_end = lo + MAX_K;
     got = malloc(4096), wanted = malloc(4096);
     int n_checked = 0;
     for (uint64_t seed = only ? only : 1; seed <= (only ? only : 1); seed++) {
