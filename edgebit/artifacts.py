@@ -27,10 +27,11 @@ PROBE_TIMEOUT_S = 300
 _LSE = re.compile(
     r"(cas|casp|swp|ld(add|clr|eor|set|smax|smin|umax|umin)|st(add|clr|eor|set|smax|smin|umax|umin))(a|l|al)?(b|h)?"
 )
-_DOT_PRODUCT = re.compile(r"[su]dot")
 _FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
-_INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\s+(\S+)\s*(.*)$")
-_PRODUCT = re.compile(r"gem[vm]_")  # micro-kernels that multiply: where an ISA's own instruction must be
+_INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\s+((?:\{e?vex\}\s)?\S+)\s*(.*)$")
+_PRODUCT = re.compile(r"eb_(gem[vm]|dot)_")  # micro-kernels that multiply: where an ISA's own product must be
+_ANY = "any CPU"
+_NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,24 +241,31 @@ def disassemblers(target: Target) -> list[str]:
 
 def audit_listing(listing: str, arch: str) -> list[str]:
     """What is wrong with the instructions in objdump's output, in words; empty where nothing is."""
-    forbidden, marker, is_own = _RULES[arch]
+    extension, isas = _RULES[arch]
     problems: dict[str, None] = {}
-    marked: dict[str, bool] = {}  # micro-kernels of the ISA that must have its own instruction -> has it
+    products: dict[str, dict[str, bool]] = {marker: {} for marker in isas}  # micro-kernels -> has its ISA's product
     for function, mnemonic, operands in _instructions(listing):
+        marker = next((marker for marker in isas if marker in function), None)
         if mnemonic == "":
-            if marker in function and _PRODUCT.search(function) and "." not in function:
-                marked.setdefault(function, False)
+            if marker and _PRODUCT.match(function) and "." not in function:
+                products[marker].setdefault(function, False)
             continue
-        if is_own(mnemonic, operands):
-            if marker not in function:
-                problems[f"{mnemonic} in {function}, which every CPU runs"] = None
-            elif function in marked:
-                marked[function] = True
-        elif forbidden(mnemonic, operands):
+        needs = extension(mnemonic, operands)
+        if needs == _NEVER:
             problems[f"{mnemonic} in {function}, which no target has for certain"] = None
-    if not marked:  # then no other finding means anything: instructions are put down to the wrong functions
-        return [f"no function *{marker}: the library was stripped of its function names, or has no micro-kernels"]
-    problems.update((f"{name} has no instruction of its own ISA", None) for name, has in marked.items() if not has)
+        elif needs != _ANY and marker is None:
+            problems[f"{mnemonic} in {function}, which every CPU runs"] = None
+        elif needs != _ANY and marker is not None and needs not in isas[marker].extensions:
+            problems[f"{mnemonic} in {function}, which CPUs without {needs} run"] = None
+        if marker and function in products[marker] and isas[marker].product.fullmatch(mnemonic):
+            products[marker][function] = True
+    absent = [f"*{marker}" for marker, found in products.items() if not found]
+    if absent:  # then no other finding means anything: instructions are put down to the wrong functions
+        return [
+            f"no function {', '.join(absent)}: the library was stripped of its function names, or has no micro-kernels"
+        ]
+    for found in products.values():
+        problems.update((f"{name} has no product of its own ISA", None) for name, has in found.items() if not has)
     return list(problems)
 
 
@@ -269,23 +277,61 @@ def _instructions(listing: str) -> Iterator[tuple[str, str, str]]:
             function = begins[1]
             yield function, "", ""
         elif function and (found := _INSTRUCTION.match(line)):
-            yield function, found[1], found[2]
+            yield function, " ".join(found[1].split()), found[2]
 
 
-def _is_arm_above_all(mnemonic: str, operands: str) -> bool:
-    if _LSE.fullmatch(mnemonic) or mnemonic in {"smmla", "ummla", "usmmla", "usdot", "sudot", ".inst"}:
-        return True
-    return re.search(r"\bz\d+\.|\bp\d+/", operands) is not None  # SVE
+@dataclass(frozen=True, slots=True)
+class _Isa:
+    """What the micro-kernels with an ISA's marker in their names are made of."""
+
+    extensions: frozenset[str]  # whose instructions they may have, as the architecture's function below names them
+    product: re.Pattern[str]  # the mnemonics of the instruction that they are there for
 
 
-def _is_x86_own(mnemonic: str, operands: str) -> bool:
-    return mnemonic.startswith("v") and mnemonic not in {"verr", "verw"} and "zmm" not in operands
+def _arm_extension(mnemonic: str, operands: str) -> str:
+    if _LSE.fullmatch(mnemonic) or mnemonic == ".inst" or re.search(r"\bz\d+\.|\bp\d+/", operands):  # .inst: unknown
+        return _NEVER
+    if re.fullmatch(r"(s|u|us)mmla|usdot|sudot", mnemonic):
+        return "i8mm"
+    return "dotprod" if mnemonic in {"sdot", "udot"} else _ANY
 
 
-# Architecture -> (never allowed, part of a function's name that allows the ISA's own, the ISA's own instructions).
-_RULES: dict[str, tuple[Callable[[str, str], bool], str, Callable[[str, str], bool]]] = {
-    "aarch64": (_is_arm_above_all, "_dotprod", lambda mnemonic, _: _DOT_PRODUCT.fullmatch(mnemonic) is not None),
-    "x86_64": (lambda mnemonic, operands: "zmm" in operands or mnemonic == "(bad)", "_avx2", _is_x86_own),
+# Instructions that only EVEX encodes, as far as neither a mask nor a register of AVX-512 shows it.
+_EVEX_ONLY = re.compile(
+    r"\{evex\} .*|vmovdq[au](8|16|32|64)|vp(and|andn|or|xor)[dq]|vpternlog[dq]|vp(compress|expand|conflict)[bwdq]"
+    r"|vperm[it]2\w+|vperm[bw]|v(broadcast|insert|extract)[fi](32|64)x\d|valign[dq]|vp(rol|ror)v?[dq]|vpsravq"
+    r"|vp(abs|maxs|maxu|mins|minu|sra|mull)q|vpdp\w+"
+)
+
+
+def _x86_extension(mnemonic: str, operands: str) -> str:
+    if mnemonic == "(bad)" or re.match(r"vfn?m(add|sub)", mnemonic):  # results are the same everywhere: no fma
+        return _NEVER
+    if re.fullmatch(r"\{vex\} vpdp\w+", mnemonic):
+        return "AVX-VNNI"
+    if _EVEX_ONLY.fullmatch(mnemonic) or re.search(r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]", operands):
+        return "AVX-512"
+    return "AVX2" if mnemonic.removeprefix("{vex} ").startswith("v") and mnemonic not in {"verr", "verw"} else _ANY
+
+
+# Architecture -> (the extension that an instruction belongs to, the ISAs by the part of a function's name that marks
+# their micro-kernels).
+_RULES: dict[str, tuple[Callable[[str, str], str], dict[str, _Isa]]] = {
+    "aarch64": (
+        _arm_extension,
+        {
+            "_dotprod": _Isa(frozenset({"dotprod"}), re.compile("[su]dot")),
+            "_i8mm": _Isa(frozenset({"dotprod", "i8mm"}), re.compile("(s|u|us)mmla")),
+        },
+    ),
+    "x86_64": (
+        _x86_extension,
+        {
+            "_avx2": _Isa(frozenset({"AVX2"}), re.compile("vpmadd(ubsw|wd)")),
+            "_avxvnni": _Isa(frozenset({"AVX2", "AVX-VNNI"}), re.compile(r"\{vex\} vpdpbusd")),
+            "_avx512vnni": _Isa(frozenset({"AVX2", "AVX-512"}), re.compile("vpdpbusd")),
+        },
+    ),
 }
 
 

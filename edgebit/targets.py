@@ -15,7 +15,10 @@ from edgebit.resources import targets_dir
 
 HOST = "host"
 
-ARCH_FEATURES = {"aarch64": frozenset({"neon", "dotprod"}), "x86_64": frozenset({"avx2"})}
+ARCH_FEATURES = {
+    "aarch64": frozenset({"neon", "dotprod", "i8mm"}),
+    "x86_64": frozenset({"avx2", "avxvnni", "avx512vnni"}),
+}
 _ABIS = ("gnu", "musl")
 _PAGES_KIB = (4, 16, 64)
 _SERVICES = ("systemd", "none")

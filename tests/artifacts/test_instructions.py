@@ -23,10 +23,15 @@ ARM = {
     "eb_eval": "add\tx0, x1, x2; ret",
     "eb_gemv_t2_i8_neon": "smull\tv0.8h, v1.8b, v2.8b; ret",
     "eb_gemv_t2_i8_neon_dotprod": "sdot\tv0.4s, v1.16b, v2.16b; ret",
+    "eb_dot_l2_i15_neon_dotprod": "sdot\tv0.4s, v1.16b, v2.16b; ret",
+    "eb_gemm_c8_i8_neon_i8mm": "sdot\tv0.4s, v1.16b, v2.16b; smmla\tv0.4s, v1.16b, v2.16b; ret",
 }
 X86 = {
     "eb_eval": "addps  %xmm0,%xmm1; ret",
     "eb_gemv_t2_i8_avx2": "vpmaddubsw %ymm0,%ymm1,%ymm2; vzeroupper; ret",
+    "eb_unpack_t2_avx2": "vpand  %ymm0,%ymm1,%ymm2; ret",
+    "eb_gemv_t2_i8_avxvnni": "vpand  %ymm0,%ymm1,%ymm2; {vex} vpdpbusd %ymm0,%ymm1,%ymm2; ret",
+    "eb_gemv_t2_i8_avx512vnni": "vmovdqu (%rdi),%xmm0; kmovw  %eax,%k1; vpdpbusd %zmm0,%zmm1,%zmm2; ret",
 }
 
 
@@ -46,11 +51,15 @@ def test_sound_listings_pass():
         ("eb_eval", "casalb\tw0, w1, [x2]", "casalb"),
         ("eb_eval", "swp\tw0, w1, [x2]", "swp"),
         ("eb_eval", "stadd\tw0, [x2]", "stadd"),
-        ("eb_gemv_t2_i8_neon_dotprod", "smmla\tv0.4s, v1.16b, v2.16b", "smmla"),
-        ("eb_gemv_t2_i8_neon_dotprod", "usdot\tv0.4s, v1.16b, v2.16b", "usdot"),
+        ("eb_gemv_t2_i8_neon_dotprod", "smmla\tv0.4s, v1.16b, v2.16b", "neon_dotprod, which CPUs without i8mm run"),
+        ("eb_gemv_t2_i8_neon_dotprod", "usdot\tv0.4s, v1.16b, v2.16b", "neon_dotprod, which CPUs without i8mm run"),
+        ("eb_eval", "ummla\tv0.4s, v1.16b, v2.16b", "ummla in eb_eval, which every CPU runs"),
+        ("eb_gemm_c8_i8_neon_i8mm", "ld1b\t{z0.b}, p0/z, [x0]", "ld1b in eb_gemm_c8_i8_neon_i8mm, which no target"),
         ("eb_eval", "ld1b\t{z0.b}, p0/z, [x0]", "ld1b in eb_eval"),
         ("eb_eval", ".inst\t0xdeadbeef ; undefined", ".inst"),
-        ("eb_gemv_t2_i8_neon_dotprod", "smull\tv0.8h, v1.8b, v2.8b", "neon_dotprod has no instruction of its own ISA"),
+        ("eb_gemv_t2_i8_neon_dotprod", "smull\tv0.8h, v1.8b, v2.8b", "neon_dotprod has no product of its own ISA"),
+        ("eb_dot_l2_i15_neon_dotprod", "smull\tv0.8h, v1.8b, v2.8b", "neon_dotprod has no product of its own ISA"),
+        ("eb_gemm_c8_i8_neon_i8mm", "sdot\tv0.4s, v1.16b, v2.16b", "neon_i8mm has no product of its own ISA"),
     ],
 )
 def test_arm_instruction_out_of_place(function, body, promised):
@@ -65,12 +74,24 @@ def test_arm_instruction_out_of_place(function, body, promised):
     [
         ("eb_eval", "vaddps %ymm0,%ymm1,%ymm2", "vaddps in eb_eval, which every CPU runs"),
         ("eb_eval", "vmovd  %xmm0,%eax", "vmovd in eb_eval"),
-        ("eb_gemv_t2_i8_avx2", "vpaddd %zmm0,%zmm1,%zmm2", "vpaddd in eb_gemv_t2_i8_avx2, which no target has"),
-        ("eb_gemv_t2_i8_avx2", "paddd  %xmm0,%xmm1", "eb_gemv_t2_i8_avx2 has no instruction of its own ISA"),
+        ("eb_eval", "vpaddd %zmm0,%zmm1,%zmm2", "vpaddd in eb_eval, which every CPU runs"),
+        ("eb_eval", "kmovw  %eax,%k1", "kmovw in eb_eval"),
+        ("eb_eval", "(bad)", "(bad) in eb_eval, which no target has"),
+        ("eb_gemv_t2_i8_avx512vnni", "vfmadd231ps %zmm0,%zmm1,%zmm2", "vfmadd231ps in eb_gemv_t2_i8_avx512vnni"),
+        ("eb_gemv_t2_i8_avx2", "vpaddd %zmm0,%zmm1,%zmm2", "avx2, which CPUs without AVX-512 run"),
+        ("eb_gemv_t2_i8_avx2", "vpaddd %ymm0,%ymm1,%ymm2{%k1}", "avx2, which CPUs without AVX-512 run"),
+        ("eb_gemv_t2_i8_avx2", "vpaddd %ymm0,%ymm1,%ymm16", "avx2, which CPUs without AVX-512 run"),
+        ("eb_gemv_t2_i8_avx2", "vpternlogd $0xca,%ymm0,%ymm1,%ymm2", "avx2, which CPUs without AVX-512 run"),
+        ("eb_gemv_t2_i8_avx2", "{vex} vpdpbusd %ymm0,%ymm1,%ymm2", "avx2, which CPUs without AVX-VNNI run"),
+        ("eb_gemv_t2_i8_avxvnni", "vpdpbusd %ymm0,%ymm1,%ymm2", "avxvnni, which CPUs without AVX-512 run"),
+        ("eb_gemv_t2_i8_avx512vnni", "{vex}\tvpdpbusd %ymm0,%ymm1,%ymm2", "vnni, which CPUs without AVX-VNNI run"),
+        ("eb_gemv_t2_i8_avx2", "paddd  %xmm0,%xmm1", "avx2 has no product of its own ISA"),
+        ("eb_gemv_t2_i8_avxvnni", "vpmaddubsw %ymm0,%ymm1,%ymm2", "avxvnni has no product of its own ISA"),
+        ("eb_gemv_t2_i8_avx512vnni", "vpaddd %zmm0,%zmm1,%zmm2", "avx512vnni has no product of its own ISA"),
     ],
 )  # fmt: skip
 def test_x86_instruction_out_of_place(function, body, promised):
-    """The same for PCs without AVX2."""
+    """The same for PCs without AVX2, AVX-VNNI or AVX-512."""
     problems = audit_listing(listing(**(X86 | {function: body})), "x86_64")
 
     assert any(promised in problem for problem in problems)
@@ -92,6 +113,14 @@ def test_what_cannot_be_judged_fails(text):
     assert "stripped of its function names, or has no micro-kernels" in problem
 
 
+@pytest.mark.parametrize("gone", ["eb_gemm_c8_i8_neon_i8mm", "_dotprod"])
+def test_an_isa_without_micro_kernels_fails(gone: str):
+    """A build that left a variant out would run slowly where it is meant to be fast."""
+    (problem,) = audit_listing(listing(**{name: body for name, body in ARM.items() if gone not in name}), "aarch64")
+
+    assert f"no function *_{gone.rpartition('_')[2]}: " in problem
+
+
 def test_clone_of_a_variant_may_have_its_instructions():
     """gcc splits functions: eb_..._dotprod.part.0 is of the same file."""
     parts = ARM | {"eb_gemv_t2_i8_neon_dotprod.part.0": "sdot\tv0.4s, v1.16b, v2.16b"}
@@ -99,11 +128,14 @@ def test_clone_of_a_variant_may_have_its_instructions():
     assert audit_listing(listing(**parts), "aarch64") == []
 
 
-DOTPROD = """
+SOURCE = """
 #include <arm_neon.h>
 int32x4_t %s(int32x4_t a, int8x16_t b) { return vdotq_s32(a, b, b); }
+int32x4_t eb_gemm_c8_i8_neon_i8mm(int32x4_t a, int8x16_t b) { return vmmlaq_s32(a, b, b); }
+int32x4_t eb_dot_l2_i15_neon_dotprod(int32x4_t a, int8x16_t b) { return vdotq_s32(a, b, b); }
 int eb_other(int x) { return x + 1; }
 """
+FLAGS = ["-O2", "-shared", "-fPIC", "-nostdlib", "-march=armv8.2-a+dotprod+i8mm"]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +144,8 @@ int eb_other(int x) { return x + 1; }
 def test_real_dot_product_is_seen(tmp_path: Path, require_tool: Callable[[str], str], function: str, status: str):
     """Compiled by the cross gcc, read by objdump."""
     source, library = tmp_path / "a.c", tmp_path / "a.so"
-    source.write_text(DOTPROD % function)
-    flags = ["-O2", "-shared", "-fPIC", "-nostdlib", "-march=armv8.2-a+dotprod"]
-    subprocess.run([require_tool("aarch64-linux-gnu-gcc"), source, "-o", library, *flags], check=True)
+    source.write_text(SOURCE % function)
+    subprocess.run([require_tool("aarch64-linux-gnu-gcc"), source, "-o", library, *FLAGS], check=True)
 
     check = check_instructions(library, find_target("rpi"))
 
@@ -124,8 +155,8 @@ def test_real_dot_product_is_seen(tmp_path: Path, require_tool: Callable[[str], 
 def test_stripped_library_fails(tmp_path: Path, require_tool: Callable[[str], str]):
     """Without names all code looks like one function: that is no proof."""
     source, library = tmp_path / "a.c", tmp_path / "a.so"
-    source.write_text(DOTPROD % "eb_gemv_t2_i8_neon_dotprod")
-    flags = ["-O2", "-shared", "-fPIC", "-nostdlib", "-march=armv8.2-a+dotprod", "-s", "-fvisibility=hidden"]
+    source.write_text(SOURCE % "eb_gemv_t2_i8_neon_dotprod")
+    flags = [*FLAGS, "-s", "-fvisibility=hidden"]
     subprocess.run([require_tool("aarch64-linux-gnu-gcc"), source, "-o", library, *flags], check=True)
 
     assert check_instructions(library, find_target("rpi")).status == "failed"
