@@ -7,7 +7,7 @@ import pytest
 from edgebit.runtime.native import Library
 from tests.kernels.conftest import CheckBuild
 
-AARCH64_LEVELS = [("scalar", "max"), ("neon", "cortex-a53"), ("dotprod", "cortex-a76"), ("dotprod", "max")]
+AARCH64_LEVELS = [("scalar", "max"), ("neon", "cortex-a53"), ("dotprod", "cortex-a76"), ("i8mm", "max")]
 
 
 def test_host_micro_kernels_equal_the_scalar_ones(native: Library, check_build: Callable[[str], CheckBuild]):
@@ -41,7 +41,7 @@ def test_the_thread_pool_has_no_race(check_build: Callable[[str], CheckBuild]):
 @pytest.mark.slow
 @pytest.mark.parametrize(("isa", "cpu"), AARCH64_LEVELS)
 def test_aarch64_micro_kernels_equal_the_scalar_ones(isa: str, cpu: str, check_build: Callable[[str], CheckBuild]):
-    """The NEON and dotprod rows, on the emulated core they are for."""
+    """The NEON, dotprod and i8mm rows, on an emulated core that they are for."""
     found = check_build("aarch64").run("checks/check_ukernels", isa=isa, cpu=cpu)
 
     assert f"equal the scalar ones ({isa})" in found
@@ -58,6 +58,6 @@ def test_a_core_without_dotprod_refuses_it(check_build: Callable[[str], CheckBui
     """EDGEBIT_ISA is a mask and never a wish."""
     build = check_build("aarch64")
 
-    assert build.run("edgebit-run", "--isa", cpu="cortex-a53") == "neon (of: scalar neon dotprod)\n"
+    assert build.run("edgebit-run", "--isa", cpu="cortex-a53") == "neon (of: scalar neon dotprod i8mm)\n"
     with pytest.raises(AssertionError, match="dotprod was asked for, and this CPU does not have it"):
         build.run("edgebit-run", "--isa", isa="dotprod", cpu="cortex-a53")
