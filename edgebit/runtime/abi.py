@@ -26,6 +26,8 @@ MAX_STOP_TOKENS = 8
 
 OK, BAD_ARGUMENT, IO, BAD_FORMAT, UNSUPPORTED, NO_MEMORY, LIMIT, CANCELLED, MISMATCH = range(9)
 
+KV_TYPES = {"f16": 1, "int8": 2, "f32": 3}  # eb_kv_type
+
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 
 # Members of eb_host that are libc functions of the same name, in the order of the structure.
@@ -94,6 +96,7 @@ class EngineOptions(ctypes.Structure):
         ("n_threads", c_uint32),
         ("batch_len", c_uint32),
         ("logits_rows", c_uint32),
+        ("kv_type", c_uint32),
     ]
 
 

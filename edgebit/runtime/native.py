@@ -17,6 +17,8 @@ from edgebit.errors import BundleError, EdgebitError, EngineError
 from edgebit.resources import native_library
 from edgebit.runtime import abi
 
+KV_TYPES = tuple(abi.KV_TYPES)  # the first is the default
+
 _ERROR_OF_STATUS: dict[int, type[EdgebitError]] = {
     abi.IO: BundleError,
     abi.BAD_FORMAT: BundleError,
@@ -443,8 +445,12 @@ class Engine(_Native):
         threads: int = 1,
         batch_len: int = 0,
         logits_rows: int = 0,
+        kv: str = "f16",
     ) -> None:
-        """Allocate all that eval() will need; EngineError where there is not enough memory. 0 takes the default."""
+        """Allocate all that eval() will need; EngineError where there is not enough memory. 0 takes the default.
+
+        `kv`, one of KV_TYPES, is how the KV cache holds keys and values.
+        """
         options = abi.EngineOptions(
             size=ctypes.sizeof(abi.EngineOptions),
             ctx_len=ctx_len,
@@ -452,6 +458,7 @@ class Engine(_Native):
             n_threads=threads,
             batch_len=batch_len,
             logits_rows=logits_rows,
+            kv_type=abi.KV_TYPES[kv],
         )
         handle, error = ctypes.c_void_p(), abi.Error()
         library = model.library
@@ -463,6 +470,7 @@ class Engine(_Native):
         self.model = model
         self.ctx_len = ctx_len or model.info.context_max
         self.sequences = sequences
+        self.kv = kv
         self.isa: str = library.dll.eb_engine_isa(handle).decode()
 
     def eval(self, tokens: Sequence[int], sequence: int = 0, *, n_best: int = 0) -> None:

@@ -161,6 +161,13 @@ EB_API eb_status eb_text_finish(eb_text *text, const char **piece, size_t *size)
 
 typedef struct eb_engine eb_engine;
 
+/* How the KV cache holds keys and values. Results are the same bits everywhere for each type, and differ between types. */
+typedef enum eb_kv_type {
+    EB_KV_F16 = 1, /* IEEE binary16; golden probes are defined for this one */
+    EB_KV_I8 = 2,  /* int8, with a scale for each head and token: half the memory */
+    EB_KV_F32 = 3  /* float, for comparisons */
+} eb_kv_type;
+
 typedef struct eb_engine_options {
     uint32_t size;        /* sizeof(eb_engine_options), checked */
     uint32_t ctx_len;     /* KV cache length of each sequence, in tokens; 0: the model's own maximum */
@@ -168,6 +175,7 @@ typedef struct eb_engine_options {
     uint32_t n_threads;   /* worker threads, the caller's among them; 0: 1 */
     uint32_t batch_len;   /* tokens computed together in a prefill pass; 0: 128 */
     uint32_t logits_rows; /* rows of logits that one eb_eval() may want; 0: n_sequences */
+    uint32_t kv_type;     /* eb_kv_type; 0: EB_KV_F16 */
 } eb_engine_options;
 
 /* Allocates everything that eb_eval() will need. */

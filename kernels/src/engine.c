@@ -35,6 +35,7 @@ static eb_status set_options(eb_engine *engine, const eb_engine_options *options
     engine->n_threads = or_default(options->n_threads, 1);
     engine->batch_len = or_default(options->batch_len, 128);
     engine->logits_rows = or_default(options->logits_rows, engine->n_sequences);
+    engine->kv.type = (eb_kv_type)or_default(options->kv_type, EB_KV_F16);
     if (engine->ctx_len > context_max)
         FAIL(EB_BAD_ARGUMENT, "a context of %u tokens is longer than the model was made for, %u", engine->ctx_len,
              context_max);
@@ -46,6 +47,8 @@ static eb_status set_options(eb_engine *engine, const eb_engine_options *options
         FAIL(EB_BAD_ARGUMENT, "batch_len is %u; it can be at most %d", engine->batch_len, MAX_BATCH_LEN);
     if (engine->logits_rows > MAX_LOGITS_ROWS)
         FAIL(EB_BAD_ARGUMENT, "%u rows of logits; there can be %d", engine->logits_rows, MAX_LOGITS_ROWS);
+    if (options->kv_type > EB_KV_F32)
+        FAIL(EB_BAD_ARGUMENT, "kv_type is %u; it can be 1 (f16), 2 (int8) or 3 (f32)", options->kv_type);
     return EB_OK;
 }
 
@@ -60,8 +63,7 @@ static void set_sizes(eb_engine *engine) {
     if (engine->widest_stride < engine->ffn_stride)
         engine->widest_stride = engine->ffn_stride;
     engine->head_stride = eb_round_up(info->head_dim, 16);
-    engine->kv_head_size = (uint64_t)engine->ctx_len * engine->head_stride;
-    engine->scores_size = info->n_heads / info->n_kv_heads * (eb_round_up(engine->ctx_len, 16) + engine->head_stride);
+    eb_kv_cache_plan(&engine->kv, engine->kv.type, info->head_dim, engine->ctx_len);
     engine->dots_size = (size_t)engine->batch_len * EB_GEMM_ROWS;
     if (engine->dots_size < EB_GEMV_ROWS)
         engine->dots_size = EB_GEMV_ROWS;
@@ -97,7 +99,7 @@ static void take_buffers(eb_engine *engine, eb_arena *arena) {
     wanted->least = eb_arena_take(arena, EB_BEST_TOKENS, sizeof *wanted->least);
     engine->length = eb_arena_take(arena, engine->n_sequences, sizeof *engine->length);
     engine->next = eb_arena_take(arena, engine->n_sequences, sizeof *engine->next);
-    engine->scores = eb_arena_take(arena, threads * engine->scores_size, sizeof *engine->scores);
+    eb_attention_take(engine, arena);
     engine->dots = eb_arena_take(arena, threads * 2 * engine->dots_size, sizeof *engine->dots);
     engine->codes = eb_arena_take(arena, threads * EB_GEMM_ROWS * engine->widest_stride, sizeof *engine->codes);
     engine->dots64 = eb_arena_take(arena, threads * EB_HEAD_ROWS, sizeof *engine->dots64);
@@ -124,15 +126,12 @@ static eb_status take_memory(eb_engine *engine) {
     /* The KV cache is not touched here: the host gives pages as the sequences grow into them. */
     eb_arena kv = {0};
     const uint64_t n_kv_heads = (uint64_t)engine->n_sequences * info->n_layers * info->n_kv_heads; /* at most 2^32 */
-    if (engine->kv_head_size > UINT64_MAX / 64 / n_kv_heads)
-        kv.used = UINT64_MAX;
-    eb_arena_take(&kv, n_kv_heads * 2, engine->kv_head_size * sizeof(float));
+    eb_arena_take(&kv, n_kv_heads, engine->kv.head_bytes);
     engine->kv_bytes = kv.used;
-    engine->keys = eb_arena_block(&engine->host, engine->kv_bytes, &engine->kv_block);
-    if (!engine->keys)
+    engine->kv.base = eb_arena_block(&engine->host, engine->kv_bytes, &engine->kv_block);
+    if (!engine->kv.base)
         FAIL(EB_NO_MEMORY, "no memory for a KV cache of %u x %u tokens: %llu MiB", engine->n_sequences, engine->ctx_len,
              (ull)(engine->kv_bytes >> 20));
-    engine->values = engine->keys + n_kv_heads * engine->kv_head_size;
     return EB_OK;
 }
 
@@ -251,7 +250,7 @@ static uint32_t hidden_sum(const eb_engine *engine) {
 
 /* Runs the layers over the chunk, whose hidden states, sequences and positions are set. */
 static eb_status run_chunk(eb_engine *engine) {
-    eb_prepare_rope(engine);
+    eb_prepare_positions(engine);
     for (uint32_t layer = 0; layer < engine->model->info.n_layers; layer++) {
         if (is_cancelled(engine))
             return EB_CANCELLED;
@@ -344,7 +343,7 @@ static eb_status eval_layer(eb_engine *engine, uint32_t layer, uint32_t sequence
             eb_memset(row, 0, engine->hidden_stride * sizeof *row);
             eb_memcpy(row, hidden + (size_t)(begin + b) * info->hidden_size, info->hidden_size * sizeof *row);
         }
-        eb_prepare_rope(engine);
+        eb_prepare_positions(engine);
         eb_run_layer(engine, layer);
         for (uint32_t b = 0; b < chunk->n; b++)
             eb_memcpy(hidden + (size_t)(begin + b) * info->hidden_size, chunk->hidden + b * engine->hidden_stride,

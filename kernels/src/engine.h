@@ -4,6 +4,7 @@
 #define EB_ENGINE_H
 
 #include "dispatch.h"
+#include "kv_cache.h"
 #include "model_file.h"
 #include "threadpool.h"
 
@@ -26,13 +27,35 @@ typedef struct eb_chunk {
     float *hidden;                 /* [batch_len][hidden_stride] the residual stream */
     float *normed;                 /* [batch_len][widest_stride] what is about to be quantised */
     float *qkv;                    /* [batch_len][(n_heads + 2 * n_kv_heads) * head_dim] */
-    float *q;                      /* [batch_len][n_heads][head_stride] rotated */
+    float *q;                      /* [n_kv_heads][batch_len][n_heads / n_kv_heads][head_stride] rotated, scaled */
     float *mixed;                  /* [batch_len][mixed_stride] attention's result; */
     float *gated;                  /* [batch_len][ffn_stride] act(gate) * up */
     int8_t *x;                     /* [batch_len][widest_stride] quantised */
     float *x_scale;                /* [batch_len] */
     int32_t *x_sum;                /* [batch_len] */
 } eb_chunk;
+
+/* Tokens of the chunk that attention takes together: of one sequence, at positions that follow on each other. */
+typedef struct eb_attention_tile {
+    uint32_t first, n;
+} eb_attention_tile;
+
+/* How the chunk's attention is done, and its buffers (attention.c). */
+typedef struct eb_attention {
+    uint32_t tokens_per_tile;
+    uint32_t n_tiles, n_segments; /* most segments that a tile has */
+    int by_segment;               /* items are segments; else the segments of a tile are one item */
+    eb_attention_tile *tiles;     /* [batch_len] */
+    /* scratch, [n_threads] each */
+    float *scores;       /* [EB_ATTEND_ROWS][EB_SEGMENT] */
+    float *sums;         /* [2][EB_ATTEND_ROWS][head_stride] */
+    eb_softmax *softmax; /* [2][EB_ATTEND_ROWS] */
+    int16_t *q15;        /* [EB_ATTEND_ROWS][2 * head_stride] */
+    /* by segment: what each gave, [max_segments][n_kv_heads][split_tokens][n_heads / n_kv_heads] */
+    uint32_t split_tokens, max_segments;
+    float *part_sums; /* [head_stride] of each */
+    eb_softmax *part_softmax;
+} eb_attention;
 
 /* The tokens of a chunk whose logits are wanted, and their hidden states quantised to 15 bits. */
 typedef struct eb_wanted {
@@ -56,17 +79,16 @@ struct eb_engine {
     eb_threadpool *pool;
     uint32_t ctx_len, n_sequences, n_threads, batch_len, logits_rows;
     /* sizes in elements */
-    size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, scores_size, dots_size;
-    size_t head_k;         /* hidden_size filled up as the head's rows are */
-    uint64_t kv_head_size; /* ctx_len * head_stride: one key-value head of one layer of one sequence */
+    size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, dots_size;
+    size_t head_k; /* hidden_size filled up as the head's rows are */
     uint64_t kv_bytes, arena_bytes;
     void *kv_block, *arena_block;
-    float *keys, *values; /* [n_sequences][n_layers][n_kv_heads][ctx_len][head_stride] */
-    uint32_t *length;     /* [n_sequences] */
-    uint32_t *next;       /* [n_sequences] lengths while a batch is computed */
+    eb_kv_cache kv;
+    uint32_t *length; /* [n_sequences] */
+    uint32_t *next;   /* [n_sequences] lengths while a batch is computed */
     eb_chunk chunk;
+    eb_attention attention;
     eb_wanted wanted;
-    float *scores;      /* [n_threads][scores_size] */
     int32_t *dots;      /* [n_threads][2][dots_size] */
     uint8_t *codes;     /* [n_threads][EB_GEMM_ROWS][widest_stride] unpacked weights */
     int64_t *dots64;    /* [n_threads][EB_HEAD_ROWS] */
@@ -82,8 +104,11 @@ struct eb_engine {
 /* Puts the embeddings of `tokens` [chunk.n] into chunk.hidden. */
 void eb_embed(eb_engine *engine, const int32_t *tokens);
 
-/* cos and sin for the positions of the chunk. */
-void eb_prepare_rope(eb_engine *engine);
+/* cos and sin for the positions of the chunk, and the tiles of its attention. */
+void eb_prepare_positions(eb_engine *engine);
+
+/* The head's memory in the KV cache. */
+unsigned char *eb_kv_head(const eb_engine *engine, uint32_t sequence, uint32_t layer, uint32_t kv_head);
 
 /* Runs decoder layer `layer` on chunk.hidden, in place; its keys and values go into the cache at the tokens' positions.
  */
@@ -91,5 +116,22 @@ void eb_run_layer(eb_engine *engine, uint32_t layer);
 
 /* Computes the logits of the wanted tokens from chunk.hidden. */
 void eb_run_head(eb_engine *engine);
+
+/* ---- attention.c ---- */
+
+struct eb_arena;
+
+/* Takes the buffers of engine->attention; engine->kv is planned. */
+void eb_attention_take(eb_engine *engine, struct eb_arena *arena);
+
+/* Plans the attention of the chunk, whose sequences and positions are set. */
+void eb_attention_plan(eb_engine *engine);
+
+/* Items of work, which any threads may do, and one of them: what it leaves behind follows from its number. */
+size_t eb_attention_items(const eb_engine *engine);
+void eb_attention_item(eb_engine *engine, uint32_t layer, size_t item, unsigned thread);
+
+/* Completes chunk.mixed of token `b` once all items are done. */
+void eb_attention_finish(eb_engine *engine, uint32_t b);
 
 #endif

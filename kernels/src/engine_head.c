@@ -27,9 +27,9 @@ static void final_norm_job(job *task, part me) {
     for (size_t i = tokens.begin; i < tokens.end; i++) {
         float *normed = engine->chunk.normed + i * engine->widest_stride;
         int8_t *hi = wanted->hi + i * k, *lo = wanted->lo + i * k;
-        eb_rmsnorm(normed, engine->chunk.hidden + wanted->token[i] * engine->hidden_stride,
-                   engine->model->tensor[EB_FINAL_NORM].values, n, engine->model->config.rms_norm_eps);
-        eb_quantise_i15(hi, lo, &wanted->scale[i], normed, n);
+        engine->kernels.rmsnorm(normed, engine->chunk.hidden + wanted->token[i] * engine->hidden_stride,
+                                engine->model->tensor[EB_FINAL_NORM].values, n, engine->model->config.rms_norm_eps);
+        engine->kernels.quantise_i15(hi, lo, &wanted->scale[i], normed, n);
         eb_memset(hi + engine->hidden_stride, 0, k - engine->hidden_stride);
         eb_memset(lo + engine->hidden_stride, 0, k - engine->hidden_stride);
         int64_t sum = 0, squares = 0;

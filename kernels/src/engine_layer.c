@@ -79,14 +79,14 @@ static void linear(eb_engine *engine, const eb_tensor *tensor, float *out, size_
         const size_t n = begin + step < rows.end ? step : rows.end - begin;
         products(engine, tensor, dots, begin, n, me.thread);
         for (uint32_t b = 0; b < chunk->n; b++)
-            eb_scale_dots(out + b * out_stride + begin, dots + b * EB_GEMM_ROWS, chunk->x_scale[b],
-                          scales_at(tensor, begin), (int)tensor->by_row, n, add);
+            engine->kernels.scale_dots(out + b * out_stride + begin, dots + b * EB_GEMM_ROWS, chunk->x_scale[b],
+                                       scales_at(tensor, begin), (int)tensor->by_row, n, add);
     }
 }
 
 static void quantise(eb_engine *engine, uint32_t b, const float *x, size_t n) {
     eb_chunk *chunk = &engine->chunk;
-    eb_quantise_i8(chunk->x + b * engine->widest_stride, &chunk->x_scale[b], &chunk->x_sum[b], x, n);
+    engine->kernels.quantise_i8(chunk->x + b * engine->widest_stride, &chunk->x_scale[b], &chunk->x_sum[b], x, n);
 }
 
 /* ---- the jobs of a layer, in their order ---- */
@@ -96,8 +96,9 @@ static void norm_hidden(job *task, unsigned place, part me) {
     const range tokens = share(me, engine->chunk.n, 1);
     for (size_t b = tokens.begin; b < tokens.end; b++) {
         float *normed = engine->chunk.normed + b * engine->widest_stride;
-        eb_rmsnorm(normed, engine->chunk.hidden + b * engine->hidden_stride, task->layer->tensor[place].values,
-                   engine->model->info.hidden_size, engine->model->config.rms_norm_eps);
+        engine->kernels.rmsnorm(normed, engine->chunk.hidden + b * engine->hidden_stride,
+                                task->layer->tensor[place].values, engine->model->info.hidden_size,
+                                engine->model->config.rms_norm_eps);
         quantise(engine, (uint32_t)b, normed, engine->model->info.hidden_size);
     }
 }
@@ -113,9 +114,10 @@ static void qkv_job(job *task, part me) {
     linear(engine, &task->layer->tensor[EB_V_PROJ], engine->chunk.qkv + q + kv, q + 2 * kv, 0, me);
 }
 
-static size_t kv_offset(const eb_engine *engine, uint32_t sequence, uint32_t layer, uint32_t kv_head) {
+unsigned char *eb_kv_head(const eb_engine *engine, uint32_t sequence, uint32_t layer, uint32_t kv_head) {
     const eb_model_info *info = &engine->model->info;
-    return (((size_t)sequence * info->n_layers + layer) * info->n_kv_heads + kv_head) * (size_t)engine->kv_head_size;
+    const size_t head = ((size_t)sequence * info->n_layers + layer) * info->n_kv_heads + kv_head;
+    return engine->kv.base + head * engine->kv.head_bytes;
 }
 
 static void zero_rest(float *row, size_t from, size_t to) {
@@ -128,47 +130,38 @@ static void rope_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_model_info *info = &engine->model->info;
     const eb_chunk *chunk = &engine->chunk;
-    const size_t half = info->head_dim / 2, stride = engine->head_stride;
-    const size_t n_heads = info->n_heads, n_kv = info->n_kv_heads, row = (n_heads + 2 * n_kv) * info->head_dim;
+    const size_t head_dim = info->head_dim, half = head_dim / 2, stride = engine->head_stride;
+    const size_t n_heads = info->n_heads, n_kv = info->n_kv_heads, group = n_heads / n_kv;
+    const float q_scale = 1.0f / __builtin_sqrtf((float)head_dim);
+    float key[EB_MAX_HEAD_DIM], value[EB_MAX_HEAD_DIM];
     /* Items are the query heads and then the key-value heads of each token. */
     const range items = share(me, chunk->n * (n_heads + n_kv), 1);
     for (size_t item = items.begin; item < items.end; item++) {
         const size_t b = item / (n_heads + n_kv), h = item % (n_heads + n_kv);
-        const float *from = chunk->qkv + b * row + h * info->head_dim;
+        const float *from = chunk->qkv + b * (n_heads + 2 * n_kv) * head_dim + h * head_dim;
         const float *cosines = chunk->cosines + b * half, *sines = chunk->sines + b * half;
         if (h < n_heads) {
-            float *q = chunk->q + (b * n_heads + h) * stride;
-            eb_rope_rotate(q, from, cosines, sines, half);
-            zero_rest(q, info->head_dim, stride);
+            float *q = chunk->q + ((h / group * engine->batch_len + b) * group + h % group) * stride;
+            engine->kernels.rope_rotate(q, from, cosines, sines, half);
+            for (size_t i = 0; i < head_dim; i++)
+                q[i] *= q_scale;
+            zero_rest(q, head_dim, stride);
             continue;
         }
-        const size_t at = kv_offset(engine, chunk->sequence[b], task->layer_index, (uint32_t)(h - n_heads)) +
-                          chunk->position[b] * stride;
-        eb_rope_rotate(engine->keys + at, from, cosines, sines, half);
-        zero_rest(engine->keys + at, info->head_dim, stride);
-        eb_memcpy(engine->values + at, from + n_kv * info->head_dim, info->head_dim * sizeof(float));
-        zero_rest(engine->values + at, info->head_dim, stride);
+        engine->kernels.rope_rotate(key, from, cosines, sines, half);
+        zero_rest(key, head_dim, stride);
+        eb_memcpy(value, from + n_kv * head_dim, head_dim * sizeof *value);
+        zero_rest(value, head_dim, stride);
+        eb_kv_store(&engine->kv, &engine->kernels,
+                    eb_kv_head(engine, chunk->sequence[b], task->layer_index, (uint32_t)(h - n_heads)),
+                    chunk->position[b], key, value);
     }
 }
 
 static void attention_job(job *task, part me) {
-    eb_engine *engine = task->engine;
-    const eb_model_info *info = &engine->model->info;
-    const eb_chunk *chunk = &engine->chunk;
-    const size_t n_heads = info->n_heads, group = n_heads / info->n_kv_heads, stride = engine->head_stride;
-    float *scores = engine->scores + me.thread * engine->scores_size;
-    /* Items are the heads of each token; those of one group go together, as far as they are this thread's. */
-    const range items = share(me, chunk->n * n_heads, 1);
-    for (size_t item = items.begin; item < items.end;) {
-        const size_t b = item / n_heads, h = item % n_heads;
-        const size_t group_end = item + group - h % group;
-        const size_t end = group_end < items.end ? group_end : items.end;
-        const size_t at = kv_offset(engine, chunk->sequence[b], task->layer_index, (uint32_t)(h / group));
-        eb_attention(chunk->mixed + b * engine->mixed_stride + h * info->head_dim, chunk->q + item * stride,
-                     engine->keys + at, engine->values + at, scores, end - item, chunk->position[b] + 1, info->head_dim,
-                     stride);
-        item = end;
-    }
+    const range items = share(me, eb_attention_items(task->engine), 1);
+    for (size_t item = items.begin; item < items.end; item++)
+        eb_attention_item(task->engine, task->layer_index, item, me.thread);
 }
 
 /* The sub-norm, where there is one, and quantisation of `from`, before o_proj and down_proj. */
@@ -180,7 +173,7 @@ static void sub_norm(const job *task, unsigned place, const float *from, size_t 
         const float *x = from + b * from_stride;
         if (weight->values) {
             float *normed = engine->chunk.normed + b * engine->widest_stride;
-            eb_rmsnorm(normed, x, weight->values, n, engine->model->config.rms_norm_eps);
+            engine->kernels.rmsnorm(normed, x, weight->values, n, engine->model->config.rms_norm_eps);
             x = normed;
         }
         quantise(engine, (uint32_t)b, x, n);
@@ -189,6 +182,9 @@ static void sub_norm(const job *task, unsigned place, const float *from, size_t 
 
 static void attn_sub_norm_job(job *task, part me) {
     const eb_model_info *info = &task->engine->model->info;
+    const range tokens = share(me, task->engine->chunk.n, 1);
+    for (size_t b = tokens.begin; b < tokens.end; b++)
+        eb_attention_finish(task->engine, (uint32_t)b);
     sub_norm(task, EB_ATTN_SUB_NORM_WEIGHT, task->engine->chunk.mixed, task->engine->mixed_stride,
              (size_t)info->n_heads * info->head_dim, me);
 }
@@ -214,15 +210,15 @@ static void gate_up_job(job *task, part me) {
         products(engine, gate, gate_dots, begin, n, me.thread);
         products(engine, up, up_dots, begin, n, me.thread);
         for (uint32_t b = 0; b < chunk->n; b++) {
-            eb_scale_dots(gate_values, gate_dots + b * EB_GEMM_ROWS, chunk->x_scale[b], scales_at(gate, begin),
-                          (int)gate->by_row, n, 0);
-            eb_scale_dots(up_values, up_dots + b * EB_GEMM_ROWS, chunk->x_scale[b], scales_at(up, begin),
-                          (int)up->by_row, n, 0);
+            engine->kernels.scale_dots(gate_values, gate_dots + b * EB_GEMM_ROWS, chunk->x_scale[b],
+                                       scales_at(gate, begin), (int)gate->by_row, n, 0);
+            engine->kernels.scale_dots(up_values, up_dots + b * EB_GEMM_ROWS, chunk->x_scale[b], scales_at(up, begin),
+                                       (int)up->by_row, n, 0);
             float *gated = chunk->gated + b * engine->ffn_stride + begin;
             if (engine->model->config.activation == EB_RELU2)
-                eb_gate_relu2(gated, gate_values, up_values, n);
+                engine->kernels.gate_relu2(gated, gate_values, up_values, n);
             else
-                eb_gate_silu(gated, gate_values, up_values, n);
+                engine->kernels.gate_silu(gated, gate_values, up_values, n);
         }
     }
 }
@@ -247,7 +243,7 @@ static int is_long(const eb_engine *engine) {
     uint64_t positions = 0;
     for (uint32_t b = 0; b < chunk->n; b++)
         positions += chunk->position[b] + 1;
-    return positions * engine->model->info.n_heads * engine->head_stride * sizeof(float) >= PARALLEL_BYTES;
+    return positions / EB_KV_GROUP * engine->model->info.n_kv_heads * engine->kv.layout.group_bytes >= PARALLEL_BYTES;
 }
 
 void eb_run_layer(eb_engine *engine, uint32_t layer) {
@@ -289,9 +285,10 @@ void eb_embed(eb_engine *engine, const int32_t *tokens) {
     }
 }
 
-void eb_prepare_rope(eb_engine *engine) {
+void eb_prepare_positions(eb_engine *engine) {
     const size_t half = engine->model->info.head_dim / 2;
     for (uint32_t b = 0; b < engine->chunk.n; b++)
         eb_rope_angles(engine->chunk.cosines + b * half, engine->chunk.sines + b * half,
                        engine->model->tensor[EB_ROPE_INV_FREQ].values, engine->chunk.position[b], half);
+    eb_attention_plan(engine);
 }

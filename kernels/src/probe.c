@@ -47,6 +47,12 @@ eb_status eb_probe_run(eb_engine *engine, const int32_t *prompt, uint32_t n_prom
         eb_fail(&engine->error, "eb_probe_run: no prompt, or no room for the greedy tokens");
         return EB_BAD_ARGUMENT;
     }
+    if (engine->kv.type != EB_KV_F16) {
+        eb_fail(&engine->error,
+                "golden probes are defined for a KV cache of f16, and this engine has another: open one "
+                "with f16 for them");
+        return EB_BAD_ARGUMENT;
+    }
     if (engine->length[0]) {
         eb_fail(&engine->error, "eb_probe_run: sequence 0 is not empty");
         return EB_BAD_ARGUMENT;

@@ -7,7 +7,7 @@
 #include "float_mode.h"
 #include "mem.h"
 #include "status.h"
-#include "vec4.h"
+#include "vec.h"
 
 enum { DEFAULT_WINDOW = 64, MAX_WINDOW = 1 << 20, MAX_VOCAB = 1 << 21 };
 
@@ -162,7 +162,7 @@ static double next_random(eb_sampler *sampler) {
 }
 
 static float weight_of(const eb_sampler *sampler, float logit, float highest) {
-    return eb_f4_exp(eb_f4_splat((logit - highest) / sampler->options.temperature))[0];
+    return eb_v_exp(eb_v_splat((logit - highest) / sampler->options.temperature))[0];
 }
 
 /* All candidates, in the order of their ids: nothing is filtered. */

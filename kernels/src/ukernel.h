@@ -1,8 +1,10 @@
 /* ukernel.h - the contracts of the micro-kernels, once for all variants.
  *
- * The scalar variant defines the result; every other gives the same integers for the same input, any input. A
- * micro-kernel takes rows, never threads; it allocates nothing, keeps no state and reads no environment.
- * Its name is eb_<op>_<weights>_<activations>_<isa>[_<feature>], its file that name without eb_.
+ * The scalar variant defines the result; every other gives the same integers for the same input, any input, and the same
+ * bits where the result is float. A micro-kernel takes rows, never threads; it allocates nothing, keeps no state and
+ * reads no environment.
+ * Its name is eb_<op>_<weights>_<activations>_<isa>[_<feature>], its file that name without eb_. The small float
+ * operations of one ISA level share a file, float_ops_<isa>.c.
  *
  * Weight matrices lie in tiles: four rows go together, 16 bytes of each in turn, so that 64 bytes, a cache line, hold
  * the same columns of four rows, a 128-bit lane is one row, and a matrix is read as one stream. `rows` is a multiple of
@@ -66,6 +68,80 @@ typedef void eb_gemv_h4_i15_fn(int64_t *restrict y, const uint8_t *restrict w, c
  *   k  a multiple of 256, at most 65,536 */
 typedef int64_t eb_dot_l2_i15_fn(const uint8_t *restrict w, const eb_i15 *restrict x, size_t k);
 
+/* ---- float operations ----
+ * Activations come in rows filled up with zeros to a multiple of 64 floats, which these keep so; weights from the model
+ * file are not filled up, and are never read past their end. */
+
+/* rmsnorm: y = x / sqrt(mean(x^2) + eps) * weight, all [n]; y may be x */
+typedef void eb_rmsnorm_fn(float *y, const float *x, const float *weight, size_t n, float eps);
+
+/* quantise_i8: absmax quantisation of x [n]: q = round_half_even(x * 127 / max(absmax, 1e-5)), [n rounded up to 64], so
+ * that x is about q * scale. *sum is the sum of q. What is not a number becomes -128. */
+typedef void eb_quantise_i8_fn(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n);
+
+/* quantise_i15: the same with 15 bits: q = round_half_even(x * 16256 / absmax) = 128 * hi + lo, each [n rounded up to 64]. */
+typedef void eb_quantise_i15_fn(int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n);
+
+/* scale_dots: y[i] = y[i] (add) or 0 (not) + dot[i] * (scale * scales[by_row ? i : 0]), [n] */
+typedef void eb_scale_dots_fn(float *y, const int32_t *dot, float scale, const float *scales, int by_row, size_t n,
+                              int add);
+
+/* rope_rotate: y = x rotated, x [2 * half]: element i pairs with element half + i (rotate-half). */
+typedef void eb_rope_rotate_fn(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
+                               size_t half);
+
+/* gate_*: f = act(gate) * up, [n]; f may be gate */
+typedef void eb_gate_relu2_fn(float *f, const float *gate, const float *up, size_t n);
+typedef void eb_gate_silu_fn(float *f, const float *gate, const float *up, size_t n);
+
+/* ---- the KV cache and attention (kv_cache.h says how keys and values lie) ---- */
+
+enum {
+    EB_KV_GROUP = 16, /* positions whose keys lie together */
+    EB_SEGMENT =
+        256, /* positions that one softmax is taken over; those of several segments are merged in their order */
+    EB_ATTEND_ROWS = 32 /* queries that one call of attend_* takes at most */
+};
+
+typedef struct eb_kv_layout {
+    size_t head_dim, stride;
+    size_t values_at, scales_at, group_bytes; /* inside a group */
+} eb_kv_layout;
+
+/* round_f16: y = x as IEEE binary16, halves to even, at most 65,504 in magnitude; -65,504 for what is not a number.
+ * [n], a multiple of 16 */
+typedef void eb_round_f16_fn(uint16_t *y, const float *x, size_t n);
+
+/* quantise_kv: q = round_half_even(x * 127 / max(absmax, 1e-20)), -127 to 127; -127 for what is not a number.
+ * [n], a multiple of 16 */
+typedef void eb_quantise_kv_fn(int8_t *q, float *scale, const float *x, size_t n);
+
+/* A softmax under way: the highest score, and the sum of e^(score - highest). */
+typedef struct eb_softmax {
+    float highest, total;
+} eb_softmax;
+
+/* Queries that share one key-value head, and one segment of its positions. Rows are those of one token or of several that
+ * follow on each other: rows_per_token of the first see the segment's positions 0 .. count-1, those of each next token
+ * `more` positions more. */
+typedef struct eb_attend {
+    eb_kv_layout kv;
+    const unsigned char *groups; /* of the segment */
+    const float *q;              /* [n_rows][stride] rotated, divided by sqrt(head_dim), the rest zero */
+    size_t n_rows, rows_per_token, count, more;
+    eb_softmax *softmax; /* [n_rows] out: */
+    float *sums;   /* [n_rows][stride] the sum of e^(score - highest) * value over the positions, in their order */
+    float *scores; /* [n_rows][EB_SEGMENT] scratch */
+    int16_t *q15;  /* [n_rows][2 * stride] scratch */
+} eb_attend;
+
+typedef void eb_attend_fn(const eb_attend *a);
+typedef eb_attend_fn eb_attend_f16_fn, eb_attend_i8_fn, eb_attend_f32_fn;
+
+/* merge_attention: *into and sums [n], a multiple of 16, of some segments take in those of the next one. */
+typedef void eb_merge_attention_fn(eb_softmax *into, float *sums, const eb_softmax *part, const float *part_sums,
+                                   size_t n);
+
 /* One variant of each op: what this CPU runs. */
 typedef struct eb_ukernels {
     eb_gemv_t2_i8_fn *gemv_t2_i8;
@@ -77,6 +153,19 @@ typedef struct eb_ukernels {
     eb_gemm_c8_i8_fn *gemm_c8_i8;
     eb_gemv_h4_i15_fn *gemv_h4_i15;
     eb_dot_l2_i15_fn *dot_l2_i15;
+    eb_rmsnorm_fn *rmsnorm;
+    eb_quantise_i8_fn *quantise_i8;
+    eb_quantise_i15_fn *quantise_i15;
+    eb_scale_dots_fn *scale_dots;
+    eb_rope_rotate_fn *rope_rotate;
+    eb_gate_relu2_fn *gate_relu2;
+    eb_gate_silu_fn *gate_silu;
+    eb_round_f16_fn *round_f16;
+    eb_quantise_kv_fn *quantise_kv;
+    eb_attend_f16_fn *attend_f16;
+    eb_attend_i8_fn *attend_i8;
+    eb_attend_f32_fn *attend_f32;
+    eb_merge_attention_fn *merge_attention;
 } eb_ukernels;
 
 #define EB_UKERNEL(op, name, features) eb_##op##_fn name;

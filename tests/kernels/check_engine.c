@@ -1,12 +1,15 @@
 /* check_engine.c - the parts of the engine that a model's output would not show plainly: float operations against libm
  * in double and against their golden bits, hostile numbers, own memory functions, error texts, thread pool, sampler. */
 #include "crc32.h"
+#include "dispatch.h"
+#include "kv_cache.h"
 #include "mem.h"
 #include "ops.h"
 #include "posix_host.h"
 #include "status.h"
 #include "threadpool.h"
-#include "vec4.h"
+#include "ukernel.h"
+#include "vec.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -90,7 +93,7 @@ static void check_texts(void) {
 /* ---- float operations ---- */
 
 #define FLOAT_RESULTS                                                                                                  \
-    0xca3b9f65u            /* what every CPU and compiler gives; changes only with the definition of an operation */
+    0x8304d746u            /* what every CPU and compiler gives; changes only with the definition of an operation */
 static uint32_t bits_seen; /* running sum of all results of this section: the same on every CPU and compiler */
 
 static void see(const void *values, size_t size) { bits_seen = eb_crc32(bits_seen, values, size); }
@@ -99,16 +102,16 @@ static void check_exp(void) {
     double worst = 0;
     for (int i = 0; i < 200000; i++) {
         const float x = next_float() * 87.0f;
-        const float y = eb_f4_exp(eb_f4_splat(x))[i % 4];
+        const float y = eb_v_exp(eb_v_splat(x))[i % 4];
         const double off = ulps(y, exp((double)x));
         worst = off > worst ? off : worst;
         see(&y, sizeof y);
     }
     CHECK(worst < 2, "%.3f units in the last place", worst);
-    CHECK(eb_f4_exp(eb_f4_splat(0.0f))[0] == 1.0f, "e^0");
-    CHECK(eb_f4_exp(eb_f4_splat(-1000.0f))[0] == 0.0f && eb_f4_exp(eb_f4_splat(-INFINITY))[0] == 0.0f, "far below");
-    CHECK(eb_f4_exp(eb_f4_splat(NAN))[0] == 0.0f, "not a number");
-    CHECK(isfinite(eb_f4_exp(eb_f4_splat(INFINITY))[0]), "far above");
+    CHECK(eb_v_exp(eb_v_splat(0.0f))[0] == 1.0f, "e^0");
+    CHECK(eb_v_exp(eb_v_splat(-1000.0f))[0] == 0.0f && eb_v_exp(eb_v_splat(-INFINITY))[0] == 0.0f, "far below");
+    CHECK(eb_v_exp(eb_v_splat(NAN))[0] == 0.0f, "not a number");
+    CHECK(isfinite(eb_v_exp(eb_v_splat(INFINITY))[0]), "far above");
 }
 
 static void check_rope(void) {
@@ -132,7 +135,7 @@ static void check_rope(void) {
     CHECK(worst < 6e-8, "%g", worst);
     const float x[4] = {1, 2, 3, 4}, c[2] = {0, 1}, s[2] = {1, 0};
     float y[4];
-    eb_rope_rotate(y, x, c, s, 2);
+    eb_rope_rotate_scalar(y, x, c, s, 2);
     CHECK(y[0] == -3 && y[1] == 2 && y[2] == 1 && y[3] == 4, "first half pairs with second half");
 }
 
@@ -146,7 +149,7 @@ static void check_norm(void) {
             sum += (double)x[i] * x[i];
         }
         memset(y, 0x55, sizeof y);
-        eb_rmsnorm(y, x, weight, n, 1e-5f);
+        eb_rmsnorm_scalar(y, x, weight, n, 1e-5f);
         for (size_t i = 0; i < n; i++) {
             const double wanted = x[i] / sqrt(sum / (double)n + 1e-5) * weight[i];
             CHECK(fabs(y[i] - wanted) <= 1e-6 * (fabs(wanted) + 1e-3), "n %zu, %zu: %g, not %g", n, i, y[i], wanted);
@@ -163,13 +166,13 @@ static void check_quantise(void) {
     static const int8_t wanted[9] = {127, 0, 2, 2, 0, -2, -127, 126, 3}; /* halves to even */
     float scale;
     int32_t sum;
-    eb_quantise_i8(q, &scale, &sum, x, 9);
+    eb_quantise_i8_scalar(q, &scale, &sum, x, 9);
     for (int i = 0; i < 9; i++)
         CHECK(q[i] == wanted[i], "%d: %d, not %d", i, q[i], wanted[i]);
     CHECK(scale == 1.0f && sum == 127 + 2 + 2 - 2 - 127 + 126 + 3, "scale %g, sum %d", scale, sum);
 
     float zeros[64] = {0};
-    eb_quantise_i8(q, &scale, &sum, zeros, 64);
+    eb_quantise_i8_scalar(q, &scale, &sum, zeros, 64);
     CHECK(q[0] == 0 && sum == 0 && scale == 1e-5f / 127.0f, "scale %g", scale);
 
     /* Numbers that only a hostile file can bring about: any result will do, but it must be one. */
@@ -177,8 +180,8 @@ static void check_quantise(void) {
     for (size_t h = 0; h < sizeof hostile / sizeof hostile[0]; h++) {
         int8_t hi[64], lo[64];
         x[5] = hostile[h];
-        eb_quantise_i8(q, &scale, &sum, x, 64);
-        eb_quantise_i15(hi, lo, &scale, x, 64);
+        eb_quantise_i8_scalar(q, &scale, &sum, x, 64);
+        eb_quantise_i15_scalar(hi, lo, &scale, x, 64);
         for (int i = 0; i < 64; i++)
             CHECK(hi[i] >= -127 && lo[i] >= -64 && lo[i] <= 63, "%d, %d", hi[i], lo[i]);
     }
@@ -187,14 +190,14 @@ static void check_quantise(void) {
         int8_t hi[64], lo[64];
         for (int i = 0; i < 64; i++)
             x[i] = next_float() * (float)round;
-        eb_quantise_i15(hi, lo, &scale, x, 64);
+        eb_quantise_i15_scalar(hi, lo, &scale, x, 64);
         for (int i = 0; i < 64; i++) {
             q15[i] = (int16_t)(128 * hi[i] + lo[i]);
             CHECK(fabs(q15[i] * (double)scale - x[i]) <= 0.503 * scale, "round %d: %g", round, x[i]);
             CHECK(hi[i] > -128 && lo[i] >= -64 && lo[i] < 64, "planes %d, %d", hi[i], lo[i]);
         }
         see(q15, sizeof q15);
-        eb_quantise_i8(q, &scale, &sum, x, 64);
+        eb_quantise_i8_scalar(q, &scale, &sum, x, 64);
         see(q, sizeof q);
         see(&scale, sizeof scale);
     }
@@ -205,10 +208,10 @@ static void check_gates(void) {
         float gate[40], up[40], f[40];
         for (size_t i = 0; i < n; i++)
             gate[i] = next_float() * 20, up[i] = next_float();
-        eb_gate_relu2(f, gate, up, n);
+        eb_gate_relu2_scalar(f, gate, up, n);
         for (size_t i = 0; i < n; i++)
             CHECK(f[i] == (gate[i] > 0 ? gate[i] * gate[i] * up[i] : 0 * up[i]), "relu2 of %g", gate[i]);
-        eb_gate_silu(f, gate, up, n);
+        eb_gate_silu_scalar(f, gate, up, n);
         for (size_t i = 0; i < n; i++) {
             const double wanted = gate[i] / (1 + exp(-(double)gate[i])) * up[i];
             CHECK(fabs(f[i] - wanted) <= 1e-6 * fabs(wanted) + 1e-12, "silu of %g: %g, not %g", gate[i], f[i], wanted);
@@ -217,41 +220,106 @@ static void check_gates(void) {
     }
 }
 
-static void check_attention(void) {
-    enum { HEADS = 3, MAX_N = 70, HEAD_DIM = 20, STRIDE = 32 };
-    static float q[HEADS * STRIDE], keys[MAX_N * STRIDE], values[MAX_N * STRIDE], scores[HEADS * (80 + STRIDE)];
-    float out[HEADS * HEAD_DIM], alone[HEAD_DIM];
-    for (size_t i = 0; i < MAX_N; i++)
-        for (size_t j = 0; j < HEAD_DIM; j++) {
-            keys[i * STRIDE + j] = next_float() * 2;
-            values[i * STRIDE + j] = next_float();
+/* What the KV cache makes of x. */
+static void as_stored(eb_kv_type type, float *x, size_t n) {
+    float most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    for (size_t i = 0; i < n; i++)
+        if (type == EB_KV_F16)
+            x[i] = (float)(_Float16)x[i];
+        else if (type == EB_KV_I8)
+            x[i] = rintf(x[i] * (127.0f / most)) * (most / 127.0f);
+}
+
+/* Against arithmetic in double on what was stored: whole segments and merged ones, tokens together and one by one. */
+static void check_attention(eb_kv_type type, float tolerance) {
+    enum { HEADS = 3, TOKENS = 4, ROWS = HEADS * TOKENS, HEAD_DIM = 20, STRIDE = 32, MAX_N = EB_SEGMENT + 70 };
+    static float q[ROWS * STRIDE], keys[MAX_N][STRIDE], values[MAX_N][STRIDE], scores[ROWS * EB_SEGMENT];
+    static int16_t q15[ROWS * 2 * STRIDE];
+    static unsigned char head[(MAX_N + 15) * 2 * STRIDE * sizeof(float)];
+    const eb_ukernels kernels = eb_dispatch(0);
+    eb_kv_cache kv;
+    eb_kv_cache_plan(&kv, type, HEAD_DIM, MAX_N);
+    CHECK(kv.head_bytes <= sizeof head && kv.layout.stride == STRIDE, "%llu", (unsigned long long)kv.head_bytes);
+    for (size_t t = 0; t < MAX_N; t++) {
+        for (size_t d = 0; d < HEAD_DIM; d++) {
+            keys[t][d] = next_float() * 2;
+            values[t][d] = next_float();
         }
-    for (size_t h = 0; h < HEADS; h++)
-        for (size_t j = 0; j < HEAD_DIM; j++)
-            q[h * STRIDE + j] = next_float() * 4;
-    for (size_t n = 1; n <= MAX_N; n++) {
-        eb_attention(out, q, keys, values, scores, HEADS, n, HEAD_DIM, STRIDE);
-        for (size_t h = 0; h < HEADS; h++) {
-            double total = 0, wanted[HEAD_DIM] = {0};
-            for (size_t t = 0; t < n; t++) {
-                double score = 0;
-                for (size_t j = 0; j < HEAD_DIM; j++)
-                    score += (double)q[h * STRIDE + j] * keys[t * STRIDE + j];
-                const double weight = exp(score / sqrt(HEAD_DIM));
-                total += weight;
-                for (size_t j = 0; j < HEAD_DIM; j++)
-                    wanted[j] += weight * values[t * STRIDE + j];
-            }
-            for (size_t j = 0; j < HEAD_DIM; j++)
-                CHECK(fabs(out[h * HEAD_DIM + j] - wanted[j] / total) < 2e-6, "n %zu, head %zu: %g, not %g", n, h,
-                      out[h * HEAD_DIM + j], wanted[j] / total);
-            eb_attention(alone, q + h * STRIDE, keys, values, scores, 1, n, HEAD_DIM, STRIDE);
-            CHECK(!memcmp(alone, out + h * HEAD_DIM, sizeof alone), "n %zu: head %zu differs when it goes alone", n, h);
-        }
-        see(out, sizeof out);
+        eb_kv_store(&kv, &kernels, head, t, keys[t], values[t]);
+        as_stored(type, keys[t], HEAD_DIM);
+        as_stored(type, values[t], HEAD_DIM);
     }
-    keys[5] = NAN, values[7] = INFINITY;
-    eb_attention(out, q, keys, values, scores, HEADS, MAX_N, HEAD_DIM, STRIDE); /* must come back */
+    for (size_t i = 0; i < ROWS * STRIDE; i++)
+        q[i] = i % STRIDE < HEAD_DIM ? next_float() : 0;
+    for (size_t n = 1; n <= MAX_N - TOKENS; n += n < 40 ? 1 : 13) { /* of the first token */
+        if (n < EB_SEGMENT && n + TOKENS > EB_SEGMENT)
+            continue; /* tiles end with a segment */
+        eb_softmax softmax[ROWS], part[ROWS], alone[HEADS];
+        float sums[ROWS * STRIDE], part_sums[ROWS * STRIDE], alone_sums[HEADS * STRIDE];
+        const size_t segment = (n - 1) / EB_SEGMENT * EB_SEGMENT;
+        eb_attend a = {kv.layout, head, q, ROWS, HEADS, segment ? EB_SEGMENT : n, !segment, softmax, sums, scores, q15};
+        eb_attend_fn *attend = type == EB_KV_F16  ? kernels.attend_f16
+                               : type == EB_KV_I8 ? kernels.attend_i8
+                                                  : kernels.attend_f32;
+        attend(&a);
+        if (segment) {
+            a.groups = head + segment / EB_KV_GROUP * kv.layout.group_bytes;
+            a.count = n - segment, a.more = 1, a.softmax = part, a.sums = part_sums;
+            attend(&a);
+            for (size_t row = 0; row < ROWS; row++)
+                kernels.merge_attention(&softmax[row], sums + row * STRIDE, &part[row], part_sums + row * STRIDE,
+                                        STRIDE);
+        }
+        for (size_t row = 0; row < ROWS; row++) {
+            double total = 0, wanted[HEAD_DIM] = {0};
+            for (size_t t = 0; t < n + row / HEADS; t++) {
+                double score = 0;
+                for (size_t d = 0; d < HEAD_DIM; d++)
+                    score += (double)q[row * STRIDE + d] * keys[t][d];
+                total += exp(score);
+                for (size_t d = 0; d < HEAD_DIM; d++)
+                    wanted[d] += exp(score) * values[t][d];
+            }
+            for (size_t d = 0; d < HEAD_DIM; d++) {
+                const double got = sums[row * STRIDE + d] / softmax[row].total;
+                CHECK(fabs(got - wanted[d] / total) < tolerance, "type %d, n %zu, row %zu: %g, not %g", (int)type, n,
+                      row, got, wanted[d] / total);
+            }
+            see(sums + row * STRIDE, HEAD_DIM * sizeof *sums);
+        }
+        for (size_t token = 0; token < TOKENS && !segment; token++) {
+            a.q = q + token * HEADS * STRIDE, a.n_rows = HEADS, a.count = n + token, a.more = 0;
+            a.softmax = alone, a.sums = alone_sums;
+            attend(&a);
+            CHECK(!memcmp(alone, softmax + token * HEADS, sizeof alone) &&
+                      !memcmp(alone_sums, sums + token * HEADS * STRIDE, sizeof alone_sums),
+                  "type %d, n %zu: token %zu differs when it goes alone", (int)type, n, token);
+        }
+    }
+}
+
+/* Every half, and what lies between two of them. */
+static void check_f16(void) {
+    for (uint32_t bits = 0; bits < 0x7c00; bits++) {
+        const uint16_t half[16] = {(uint16_t)bits, (uint16_t)(bits | 0x8000)};
+        _Float16 value;
+        memcpy(&value, half, sizeof value);
+        float wide[4];
+        eb_v_store(wide, eb_v_load_f16(half));
+        CHECK(wide[0] == (float)value && wide[1] == -(float)value, "%04x is %g", (unsigned)bits, wide[0]);
+        const double next = (double)wide[0] + (bits < 0x400 ? 0x1p-24 : ldexp(1, (int)(bits >> 10) - 25));
+        const float middle = (float)((wide[0] + next) / 2);
+        const float x[16] = {wide[0], middle, nextafterf(middle, 0), nextafterf(middle, INFINITY), -middle};
+        uint16_t rounded[16];
+        eb_round_f16_scalar(rounded, x, 16);
+        const uint16_t up = bits == 0x7bff ? 0x7bff : (uint16_t)(bits + 1), even = bits & 1 ? up : (uint16_t)bits;
+        CHECK(rounded[0] == bits && rounded[1] == even && rounded[2] == bits && rounded[3] == up &&
+                  rounded[4] == (even | 0x8000),
+              "%04x: %04x %04x %04x %04x %04x", (unsigned)bits, rounded[0], rounded[1], rounded[2], rounded[3],
+              rounded[4]);
+    }
 }
 
 /* ---- thread pool ---- */
@@ -407,7 +475,10 @@ int main(void) {
     check_norm();
     check_quantise();
     check_gates();
-    check_attention();
+    check_f16();
+    check_attention(EB_KV_F32, 2e-6f);
+    check_attention(EB_KV_F16, 2e-6f);
+    check_attention(EB_KV_I8, 2e-4f);
     CHECK(bits_seen == FLOAT_RESULTS, "%08x, not %08x: float results differ from other builds", (unsigned)bits_seen,
           (unsigned)FLOAT_RESULTS);
     check_threadpool(&host);

@@ -251,6 +251,8 @@ static int check_dot_l2_i15(const char *name, eb_dot_l2_i15_fn *kernel, uint64_t
     return is != says ? fail(name, seed, how, rows, k, 0, is, says) : 0;
 }
 
+#include "check_float_ops.h"
+
 /* ---- all shapes, all rows of ukernels.inc ---- */
 
 #define CHECK_SHAPES(op, name)                                                                                         \

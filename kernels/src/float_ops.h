@@ -1,0 +1,170 @@
+/* float_ops.h - the body of the float operations (contracts in ukernel.h), once for all widths: ukernel/float_ops_<isa>.c
+ * sets EB_LANES and EB_VARIANT(op), the name of its variant, and includes this. Each element goes through the same
+ * operations in the same order at any width, so the results are the same bits. */
+#include "ops.h"
+#include "ukernel.h"
+#include "vec.h"
+
+/* Doubles, and the floats that become them, half a vector at a time. */
+typedef double eb_vd __attribute__((vector_size(4 * EB_LANES)));
+typedef float eb_vf_half __attribute__((vector_size(2 * EB_LANES)));
+
+/* In double, where each square is exact, so that the mean is that of real numbers, rounded once: a float sum is off by
+ * a unit or two of its last place, and a value that stands on a tie (58.5 of 127) then falls to the other side than in
+ * the reference. See docs/decisions/norm-in-double.md. */
+EB_INLINE double sum_of_squares(const float *x, size_t n) {
+    eb_vd part[2 * EB_VECTORS] = {{0}};
+    for (size_t i = 0; i < n; i += 16)
+        for (int v = 0; v < 2 * EB_VECTORS; v++) {
+            eb_vf_half half;
+            eb_memcpy(&half, x + i + v * (EB_LANES / 2), sizeof half);
+            const eb_vd value = __builtin_convertvector(half, eb_vd);
+            part[v] += value * value;
+        }
+    double lane[16];
+    eb_memcpy(lane, part, sizeof lane);
+    for (int width = 8; width; width /= 2)
+        for (int i = 0; i < width; i++)
+            lane[i] += lane[i + width];
+    return lane[0];
+}
+
+void EB_VARIANT(rmsnorm)(float *y, const float *x, const float *weight, size_t n, float eps) {
+    const float mean = (float)(sum_of_squares(x, eb_round_up(n, 16)) / (double)n);
+    const float inverse = 1.0f / __builtin_sqrtf(mean + eps);
+    size_t i = 0;
+    for (; i + EB_LANES <= n; i += EB_LANES)
+        eb_v_store(y + i, eb_v_load(weight + i) * (eb_v_load(x + i) * inverse));
+    for (; i < n; i++)
+        y[i] = weight[i] * (x[i] * inverse);
+    for (; i < eb_round_up(n, 64); i++)
+        y[i] = 0;
+}
+
+void EB_VARIANT(quantise_i8)(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n) {
+    const size_t padded = eb_round_up(n, 64);
+    const float most = eb_absmax(x, padded, 1e-5f), factor = 127.0f / most;
+    eb_vi total = {0};
+    for (size_t i = 0; i < padded; i += 16) {
+        eb_vi v[EB_VECTORS];
+        for (int p = 0; p < EB_VECTORS; p++) {
+            v[p] = eb_v_quantised(x + i + p * EB_LANES, factor, -128.0f, 127.0f);
+            total += v[p];
+        }
+        eb_store16_i8(q + i, v);
+    }
+    *scale = most / 127.0f;
+    int32_t all = 0;
+    for (int lane = 0; lane < EB_LANES; lane++)
+        all += total[lane];
+    *sum = all;
+}
+
+void EB_VARIANT(quantise_i15)(int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n) {
+    const size_t padded = eb_round_up(n, 64);
+    const float most = eb_absmax(x, padded, 1e-20f), factor = 16256.0f / most; /* of zeros, any scale will do */
+    for (size_t i = 0; i < padded; i += 16) {
+        eb_vi high[EB_VECTORS], low[EB_VECTORS];
+        for (int p = 0; p < EB_VECTORS; p++) {
+            const eb_vi v = eb_v_quantised(x + i + p * EB_LANES, factor, -16256.0f, 16256.0f);
+            high[p] = (v + 64) >> 7;
+            low[p] = v - (high[p] << 7);
+        }
+        eb_store16_i8(hi + i, high);
+        eb_store16_i8(lo + i, low);
+    }
+    *scale = most / 16256.0f;
+}
+
+void EB_VARIANT(quantise_kv)(int8_t *q, float *scale, const float *x, size_t n) {
+    const float most = eb_absmax(x, n, 1e-20f), factor = 127.0f / most;
+    for (size_t i = 0; i < n; i += 16) {
+        eb_vi v[EB_VECTORS];
+        for (int p = 0; p < EB_VECTORS; p++)
+            v[p] = eb_v_quantised(x + i + p * EB_LANES, factor, -127.0f, 127.0f);
+        eb_store16_i8(q + i, v);
+    }
+    *scale = most / 127.0f;
+}
+
+void EB_VARIANT(round_f16)(uint16_t *y, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i += EB_LANES)
+        eb_v_store_f16(y + i, eb_v_load(x + i));
+}
+
+/* Constant flags where this is inlined. */
+EB_INLINE void scale_dots(float *y, const int32_t *dot, float scale, const float *scales, size_t n, const int by_row,
+                          const int add) {
+    size_t i = 0;
+    for (; i + EB_LANES <= n; i += EB_LANES) {
+        const eb_vf factor = by_row ? eb_v_load(scales + i) * scale : eb_v_splat(scale);
+        const eb_vf value = __builtin_convertvector(eb_vi_load(dot + i), eb_vf) * factor;
+        eb_v_store(y + i, add ? eb_v_load(y + i) + value : value);
+    }
+    for (; i < n; i++) {
+        const float value = (float)dot[i] * (by_row ? scales[i] * scale : scale);
+        y[i] = add ? y[i] + value : value;
+    }
+}
+
+void EB_VARIANT(scale_dots)(float *y, const int32_t *dot, float scale, const float *scales, int by_row, size_t n,
+                            int add) {
+    if (by_row && add)
+        scale_dots(y, dot, scale, scales, n, 1, 1);
+    else if (by_row)
+        scale_dots(y, dot, scale, scales, n, 1, 0);
+    else if (add)
+        scale_dots(y, dot, scale * scales[0], scales, n, 0, 1);
+    else
+        scale_dots(y, dot, scale * scales[0], scales, n, 0, 0);
+}
+
+void EB_VARIANT(rope_rotate)(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
+                             size_t half) {
+    size_t i = 0;
+    for (; i + EB_LANES <= half; i += EB_LANES) {
+        const eb_vf a = eb_v_load(x + i), b = eb_v_load(x + half + i);
+        const eb_vf c = eb_v_load(cosines + i), s = eb_v_load(sines + i);
+        eb_v_store(y + i, a * c - b * s);
+        eb_v_store(y + half + i, b * c + a * s);
+    }
+    for (; i < half; i++) {
+        y[i] = x[i] * cosines[i] - x[half + i] * sines[i];
+        y[half + i] = x[half + i] * cosines[i] + x[i] * sines[i];
+    }
+}
+
+void EB_VARIANT(gate_relu2)(float *f, const float *gate, const float *up, size_t n) {
+    size_t i = 0;
+    for (; i + EB_LANES <= n; i += EB_LANES) {
+        const eb_vf positive = eb_v_max(eb_v_load(gate + i), eb_v_splat(0));
+        eb_v_store(f + i, positive * positive * eb_v_load(up + i));
+    }
+    for (; i < n; i++) {
+        const float positive = gate[i] > 0 ? gate[i] : 0;
+        f[i] = positive * positive * up[i];
+    }
+}
+
+EB_INLINE eb_vf silu(eb_vf x) { return x / (eb_v_exp(-x) + 1.0f); }
+
+void EB_VARIANT(gate_silu)(float *f, const float *gate, const float *up, size_t n) {
+    size_t i = 0;
+    for (; i + EB_LANES <= n; i += EB_LANES)
+        eb_v_store(f + i, silu(eb_v_load(gate + i)) * eb_v_load(up + i));
+    for (; i < n; i++)
+        f[i] = silu(eb_v_splat(gate[i]))[0] * up[i];
+}
+
+void EB_VARIANT(merge_attention)(eb_softmax *into, float *sums, const eb_softmax *part, const float *part_sums,
+                                 size_t n) {
+    /* The one with the lower maximum is scaled to the other's. */
+    const int rises = part->highest > into->highest;
+    const float down = rises ? into->highest - part->highest : part->highest - into->highest;
+    const float factor = eb_v_exp(eb_v_splat(down))[0];
+    const float ours = rises ? factor : 1.0f, theirs = rises ? 1.0f : factor;
+    for (size_t i = 0; i < n; i += EB_LANES)
+        eb_v_store(sums + i, eb_v_load(sums + i) * ours + eb_v_load(part_sums + i) * theirs);
+    into->total = into->total * ours + part->total * theirs;
+    into->highest = rises ? part->highest : into->highest;
+}
