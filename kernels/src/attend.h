@@ -24,7 +24,6 @@ EB_INLINE eb_vf load_elements(const kv_element *from) { return eb_v_load(from); 
 typedef struct attend_query {
     size_t n, pitch; /* elements that count, a multiple of 4, what is beyond head_dim being zero; of a row, in bytes */
     const unsigned char *q, *hi, *lo; /* q: int16 */
-    int32_t sum[EB_ATTEND_ROWS];      /* of each row's q */
 } attend_query;
 
 /* dots [rows][EB_SEGMENT]: the exact products of `rows` queries from `row` on with the keys of one group. */
@@ -98,25 +97,21 @@ EB_INLINE void dots_of_group(const eb_attend *a, const attend_query *q, size_t p
 EB_INLINE attend_query quantise_queries(const eb_attend *a, float *scale) {
     const size_t stride = a->kv.stride;
     unsigned char *to = (unsigned char *)a->q15;
-    attend_query query = {(a->kv.head_dim + 3) / 4 * 4, 4 * stride, to, to + 2 * stride, to + 3 * stride, {0}};
+    const attend_query query = {(a->kv.head_dim + 3) / 4 * 4, 4 * stride, to, to + 2 * stride, to + 3 * stride};
     for (size_t row = 0; row < a->n_rows; row++, to += 4 * stride) {
         const float *x = a->q + row * stride;
         const float most = eb_absmax(x, stride, 1e-20f), factor = 16256.0f / most;
-        eb_vi sum = {0};
         for (size_t i = 0; i < stride; i += 16) {
             eb_vi q[EB_VECTORS], high[EB_VECTORS], low[EB_VECTORS];
             for (int v = 0; v < EB_VECTORS; v++) {
                 q[v] = eb_v_quantised(x + i + v * EB_LANES, factor, -16256.0f, 16256.0f);
                 high[v] = (q[v] + 64) >> 7;
                 low[v] = q[v] - (high[v] << 7);
-                sum += q[v];
             }
             eb_store16_i16((int16_t *)to + i, q);
             eb_store16_i8((int8_t *)to + 2 * stride + i, high);
             eb_store16_i8((int8_t *)to + 3 * stride + i, low);
         }
-        for (int lane = 0; lane < EB_LANES; lane++)
-            query.sum[row] += sum[lane];
         scale[row] = most / 16256.0f;
     }
     return query;
