@@ -36,7 +36,7 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
     \b
     edgebit chat chat.bundle --system "Answer in one sentence."
     """
-    with open_session(model, generation.threads, generation.ctx) as session:
+    with open_session(model, generation) as session:
         if session.program is None:
             raise EngineError(f"{model} has no chat template: it is a base model. Use edgebit run --raw")
         beginning = [Message("system", system)] if system is not None else []

@@ -15,7 +15,7 @@ import click
 
 from edgebit.bundle.archive import locate_model
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Library, Model, SamplingParams
+from edgebit.runtime.native import KV_TYPES, Library, Model, SamplingParams
 from edgebit.runtime.session import Answer, Session
 
 
@@ -33,6 +33,7 @@ class GenerationOptions:
     stop: tuple[str, ...]
     threads: int | None
     ctx: int
+    kv: str
 
     def sampling(self, session: Session) -> SamplingParams:
         """What was asked for, then what the model's makers advise, then greedy."""
@@ -73,6 +74,13 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--ctx", type=click.IntRange(0, 1 << 24), default=0, help="Context in tokens. Default: the model's own."
             ),
+            click.option(
+                "--kv",
+                type=click.Choice(KV_TYPES),
+                default=KV_TYPES[0],
+                show_default=True,
+                help="How keys and values are held: int8 takes half the memory, and its answers differ a little.",
+            ),
         )
     ):
         wrapped = option(wrapped)
@@ -80,11 +88,13 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def open_session(path: Path, threads: int | None, ctx: int) -> Iterator[Session]:
+def open_session(path: Path, generation: GenerationOptions) -> Iterator[Session]:
     """The model at `path`, a model file or a bundle, ready to generate on this machine."""
     place = locate_model(path)
     with Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
-        session = Session(model, threads=threads or default_threads(), ctx_len=ctx)
+        session = Session(
+            model, threads=generation.threads or default_threads(), ctx_len=generation.ctx, kv=generation.kv
+        )
         try:
             yield session
         finally:

@@ -45,7 +45,7 @@ def command(
         raise click.UsageError("--system belongs to the chat template, --raw goes without it")
     if prompt == "-":
         prompt = sys.stdin.read()
-    with open_session(model, generation.threads, generation.ctx) as session, stop_on_interrupt() as interrupted:
+    with open_session(model, generation) as session, stop_on_interrupt() as interrupted:
         if raw or session.program is None:
             ids = session.prompt_ids(prompt)
         else:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from edgebit.daemon import topics
 from edgebit.errors import ConfigError
+from edgebit.runtime.native import KV_TYPES
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -91,6 +92,7 @@ class EngineConfig:
 
     threads: int = 0  # 0: one for each big core
     ctx_len: int = 0  # tokens; 0: the model's own maximum, at most 2048
+    kv: str = KV_TYPES[0]  # how the KV cache holds keys and values; int8 takes half the memory
     isa: str = ""  # highest ISA level that may be used; empty: the best this CPU has
 
 
@@ -230,6 +232,8 @@ def _check(config: Config, where: str) -> None:
             f"{where}: [device]: name {config.device.name!r} is not 1 to 64 of a-z 0-9 _ . - "
             f"(try {topics.segment_of(config.device.name)!r})"
         )
+    if config.engine.kv not in KV_TYPES:
+        raise ConfigError(f"{where}: [engine]: kv is one of {', '.join(KV_TYPES)}, not {config.engine.kv!r}")
     if bool(mqtt.cert) != bool(mqtt.key):
         raise ConfigError(f"{where}: [mqtt]: cert and key go together")
     if (mqtt.ca or mqtt.cert) and not mqtt.tls:

@@ -41,6 +41,7 @@ class LoadedModel:
                 model,
                 ctx_len=min(config.ctx_len or DEFAULT_CTX_LEN, model.info.context_max),
                 threads=config.threads or default_threads(),
+                kv=config.kv,
             )
         except BaseException:
             model.close()

@@ -445,7 +445,7 @@ class Engine(_Native):
         threads: int = 1,
         batch_len: int = 0,
         logits_rows: int = 0,
-        kv: str = "f16",
+        kv: str = KV_TYPES[0],
     ) -> None:
         """Allocate all that eval() will need; EngineError where there is not enough memory. 0 takes the default.
 

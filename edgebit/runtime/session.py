@@ -9,6 +9,7 @@ from typing import Any, Literal
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
 from edgebit.runtime.native import (
+    KV_TYPES,
     Cancelled,
     ContextFullError,
     Engine,
@@ -43,7 +44,9 @@ class Answer:
 class Session:
     """One model with its tokenizer, prompt program and engine. One thread at a time, but for cancel()."""
 
-    def __init__(self, model: Model, *, ctx_len: int = 0, threads: int = 1, sequences: int = 1) -> None:
+    def __init__(
+        self, model: Model, *, ctx_len: int = 0, threads: int = 1, sequences: int = 1, kv: str = KV_TYPES[0]
+    ) -> None:
         """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
 
         Raises EngineError where memory is short.
@@ -53,7 +56,7 @@ class Session:
         self._advice = _advice(model.meta())
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
-        self.engine = Engine(model, ctx_len=ctx_len, threads=threads, sequences=sequences)
+        self.engine = Engine(model, ctx_len=ctx_len, threads=threads, sequences=sequences, kv=kv)
         self._cached: list[list[int]] = [[] for _ in range(sequences)]  # the tokens in each sequence's KV cache
 
     def close(self) -> None:

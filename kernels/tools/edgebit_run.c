@@ -38,6 +38,7 @@ static const char help[] =
     "Engine:\n"
     "  --threads N             worker threads (all cores)\n"
     "  --ctx N                 context length in tokens (the model's maximum, at most 4096)\n"
+    "  --kv TYPE               how keys and values are held: f16 (the default), int8 (half of it), f32\n"
     "  --batch N               prompt tokens computed together (64)\n"
     "Checks:\n"
     "  --check                 run the model's golden probes and print what they say\n"
@@ -55,6 +56,7 @@ typedef struct options {
     const char *model, *prompt, *system, *ids, *logits_out;
     int chat, check, verify, stats, isa, ignore_stop;
     unsigned long max_tokens, threads, ctx, batch;
+    eb_kv_type kv;
     eb_sampling sampling;
 } options;
 
@@ -124,6 +126,16 @@ static int is(const char *argument, const char *a, const char *b) {
     return !strcmp(argument, a) || (b && !strcmp(argument, b));
 }
 
+static eb_kv_type kv_type(const char *text) {
+    if (is(text, "f16", NULL))
+        return EB_KV_F16;
+    if (is(text, "int8", NULL))
+        return EB_KV_I8;
+    if (is(text, "f32", NULL))
+        return EB_KV_F32;
+    die(EXIT_USAGE, "--kv %s: f16, int8 or f32 is wanted", text);
+}
+
 /* Takes an option without a value; 0 where it is none. */
 static int take_flag(options *o, const char *name) {
     if (is(name, "--chat", NULL))
@@ -158,6 +170,8 @@ static void take_value(options *o, const char *name, const char *value) {
         o->threads = number(name, value, UINT32_MAX);
     else if (is(name, "--ctx", NULL))
         o->ctx = number(name, value, UINT32_MAX);
+    else if (is(name, "--kv", NULL))
+        o->kv = kv_type(value);
     else if (is(name, "--batch", NULL))
         o->batch = number(name, value, UINT32_MAX);
     else if (is(name, "--temp", "--temperature"))
@@ -582,7 +596,8 @@ int main(int argc, char **argv) {
                                               .ctx_len = o.ctx ? (uint32_t)o.ctx : ctx_default,
                                               .n_threads = (uint32_t)o.threads,
                                               .batch_len = (uint32_t)o.batch,
-                                              .logits_rows = rows};
+                                              .logits_rows = rows,
+                                              .kv_type = o.kv};
     eb_status status = eb_engine_open(model, &engine_options, &engine, &error);
     if (status)
         die(EXIT_ENGINE, "%s", error.text);

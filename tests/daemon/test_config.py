@@ -40,6 +40,7 @@ REFUSED = [
     ("[replies]\nallowed_prefixes = [1]", "allowed_prefixes must be a string, not 1"),
     ("[replies]\nallowed_prefixes = ['clients/']", "must hold {principal} and end with /"),
     ("[replies]\nallowed_prefixes = ['#{principal}/']", "without + #"),
+    ("[engine]\nkv = 'q4'", "[engine]: kv is one of f16, int8, f32, not 'q4'"),
     ("[limits\n", "is not TOML"),
 ]
 

@@ -91,6 +91,27 @@ def test_prompts_become_the_tokens_that_the_runtime_makes(
             assert bytes(engine.logits()) == logits[-1].tobytes()
 
 
+def test_the_kv_type_is_the_runtimes(
+    run: Run, native: Library, reference_model: Callable[[str], Path], tmp_path: Path
+):
+    """--kv: the logits are those of the same type in the runtime, f16 without it; probes need f16, and say so."""
+    path, ids, out = reference_model("bitnet-packed"), list(range(1, 20)), tmp_path / "logits"
+    found = {}
+    for kv, options in [("f16", []), ("int8", ["--kv", "int8"]), ("f32", ["--kv", "f32"])]:
+        with Model.open(native, path) as model, Engine(model, kv=kv) as engine:
+            engine.eval(ids)
+            wanted = bytes(engine.logits())
+        done = run(path, "--ids", ",".join(map(str, ids)), "-n", "0", "--logits-out", out, *options)
+        assert done.returncode == 0, done.stderr
+        assert out.read_bytes()[-len(wanted) :] == wanted
+        found[wanted] = kv
+
+    assert len(found) == 3
+    refused = run(path, "--check", "--kv", "int8")
+    assert refused.returncode == 9
+    assert "golden probes are defined for a KV cache of f16" in refused.stderr
+
+
 def test_the_answer_hangs_on_the_seed_alone(run: Run, reference_model: Callable[[str], Path]):
     """Sampling on other threads and from standard input: the same text; another seed: another."""
     path = reference_model("bitnet-packed")
@@ -112,6 +133,7 @@ def test_the_answer_hangs_on_the_seed_alone(run: Run, reference_model: Callable[
         (["MODEL", "--nonsense", "1"], "unknown option --nonsense"),
         (["MODEL", "-n", "-3"], "a whole number"),
         (["MODEL", "--temp", "warm"], "a number is wanted"),
+        (["MODEL", "--ids", "1", "--kv", "int4"], "f16, int8 or f32 is wanted"),
         (["MODEL", "--ids", "1,x"], "does not begin with a token id"),
         (["MODEL", "--ids", "1", "--temp", "-1"], "temperature must be 0 or"),
         (["MODEL", "--ids", "1", "--chat"], "--ids goes without"),

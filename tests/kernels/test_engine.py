@@ -175,10 +175,56 @@ def test_decode_and_mixed_batches_equal_prefill(shape: str, native: Library):
                     assert bytes(engine.logits(row)) == wanted[sequence][position].tobytes()
 
 
+@pytest.mark.parametrize("kv", ["f16", "int8", "f32"])
+@pytest.mark.parametrize("heads", [{}, {"n_heads": 3, "n_kv_heads": 3}, {"n_heads": 34, "n_kv_heads": 1}])
+def test_attention_over_several_segments_is_the_same_however_it_is_split(
+    kv: str, heads: dict[str, int], native: Library
+):
+    """Prefill in chunks and decode, one thread and several (which share a long context), each ISA level: equal bytes.
+
+    A segment is 256 positions; groups of 1, 3 and 34 query heads are fewer and more than go together.
+    """
+    tiny = TinyModel(tiny_conf(context_max=600, **heads))
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 540)
+    wanted = _prefill(Library.load(isa="scalar"), file, ids, kv=kv)
+
+    for isa in native.isa_names:
+        for threads, batch_len in ((1, 100), (3, 37)):
+            got = _prefill(Library.load(isa=isa), file, ids, threads=threads, batch_len=batch_len, kv=kv)
+            assert got.tobytes() == wanted.tobytes(), f"{isa}, {threads} threads, batch_len {batch_len}"
+    with Model.from_bytes(native, file) as model:
+        for threads in (1, 2):
+            with Engine(model, threads=threads, kv=kv) as engine:
+                decoded = [*range(250, 260), *range(505, 520)]
+                spans = [(0, 250), (250, 251), (260, 505), (520, 526), (526, 540), *((at, at + 1) for at in decoded)]
+                for begin, end in sorted(set(spans)):
+                    engine.eval(ids[begin:end])
+                    assert bytes(engine.logits()) == wanted[end - 1].tobytes(), f"position {end - 1}"
+
+
+@pytest.mark.parametrize(("kv", "element"), [("f16", 2), ("int8", 1), ("f32", 4)])
+def test_the_kv_cache_takes_what_its_type_says(kv: str, element: int, native: Library):
+    """Keys and values of all layers and positions, groups of 16 positions whole; int8 has two scales a position."""
+    tiny = TinyModel(tiny_conf(head_dim=32))
+    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, ctx_len=100, sequences=3, kv=kv) as engine:
+        position = 2 * 32 * element + (2 * 4 if kv == "int8" else 0)
+        rows = 3 * tiny.conf.n_layers * tiny.conf.n_kv_heads * 112
+        assert engine.stats().kv_bytes == rows * position
+
+
+def test_probes_want_an_f16_kv_cache(native: Library):
+    """Another type has other logits: a refusal that says so, and no mismatch."""
+    tiny = _model("odd")
+    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, kv="int8") as engine:
+        with pytest.raises(EngineError, match="defined for a KV cache of f16"):
+            engine.run_probe([1, 2, 3], 0)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bitnet-packed", "legacy-1bitllm-f32"])
+@pytest.mark.parametrize(("name", "kv"), [("bitnet-packed", "f16"), ("legacy-1bitllm-f32", "int8")])
 def test_logits_are_the_same_on_this_machine_and_on_aarch64(
     name: str,
+    kv: str,
     native: Library,
     reference_model: Callable[[str], Path],
     check_build: Callable[[str], CheckBuild],
@@ -188,7 +234,7 @@ def test_logits_are_the_same_on_this_machine_and_on_aarch64(
     path = reference_model(name)
     with Model.open(native, path) as model:
         ids = np.random.default_rng(5).integers(0, model.info.vocab_size, 70).tolist()
-    arguments = [str(path), "--ids", ",".join(map(str, ids)), "-n", "10", "--ignore-stop"]
+    arguments = [str(path), "--ids", ",".join(map(str, ids)), "-n", "10", "--ignore-stop", "--kv", kv]
     runs = [("host", isa, "", threads) for isa in native.isa_names for threads in (1, 3)]
     runs += [("aarch64", isa, cpu, 1 + row % 3) for row, (isa, cpu) in enumerate(AARCH64_LEVELS)]
 
