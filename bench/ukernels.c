@@ -72,7 +72,7 @@ static void run_dot_l2_i15(eb_dot_l2_i15_fn *kernel, const uint8_t *w, size_t ro
         y64[n] = kernel(w + n * BYTES_dot_l2_i15, &(eb_i15){x, x_lo}, K);
 }
 
-/* ---- the rows of ukernels.inc, or of a list given to the compiler: a try-out that is no row yet ---- */
+/* ---- the rows of ukernels.inc that multiply, or of a list given to the compiler: a try-out that is no row yet ---- */
 
 #ifndef EB_UKERNEL_LIST
 #define EB_UKERNEL_LIST "ukernels.inc"
@@ -81,6 +81,7 @@ static void run_dot_l2_i15(eb_dot_l2_i15_fn *kernel, const uint8_t *w, size_t ro
 #define EB_UKERNEL(op, fn, needs)                                                                                      \
     eb_##op##_fn fn;                                                                                                   \
     static void call_##fn(const uint8_t *w, size_t rows) { run_##op(fn, w, rows); }
+#define EB_FLOAT_UKERNEL(op, fn, needs) /* they have no weights to be counted by */
 #include EB_UKERNEL_LIST
 #undef EB_UKERNEL
 
@@ -93,6 +94,7 @@ typedef struct row {
 
 static const row all_rows[] = {
 #define EB_UKERNEL(op, fn, needs) {#fn, #op, needs, TOKENS_##op, BYTES_##op, call_##fn},
+#define EB_FLOAT_UKERNEL(op, fn, needs)
 #include EB_UKERNEL_LIST
 #undef EB_UKERNEL
 };

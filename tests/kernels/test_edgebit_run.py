@@ -91,9 +91,7 @@ def test_prompts_become_the_tokens_that_the_runtime_makes(
             assert bytes(engine.logits()) == logits[-1].tobytes()
 
 
-def test_the_kv_type_is_the_runtimes(
-    run: Run, native: Library, reference_model: Callable[[str], Path], tmp_path: Path
-):
+def test_the_kv_type_is_the_runtimes(run: Run, native: Library, reference_model: Callable[[str], Path], tmp_path: Path):
     """--kv: the logits are those of the same type in the runtime, f16 without it; probes need f16, and say so."""
     path, ids, out = reference_model("bitnet-packed"), list(range(1, 20)), tmp_path / "logits"
     found = {}
