@@ -151,6 +151,8 @@ static int check_gemv4(const char *name, eb_gemv4_t2_i8_fn *kernel, eb_gemv_t2_i
     int32_t x_sum[4];
     for (size_t i = 0; i < size; i++)
         w[i] = how == RANDOM ? (uint8_t)next_random() : random_byte(how);
+    if (how == DAMAGED && scalar == eb_gemv_t1_i8_scalar)
+        fill_highest_indices(w, rows, k);
     for (size_t i = 0; i <= n; i++)
         ((int32_t *)got)[i] = ((int32_t *)wanted)[i] = GUARD;
     for (size_t t = 0; t < n_tokens; t++) {
