@@ -183,6 +183,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_engine_close": (None, [_HANDLE]),
     "eb_engine_error": (c_char_p, [_HANDLE]),
     "eb_engine_isa": (c_char_p, [_HANDLE]),
+    "eb_engine_set_threads": (c_int, [_HANDLE, c_uint32]),
     "eb_eval": (c_int, [_HANDLE, POINTER(Batch)]),
     "eb_logits": (POINTER(c_float), [_HANDLE, c_uint32]),
     "eb_sequence_length": (c_uint32, [_HANDLE, c_uint32]),

@@ -516,6 +516,10 @@ class Engine(_Native):
         """Forget all tokens of the sequence from position `length` on."""
         self._check(self.library.dll.eb_sequence_truncate(self.handle, sequence, length))
 
+    def set_threads(self, threads: int) -> None:
+        """Run on so many threads from the next eval() on, 1 to what the engine was opened with. No result changes."""
+        self._check(self.library.dll.eb_engine_set_threads(self.handle, threads))
+
     def cancel(self) -> None:
         """End the eval() in progress, or the next one. From any thread."""
         self.library.dll.eb_cancel(self.handle)

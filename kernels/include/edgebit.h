@@ -184,6 +184,8 @@ EB_API eb_status eb_engine_open(const eb_model *model, const eb_engine_options *
 EB_API void eb_engine_close(eb_engine *engine);
 EB_API const char *eb_engine_error(const eb_engine *engine); /* what the last failing call on this engine said */
 EB_API const char *eb_engine_isa(const eb_engine *engine);
+/* From the next call on, so many threads: 1 to what the engine was opened with. The others sleep. No result changes. */
+EB_API eb_status eb_engine_set_threads(eb_engine *engine, uint32_t n_threads);
 
 typedef struct eb_batch {
     uint32_t n_tokens;

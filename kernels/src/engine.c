@@ -32,7 +32,7 @@ static eb_status set_options(eb_engine *engine, const eb_engine_options *options
     const uint32_t context_max = engine->model->info.context_max;
     engine->ctx_len = or_default(options->ctx_len, context_max);
     engine->n_sequences = or_default(options->n_sequences, 1);
-    engine->n_threads = or_default(options->n_threads, 1);
+    engine->n_threads = engine->threads_max = or_default(options->n_threads, 1);
     engine->batch_len = or_default(options->batch_len, 128);
     engine->logits_rows = or_default(options->logits_rows, engine->n_sequences);
     engine->kv.type = (eb_kv_type)or_default(options->kv_type, EB_KV_F16);
@@ -190,6 +190,17 @@ void eb_engine_close(eb_engine *engine) {
 const char *eb_engine_error(const eb_engine *engine) { return engine ? engine->error.text : "the engine is null"; }
 
 const char *eb_engine_isa(const eb_engine *engine) { return engine ? engine->isa : NULL; }
+
+eb_status eb_engine_set_threads(eb_engine *engine, uint32_t n_threads) {
+    if (!engine)
+        return EB_BAD_ARGUMENT;
+    if (!n_threads || n_threads > engine->threads_max)
+        FAIL(EB_BAD_ARGUMENT, "%u threads: the engine was opened with %u, it can run on 1 to that many", n_threads,
+             engine->threads_max);
+    engine->n_threads = n_threads;
+    eb_threadpool_resize(engine->pool, n_threads);
+    return EB_OK;
+}
 
 /* ---- evaluation ---- */
 

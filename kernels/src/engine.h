@@ -77,7 +77,7 @@ struct eb_engine {
     const char *isa;
     eb_error error;
     eb_threadpool *pool;
-    uint32_t ctx_len, n_sequences, n_threads, batch_len, logits_rows;
+    uint32_t ctx_len, n_sequences, n_threads, threads_max, batch_len, logits_rows; /* n_threads: of threads_max */
     /* sizes in elements */
     size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, dots_size;
     size_t head_k; /* hidden_size filled up as the head's rows are */

@@ -9,7 +9,7 @@
 /* A job that reads fewer bytes of weights than PARALLEL_BYTES, over all tokens, is done sooner by one thread than the
  * others can be told of it (some microseconds). Larger ones go in more parts than there are threads, since no two cores
  * are equally fast at a given moment. */
-enum { PARALLEL_BYTES = 16384, PARTS_PER_THREAD = 4 };
+enum { PARALLEL_BYTES = 16384, PARTS_PER_THREAD = 8 };
 
 /* What a job is called for: which part of how many, and whose scratch memory it may use. */
 typedef struct part {
@@ -28,11 +28,17 @@ typedef struct range {
     size_t begin, end;
 } range;
 
+/* Where part `number` of `of` begins among n steps. The first part is the largest, and each is smaller by the last one's
+ * size: sizes of, of - 1, ... 1. Cores that differ in speed come to the end of a job close together this way. */
+static inline size_t first_step(uint64_t number, uint64_t of, uint64_t n) {
+    return (size_t)(n * (number * (2 * of - number + 1)) / (of * (of + 1)));
+}
+
 /* The part's share of n items, in steps. */
 static inline range share(part me, size_t n, size_t step) {
     const size_t n_steps = (n + step - 1) / step;
-    const size_t begin = n_steps * me.number / me.of * step;
-    const size_t end = n_steps * (me.number + 1) / me.of * step;
+    const size_t begin = first_step(me.number, me.of, n_steps) * step;
+    const size_t end = first_step(me.number + 1, me.of, n_steps) * step;
     return (range){begin < n ? begin : n, end < n ? end : n};
 }
 

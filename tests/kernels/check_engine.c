@@ -349,9 +349,59 @@ static void check_threadpool(const eb_host *host) {
                       round, part, c.times[part]);
             if (round % 500 == 0)
                 nanosleep(&(struct timespec){0, 2000000}, NULL); /* so that workers fall asleep */
+            if (round % 7 == 0)
+                eb_threadpool_resize(pool, round / 7 % threads + 1);
         }
         eb_threadpool_close(pool);
     }
+}
+
+/* How many parts each thread has done. */
+typedef struct shares {
+    uint32_t parts[4];
+    unsigned held_up; /* thread that is put aside in the middle of every part, as by another program; 0: none */
+} shares;
+
+static void take_share(void *context, unsigned part, unsigned thread) {
+    shares *s = context;
+    (void)part;
+    __atomic_fetch_add(&s->parts[thread], 1, __ATOMIC_RELAXED);
+    nanosleep(&(struct timespec){0, thread && thread == s->held_up ? 60000000 : 200000}, NULL);
+}
+
+static shares run_shares(eb_threadpool *pool, int n_runs, unsigned held_up) {
+    shares s = {.held_up = held_up};
+    for (int i = 0; i < n_runs; i++)
+        eb_threadpool_run(pool, take_share, &s, 12);
+    return s;
+}
+
+/* Whether, sooner or later, the workers 1 and 2 take parts, or none, as asked for. */
+static int comes_to(eb_threadpool *pool, int first, int second) {
+    for (int attempt = 0; attempt < 500; attempt++) {
+        const shares s = run_shares(pool, 10, 0);
+        if (!s.parts[1] == !first && !s.parts[2] == !second)
+            return 1;
+    }
+    return 0;
+}
+
+static void check_resting(const eb_host *host) {
+    eb_error error;
+    eb_threadpool *pool = eb_threadpool_open(host, 3, &error);
+    CHECK(pool, "%s", error.text);
+    CHECK(comes_to(pool, 1, 1), "3 of 3 threads: a worker does nothing");
+    eb_threadpool_resize(pool, 2);
+    CHECK(comes_to(pool, 1, 0), "2 of 3 threads");
+    eb_threadpool_resize(pool, 1);
+    const shares alone = run_shares(pool, 2, 0);
+    CHECK(alone.parts[0] == 24, "1 of 3 threads: the caller did %u of 24 parts", alone.parts[0]);
+    eb_threadpool_resize(pool, 3);
+    CHECK(comes_to(pool, 1, 1), "3 threads again: a worker does nothing");
+    /* One that holds up every job sits out longer and longer, and is asked again in between. */
+    const shares s = run_shares(pool, 200, 1);
+    CHECK(s.parts[1] > 0 && s.parts[1] < 100, "a worker that holds up others did %u parts in 200 jobs", s.parts[1]);
+    eb_threadpool_close(pool);
 }
 
 /* ---- sampler ---- */
@@ -482,6 +532,7 @@ int main(void) {
     CHECK(bits_seen == FLOAT_RESULTS, "%08x, not %08x: float results differ from other builds", (unsigned)bits_seen,
           (unsigned)FLOAT_RESULTS);
     check_threadpool(&host);
+    check_resting(&host);
     check_sampler(&host);
     check_host(&host);
     printf(n_failed ? "%d checks failed\n" : "all checks hold\n", n_failed);

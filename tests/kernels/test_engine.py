@@ -269,6 +269,23 @@ def test_runs_are_clean_under_sanitizers(shape: str, check_build: Callable[[str]
     assert len(found.split()) == 8
 
 
+def test_threads_change_between_calls_and_results_do_not(native: Library):
+    """Fewer and more again, in the middle of a sequence; never more than the engine was opened with."""
+    tiny = _model("wide")
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 60)
+    wanted = _prefill(native, file, ids)
+
+    with Model.from_bytes(native, file) as model, Engine(model, threads=3) as engine:
+        for position, token in enumerate(ids):
+            engine.set_threads(1 + position // 2 % 3)
+            engine.eval([token])
+            assert bytes(engine.logits()) == wanted[position].tobytes()
+        assert engine.stats().n_threads == 3
+        for threads in (0, 4):
+            with pytest.raises(EngineError, match=f"{threads} threads: the engine was opened with 3"):
+                engine.set_threads(threads)
+
+
 # ---- sequences ----
 
 
