@@ -252,6 +252,10 @@ class Model(_Native):
             raise BundleError(f"{self.source}: section META is no JSON object. Build it again.")
         return content
 
+    def fingerprint(self) -> int:
+        """64 bits that stand for what the model computes: of its weights and configuration."""
+        return int(self.library.dll.eb_model_fingerprint(self.handle))
+
     def verify(self) -> None:
         """Read every weight: sums, codes, scales. BundleError names what is damaged."""
         error = abi.Error()
@@ -515,6 +519,29 @@ class Engine(_Native):
     def truncate(self, sequence: int = 0, length: int = 0) -> None:
         """Forget all tokens of the sequence from position `length` on."""
         self._check(self.library.dll.eb_sequence_truncate(self.handle, sequence, length))
+
+    def copy_sequence(self, source: int, target: int, length: int) -> None:
+        """Make sequence `target` begin as `source` does: with its first `length` tokens, and no others."""
+        self._check(self.library.dll.eb_sequence_copy(self.handle, source, target, length))
+
+    def save(self, sequence: int, begin: int, end: int) -> bytes:
+        """What was computed for tokens begin to end - 1 of the sequence, for load()."""
+        size = ctypes.c_size_t()
+        save = self.library.dll.eb_sequence_save
+        status = save(self.handle, sequence, begin, end, None, 0, ctypes.byref(size))
+        if status != abi.LIMIT:
+            self._check(status)
+        state = ctypes.create_string_buffer(size.value)
+        self._check(save(self.handle, sequence, begin, end, state, size, ctypes.byref(size)))
+        return state.raw
+
+    def load(self, sequence: int, state: bytes, tokens: int) -> None:
+        """Append the first `tokens` tokens of a saved state to the sequence, which holds what came before them then.
+
+        Raises BundleError where the state is damaged, or of another model, KV type or version; the sequence is then
+        as before.
+        """
+        self._check(self.library.dll.eb_sequence_load(self.handle, sequence, tokens, state, len(state)))
 
     def set_threads(self, threads: int) -> None:
         """Run on so many threads from the next eval() on, 1 to what the engine was opened with. No result changes."""

@@ -112,6 +112,9 @@ EB_API void eb_model_close(eb_model *model);
 EB_API const eb_model_info *eb_model_get_info(const eb_model *model);
 /* The bytes of the section named by four characters ("META", "PRMT", "TOKN", "PROB"): EB_OK and NULL, 0 if absent. */
 EB_API eb_status eb_model_section(const eb_model *model, const char tag[4], const void **data, uint64_t *size);
+/* Stands for what the model computes: a number from the sums of sections CONF, TENS and DATA. What one model has computed
+ * (eb_sequence_save()) is not taken for another's. */
+EB_API uint64_t eb_model_fingerprint(const eb_model *model);
 /* Reads every weight: the sum of section DATA, codes in range, scales finite. */
 EB_API eb_status eb_model_verify(const eb_model *model, eb_error *error);
 
@@ -204,6 +207,17 @@ EB_API const float *eb_logits(const eb_engine *engine, uint32_t row);
 EB_API uint32_t eb_sequence_length(const eb_engine *engine, uint32_t sequence);
 /* Forgets all tokens from position `length` on; 0 empties the sequence. */
 EB_API eb_status eb_sequence_truncate(eb_engine *engine, uint32_t sequence, uint32_t length);
+/* Makes `to` begin as `from` does: with its first `length` tokens, and no others. */
+EB_API eb_status eb_sequence_copy(eb_engine *engine, uint32_t from, uint32_t to, uint32_t length);
+/* Writes what was computed for tokens begin .. end - 1 of the sequence, [*size] bytes. *size is how many there are even
+ * when they do not fit: then EB_LIMIT. */
+EB_API eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t begin, uint32_t end, void *state,
+                                  size_t capacity, size_t *size);
+/* Appends the first n_tokens tokens of a saved state to the sequence. It must hold the tokens before `begin` that it held
+ * when it was saved: their number is checked, which they are the caller answers for. Damaged bytes (EB_BAD_FORMAT) and those
+ * of another model, KV type or version (EB_UNSUPPORTED) are refused, and the sequence is as before. */
+EB_API eb_status eb_sequence_load(eb_engine *engine, uint32_t sequence, uint32_t n_tokens, const void *state,
+                                  size_t size);
 /* Ends the eb_eval() in progress between two layers or, if there is none, the next one. From any thread. */
 EB_API void eb_cancel(eb_engine *engine);
 EB_API void eb_cancel_reset(eb_engine *engine); /* takes back an eb_cancel() that no eb_eval() has answered */

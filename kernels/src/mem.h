@@ -50,6 +50,9 @@ static inline uint64_t eb_load_u64(const void *from) {
     return value;
 }
 
+static inline void eb_store_u32(void *to, uint32_t value) { eb_memcpy(to, &value, sizeof value); }
+static inline void eb_store_u64(void *to, uint64_t value) { eb_memcpy(to, &value, sizeof value); }
+
 static inline float eb_load_f32(const void *from) {
     float value;
     eb_memcpy(&value, from, sizeof value);

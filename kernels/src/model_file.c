@@ -608,6 +608,19 @@ void eb_model_close(eb_model *model) {
 
 const eb_model_info *eb_model_get_info(const eb_model *model) { return model ? &model->info : NULL; }
 
+uint64_t eb_model_fingerprint(const eb_model *model) {
+    static const char tags[][5] = {"CONF", "TENS", "DATA"};
+    uint64_t sums[3][2] = {{0}};
+    if (!model)
+        return 0;
+    for (size_t i = 0; i < 3; i++) {
+        const eb_section *section = eb_find_section(model, tags[i]);
+        sums[i][0] = section->crc;
+        sums[i][1] = section->size;
+    }
+    return (uint64_t)eb_crc32(0, sums, sizeof sums) << 32 | sums[2][0];
+}
+
 eb_status eb_model_section(const eb_model *model, const char tag[4], const void **data, uint64_t *size) {
     if (!model || !tag || !data || !size)
         return EB_BAD_ARGUMENT;

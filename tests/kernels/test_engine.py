@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgebit.bundle.model_format import NO_LAYER, Activation, Conf, Encoding, Norms, Role
-from edgebit.errors import EdgebitError, EngineError
+from edgebit.errors import BundleError, EdgebitError, EngineError
 from edgebit.runtime.native import Cancelled, ContextFullError, Engine, Library, Model
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.test_ukernels import AARCH64_LEVELS
@@ -326,6 +326,139 @@ def test_truncate_takes_a_sequence_back(native: Library):
         assert bytes(engine.logits()) == wanted[19].tobytes()
         with pytest.raises(EngineError, match="cannot be cut to 21"):
             engine.truncate(0, 21)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_copied_prefix_goes_on_as_if_it_had_been_computed(shape: str, native: Library):
+    """Sequences that begin alike share the work; each then gets the logits it has alone, and the source stays."""
+    tiny = _model(shape)
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 60)
+    texts = [ids[:37] + ids[n : n + 9] for n in (40, 45, 51)]
+    wanted = [_prefill(native, file, text)[-1] for text in texts]
+
+    with Model.from_bytes(native, file) as model, Engine(model, sequences=3, ctx_len=64) as engine:
+        engine.eval(ids[:40])
+        engine.eval(ids[:7], sequence=2)  # what is there is replaced
+        for target in (1, 2):
+            engine.copy_sequence(0, target, 37)
+        assert [engine.length(s) for s in range(3)] == [40, 37, 37]
+        engine.truncate(0, 37)
+        engine.eval_batch(
+            [token for text in texts for token in text[37:]],
+            [sequence for sequence in range(3) for _ in range(9)],
+            [position == 8 for _ in range(3) for position in range(9)],
+        )
+        for row in range(3):
+            assert bytes(engine.logits(row)) == wanted[row].tobytes()
+        for source, target, length in [(0, 0, 5), (0, 3, 5), (3, 0, 5), (0, 1, 47)]:
+            with pytest.raises(EngineError, match="copied"):
+                engine.copy_sequence(source, target, length)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_saved_states_go_on_in_another_engine(shape: str, native: Library):
+    """In pieces of odd lengths, the last one cut: the logits after them are those of a prefill."""
+    tiny = _model(shape)
+    file, ids = tiny.to_bytes(), _ids(tiny.conf, 60)
+    wanted = _prefill(native, file, ids)
+
+    with Model.from_bytes(native, file) as model:
+        with Engine(model, ctx_len=100) as engine:
+            engine.eval(ids)
+            states = [engine.save(0, begin, end) for begin, end in ((0, 17), (17, 33), (33, 60))]
+        with Engine(model, sequences=2, ctx_len=61, threads=2) as engine:
+            engine.load(1, states[0], 17)
+            engine.load(1, states[1], 16)
+            engine.load(1, states[2], 20)
+            assert (engine.length(0), engine.length(1)) == (0, 53)
+            engine.eval(ids[53:], sequence=1)
+            assert bytes(engine.logits()) == wanted[59].tobytes()
+
+
+def test_a_state_that_does_not_fit_is_refused(native: Library):
+    """Of other tokens' places, too long, of another model, cut short, or with any byte changed: nothing happens."""
+    tiny = _model("odd")
+    ids = _ids(tiny.conf, 30)
+    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, ctx_len=20) as engine:
+        engine.eval(ids[:8])
+        whole, later = engine.save(0, 0, 8), engine.save(0, 4, 8)
+        with pytest.raises(EngineError, match="cannot be saved"):
+            engine.save(0, 4, 9)
+        with pytest.raises(EngineError, match="begins with token 0, sequence 0 has 8"):
+            engine.load(0, whole, 8)
+        engine.truncate(0, 4)
+        for tokens in (0, 5):
+            with pytest.raises(EngineError, match=f"{tokens} tokens are wanted of a state that has 4"):
+                engine.load(0, later, tokens)
+        random = np.random.default_rng(1)
+        for place in [*range(64), *random.integers(64, len(later), 200).tolist()]:
+            damaged = bytearray(later)
+            damaged[place] ^= 1 << random.integers(8)
+            with pytest.raises(BundleError, match="state"):
+                engine.load(0, bytes(damaged), 4)
+        for size in (0, 10, 63, 64, len(later) - 1):
+            with pytest.raises(BundleError, match=r"not the state|cut short"):
+                engine.load(0, later[:size], 4)
+        assert engine.length() == 4
+        engine.load(0, later, 4)
+        engine.eval(ids[8:20])
+        long = engine.save(0, 0, 20)
+
+        other = TinyModel(tiny.conf, seed=99)
+        with Model.from_bytes(native, other.to_bytes()) as another:
+            assert another.fingerprint() != model.fingerprint()
+            with Engine(another) as foreign, pytest.raises(BundleError, match="another model"):
+                foreign.load(0, whole, 8)
+        with Engine(model, ctx_len=12) as short:
+            with pytest.raises(ContextFullError):
+                short.load(0, long, 13)
+            short.load(0, long, 12)
+
+
+def test_sequences_that_join_and_leave_get_the_tokens_they_get_alone(native: Library):
+    """Five greedy answers decoded together, each beginning when a place is free: the same tokens as one by one."""
+    tiny = _model("wide")
+    file, random = tiny.to_bytes(), np.random.default_rng(11)
+    prompts = [random.integers(0, tiny.conf.vocab_size, n).tolist() for n in (9, 1, 30, 4, 17)]
+    lengths = [12, 25, 3, 18, 9]
+
+    def best(engine: Engine, row: int = 0) -> int:
+        return int(np.argmax(np.array(engine.logits(row))))
+
+    with Model.from_bytes(native, file) as model:
+        alone = []
+        for prompt, length in zip(prompts, lengths, strict=True):
+            with Engine(model) as engine:
+                engine.eval(prompt)
+                tokens = [best(engine)]
+                while len(tokens) < length:
+                    engine.eval(tokens[-1:])
+                    tokens.append(best(engine))
+                alone.append(tokens)
+
+        together: list[list[int]] = [[] for _ in prompts]
+        waiting, places = list(range(len(prompts))), [-1, -1, -1]
+        with Engine(model, sequences=3, threads=2, batch_len=8) as engine:
+            while waiting or any(answer >= 0 for answer in places):
+                tokens, sequences, wanted = [], [], []
+                for place, answer in enumerate(places):
+                    if answer >= 0 and len(together[answer]) == lengths[answer]:
+                        engine.truncate(place, 0)
+                        places[place] = answer = -1
+                    new = together[answer][-1:]
+                    if answer < 0 and waiting:
+                        places[place] = waiting.pop(0)
+                        new = prompts[places[place]]
+                    if places[place] >= 0:
+                        tokens += new
+                        sequences += [place] * len(new)
+                        wanted += [False] * (len(new) - 1) + [True]
+                if not tokens:
+                    break
+                engine.eval_batch(tokens, sequences, wanted)
+                for row, place in enumerate(sequences[i] for i in range(len(wanted)) if wanted[i]):
+                    together[places[place]].append(best(engine, row))
+        assert together == alone
 
 
 def test_options_outside_their_limits_are_refused(native: Library):
