@@ -23,6 +23,7 @@ from ctypes import (
 
 ABI_VERSION = 2
 MAX_STOP_TOKENS = 8
+MAX_DRAFT, DRAFT_KINDS = 64, 4
 
 OK, BAD_ARGUMENT, IO, BAD_FORMAT, UNSUPPORTED, NO_MEMORY, LIMIT, CANCELLED, MISMATCH = range(9)
 
@@ -131,6 +132,26 @@ class StatsStruct(ctypes.Structure):
     ]
 
 
+class DraftingStruct(ctypes.Structure):
+    """eb_drafting."""
+
+    _fields_ = [
+        ("size", c_uint32),
+        ("max", c_uint32),
+        ("drafted", c_uint64),
+        ("accepted", c_uint64),
+        ("pass_ns", c_float),
+        ("more_ns", c_float),
+        ("hits", c_float * DRAFT_KINDS),
+        ("pause", c_uint32 * DRAFT_KINDS),
+        ("pauses", c_uint32 * DRAFT_KINDS),
+        ("length", c_uint32),
+        ("kind", c_uint32),
+        ("trial", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
 class SamplingStruct(ctypes.Structure):
     """eb_sampling."""
 
@@ -205,6 +226,16 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_sampler_accept": (None, [_HANDLE, c_int32]),
     "eb_sampler_reach": (c_uint32, [_HANDLE]),
     "eb_sample": (c_int32, [_HANDLE, POINTER(c_float)]),
+    "eb_draft_lookup": (
+        c_size_t,
+        [POINTER(c_int32), c_size_t, POINTER(c_int32), c_size_t, POINTER(c_uint32)],
+    ),
+    "eb_drafting_init": (c_int, [POINTER(DraftingStruct), c_uint32]),
+    "eb_draft": (
+        c_uint32,
+        [POINTER(DraftingStruct), POINTER(c_int32), c_size_t, POINTER(c_int32), c_uint32],
+    ),
+    "eb_draft_record": (None, [POINTER(DraftingStruct), c_uint32, c_uint64]),
     "eb_probe_run": (
         c_int,
         [

@@ -6,6 +6,7 @@ ctypes releases the GIL around every call, so a thread in `Engine.eval` leaves P
 import ctypes
 import json
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -420,19 +421,55 @@ class Sampler(_Native):
         library.check(status, error)
         super().__init__(library, handle)
         self.vocab_size = vocab_size
+        self._penalised = params.repetition_penalty != 1
 
     def accept(self, token: int) -> None:
         """Put a token of the prompt into the repetition window."""
         self.library.dll.eb_sampler_accept(self.handle, token)
 
-    def reach(self) -> int:
-        """How many of the highest logits sample() looks at: the engine need not compute others. 0: all of them."""
-        return int(self.library.dll.eb_sampler_reach(self.handle))
+    def reach(self, *, ahead: int = 0) -> int:
+        """How many of the highest logits sample() looks at: the engine need not compute others. 0: all of them.
+
+        ahead: count in that so many tokens more may have been drawn by then
+        """
+        reach = int(self.library.dll.eb_sampler_reach(self.handle))
+        return reach + ahead if reach and self._penalised else reach
 
     def sample(self, logits: "memoryview[float]") -> int:
         """The next token for logits, float32 [vocab_size], which are not changed."""
         row = (ctypes.c_float * self.vocab_size).from_buffer(logits)
         return int(self.library.dll.eb_sample(self.handle, row))
+
+
+class Drafting:
+    """Drafts of the next tokens from the text itself, and how far they have come true: prompt-lookup speculation."""
+
+    def __init__(self, library: Library, longest: int) -> None:
+        """Drafts of up to `longest` tokens, at most 64; 0 makes none."""
+        self._dll = library.dll
+        self._struct = abi.DraftingStruct(size=ctypes.sizeof(abi.DraftingStruct))
+        library.check(self._dll.eb_drafting_init(ctypes.byref(self._struct), longest))
+        self._room = (ctypes.c_int32 * max(longest, 1))()
+
+    @property
+    def drafted(self) -> int:
+        """Tokens drafted so far."""
+        return int(self._struct.drafted)
+
+    @property
+    def accepted(self) -> int:
+        """Of them, those that came true."""
+        return int(self._struct.accepted)
+
+    def draft(self, tokens: "array[int]", most: int) -> list[int]:
+        """What may follow `tokens` (of type "i"), at most `most` of them; empty where no draft is likely to pay."""
+        address = ctypes.cast(tokens.buffer_info()[0], ctypes.POINTER(ctypes.c_int32))
+        length = self._dll.eb_draft(ctypes.byref(self._struct), address, len(tokens), self._room, max(most, 0))
+        return self._room[:length]
+
+    def record(self, accepted: int, ns: int) -> None:
+        """Once after each draft(), an empty one too: how many of it came true, and how long the pass took."""
+        self._dll.eb_draft_record(ctypes.byref(self._struct), accepted, ns)
 
 
 class Engine(_Native):
@@ -519,6 +556,10 @@ class Engine(_Native):
     def truncate(self, sequence: int = 0, length: int = 0) -> None:
         """Forget all tokens of the sequence from position `length` on."""
         self._check(self.library.dll.eb_sequence_truncate(self.handle, sequence, length))
+
+    def state_kind(self) -> bytes:
+        """What a saved state hangs on: the model, and the type of the KV cache."""
+        return self.model.fingerprint().to_bytes(8, "little")
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Make sequence `target` begin as `source` does: with its first `length` tokens, and no others."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from edgebit.runtime.native import (
     KV_TYPES,
     Cancelled,
     ContextFullError,
+    Drafting,
     Engine,
     Model,
     Sampler,
@@ -19,11 +21,14 @@ from edgebit.runtime.native import (
     TextStream,
     Tokenizer,
 )
+from edgebit.runtime.prefix_cache import PrefixCache
 
 _PREFILL_PASS = 128  # tokens: the engine's own batch_len, so that it costs nothing
 
 # What a model's makers may advise, of SamplingParams, and as what kind of number the engine takes it.
 _ADVICE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}
+
+SPECULATE = 4  # tokens: the longest draft, unless asked otherwise; how long one is, is decided by what pays
 
 DoneReason = Literal["stop", "length", "cancelled"]
 
@@ -33,22 +38,34 @@ class Answer:
     """What a generation came to; complete once its iterator has ended. Times in nanoseconds."""
 
     prompt_tokens: int
-    reused_tokens: int = 0  # of the prompt, still in the KV cache from the call before
+    reused_tokens: int = 0  # of the prompt, computed before: in the KV cache still, or in the prefix cache
     tokens: list[int] = field(default_factory=list)  # without the stop token that ended it
     text: str = ""
     done_reason: DoneReason = "length"
     prompt_ns: int = 0  # prefill: from the call to the first logits
     decode_ns: int = 0  # all that came after
+    drafted_tokens: int = 0  # tried ahead of their turn,
+    accepted_tokens: int = 0  # and of these, those that came true
 
 
 class Session:
     """One model with its tokenizer, prompt program and engine. One thread at a time, but for cancel()."""
 
     def __init__(
-        self, model: Model, *, ctx_len: int = 0, threads: int = 1, sequences: int = 1, kv: str = KV_TYPES[0]
+        self,
+        model: Model,
+        *,
+        ctx_len: int = 0,
+        threads: int = 1,
+        sequences: int = 1,
+        kv: str = KV_TYPES[0],
+        speculate: int = SPECULATE,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
 
+        speculate: tokens that may be drafted from the text and verified in one pass; 0: none. Changes no answer.
+        prefix_cache: where beginnings of prompts are looked for and kept. Changes no answer.
         Raises EngineError where memory is short.
         """
         section = model.section("PRMT")
@@ -56,7 +73,16 @@ class Session:
         self._advice = _advice(model.meta())
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
-        self.engine = Engine(model, ctx_len=ctx_len, threads=threads, sequences=sequences, kv=kv)
+        self.engine = Engine(
+            model,
+            ctx_len=ctx_len,
+            threads=threads,
+            sequences=sequences,
+            kv=kv,
+            logits_rows=max(sequences, 1 + speculate),
+        )
+        self._drafting = Drafting(model.library, speculate)
+        self._prefixes = prefix_cache
         self._cached: list[list[int]] = [[] for _ in range(sequences)]  # the tokens in each sequence's KV cache
 
     def close(self) -> None:
@@ -143,11 +169,7 @@ class Session:
                 sampler.accept(token)
             answer.reused_tokens = self._prefill(ids, sequence, sampler.reach(), cancelled)
             answer.prompt_ns = time.monotonic_ns() - started
-            while len(answer.tokens) < limit:
-                if cancelled():
-                    answer.done_reason = "cancelled"
-                    break
-                token = sampler.sample(self.engine.logits())
+            for token in self._tokens(ids, answer, limit, sequence, sampler, cancelled):
                 if token in self.model.info.stop_tokens:
                     answer.done_reason = "stop"
                     break
@@ -157,16 +179,62 @@ class Session:
                 if stopped:
                     answer.done_reason = "stop"
                     break
-                if len(answer.tokens) < limit:  # the last token's logits are nobody's
-                    self.engine.eval([token], sequence, n_best=sampler.reach())
-                    self._cached[sequence].append(token)
         except Cancelled:
             answer.done_reason = "cancelled"
         yield text.finish()
         answer.decode_ns = time.monotonic_ns() - started - answer.prompt_ns
+        self.engine.truncate(sequence, len(self._cached[sequence]))  # of what was left of a draft
+        if self._prefixes is not None:
+            self._prefixes.store(self.engine, sequence, self._cached[sequence])
+
+    def _tokens(
+        self,
+        ids: Sequence[int],
+        answer: Answer,
+        limit: int,
+        sequence: int,
+        sampler: Sampler,
+        cancelled: Callable[[], bool],
+    ) -> Iterator[int]:
+        """Draw `limit` tokens from the logits of the prompt on, to the caller's stop. Raises Cancelled.
+
+        A pass computes the last token and, where that is likely to pay, a draft of those that may follow. Each token is
+        drawn from the logits it would be drawn from without a draft. One that is not the draft's ends it: the rest of
+        the draft leaves the KV cache, and the sampler has never seen it.
+        """
+        text, cached = array("i", ids), self._cached[sequence]
+        draft: list[int] = []
+        row = pass_ns = 0  # of the logits, and so many tokens of the draft have come true; how long the pass took
+        for drawn in range(1, limit + 1):
+            if cancelled():
+                raise Cancelled
+            token = sampler.sample(self.engine.logits(row))
+            yield token
+            text.append(token)
+            if row < len(draft) and token == draft[row]:
+                row += 1
+                cached.append(token)
+                continue
+            if pass_ns:
+                self._drafting.record(row, pass_ns)
+                answer.drafted_tokens += len(draft)
+                answer.accepted_tokens += row
+            if drawn == limit:
+                break  # the last token's logits are nobody's
+            self.engine.truncate(sequence, len(cached))
+            draft = self._drafting.draft(text, limit - drawn - 1)
+            row, pass_ns = 0, self._pass([token, *draft], sequence, sampler)
+            cached.append(token)
+
+    def _pass(self, tokens: Sequence[int], sequence: int, sampler: Sampler) -> int:
+        """Compute the logits of all `tokens`; gives how long it took, in nanoseconds."""
+        started = time.monotonic_ns()
+        count = len(tokens)
+        self.engine.eval_batch(tokens, [sequence] * count, [True] * count, n_best=sampler.reach(ahead=count - 1))
+        return time.monotonic_ns() - started
 
     def _prefill(self, ids: Sequence[int], sequence: int, n_best: int, cancelled: Callable[[], bool]) -> int:
-        """Bring the sequence to hold `ids`; returns how many of them it held already. Raises Cancelled.
+        """Bring the sequence to hold `ids`; returns how many of them were computed before. Raises Cancelled.
 
         One pass of the engine at a time, so that Python can look at signals and `cancelled` in between.
         """
@@ -175,7 +243,9 @@ class Session:
         while shared < min(len(cached), len(ids) - 1) and cached[shared] == ids[shared]:
             shared += 1
         self.engine.truncate(sequence, shared)
-        del cached[shared:]
+        if self._prefixes is not None:
+            shared = self._prefixes.restore(self.engine, sequence, ids[:-1])
+        cached[:] = ids[:shared]
         for start in range(shared, len(ids), _PREFILL_PASS):
             if cancelled():
                 raise Cancelled

@@ -262,6 +262,34 @@ EB_API uint32_t eb_sampler_reach(const eb_sampler *sampler);
 /* Draws from logits [vocab_size], which are not changed, and accepts the token. */
 EB_API int32_t eb_sample(eb_sampler *sampler, const float *logits);
 
+/* ---- drafts: several tokens a pass, found in the text itself (prompt lookup); what is answered stays the same ---- */
+
+/* Looks for the longest end of tokens [n], 3 to 16 tokens, that stood in them before, the latest such place; gives the
+ * `max` tokens that followed there, and *match (may be NULL), how long the end is. 0: there is none.
+ * To verify a draft: eb_eval() the last token and the draft, logits wanted of all, and draw from one row after the other as
+ * long as the drawn token is the draft's next; then truncate the sequence to what was drawn. */
+EB_API size_t eb_draft_lookup(const int32_t *tokens, size_t n, int32_t *draft, size_t max, uint32_t *match);
+
+enum { EB_MAX_DRAFT = 64, EB_DRAFT_KINDS = 4 };
+
+/* What has been seen of drafts and of passes. All but `size`, `drafted` and `accepted` is eb_draft()'s own. */
+typedef struct eb_drafting {
+    uint32_t size;              /* sizeof(eb_drafting), set before eb_drafting_init(), checked */
+    uint32_t max;               /* longest draft; 0: none at all */
+    uint64_t drafted, accepted; /* tokens so far */
+    float pass_ns, more_ns;     /* a pass with one token, and what each further one adds; smoothed */
+    float hits[EB_DRAFT_KINDS]; /* by length of the match: the share of drafted tokens that came true, smoothed */
+    uint32_t pause[EB_DRAFT_KINDS], pauses[EB_DRAFT_KINDS]; /* drafts until the next trial: left, and at first */
+    uint32_t length, kind, trial, reserved;                 /* of the draft under way */
+} eb_drafting;
+
+/* Before the first draft. One eb_drafting may serve many answers: it knows the device better each time. */
+EB_API eb_status eb_drafting_init(eb_drafting *drafting, uint32_t max);
+/* The draft to verify after tokens [n], at most `max` tokens; its length, 0 where none is likely to pay. */
+EB_API uint32_t eb_draft(eb_drafting *drafting, const int32_t *tokens, size_t n, int32_t *draft, uint32_t max);
+/* Once after each eb_draft(): how many of the draft came true, and the time of the pass. */
+EB_API void eb_draft_record(eb_drafting *drafting, uint32_t n_accepted, uint64_t ns);
+
 /* ---- golden probes: what this model must compute anywhere ---- */
 
 /* Runs `prompt` on sequence 0, which must be empty and is so again afterwards, and then n_greedy greedy steps.

@@ -497,6 +497,65 @@ static void check_sampler(const eb_host *host) {
         CHECK(eb_sampler_open(host, VOCAB, &wrong[i], &sampler, &error) == EB_BAD_ARGUMENT, "wrong options %zu", i);
 }
 
+/* ---- drafts ---- */
+
+static void check_lookup(void) {
+    static const int32_t text[] = {1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 9, 7, 3, 4, 8, 2, 3, 4};
+    enum { N = sizeof text / sizeof text[0] };
+    int32_t draft[8];
+    uint32_t match;
+    CHECK(eb_draft_lookup(text, N, draft, 3, &match) == 3 && match == 3, "match %u", match);
+    CHECK(draft[0] == 6 && draft[1] == 9 && draft[2] == 7, "the latest of equally long matches: %d", draft[0]);
+    static const int32_t longer[] = {7, 1, 2, 3, 4, 5, 8, 2, 3, 4, 6, 7, 1, 2, 3, 4};
+    CHECK(eb_draft_lookup(longer, 16, draft, 1, &match) == 1 && match == 5 && draft[0] == 5, "the longest: %d",
+          draft[0]);
+    static const int32_t again[] = {5, 1, 2, 1, 2, 1};
+    CHECK(eb_draft_lookup(again, 6, draft, 8, &match) == 8 && match == 3, "match %u", match);
+    for (int i = 0; i < 8; i++)
+        CHECK(draft[i] == (i % 2 ? 1 : 2), "past its end the text goes on as before: %d is %d", i, draft[i]);
+    for (size_t n = 0; n < 6; n++)
+        CHECK(eb_draft_lookup(text, n, draft, 8, &match) == 0 && match == 0, "%zu tokens repeat nothing", n);
+    CHECK(eb_draft_lookup(text, 16, draft, 8, NULL) == 0, "one token that was there before is no match");
+}
+
+/* Tokens that each pass gives, if it costs pass_ns and more_ns for each further token; every `wrong`th draft fails. */
+static double tokens_per_pass(uint32_t max, double more_ns, int wrong, uint64_t *drafted) {
+    static const int32_t text[] = {1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4};
+    eb_drafting drafting = {.size = sizeof drafting};
+    CHECK(eb_drafting_init(&drafting, max) == EB_OK, "init");
+    int32_t draft[EB_MAX_DRAFT];
+    double tokens = 0, time = 0;
+    for (int i = 0; i < 4000; i++) {
+        const uint32_t n = eb_draft(&drafting, text, 12, draft, 64);
+        CHECK(n <= max && (!n || draft[0] == 5), "a draft of %u of %u", n, max);
+        const uint32_t accepted = wrong && i % wrong == 0 ? 0 : n;
+        const double ns = 1e7 + more_ns * n;
+        tokens += accepted + 1;
+        time += ns / 1e7;
+        eb_draft_record(&drafting, accepted, (uint64_t)ns);
+    }
+    *drafted = drafting.drafted;
+    return tokens / time;
+}
+
+static void check_drafting(void) {
+    uint64_t drafted;
+    double gain = tokens_per_pass(4, 1e6, 0, &drafted);
+    CHECK(gain > 3.4 && drafted > 15000, "cheap drafts that come true: %.3f, %llu", gain, (unsigned long long)drafted);
+    gain = tokens_per_pass(4, 1e6, 1, &drafted);
+    CHECK(gain > 0.99 && drafted > 10, "none comes true: %.3f, %llu", gain, (unsigned long long)drafted);
+    gain = tokens_per_pass(4, 1.2e7, 0, &drafted);
+    CHECK(gain > 0.98 && drafted > 10, "tokens cost more than passes: %.3f, %llu", gain, (unsigned long long)drafted);
+    gain = tokens_per_pass(4, 4e6, 3, &drafted);
+    CHECK(gain > 1.05, "two of three come true: %.3f", gain);
+    gain = tokens_per_pass(0, 1e6, 0, &drafted);
+    CHECK(gain == 1 && !drafted, "no drafts: %.3f", gain);
+    eb_drafting wrong = {.size = 3};
+    CHECK(eb_drafting_init(&wrong, 4) == EB_BAD_ARGUMENT, "size");
+    wrong.size = sizeof wrong;
+    CHECK(eb_drafting_init(&wrong, EB_MAX_DRAFT + 1) == EB_BAD_ARGUMENT, "too long");
+}
+
 /* ---- host table ---- */
 
 static void check_host(const eb_host *host) {
@@ -533,6 +592,8 @@ int main(void) {
           (unsigned)FLOAT_RESULTS);
     check_threadpool(&host);
     check_resting(&host);
+    check_lookup();
+    check_drafting();
     check_sampler(&host);
     check_host(&host);
     printf(n_failed ? "%d checks failed\n" : "all checks hold\n", n_failed);
