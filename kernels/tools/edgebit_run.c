@@ -35,6 +35,8 @@ static const char help[] =
     "  --temp T                temperature; 0, the default: always the most probable token\n"
     "  --top-k K  --top-p P  --min-p P  --repeat-penalty R  --repeat-window N  --seed S\n"
     "  --ignore-stop           go on after a stop token\n"
+    "  --speculate N           try drafts of at most N tokens, found in the text itself (4; with --ids 0); 0: none.\n"
+    "                          It changes how fast an answer comes, never what it is\n"
     "Engine:\n"
     "  --threads N             worker threads (all cores)\n"
     "  --ctx N                 context length in tokens (the model's maximum, at most 4096)\n"
@@ -55,7 +57,7 @@ static const char help[] =
 typedef struct options {
     const char *model, *prompt, *system, *ids, *logits_out;
     int chat, check, verify, stats, isa, ignore_stop;
-    unsigned long max_tokens, threads, ctx, batch;
+    unsigned long max_tokens, threads, ctx, batch, speculate;
     eb_kv_type kv;
     eb_sampling sampling;
 } options;
@@ -174,6 +176,8 @@ static void take_value(options *o, const char *name, const char *value) {
         o->kv = kv_type(value);
     else if (is(name, "--batch", NULL))
         o->batch = number(name, value, UINT32_MAX);
+    else if (is(name, "--speculate", NULL))
+        o->speculate = number(name, value, EB_MAX_DRAFT);
     else if (is(name, "--temp", "--temperature"))
         o->sampling.temperature = real(name, value);
     else if (is(name, "--top-k", NULL))
@@ -193,7 +197,7 @@ static void take_value(options *o, const char *name, const char *value) {
 }
 
 static options read_options(int argc, char **argv) {
-    options o = {.max_tokens = 256};
+    options o = {.max_tokens = 256, .speculate = ULONG_MAX};
     o.sampling = (eb_sampling){.size = sizeof o.sampling, .top_p = 1, .repetition_penalty = 1};
     for (int i = 1; i < argc; i++) {
         if (is(argv[i], "-h", "--help")) {
@@ -221,6 +225,8 @@ static options read_options(int argc, char **argv) {
         die(EXIT_USAGE, "--ids goes without --prompt and --chat");
     if (o.system && !o.chat)
         die(EXIT_USAGE, "--system goes with --chat only");
+    if (o.speculate == ULONG_MAX)
+        o.speculate = o.ids ? 0 : 4;
     if (!o.threads) {
         const long online = sysconf(_SC_NPROCESSORS_ONLN);
         o.threads = online > 0 ? (unsigned long)online : 1;
@@ -460,25 +466,72 @@ static void show(const char *piece, size_t size) {
     }
 }
 
-/* Prints the answer: as text with `text`, else as ids. */
-static void generate(const options *o, const eb_host *host, eb_engine *engine, const eb_model_info *info,
-                     const ids *begin, uint32_t last_row, eb_text *text) {
+static uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* An answer in the making. */
+typedef struct decoding {
+    eb_engine *engine;
     eb_sampler *sampler;
-    eb_error error;
-    const eb_status status = eb_sampler_open(host, info->vocab_size, &o->sampling, &sampler, &error);
-    if (status)
-        die(status == EB_BAD_ARGUMENT ? EXIT_USAGE : EXIT_ENGINE, "%s", error.text);
-    for (size_t i = 0; i < begin->n; i++)
-        eb_sampler_accept(sampler, begin->id[i]);
+    uint32_t ctx_len;
+    eb_drafting drafting;
+    ids text;                        /* prompt and answer */
+    int32_t pass[1 + EB_MAX_DRAFT];  /* the last pass: a token and a draft */
+    uint32_t row, n_draft, n_true;   /* row of the logits to draw from; length of the draft, and how much came true */
+    uint64_t pass_ns, ns, n_decoded; /* of the last pass; of all, and tokens drawn after them */
+    int penalised;
+} decoding;
+
+static void end_pass(decoding *d) {
+    if (d->pass_ns)
+        eb_draft_record(&d->drafting, d->n_true, d->pass_ns);
+    d->pass_ns = 0;
+}
+
+/* Makes d->row the logits after `token`, of which at most `left` more will be drawn. */
+static eb_status advance(decoding *d, int32_t token, unsigned long left) {
+    static const uint8_t want_all[1 + EB_MAX_DRAFT] = {[0 ... EB_MAX_DRAFT] = 1};
+    d->text.id[d->text.n++] = token;
+    d->n_decoded++;
+    if (d->n_true < d->n_draft && d->pass[1 + d->n_true] == token) {
+        d->n_true++;
+        d->row++;
+        return EB_OK;
+    }
+    end_pass(d);
+    uint32_t length = eb_sequence_length(d->engine, 0) - (d->n_draft - d->n_true);
+    must(d->engine, eb_sequence_truncate(d->engine, 0, length));
+    const uint32_t room = d->ctx_len > length ? d->ctx_len - length - 1 : 0;
+    d->pass[0] = token;
+    d->n_draft =
+        eb_draft(&d->drafting, d->text.id, d->text.n, d->pass + 1, left - 1 < room ? (uint32_t)left - 1 : room);
+    d->row = d->n_true = 0;
+    const uint32_t reach = eb_sampler_reach(d->sampler);
+    const uint64_t started = now_ns();
+    const eb_status status =
+        eb_eval(d->engine, &(eb_batch){.n_tokens = 1 + d->n_draft,
+                                       .tokens = d->pass,
+                                       .want_logits = want_all,
+                                       .n_best = reach && d->penalised ? reach + d->n_draft : reach});
+    d->pass_ns = now_ns() - started;
+    d->ns += d->pass_ns;
+    return status;
+}
+
+/* Prints the answer to d->text: as text with `text`, else as ids. */
+static void generate(const options *o, decoding *d, const eb_model_info *info, eb_text *text) {
     const char *piece;
     size_t size;
     for (unsigned long n = 0; n < o->max_tokens && !interrupted; n++) {
-        const int32_t token = eb_sample(sampler, eb_logits(engine, n ? 0 : last_row));
+        const int32_t token = eb_sample(d->sampler, eb_logits(d->engine, d->row));
         if (!o->ignore_stop && is_stop(info, token))
             break;
         if (text) {
             int stopped;
-            must(engine, eb_text_push(text, token, &piece, &size, &stopped));
+            must(d->engine, eb_text_push(text, token, &piece, &size, &stopped));
             show(piece, size);
         } else {
             printf(n ? " %d" : "%d", token);
@@ -486,38 +539,59 @@ static void generate(const options *o, const eb_host *host, eb_engine *engine, c
         }
         if (n + 1 == o->max_tokens)
             break;
-        const eb_status evaluated =
-            eb_eval(engine, &(eb_batch){.n_tokens = 1, .tokens = &token, .n_best = eb_sampler_reach(sampler)});
-        if (evaluated == EB_LIMIT) {
+        const eb_status status = advance(d, token, o->max_tokens - n - 1);
+        if (status == EB_LIMIT) {
             fprintf(stderr, "edgebit-run: the context is full: the answer ends here. --ctx makes it longer\n");
             break;
         }
-        must(engine, evaluated);
+        must(d->engine, status);
     }
+    end_pass(d);
     if (text) {
-        must(engine, eb_text_finish(text, &piece, &size));
+        must(d->engine, eb_text_finish(text, &piece, &size));
         show(piece, size);
     }
     if (o->max_tokens)
         putchar('\n');
-    eb_sampler_close(sampler);
 }
 
-static void print_stats(const eb_engine *engine, double load_s) {
+/* Everything that an answer to `begin` needs. */
+static decoding begin_decoding(const options *o, const eb_host *host, eb_engine *engine, const eb_model_info *info,
+                               const ids *begin, uint32_t ctx_len) {
+    decoding d = {.engine = engine, .ctx_len = ctx_len, .drafting.size = sizeof(eb_drafting)};
+    eb_error error;
+    const eb_status status = eb_sampler_open(host, info->vocab_size, &o->sampling, &d.sampler, &error);
+    if (status)
+        die(status == EB_BAD_ARGUMENT ? EXIT_USAGE : EXIT_ENGINE, "%s", error.text);
+    d.penalised = o->sampling.repetition_penalty != 1;
+    must(engine, eb_drafting_init(&d.drafting, (uint32_t)o->speculate));
+    d.text.id = allocate((begin->n + ctx_len + 1) * sizeof(int32_t));
+    memcpy(d.text.id, begin->id, begin->n * sizeof(int32_t));
+    d.text.n = begin->n;
+    for (size_t i = 0; i < begin->n; i++)
+        eb_sampler_accept(d.sampler, begin->id[i]);
+    return d;
+}
+
+static void print_speed(const char *what, uint64_t n_tokens, uint64_t ns) {
+    if (n_tokens && ns)
+        fprintf(stderr, "%-8s %8.2f tok/s  (%llu tokens)\n", what, (double)n_tokens * 1e9 / (double)ns,
+                (unsigned long long)n_tokens);
+}
+
+static void print_stats(const decoding *d, const ids *begin, uint64_t prefill_ns, double load_s) {
     eb_stats stats;
     struct rusage usage = {0};
-    eb_engine_stats(engine, &stats);
+    eb_engine_stats(d->engine, &stats);
     getrusage(RUSAGE_SELF, &usage);
     fprintf(stderr, "load     %8.3f s\n", load_s);
-    if (stats.prefill_tokens)
-        fprintf(stderr, "prefill  %8.2f tok/s  (%llu tokens)\n",
-                (double)stats.prefill_tokens * 1e9 / (double)stats.prefill_ns,
-                (unsigned long long)stats.prefill_tokens);
-    if (stats.decode_tokens)
-        fprintf(stderr, "decode   %8.2f tok/s  (%llu tokens)\n",
-                (double)stats.decode_tokens * 1e9 / (double)stats.decode_ns, (unsigned long long)stats.decode_tokens);
+    print_speed("prefill", begin->n, prefill_ns);
+    print_speed("decode", d->n_decoded, d->ns);
+    if (d->drafting.drafted)
+        fprintf(stderr, "drafts   %8llu tokens, of which %llu came true\n", (unsigned long long)d->drafting.drafted,
+                (unsigned long long)d->drafting.accepted);
     fprintf(stderr, "memory   %8.1f MiB at most, %s, %u threads\n", (double)usage.ru_maxrss / 1024,
-            eb_engine_isa(engine), stats.n_threads);
+            eb_engine_isa(d->engine), stats.n_threads);
 }
 
 static double seconds(void) {
@@ -565,17 +639,17 @@ static int check_probes(eb_engine *engine) {
     return EXIT_OK;
 }
 
-/* The prompt's logits, or those of its last token; *last_row is where these stand. */
-static void prefill(const options *o, eb_engine *engine, const eb_model_info *info, const ids *begin, uint32_t rows,
-                    uint32_t *last_row) {
-    *last_row = 0;
+/* The prompt's logits, or those of its last token. */
+static void prefill(const options *o, decoding *d, const eb_model_info *info, const ids *begin, uint32_t rows) {
     if (o->logits_out) {
-        write_logits(engine, begin, rows, info->vocab_size, o->logits_out);
-        *last_row = (uint32_t)((begin->n - 1) % rows);
+        write_logits(d->engine, begin, rows, info->vocab_size, o->logits_out);
+        d->row = (uint32_t)((begin->n - 1) % rows);
     } else if (begin->n > UINT32_MAX) {
         die(EXIT_ENGINE, "the prompt is too long");
     } else {
-        must(engine, eb_eval(engine, &(eb_batch){.n_tokens = (uint32_t)begin->n, .tokens = begin->id}));
+        must(d->engine, eb_eval(d->engine, &(eb_batch){.n_tokens = (uint32_t)begin->n,
+                                                       .tokens = begin->id,
+                                                       .n_best = eb_sampler_reach(d->sampler)}));
     }
 }
 
@@ -590,10 +664,11 @@ int main(int argc, char **argv) {
     const eb_model_info *info = eb_model_get_info(model);
     eb_error error;
     eb_engine *engine;
-    const uint32_t rows = o.logits_out ? 64 : 1;
+    const uint32_t rows = o.logits_out && o.speculate < 64 ? 64 : 1 + (uint32_t)o.speculate;
     const uint32_t ctx_default = info->context_max < 4096 ? info->context_max : 4096;
+    const uint32_t ctx_len = o.ctx ? (uint32_t)o.ctx : ctx_default;
     const eb_engine_options engine_options = {.size = sizeof engine_options,
-                                              .ctx_len = o.ctx ? (uint32_t)o.ctx : ctx_default,
+                                              .ctx_len = ctx_len,
                                               .n_threads = (uint32_t)o.threads,
                                               .batch_len = (uint32_t)o.batch,
                                               .logits_rows = rows,
@@ -626,12 +701,16 @@ int main(int argc, char **argv) {
             begin = make_prompt(&o, model, tokenizer);
         }
         const double load_s = seconds() - started;
-        uint32_t last_row;
-        prefill(&o, engine, info, &begin, rows, &last_row);
+        decoding answer = begin_decoding(&o, &host, engine, info, &begin, ctx_len);
+        const uint64_t prefill_started = now_ns();
+        prefill(&o, &answer, info, &begin, rows);
+        const uint64_t prefill_ns = now_ns() - prefill_started;
         if (!interrupted)
-            generate(&o, &host, engine, info, &begin, last_row, text);
+            generate(&o, &answer, info, text);
         if (o.stats)
-            print_stats(engine, load_s);
+            print_stats(&answer, &begin, prefill_ns, load_s);
+        eb_sampler_close(answer.sampler);
+        free(answer.text.id);
         free(begin.id);
         code = interrupted ? EXIT_INTERRUPT : EXIT_OK;
     }

@@ -125,6 +125,31 @@ def test_the_answer_hangs_on_the_seed_alone(run: Run, reference_model: Callable[
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        ("-n", "300"),
+        ("-n", "300", "--repeat-penalty", "1.2", "--repeat-window", "6"),
+        ("-n", "300", "--temp", "0.8", "--top-k", "3", "--seed", "11"),
+        ("-n", "300", "--temp", "1", "--seed", "3"),
+        ("-n", "7"),
+        ("-n", "300", "--ctx", "40"),
+    ],
+)
+def test_drafts_change_no_answer(options: tuple[str, ...], run: Run, reference_model: Callable[[str], Path]):
+    """A text that repeats, with drafts of several lengths and without: the same tokens, and the same last words."""
+    path, ids = reference_model("bitnet-packed"), ",".join(["500", *["10,11,12,13,40"] * 5])
+    arguments = (path, "--ids", ids, "--ignore-stop", "--ctx", "400", *options)
+
+    plain = run(*arguments, "--speculate", "0")
+    for longest in ("1", "4", "64"):
+        drafted = run(*arguments, "--speculate", longest, "--stats")
+        said = [line for line in drafted.stderr.splitlines() if line.startswith("edgebit-run")]
+        assert (drafted.returncode, drafted.stdout, said) == (0, plain.stdout, plain.stderr.splitlines())
+    if options == ("-n", "300"):  # where the first draft is a trial on any machine
+        assert "came true" in drafted.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "MODEL is missing"),
