@@ -14,9 +14,13 @@ from typing import Any
 import click
 
 from edgebit.bundle.archive import locate_model
+from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import KV_TYPES, Library, Model, SamplingParams
-from edgebit.runtime.session import Answer, Session
+from edgebit.runtime.prefix_cache import PrefixCache
+from edgebit.runtime.session import SPECULATE, Answer, Session
+
+_PREFIX_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class GenerationOptions:
     threads: int | None
     ctx: int
     kv: str
+    speculate: int
+    prefix_cache: Path | None
 
     def sampling(self, session: Session) -> SamplingParams:
         """What was asked for, then what the model's makers advise, then greedy."""
@@ -81,6 +87,18 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="How keys and values are held: int8 takes half the memory, and its answers differ a little.",
             ),
+            click.option(
+                "--speculate",
+                type=click.IntRange(0, MAX_DRAFT),
+                default=SPECULATE,
+                show_default=True,
+                help="Try drafts of at most so many tokens, found in the text itself. Changes no answer.",
+            ),
+            click.option(
+                "--prefix-cache",
+                type=click.Path(file_okay=False, path_type=Path),
+                help="A folder that keeps what was computed for prompts, at most 1 GiB. Changes no answer.",
+            ),
         )
     ):
         wrapped = option(wrapped)
@@ -91,9 +109,17 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 def open_session(path: Path, generation: GenerationOptions) -> Iterator[Session]:
     """The model at `path`, a model file or a bundle, ready to generate on this machine."""
     place = locate_model(path)
+    prefixes = None
+    if generation.prefix_cache is not None:
+        prefixes = PrefixCache(memory_bytes=0, folder=generation.prefix_cache, disk_bytes=_PREFIX_BYTES)
     with Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
         session = Session(
-            model, threads=generation.threads or default_threads(), ctx_len=generation.ctx, kv=generation.kv
+            model,
+            threads=generation.threads or default_threads(),
+            ctx_len=generation.ctx,
+            kv=generation.kv,
+            speculate=generation.speculate,
+            prefix_cache=prefixes,
         )
         try:
             yield session
@@ -128,6 +154,8 @@ def statistics(session: Session, answer: Answer, sampling: SamplingParams) -> di
         "answer_tokens": len(answer.tokens),
         "prefill_tok_s": _rate(computed, answer.prompt_ns),
         "decode_tok_s": _rate(decoded, answer.decode_ns),
+        "drafted_tokens": answer.drafted_tokens,
+        "accepted_tokens": answer.accepted_tokens,
         "first_token_s": round(answer.prompt_ns / 1e9, 4),
         "weights_mib": round(stats.weight_bytes / 2**20, 1),
         "kv_cache_mib": round(stats.kv_bytes / 2**20, 1),
@@ -157,7 +185,8 @@ def statistics_line(figures: dict[str, Any]) -> str:
     """The same for people, on one line."""
     return (
         f"prefill {figures['prompt_tokens'] - figures['reused_tokens']} tokens at {figures['prefill_tok_s']} tok/s, "
-        f"decode {figures['answer_tokens']} tokens at {figures['decode_tok_s']} tok/s, "
+        f"decode {figures['answer_tokens']} tokens at {figures['decode_tok_s']} tok/s "
+        f"({figures['accepted_tokens']} of {figures['drafted_tokens']} drafted came true), "
         f"first token after {figures['first_token_s']} s; "
         f"weights {figures['weights_mib']} MiB mapped, KV cache {figures['kv_cache_mib']} MiB, "
         f"peak RSS {figures['peak_rss_mib']} MiB; {figures['isa']}, {figures['threads']} threads, "

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         bundle = Path(os.path.realpath(root / "active"))  # the slot of now: a later switch must not change it under us
         slot = bundle.name
     state: Path = options.state or (root or config_path.parent) / "state"
-    return Daemon(config, state, lambda: LoadedModel.open(bundle, config.engine), slot=slot).run()
+    return Daemon(config, state, lambda: LoadedModel.open(bundle, config.engine, state), slot=slot).run()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 from edgebit.daemon import topics
 from edgebit.errors import ConfigError
+from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.native import KV_TYPES
+from edgebit.runtime.session import SPECULATE
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -94,6 +96,9 @@ class EngineConfig:
     ctx_len: int = 0  # tokens; 0: the model's own maximum, at most 2048
     kv: str = KV_TYPES[0]  # how the KV cache holds keys and values; int8 takes half the memory
     isa: str = ""  # highest ISA level that may be used; empty: the best this CPU has
+    speculate: int = SPECULATE  # longest draft of next tokens that is tried; 0: none
+    prefix_memory_mib: int = 64  # what was computed for prompts, kept in memory
+    prefix_disk_mib: int = 0  # the same on disk, in the state folder, as files that hold the prompts' tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,5 +292,8 @@ _RANGES: tuple[tuple[str, str, float, float], ...] = (
     ("defaults", "repetition_window", 1, 65536),
     ("engine", "threads", 0, 256),
     ("engine", "ctx_len", 0, 1 << 24),
+    ("engine", "speculate", 0, MAX_DRAFT),
+    ("engine", "prefix_memory_mib", 0, 1 << 20),
+    ("engine", "prefix_disk_mib", 0, 1 << 20),
     ("report", "interval_s", 0.1, 86400),
 )

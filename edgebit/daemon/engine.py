@@ -11,6 +11,7 @@ from edgebit.daemon.config import EngineConfig
 from edgebit.daemon.messages import GenerateRequest
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Library, Model
+from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Answer, Session
 
 DEFAULT_CTX_LEN = 2048  # tokens; a longer context is asked for in the configuration, since it costs memory
@@ -27,9 +28,10 @@ class LoadedModel:
         self._bundle = bundle
 
     @classmethod
-    def open(cls, path: Path, config: EngineConfig) -> Self:
+    def open(cls, path: Path, config: EngineConfig, state_dir: Path | None = None) -> Self:
         """Open the bundle (folder or file) or model file at `path`, with the bundle's own native library if it has one.
 
+        state_dir: where the prefix cache may keep files; None: nowhere
         Raises BundleError for damaged files, EngineError where the library or memory fails.
         """
         bundle = open_bundle(path) if looks_like_bundle(path) else None
@@ -42,6 +44,8 @@ class LoadedModel:
                 ctx_len=min(config.ctx_len or DEFAULT_CTX_LEN, model.info.context_max),
                 threads=config.threads or default_threads(),
                 kv=config.kv,
+                speculate=config.speculate,
+                prefix_cache=_prefix_cache(config, state_dir),
             )
         except BaseException:
             model.close()
@@ -122,6 +126,17 @@ class LoadedModel:
     @property
     def _sha256(self) -> str | None:
         return self._bundle.manifest.files[MODEL_MEMBER].sha256 if self._bundle is not None else None
+
+
+def _prefix_cache(config: EngineConfig, state_dir: Path | None) -> PrefixCache | None:
+    on_disk = state_dir is not None and config.prefix_disk_mib > 0
+    if not on_disk and not config.prefix_memory_mib:
+        return None
+    return PrefixCache(
+        memory_bytes=config.prefix_memory_mib << 20,
+        folder=state_dir / "prefixes" if state_dir is not None and on_disk else None,
+        disk_bytes=config.prefix_disk_mib << 20,
+    )
 
 
 def _load_library(bundle: Bundle | None, isa: str | None) -> Library:

@@ -280,5 +280,7 @@ def _figures(job: Job) -> dict[str, Any]:
         "prompt_eval_duration": answer.prompt_ns,
         "eval_count": completion,
         "eval_duration": answer.decode_ns,
+        "draft_count": answer.drafted_tokens,
+        "draft_accepted": answer.accepted_tokens,
         "seed": job.request.seed,
     }

@@ -42,6 +42,36 @@ def test_run_reads_the_prompt_from_standard_input(model):
     assert piped.stdout == typed.stdout
 
 
+def test_a_prefix_cache_answers_sooner_and_the_same(model, tmp_path):
+    """What one call has computed of a prompt, the next one and a conversation find in the folder; damage is no harm."""
+    system = "You answer in one word. You never ask. You know all about weather, tides and the moon."
+    options = ("-n", 8, "--temperature", 0, "--system", system)
+    wanted = json.loads(edgebit("run", model, "hello", *options, "--json").stdout)
+    keep = ("--prefix-cache", tmp_path / "prefixes")
+    first, again = (json.loads(edgebit("run", model, "hello", *options, *keep, "--json").stdout) for _ in range(2))
+    other = json.loads(edgebit("run", model, "good bye", *options, *keep, "--json").stdout)
+    assert first["tokens"] == again["tokens"] == wanted["tokens"]
+    assert (first["reused_tokens"], again["reused_tokens"]) == (0, again["prompt_tokens"] - 1)
+    assert 10 < other["reused_tokens"] < other["prompt_tokens"]
+    talk = edgebit("chat", model, *options, *keep, "--stats", input="hello\n/bye\n")
+    assert "prefill 1 tokens" in talk.stderr
+
+    for file in (tmp_path / "prefixes").iterdir():
+        file.write_bytes(file.read_bytes()[:-7])
+    healed = edgebit("run", model, "hello", *options, *keep, "--json")
+    assert json.loads(healed.stdout)["tokens"] == wanted["tokens"]
+    assert "is removed" in healed.stderr and "Traceback" not in healed.stderr
+
+
+@pytest.mark.parametrize("sampling", [("--temperature", 0), ("--temperature", 1, "--top-k", 4, "--seed", 3)])
+def test_drafts_change_no_answer(sampling, model):
+    """Whatever --speculate says."""
+    arguments = ("run", model, "one two one two one two one two", "--raw", "-n", 200, "--json", *sampling)
+    plain, drafted = (json.loads(edgebit(*arguments, "--speculate", n).stdout) for n in (0, 8))
+    assert drafted["tokens"] == plain["tokens"]
+    assert plain["drafted_tokens"] == 0
+
+
 def test_a_damaged_model_is_one_clear_line(model, tmp_path):
     """Exit code 3, the file named, no traceback."""
     cut = tmp_path / "cut.ebm"

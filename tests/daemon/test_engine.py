@@ -104,6 +104,28 @@ def test_a_seed_gives_the_same_answer_again(reference_model, native):
     model.close()
 
 
+def test_prompts_known_from_before_a_restart_are_not_computed_again(reference_model, native, tmp_path):
+    """Between two requests memory is enough; the folder is made when asked for, and answers are the same."""
+    asked, between = (request(prompt=text, messages=()) for text in ("one two three four five", "six seven eight nine"))
+    answers = []
+    for disk, state in [(0, tmp_path), (0, tmp_path), (8, tmp_path), (8, tmp_path), (8, None)]:
+        config = EngineConfig(threads=1, prefix_disk_mib=disk, prefix_memory_mib=0 if disk else 8)
+        model = LoadedModel.open(reference_model("bitnet-packed"), config, state)
+        ids, reused = model.request_ids(asked), []
+        for each in (asked, between, asked):
+            answer = Answer(prompt_tokens=0)
+            list(model.generate(each, model.request_ids(each), answer, lambda: False))
+            reused.append(answer.reused_tokens)
+        answers.append(answer.tokens)
+        kept = disk and state is not None
+        restarted = kept and len(answers) == 4
+        assert (tmp_path / "prefixes").exists() == (len(answers) > 2)
+        assert (reused[0] == len(ids) - 1) == restarted
+        assert (reused[2] == len(ids) - 1) == (kept or not disk)
+        model.close()
+    assert all(tokens == answers[0] for tokens in answers)
+
+
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     """The bundle, and not the library that it would have brought."""
     monkeypatch.setattr("edgebit.runtime.native.native_library", lambda: pytest.fail("the bundle comes first"))
