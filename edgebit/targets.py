@@ -1,6 +1,7 @@
 """Targets: the devices that bundles are built for, one TOML file each (targets/README.md)."""
 
 import dataclasses
+import math
 import platform
 import re
 import sys
@@ -26,6 +27,16 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CyclesPerWeight:
+    """Cycles that one core takes for a weight and token with data in its first-level cache, by op; None: not known."""
+
+    gemv_t2: float | None = None  # decode, projections in layout t2
+    gemv_t1: float | None = None  # the same in t1
+    gemv_h4: float | None = None  # decode, the high plane of the head
+    gemm_c8: float | None = None  # prefill, all projections
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
     """One device that bundles are built for: the content of targets/<name>.toml."""
 
@@ -34,15 +45,28 @@ class Target:
     triple: str  # "aarch64-linux-gnu"
     cpu: str = "generic"
     features: tuple[str, ...] = ()  # that every device of this target has
+    stands_for: tuple[str, ...] = ()  # other targets, where devices of several kinds go by this name
     cores: int | None = None
+    big_cores: int | None = None  # of kind `cpu`, where the others are slower
+    clock_ghz: float | None = None
     memory_mib: int | None = None  # RAM of the smallest such device
-    read_gb_s: float | None = None  # measured, one core, 1e9 bytes a second
+    read_gb_s: tuple[float, float] | None = None  # all cores together, lowest and highest, 1e9 bytes a second
+    read_core_gb_s: tuple[float, float] | None = None  # one core alone
+    cycles_per_weight: CyclesPerWeight = CyclesPerWeight()
+    idle_w: float | None = None
+    load_w: float | None = None  # all cores busy
     page_kib: int = 4  # largest page size of its kernels
     throttle_c: int | None = None  # °C from which the firmware slows the cores
     glibc_floor: str | None = None  # "2.31"
     sensors: tuple[str, ...] = ()  # "thermal_zone:cpu-thermal"
     service: str = "none"  # systemd or none
     emulate_cpus: tuple[str, ...] = ()  # qemu's names
+    sources: tuple[tuple[str, str], ...] = ()  # (figure, where it comes from)
+
+    @property
+    def worker_cores(self) -> int | None:
+        """Cores that get a worker thread: the big ones."""
+        return self.big_cores or self.cores
 
     @property
     def arch(self) -> str:
@@ -77,6 +101,11 @@ def find_target(name: str) -> Target:
         f"there is no target {name!r}; there are {known}. For a device of your own, write a TOML file as"
         " targets/README.md says and give its path"
     )
+
+
+def devices(target: Target) -> list[Target]:
+    """The targets that `target` stands for, or itself alone. Raises TargetError where one is not there."""
+    return [find_target(name) for name in target.stands_for] or [target]
 
 
 def host_target() -> Target:
@@ -119,8 +148,13 @@ def read_target(path: Path) -> Target:
         if not is_of_kind(value):
             raise TargetError(f"{path}: {key!r} must be {kind}, not {value!r}")
         values[key] = tuple(value) if isinstance(value, list) else value
+    if "cycles_per_weight" in values:
+        values["cycles_per_weight"] = CyclesPerWeight(**values["cycles_per_weight"])
+    if "sources" in values:
+        values["sources"] = tuple(values["sources"].items())
     target = Target(**values)
     _check_triple(target, path)
+    _check_figures(target, path)
     possible = ARCH_FEATURES[target.arch]
     foreign = [feature for feature in target.features if feature not in possible]
     if foreign:
@@ -143,6 +177,21 @@ def _check_triple(target: Target, path: Path) -> None:
         )
 
 
+def _check_figures(target: Target, path: Path) -> None:
+    if target.big_cores is not None and not target.big_cores <= (target.cores or 0):
+        raise TargetError(
+            f"{path}: 'big_cores' is {target.big_cores}, more than 'cores', {target.cores or 'not given'}"
+        )
+    if target.load_w is not None and not target.load_w >= (target.idle_w or math.inf):
+        raise TargetError(f"{path}: 'load_w' is {target.load_w}; 'idle_w' must stand beside it and not be more")
+    for figure, _ in target.sources:
+        if not getattr(target, figure):
+            raise TargetError(f"{path}: 'sources' has {figure!r}, a figure that does not stand in the file")
+    for name in target.stands_for:
+        if name in (target.name, HOST):
+            raise TargetError(f"{path}: 'stands_for' names {name!r}; it names other targets")
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value.strip() != ""
 
@@ -160,7 +209,19 @@ def _matches(pattern: str) -> Callable[[object], bool]:
 
 
 def _is_rate(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1e-6 <= value <= 1e6
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_rate, value)) and value[0] <= value[1]
+
+
+def _is_table(value: object, keys: set[str], is_of_kind: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and set(value) <= keys and all(map(is_of_kind, value.values()))
+
+
+def _names_of(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
@@ -170,7 +231,21 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "features": ("a list of different names", _is_texts),
     "cores": ("a whole number from 1 on", _is_count),
     "memory_mib": ("a whole number of MiB, from 1 on", _is_count),
-    "read_gb_s": ("a positive number of 1e9 bytes a second", _is_rate),
+    "stands_for": ("a list of different targets' names", _is_texts),
+    "big_cores": ("a whole number from 1 on", _is_count),
+    "clock_ghz": ("a positive number of GHz", _is_rate),
+    "read_gb_s": ("[lowest, highest], two positive numbers of 1e9 bytes a second", _is_range),
+    "read_core_gb_s": ("[lowest, highest], two positive numbers of 1e9 bytes a second", _is_range),
+    "cycles_per_weight": (
+        f"a table of positive numbers, of {', '.join(_names_of(CyclesPerWeight))}",
+        lambda value: _is_table(value, set(_names_of(CyclesPerWeight)), _is_rate),
+    ),
+    "idle_w": ("a positive number of watts", _is_rate),
+    "load_w": ("a positive number of watts", _is_rate),
+    "sources": (
+        "a table from the key of a figure to a text",
+        lambda value: _is_table(value, set(_names_of(Target)) - {"sources"}, _is_text),
+    ),
     "page_kib": ("4, 16 or 64", lambda value: type(value) is int and value in _PAGES_KIB),
     "throttle_c": ("a whole number of °C from 40 to 125", lambda value: type(value) is int and 40 <= value <= 125),
     "glibc_floor": ('a version as "2.31", in quotes', _matches(r"2\.[0-9]{1,3}")),

@@ -9,16 +9,23 @@ from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.table import Table
 
-from edgebit.targets import HOST, Target, find_target, host_target, list_targets
+from edgebit.targets import HOST, CyclesPerWeight, Target, find_target, host_target, list_targets
 
 # How `show` and the list name what targets/README.md documents.
 _SHOWN = {
     "triple": "{}",
     "cpu": "{}",
     "features": "{}",
+    "stands_for": "{}",
     "cores": "{}",
+    "big_cores": "{}",
+    "clock_ghz": "{} GHz",
     "memory_mib": "{} MiB",
-    "read_gb_s": "{} GB/s, measured, one core",
+    "read_gb_s": "{} GB/s, all cores",
+    "read_core_gb_s": "{} GB/s, one core",
+    "cycles_per_weight": "{}",
+    "idle_w": "{} W",
+    "load_w": "{} W, all cores busy",
     "page_kib": "up to {} KiB",
     "throttle_c": "{} °C",
     "glibc_floor": "{}",
@@ -66,10 +73,22 @@ def show(name: str, as_json: bool) -> None:
         return
     click.echo(f"{target.name}: {target.description}")
     for key, form in _SHOWN.items():
-        value = getattr(target, key)
-        text = ", ".join(value) if isinstance(value, tuple) else value
-        click.echo(f"  {key:<13} {form.format(text) if text not in (None, '') else '-'}")
+        text = _text(getattr(target, key))
+        click.echo(f"  {key:<17} {form.format(text) if text else '-'}")
+    for figure, source in target.sources:
+        click.echo(f"  {figure} is from: {source}")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, CyclesPerWeight):
+        known = {key: cycles for key, cycles in dataclasses.asdict(value).items() if cycles is not None}
+        return ", ".join(f"{key} {cycles}" for key, cycles in known.items())
+    if isinstance(value, tuple):
+        return (" to " if value and isinstance(value[0], float | int) else ", ").join(map(str, value))
+    return str(value)
 
 
 def _as_dict(target: Target) -> dict[str, Any]:
-    return dataclasses.asdict(target)
+    return {**dataclasses.asdict(target), "sources": dict(target.sources)}

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgebit.cli.targets import command
 from edgebit.errors import TargetError
 from edgebit.resources import targets_dir
-from edgebit.targets import Target, find_target, list_targets, read_target
+from edgebit.targets import CyclesPerWeight, Target, devices, find_target, list_targets, read_target
 
 INVALID = Path(__file__).parent / "invalid"
 BOARD = 'description = "A board"\ntriple = "aarch64-linux-gnu"\n'
@@ -41,6 +41,34 @@ def test_the_promised_targets_ship():
 def test_shipped_target_names_its_sources(path):
     """A figure without a source is a rumour."""
     assert path.read_text().startswith("# Source")
+
+
+@pytest.mark.parametrize("target", list_targets(), ids=lambda target: target.name)
+def test_figures_for_estimates_have_their_sources(target):
+    """`edgebit plan` can say where each of them comes from."""
+    figures = ("clock_ghz", "read_gb_s", "read_core_gb_s", "idle_w", "load_w")
+    given = {figure for figure in figures if getattr(target, figure) is not None}
+    if target.cycles_per_weight != CyclesPerWeight():
+        given.add("cycles_per_weight")
+
+    assert given <= dict(target.sources).keys()
+
+
+def test_a_target_stands_for_devices_that_ship():
+    """rpi is the Raspberry Pis that have figures; another target is itself."""
+    assert [device.name for device in devices(find_target("rpi"))] == ["rpi3", "rpi4", "rpi5"]
+    assert devices(find_target("rpi5")) == [find_target("rpi5")]
+
+
+def test_big_cores_get_the_threads(tmp_path):
+    """Of a big.LITTLE chip, as `default_threads` has it on the device."""
+    path = tmp_path / "rock5.toml"
+    path.write_text(BOARD + "cores = 8\nbig_cores = 4\nclock_ghz = 2.3\n[cycles_per_weight]\ngemv_t2 = 0.08\n")
+
+    target = find_target(str(path))
+
+    assert (target.worker_cores, target.cycles_per_weight.gemv_t2, target.cycles_per_weight.gemv_t1) == (4, 0.08, None)
+    assert find_target("rpi5").worker_cores == 4
 
 
 def test_every_key_is_documented():
@@ -101,3 +129,11 @@ def test_show_gives_units():
 
     assert "512 MiB" in output
     assert "80 °C" in output
+
+
+def test_show_gives_figures_with_their_sources():
+    """What an estimate is made from, and where that is from."""
+    output = CliRunner().invoke(command, ["show", "rpi5"], catch_exceptions=False).output
+
+    assert re.search(r"read_gb_s +11\.4 to 14\.9 GB/s, all cores", output)
+    assert re.search(r"load_w is from: .*top500-benchmark", output)
