@@ -11,6 +11,8 @@ MAY_IMPORT = {
     "edgebit.ternary": set(),
     "edgebit.bundle": {"edgebit.ternary"},
     "edgebit.targets": set(),
+    "edgebit.roofline": {"edgebit.targets"},
+    "edgebit.footprint": {"edgebit.roofline", "edgebit.targets", "edgebit.bundle.model_format"},
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},

@@ -1,0 +1,123 @@
+"""What a model takes: bytes that a decode step reads, and bytes of memory, from its sizes alone.
+
+The sizes of tensors are exact. Scratch memory is the engine's own sum in short, and held to it by a test.
+"""
+
+import math
+from dataclasses import dataclass
+
+from edgebit.bundle.model_format import Conf, Encoding, Role, head_parts, values_size
+from edgebit.roofline import Part
+
+BATCH_LEN = 128  # tokens of a prefill pass: the engine's default
+LOW_PLANES = "head's low planes"  # in memory(): what greedy decoding does without
+KV_TYPES = ("f16", "int8")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """A model's sizes in one choice of encodings."""
+
+    conf: Conf
+    layout: str  # of the projections: "t2", "t1"
+    embedding: Encoding
+    other_bytes: int  # of the model file beside the tensors: tokenizer, tables
+
+    def tensor_bytes(self, role: Role) -> int:
+        """Values and scales of one tensor."""
+        rows, columns = self.conf.shape_of(role)
+        encoding, n_scales = Encoding.F32, 0
+        if role == Role.TOKEN_EMBEDDING:
+            encoding, n_scales = self.embedding, rows if self.embedding == Encoding.I8 else 0
+        elif role == Role.HEAD:
+            encoding, n_scales = Encoding.H8, rows
+        elif role.is_projection:
+            encoding, n_scales = Encoding[self.layout.upper()], 1
+        return values_size(encoding, rows, columns) + 4 * n_scales
+
+    @property
+    def ternary_bytes(self) -> int:
+        return sum(self.tensor_bytes(role) for role, _ in self.conf.roles() if role.is_projection)
+
+    @property
+    def ternary_weights(self) -> int:
+        return sum(math.prod(self.conf.shape_of(role)) for role, _ in self.conf.roles() if role.is_projection)
+
+    @property
+    def head_high_bytes(self) -> int:
+        """The head's high plane with its bounds, and scales: what a greedy decode step reads of all rows."""
+        rows, columns = self.conf.shape_of(Role.HEAD)
+        return head_parts(rows, columns)[0] + 4 * rows + 4 * rows
+
+    @property
+    def head_low_bytes(self) -> int:
+        """The head's other planes: all of it where sampling needs the whole distribution, else a few rows."""
+        return self.tensor_bytes(Role.HEAD) - self.head_high_bytes
+
+    @property
+    def vector_bytes(self) -> int:
+        """Norms and RoPE's table."""
+        return sum(self.tensor_bytes(role) for role, _ in self.conf.roles() if self.conf.shape_of(role)[0] == 1)
+
+    @property
+    def data_bytes(self) -> int:
+        """All tensors."""
+        return sum(self.tensor_bytes(role) for role, _ in self.conf.roles())
+
+    def kv_bytes(self, kv: str, context: int) -> int:
+        """KV cache of so many tokens, in groups of 16: keys and values of all layers (kernels/src/kv_cache.h)."""
+        conf = self.conf
+        key, value = conf.head_dim, _round_up(conf.head_dim, 16)
+        of_head = {"f16": 2 * key + 2 * value, "int8": _round_up(key, 4) + value + 2 * 4}[kv]  # 4: a float scale
+        return conf.n_layers * conf.n_kv_heads * of_head * _round_up(context, 16)
+
+    def decode_parts(self, context: int, kv: str) -> list[Part]:
+        """What one greedy decode step reads and computes after `context` tokens."""
+        conf = self.conf
+        return [
+            Part(
+                name="projections", n_bytes=self.ternary_bytes, weights=self.ternary_weights, op=f"gemv_{self.layout}"
+            ),
+            Part(name="head", n_bytes=self.head_high_bytes, weights=conf.vocab_size * conf.hidden_size, op="gemv_h4"),
+            Part(name="norms", n_bytes=self.vector_bytes + self._embedding_row_bytes),
+            Part(name="KV cache", n_bytes=self.kv_bytes(kv, context)),
+        ]
+
+    def prefill_parts(self) -> list[Part]:
+        """What a prefill pass of BATCH_LEN tokens reads and computes; attention is left out."""
+        return [Part(name="projections", n_bytes=self.ternary_bytes, weights=self.ternary_weights, op="gemm_c8")]
+
+    def memory(self, *, context: int, kv: str, threads: int, page_bytes: int) -> dict[str, int]:
+        """Bytes of memory by what they are for, with `context` tokens in one sequence; the daemon's own aside.
+
+        Weights are mapped: what is not read takes none. Of the embedding a row is read for each token, in pages.
+        """
+        touched = context * (self._embedding_row_bytes + page_bytes)
+        return {
+            "projections": self.ternary_bytes,
+            "head": self.head_high_bytes,
+            LOW_PLANES: self.head_low_bytes,
+            "embedding": min(touched, self.tensor_bytes(Role.TOKEN_EMBEDDING)),
+            "tokenizer and tables": self.other_bytes + self.vector_bytes,
+            "KV cache": self.kv_bytes(kv, context),
+            "scratch": self.scratch_bytes(context, threads),
+        }
+
+    def scratch_bytes(self, context: int, threads: int, batch_len: int = BATCH_LEN) -> int:
+        """The engine's buffers beside the KV cache (take_buffers in kernels/src/engine.c)."""
+        conf = self.conf
+        attention, kv = conf.n_heads * conf.head_dim, conf.n_kv_heads * conf.head_dim
+        widest = max(conf.hidden_size, attention, conf.ffn_size)
+        of_token = 4 * (conf.hidden_size + widest + 3 * attention + 2 * kv + conf.ffn_size) + widest
+        of_token += 4 * conf.head_dim + 2 * _round_up(conf.hidden_size, 256)
+        of_thread = 4 * conf.n_heads // conf.n_kv_heads * (context + conf.head_dim) + 16 * (8 * batch_len + widest)
+        of_logits = (4 + 8) * conf.vocab_size  # in floats, and the high plane's integers
+        return batch_len * of_token + threads * of_thread + of_logits + 4 * 16 * 1024
+
+    @property
+    def _embedding_row_bytes(self) -> int:
+        return values_size(self.embedding, 1, self.conf.hidden_size)
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
