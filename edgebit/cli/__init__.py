@@ -13,6 +13,7 @@ from edgebit.cli.terminal import printable
 from edgebit.errors import EdgebitError
 
 COMMANDS = {
+    "plan": "Predict memory, speed and energy of a model on a device.",
     "build": "Convert a checkpoint, cross-build the engine, and write a bundle.",
     "inspect": "Show what a bundle or model file holds.",
     "verify": "Check every byte, artifact and golden probe of a bundle.",

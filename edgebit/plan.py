@@ -1,0 +1,354 @@
+"""Service: what a model will need and reach on a device, predicted before anything is built or sent.
+
+Memory is counted from the model's own sizes; speed and energy are estimates of edgebit/roofline.py from a target's
+figures. docs/plan.md has the formulas.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebit.bundle.archive import locate_model
+from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Role
+from edgebit.bundle.model_reader import ModelFile
+from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.errors import CheckpointError, TargetError
+from edgebit.footprint import BATCH_LEN, LOW_PLANES, Footprint
+from edgebit.roofline import (
+    ENGINE_SHARE,
+    LAYOUT_BITS,
+    Estimate,
+    Machine,
+    Range,
+    choose_layout_on,
+    estimate,
+    machine_of,
+)
+from edgebit.runtime.cores import default_threads
+from edgebit.runtime.memory import total_memory_bytes
+from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.speed import Speed, measure_speed
+from edgebit.synthesize import SHAPES, Shape
+from edgebit.targets import Target, devices, host_target
+
+MIB = 1 << 20
+SYSTEM_BYTES = 256 * MIB  # left to kernel, firmware and system: an assumption
+DAEMON_BYTES = 28 * MIB  # Python and the daemon's own, measured: docs/performance.md
+PREFILL_SHARE = 0.6  # of this machine's int8 peak that the engine is made to reach
+CONTEXT = 2048  # tokens: the daemon's own default
+_TOKENIZER_BYTES = 56  # a token's share of the tokenizer's tables: Llama 3's, with 280,147 merges for 128,256 tokens
+_READ_BYTES = 256 * MIB  # the buffer that this machine's bandwidth is measured with
+_ROUNDS = 3  # of measuring this machine
+_CHECK_PROMPT = 128  # tokens
+_CHECK_S = 6.0  # how long a prediction is checked
+
+# J a token, up to which a class reaches; above the last one it is the class after it.
+ENERGY_CLASSES = {"A": 0.25, "B": 0.5, "C": 1.0, "D": 2.0, "E": 4.0}
+_LAST_CLASS = "F"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """What a plan needs to know of a model."""
+
+    name: str
+    conf: Conf
+    embedding: Encoding
+    layout: str | None  # that its projections are stored in; None: it is still to be converted
+    other_bytes: int  # of the model file beside the tensors
+    place: Path | None = None  # the model file or bundle, where it is one
+
+    def footprint(self, layout: str) -> Footprint:
+        """Its sizes with the projections in `layout`."""
+        return Footprint(conf=self.conf, layout=layout, embedding=self.embedding, other_bytes=self.other_bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanOptions:
+    """What to plan for; None: as the target has it."""
+
+    context: int | None = None  # tokens; None: what the daemon would take
+    kv: str = "f16"
+    layout: str = "auto"
+    threads: int | None = None
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a model is predicted to need and reach on one device; speed and energy None where figures are missing."""
+
+    model: str
+    target: Target
+    layout: str
+    layout_reason: str
+    kv: str
+    context: int
+    threads: int
+    memory: Mapping[str, int]  # bytes, by what they are for
+    memory_bytes: int  # all of it
+    available_bytes: int | None  # RAM without what is left to the system; None: not known
+    fits: bool | None
+    notes: tuple[str, ...]  # what would fit, what is not known
+    bytes_per_token: int  # that a decode step reads with an empty context
+    decode: Estimate | None  # with an empty context
+    decode_full: Estimate | None  # at the end of the context
+    prefill: Estimate | None
+    joules_per_token: Range | None
+    energy_class: str | None  # of the middle of joules_per_token
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """A prediction for this machine beside what was measured there."""
+
+    predicted: Range  # tokens a second, decode
+    measured: Speed
+
+    @property
+    def ratio(self) -> float:
+        """Measured to the middle of what was predicted."""
+        return self.measured.decode_tok_s / self.predicted.middle
+
+
+def facts_of(model: str) -> ModelFacts:
+    """The facts of a checkpoint's folder, a model file, a bundle, or the shape of that name.
+
+    Raises CheckpointError where `model` is none of them, and what their readers raise.
+    """
+    path = Path(model)
+    if (path / "config.json").is_file():
+        return _facts_of_checkpoint(path)
+    if path.exists():
+        return _facts_of_file(path)
+    if model in SHAPES:
+        return _facts_of_shape(model, SHAPES[model])
+    raise CheckpointError(
+        f"there is no model {model!r}: neither a checkpoint's folder, a model file or a bundle of that name, nor one of"
+        f" the shapes {', '.join(SHAPES)}"
+    )
+
+
+def _facts_of_checkpoint(folder: Path) -> ModelFacts:
+    checkpoint = open_hf_checkpoint(folder)
+    try:
+        conf = checkpoint.config.conf
+        return ModelFacts(
+            name=checkpoint.config.name,
+            conf=conf,
+            embedding=Encoding.BF16 if checkpoint.embedding_dtype() == "BF16" else Encoding.F32,
+            layout=None,
+            other_bytes=_TOKENIZER_BYTES * conf.vocab_size,
+        )
+    finally:
+        checkpoint.close()
+
+
+def _facts_of_file(path: Path) -> ModelFacts:
+    place = locate_model(path)
+    with ModelFile(place.path, place.offset, place.size) as file:
+        encodings = {tensor.role: tensor.encoding for tensor in file.tensors}
+        return ModelFacts(
+            name=str(file.meta.get("name") or path.name),
+            conf=file.conf,
+            embedding=encodings[Role.TOKEN_EMBEDDING],
+            layout=encodings[Role.Q_PROJ].name.lower(),
+            other_bytes=sum(section.size for tag, section in file.sections.items() if tag != "DATA"),
+            place=path,
+        )
+
+
+def _facts_of_shape(name: str, shape: Shape) -> ModelFacts:
+    conf = Conf(
+        hidden_size=shape.hidden_size, ffn_size=shape.ffn_size, n_layers=shape.n_layers, n_heads=shape.n_heads,
+        n_kv_heads=shape.n_kv_heads, head_dim=shape.hidden_size // shape.n_heads, vocab_size=shape.vocab_size,
+        context_max=shape.context_max, rms_norm_eps=1e-5, activation=Activation.RELU2,
+        norms=Norms.ATTN_SUB_NORM | Norms.FFN_SUB_NORM, head_tied=True, bos_token=-1, stop_tokens=(),
+    )  # fmt: skip
+    return ModelFacts(
+        name=name, conf=conf, embedding=Encoding.BF16, layout=None, other_bytes=_TOKENIZER_BYTES * shape.vocab_size
+    )
+
+
+def make_plans(facts: ModelFacts, target: Target, options: PlanOptions) -> list[Plan]:
+    """One plan for each device that the target stands for; pure. Raises TargetError for options that cannot be."""
+    return [make_plan(facts, device, options, machine_of(device)) for device in devices(target)]
+
+
+def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: Machine) -> Plan:
+    """The plan for one device whose speed `machine` describes; pure. Raises TargetError for options that cannot be."""
+    context = min(CONTEXT, facts.conf.context_max) if options.context is None else options.context
+    if context > facts.conf.context_max:
+        raise TargetError(f"a context of {context} tokens is longer than {facts.name} was made for,"
+                          f" {facts.conf.context_max}")  # fmt: skip
+    threads = options.threads or machine.cores or 1
+    choice = choose_layout_on({target.name: machine}, threads)
+    layout, reason = choice.layout, choice.reason
+    if options.layout != "auto":
+        layout, reason = options.layout, "as asked for"
+    elif facts.layout is not None:
+        other = choice.is_estimated and choice.layout != facts.layout
+        better = f"; {choice.layout} would be faster ({choice.reason})" if other else ""
+        layout, reason = facts.layout, f"as the file has it{better}"
+    footprint = facts.footprint(layout)
+    memory = _memory(footprint, target, context, options.kv, threads)
+    needed = sum(memory.values())
+    available = _available(target, options)
+    fits = None if available is None else needed <= available
+    parts = footprint.decode_parts(0, options.kv)
+    decode = estimate(machine, parts, threads)
+    prefill = estimate(machine, footprint.prefill_parts(), threads, batch=BATCH_LEN)
+    notes = _notes(target, decode, prefill)
+    if fits is False:
+        notes += _what_would_fit(facts, target, options, layout, context, threads, available or 0)
+    joules = _joules_per_token(target, threads, decode)
+    return Plan(
+        model=facts.name,
+        target=target,
+        layout=layout,
+        layout_reason=reason,
+        kv=options.kv,
+        context=context,
+        threads=threads,
+        memory=memory,
+        memory_bytes=needed,
+        available_bytes=available,
+        fits=fits,
+        notes=tuple(notes),
+        bytes_per_token=sum(part.n_bytes for part in parts),
+        decode=decode,
+        decode_full=estimate(machine, footprint.decode_parts(context, options.kv), threads),
+        prefill=None if prefill is None or prefill.missing else prefill,
+        joules_per_token=joules,
+        energy_class=None if joules is None else energy_class(joules.middle),
+    )
+
+
+def energy_class(joules_per_token: float) -> str:
+    """A to F; each class takes up to twice the energy of the one before."""
+    return next((name for name, most in ENERGY_CLASSES.items() if joules_per_token <= most), _LAST_CLASS)
+
+
+def _memory(footprint: Footprint, target: Target, context: int, kv: str, threads: int) -> dict[str, int]:
+    parts = footprint.memory(context=context, kv=kv, threads=threads, page_bytes=1024 * target.page_kib)
+    return {**parts, "daemon": DAEMON_BYTES}
+
+
+def _available(target: Target, options: PlanOptions) -> int | None:
+    memory_mib = options.memory_mib or target.memory_mib
+    return None if memory_mib is None else max(0, memory_mib * MIB - SYSTEM_BYTES)
+
+
+def _joules_per_token(target: Target, threads: int, decode: Estimate | None) -> Range | None:
+    """Of the whole device, its idle power among it."""
+    if decode is None or target.idle_w is None or target.load_w is None:
+        return None
+    busy = min(1.0, threads / (target.cores or threads))
+    watts = target.idle_w + busy * (target.load_w - target.idle_w)
+    return Range(watts / decode.tokens_s.high, watts / decode.tokens_s.low)
+
+
+def _notes(target: Target, decode: Estimate | None, prefill: Estimate | None) -> list[str]:
+    """What is not known, and so is not in the estimates."""
+    if decode is None:
+        return [
+            f"no speed: the read bandwidth of {target.name} is not known (read_gb_s in its target file). On the device"
+            " itself, `edgebit plan` without --target measures it"
+        ]
+    missing = [*decode.missing, *(prefill.missing if prefill is not None else ())]
+    notes = []
+    if missing:
+        effects = ["decode is taken as bound by memory alone"] if decode.missing else []
+        effects += ["prefill is not estimated"] if "gemm_c8" in missing else []
+        notes.append(f"cycles_per_weight of {target.name} lacks {', '.join(missing)}: {', and '.join(effects)}")
+    if target.memory_mib is None:
+        notes.append(f"whether it fits is not known: {target.name} has no memory_mib. --memory MIB says it")
+    return notes
+
+
+def _what_would_fit(
+    facts: ModelFacts, target: Target, options: PlanOptions, layout: str, context: int, threads: int, available: int
+) -> list[str]:
+    """The least changes with which it fits, or how much RAM it takes at least."""
+    denser = min(LAYOUT_BITS, key=lambda name: LAYOUT_BITS[name])
+    shorter = [context >> shift for shift in range(1, 12) if context >> shift >= 256]
+    changes = [(layout, "int8", context), (denser, "int8", context)]
+    changes += [(layout, options.kv, length) for length in shorter]
+    changes += [(layout, "int8", length) for length in shorter] + [(denser, "int8", length) for length in shorter]
+    fitting: dict[str, str] = {}  # by what is left out of memory: "" is nothing
+    least = 0
+    for new_layout, kv, length in [(layout, options.kv, context), *changes]:
+        memory = _memory(facts.footprint(new_layout), target, length, kv, threads)
+        needed = sum(memory.values())
+        least = min(least or needed, needed)
+        said = [f"--context {length}"] if length != context else []
+        said += [f"--kv {kv}"] if kv != options.kv else []
+        said += [f"--layout {new_layout}"] if new_layout != layout else []
+        for without in ("", LOW_PLANES):
+            left = needed - memory.get(without, 0)
+            if left <= available:
+                fitting.setdefault(without, f"{' '.join(said) or 'these options'} ({left / MIB:,.0f} MiB)")
+    notes = []
+    if "" in fitting:
+        notes.append(f"it would fit with {fitting['']}")
+    else:
+        notes.append(f"to fit it takes {(least + SYSTEM_BYTES) / MIB:,.0f} MiB of RAM at least, with a short context")
+    if LOW_PLANES in fitting:
+        notes.append(
+            f"greedy answers would fit with {fitting[LOW_PLANES]}: they leave the {LOW_PLANES} on the disk, which"
+            " sampling without top_k reads for each token"
+        )
+    return notes
+
+
+def measure_host(library: Library) -> tuple[Target, Machine]:
+    """This machine as a target with its RAM, and as what it was measured to be. Takes about a second."""
+    cores = default_threads()
+    reads = [library.measure_read(cores, _READ_BYTES) for _ in range(_ROUNDS)]
+    core_reads = reads if cores == 1 else [library.measure_read(1, _READ_BYTES) for _ in range(_ROUNDS)]
+    products = max(library.measure_int8(1) for _ in range(_ROUNDS))
+    machine = Machine(
+        cores=cores,
+        read_bytes_s=Range(ENGINE_SHARE * min(reads), max(reads)),
+        core_read_bytes_s=Range(ENGINE_SHARE * min(core_reads), max(core_reads)),
+        weights_s={"gemm_c8": Range(PREFILL_SHARE * products, products)},
+    )
+    memory = total_memory_bytes()
+    target = dataclasses.replace(
+        host_target(),
+        cores=cores,
+        memory_mib=None if memory is None else memory // MIB,
+        read_gb_s=_gb_s(reads),
+        read_core_gb_s=_gb_s(core_reads),
+        sources=tuple((figure, "measured now, here") for figure in ("read_gb_s", "read_core_gb_s")),
+    )
+    return target, machine
+
+
+def _gb_s(bytes_s: list[float]) -> tuple[float, float]:
+    return round(min(bytes_s) / 1e9, 2), round(max(bytes_s) / 1e9, 2)
+
+
+def check_plan(
+    plan: Plan, facts: ModelFacts, machine: Machine, library: Library, *, seconds: float = _CHECK_S
+) -> Check:
+    """Measure what `plan` predicts for this machine, with its own model file or bundle.
+
+    Raises TargetError where the model is no file yet, EngineError where it cannot run.
+    """
+    if facts.place is None or plan.layout != facts.layout:
+        raise TargetError(
+            f"--check measures a model file or bundle as it is, and {facts.name} in layout {plan.layout} is none. Build"
+            " it first: edgebit build MODEL --target host"
+        )
+    found = locate_model(facts.place)
+    with (
+        Model.open(library, found.path, offset=found.offset, size=found.size) as model,
+        Engine(model, ctx_len=plan.context, threads=plan.threads) as engine,
+    ):
+        measured = measure_speed(engine, prompt=_CHECK_PROMPT, batch_len=BATCH_LEN, budget_s=seconds)
+    predicted = estimate(machine, facts.footprint(plan.layout).decode_parts(measured.context, plan.kv), plan.threads)
+    if predicted is None:
+        raise TargetError("nothing was predicted for this machine, so nothing can be checked")
+    return Check(predicted=predicted.tokens_s, measured=measured)
