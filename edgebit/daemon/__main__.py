@@ -23,8 +23,25 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--state", type=Path, help="folder for what outlives a restart (default: ROOT/state)")
     run.add_argument("--check-config", action="store_true", help="read the configuration and end")
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    tune = verbs.add_parser("tune", help="find the best settings of [engine] by short measurements, and write them")
+    add_tune_arguments(tune)
     verbs.add_parser("agent", help="the device's side of edgebit deploy", add_help=False)
     return top
+
+
+def add_tune_arguments(tune: argparse.ArgumentParser) -> None:
+    """What `tune` takes."""
+    place = tune.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        "--root", type=Path, help="device folder: its active slot is measured, its edgebitd.toml written"
+    )
+    place.add_argument("--bundle", type=Path, help="a bundle or model file; without --config nothing is written")
+    tune.add_argument("--config", type=Path, help="configuration to write (default: ROOT/edgebitd.toml)")
+    tune.add_argument("--scenario", default="edge", help="mobile, edge (default), server, cloud")
+    tune.add_argument("--threads-max", type=int, metavar="N", help="use no more threads")
+    tune.add_argument("--memory-max", type=int, metavar="MIB", help="use no more memory")
+    tune.add_argument("--seconds", type=float, default=40.0, help="how long to measure, about (default: 40)")
+    tune.add_argument("--dry-run", action="store_true", help="write nothing")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return agent.main(arguments[1:])
     options = parser().parse_args(arguments)
     try:
-        return run(options)
+        return {"run": run, "tune": run_tune}[options.verb](options)
     except EdgebitError as error:
         print(f"edgebitd: {error}", file=sys.stderr)
         return error.exit_code
@@ -68,6 +85,26 @@ def run(options: argparse.Namespace) -> int:
         slot = bundle.name
     state: Path = options.state or (root or config_path.parent) / "state"
     return Daemon(config, state, lambda: LoadedModel.open(bundle, config.engine, state), slot=slot).run()
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    """Measure, write, and say why. Raises EdgebitError."""
+    from edgebit.daemon.tune import Limits, lines, tune_and_write
+
+    root: Path | None = options.root
+    config: Path | None = options.config or (root and root / "edgebitd.toml")
+    model = Path(os.path.realpath(root / "active")) if root is not None else options.bundle
+    limits = Limits(threads=options.threads_max, memory_mib=options.memory_max, seconds=options.seconds)
+    outcome = tune_and_write(
+        model,
+        options.scenario,
+        limits,
+        config,
+        write=not options.dry_run,
+        progress=lambda text: print(f"measuring {text}", file=sys.stderr),
+    )
+    print("\n".join([*lines(outcome.tuning), "", outcome.said]))
+    return 0
 
 
 if __name__ == "__main__":

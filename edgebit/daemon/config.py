@@ -99,6 +99,7 @@ class EngineConfig:
     speculate: int = SPECULATE  # longest draft of next tokens that is tried; 0: none
     prefix_memory_mib: int = 64  # what was computed for prompts, kept in memory
     prefix_disk_mib: int = 0  # the same on disk, in the state folder, as files that hold the prompts' tokens
+    batch_len: int = 0  # tokens of a prefill pass; 0: 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,5 +296,6 @@ _RANGES: tuple[tuple[str, str, float, float], ...] = (
     ("engine", "speculate", 0, MAX_DRAFT),
     ("engine", "prefix_memory_mib", 0, 1 << 20),
     ("engine", "prefix_disk_mib", 0, 1 << 20),
+    ("engine", "batch_len", 0, 4096),
     ("report", "interval_s", 0.1, 86400),
 )

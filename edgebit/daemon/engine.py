@@ -36,7 +36,7 @@ class LoadedModel:
         """
         bundle = open_bundle(path) if looks_like_bundle(path) else None
         place = bundle.member(MODEL_MEMBER) if bundle is not None else locate_model(path)
-        library = _load_library(bundle, config.isa or None)
+        library = load_library(bundle, config.isa or None)
         model = Model.open(library, place.path, offset=place.offset, size=place.size)
         try:
             session = Session(
@@ -46,6 +46,7 @@ class LoadedModel:
                 kv=config.kv,
                 speculate=config.speculate,
                 prefix_cache=_prefix_cache(config, state_dir),
+                batch_len=config.batch_len,
             )
         except BaseException:
             model.close()
@@ -139,7 +140,8 @@ def _prefix_cache(config: EngineConfig, state_dir: Path | None) -> PrefixCache |
     )
 
 
-def _load_library(bundle: Bundle | None, isa: str | None) -> Library:
+def load_library(bundle: Bundle | None, isa: str | None) -> Library:
+    """The bundle's own native library if it has one, or this machine's. Raises EngineError."""
     if bundle is None or LIBRARY_MEMBER not in bundle.members:
         return Library.load(isa=isa)
     place = bundle.member(LIBRARY_MEMBER)

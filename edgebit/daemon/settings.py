@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import stat
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,51 @@ def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
     if not config.mqtt.password_file:
         (root / PASSWORD_NAME).unlink(missing_ok=True)  # it belongs to the broker or the user before
     return config
+
+
+def set_keys(path: Path, section: str, values: Mapping[str, Any]) -> bool:
+    """Set keys of one section in the configuration `path`, whole or not at all; gives whether anything changed.
+
+    All else stays, comments too where the section is written in the plain way. A new file has mode 0600, another keeps
+    its own. Raises ConfigError, and then nothing has changed.
+    """
+    content = read_toml(path) if path.exists() else {}
+    known = content.get(section, {})
+    if not isinstance(known, dict):
+        raise ConfigError(f"{path}: {section} must be a section, [{section}], not {known!r}")
+    if all(known.get(key) == value and type(known.get(key)) is type(value) for key, value in values.items()):
+        return False
+    wanted = {**content, section: {**known, **values}}
+    config_from(wanted, str(path), path.parent)
+    text = _edited(path.read_text(encoding="utf-8") if path.exists() else "", section, values)
+    try:
+        if tomllib.loads(text) != wanted:
+            text = to_toml(wanted)
+    except tomllib.TOMLDecodeError:  # the section was written in another way than line by line
+        text = to_toml(wanted)
+    _write_private(path, text, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600)
+    return True
+
+
+def _edited(text: str, section: str, values: Mapping[str, Any]) -> str:
+    """`text` with the keys set line by line: right for a section with a header of its own; the caller checks it."""
+    lines = text.splitlines()
+    headers = [number for number, line in enumerate(lines) if line.split("#")[0].strip() == f"[{section}]"]
+    if not headers:
+        return "\n".join([*lines, *([""] if lines else []), to_toml({section: values})])
+    begin = headers[0] + 1
+    end = next((n for n in range(begin, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
+    for key, value in values.items():
+        line = f"{_key(key)} = {_value(value, key)}"
+        place = next((n for n in range(begin, end) if re.match(rf"\s*{re.escape(_key(key))}\s*=", lines[n])), None)
+        if place is None:
+            last = next(n for n in range(end - 1, begin - 2, -1) if lines[n].strip())
+            lines.insert(last + 1, line)
+            end += 1
+        else:
+            comment = re.search(r"\s+#[^\"']*$", lines[place])
+            lines[place] = line + (comment[0] if comment else "")
+    return "\n".join(lines) + "\n"
 
 
 def set_aside(root: Path) -> None:
@@ -128,12 +175,13 @@ def _value(value: object, key: str) -> str:
     raise ConfigError(f"{CONFIG_NAME}: {key} is of a kind that edgebit does not write: {value!r}")
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads: whole or not at all."""
+def _write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file that only its owner reads, unless `mode` says else: whole or not at all."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(handle, mode)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

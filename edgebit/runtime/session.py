@@ -23,7 +23,7 @@ from edgebit.runtime.native import (
 )
 from edgebit.runtime.prefix_cache import PrefixCache
 
-_PREFILL_PASS = 128  # tokens: the engine's own batch_len, so that it costs nothing
+_PREFILL_PASS = 128  # tokens of a pass unless told otherwise: the engine's own batch_len, so that it costs nothing
 
 # What a model's makers may advise, of SamplingParams, and as what kind of number the engine takes it.
 _ADVICE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}
@@ -61,11 +61,13 @@ class Session:
         kv: str = KV_TYPES[0],
         speculate: int = SPECULATE,
         prefix_cache: PrefixCache | None = None,
+        batch_len: int = 0,
     ) -> None:
         """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
 
         speculate: tokens that may be drafted from the text and verified in one pass; 0: none. Changes no answer.
         prefix_cache: where beginnings of prompts are looked for and kept. Changes no answer.
+        batch_len: tokens of a prefill pass; 0: 128
         Raises EngineError where memory is short.
         """
         section = model.section("PRMT")
@@ -73,12 +75,14 @@ class Session:
         self._advice = _advice(model.meta())
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
+        self._pass_len = batch_len or _PREFILL_PASS
         self.engine = Engine(
             model,
             ctx_len=ctx_len,
             threads=threads,
             sequences=sequences,
             kv=kv,
+            batch_len=self._pass_len,
             logits_rows=max(sequences, 1 + speculate),
         )
         self._drafting = Drafting(model.library, speculate)
@@ -246,10 +250,10 @@ class Session:
         if self._prefixes is not None:
             shared = self._prefixes.restore(self.engine, sequence, ids[:-1])
         cached[:] = ids[:shared]
-        for start in range(shared, len(ids), _PREFILL_PASS):
+        for start in range(shared, len(ids), self._pass_len):
             if cancelled():
                 raise Cancelled
-            tokens = ids[start : start + _PREFILL_PASS]
+            tokens = ids[start : start + self._pass_len]
             self.engine.eval(tokens, sequence, n_best=n_best)
             cached += tokens
         return shared

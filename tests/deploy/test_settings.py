@@ -7,7 +7,7 @@ import pytest
 from edgebit.cli.deploy import mqtt_settings
 from edgebit.daemon.agent import refuse_mute
 from edgebit.daemon.config import read_password
-from edgebit.daemon.settings import merge_settings, to_toml
+from edgebit.daemon.settings import merge_settings, set_keys, to_toml
 from edgebit.errors import BrokerError, ConfigError, DeployError
 
 
@@ -139,3 +139,72 @@ def test_a_device_name_is_judged_before_anything_is_sent():
     """It stands in every topic; the refusal says a name that may."""
     with pytest.raises(DeployError, match="try 'pi-5'"):
         mqtt_settings(None, None, "Pi 5")
+
+
+PLAIN = '# mine\n[engine]\nthreads = 1   # few\n\n[mqtt]\nurl = "mqtt://broker" # ours\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (PLAIN, ["# mine", "# few", "# ours"]),
+        (PLAIN.replace("[engine]\nthreads = 1   # few\n\n", ""), ["# mine", "# ours"]),  # no such section yet
+        ("", []),
+        ("[engine] # all of it\n[mqtt]\n", ["# all of it"]),
+        ("[engine]\n  threads=1\n# the end", ["# the end"]),
+        ("engine = { threads = 1 }\n", []),  # another way of writing it: comments are lost, values are not
+        ("engine.threads = 1\n[mqtt]\nkeepalive_s = 9\n", []),
+        ('[mqtt]\nclient_id = """\n[engine]\nthreads = 5\n"""\n', []),  # a text that looks like a section
+        ('[engine]\nisa = "" # "quoted"\nthreads = 1\n', []),
+    ],
+)
+def test_keys_are_set_and_all_else_stays(tmp_path, before, kept):
+    """However the file was written; and setting them again changes nothing."""
+    path = tmp_path / "edgebitd.toml"
+    path.write_text(before)
+    values = {"threads": 3, "batch_len": 128, "kv": "int8"}
+    wanted = tomllib.loads(before)
+    wanted.setdefault("engine", {}).update(values)
+
+    changed = set_keys(path, "engine", values)
+    first = path.read_text()
+
+    assert changed
+    assert tomllib.loads(first) == wanted
+    assert all(comment in first for comment in kept)
+    assert set_keys(path, "engine", values) is False
+    assert path.read_text() == first
+    assert [entry.name for entry in tmp_path.iterdir()] == ["edgebitd.toml"]
+
+
+def test_a_new_file_is_its_owners_and_another_keeps_its_mode(tmp_path):
+    """What others could read they still can."""
+    new, old = tmp_path / "new.toml", tmp_path / "old.toml"
+    old.write_text("")
+    old.chmod(0o644)
+
+    for path in (new, old):
+        set_keys(path, "engine", {"threads": 2})
+
+    assert (new.stat().st_mode & 0o777, old.stat().st_mode & 0o777) == (0o600, 0o644)
+
+
+@pytest.mark.parametrize(
+    ("before", "values", "words"),
+    [
+        ("[engine]\nthreats = 1\n", {"threads": 2}, "unknown key 'threats'"),
+        ("engine = 1\n", {"threads": 2}, "must be a section"),
+        ("[engine\n", {"threads": 2}, "is not TOML"),
+        ("", {"threads": 1000}, "must lie between"),
+        ("", {"kv": "int3"}, "kv is one of f16, int8, f32"),
+    ],
+)
+def test_what_would_not_be_a_configuration_is_not_written(tmp_path, before, values, words):
+    """The file is as it was."""
+    path = tmp_path / "edgebitd.toml"
+    path.write_text(before)
+
+    with pytest.raises(ConfigError, match=words):
+        set_keys(path, "engine", values)
+
+    assert path.read_text() == before
