@@ -43,3 +43,14 @@ void eb_kv_store(const eb_kv_cache *kv, const eb_ukernels *kernels, unsigned cha
         eb_memcpy((float *)(group + layout->values_at) + at * stride, value, stride * sizeof *value);
     }
 }
+
+void eb_kv_clear(const eb_kv_cache *kv, unsigned char *group, size_t first) {
+    const eb_kv_layout *layout = &kv->layout;
+    const size_t n = EB_KV_GROUP - first, unit = kv->type == EB_KV_F16 ? 2 : 4; /* of a position, side by side */
+    for (unsigned char *row = group; row < group + layout->values_at; row += EB_KV_GROUP * unit)
+        eb_memset(row + first * unit, 0, n * unit);
+    const size_t row_bytes = (layout->scales_at - layout->values_at) / EB_KV_GROUP;
+    eb_memset(group + layout->values_at + first * row_bytes, 0, n * row_bytes);
+    for (unsigned char *row = group + layout->scales_at; row < group + layout->group_bytes; row += EB_KV_GROUP * 4)
+        eb_memset(row + first * 4, 0, n * 4);
+}

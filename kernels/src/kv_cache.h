@@ -30,4 +30,7 @@ void eb_kv_cache_plan(eb_kv_cache *kv, eb_kv_type type, size_t head_dim, uint32_
 void eb_kv_store(const eb_kv_cache *kv, const eb_ukernels *kernels, unsigned char *head, size_t position,
                  const float *key, const float *value);
 
+/* Clears positions first .. 15 of a group. */
+void eb_kv_clear(const eb_kv_cache *kv, unsigned char *group, size_t first);
+
 #endif

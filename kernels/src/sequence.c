@@ -12,7 +12,7 @@
 
 typedef unsigned long long ull; /* for %llu */
 
-enum { STATE_VERSION = 1, STATE_HEADER = 64, STATE_KV_TYPE = 3 };
+enum { STATE_VERSION = 1, STATE_HEADER = 64 };
 
 static const unsigned char magic[8] = {'E', 'B', 'K', 'V', '\r', '\n', 0x1a, '\n'};
 
@@ -22,40 +22,21 @@ static const unsigned char magic[8] = {'E', 'B', 'K', 'V', '\r', '\n', 0x1a, '\n
         return status;                                                                                                 \
     } while (0)
 
-/* ---- pieces: where the cache holds what ---- */
+/* ---- pieces: of each layer and key-value head, the groups of positions (kv_cache.h) that hold what is wanted ---- */
 
-enum { PIECES = 2 }; /* of a head: keys, values */
-
-/* Memory that holds piece `piece` of positions begin .. end - 1 of a head. */
-static unsigned char *piece_at(const eb_engine *engine, uint32_t sequence, uint32_t layer, uint32_t kv_head, int piece,
-                               uint32_t begin) {
-    const eb_model_info *info = &engine->model->info;
-    const size_t head = ((size_t)sequence * info->n_layers + layer) * info->n_kv_heads + kv_head;
-    float *base = piece ? engine->values : engine->keys;
-    return (unsigned char *)(base + head * engine->kv_head_size + begin * engine->head_stride);
+static size_t n_pieces(const eb_engine *engine) {
+    return (size_t)engine->model->info.n_layers * engine->model->info.n_kv_heads;
 }
 
+/* Piece `piece` of the sequence, from the group that holds position `begin` on. */
+static unsigned char *piece_at(const eb_engine *engine, uint32_t sequence, size_t piece, uint32_t begin) {
+    return eb_kv_head(engine, sequence, 0, 0) + piece * engine->kv.head_bytes +
+           begin / EB_KV_GROUP * engine->kv.layout.group_bytes;
+}
+
+/* Its bytes up to position end - 1. What the first group has before `begin` is of the same text. */
 static size_t piece_size(const eb_engine *engine, uint32_t begin, uint32_t end) {
-    return (size_t)(end - begin) * engine->head_stride * sizeof(float);
-}
-
-typedef enum direction { OUT_OF_CACHE, INTO_CACHE } direction;
-
-/* Copies positions begin .. end - 1 of all layers and heads between the cache and `bytes`, where the pieces of as many
- * positions as the state has lie `step` bytes apart. */
-static void copy_pieces(const eb_engine *engine, uint32_t sequence, uint32_t begin, uint32_t end, unsigned char *bytes,
-                        size_t step, direction way) {
-    const eb_model_info *info = &engine->model->info;
-    const size_t size = piece_size(engine, begin, end);
-    for (uint32_t layer = 0; layer < info->n_layers; layer++)
-        for (uint32_t kv_head = 0; kv_head < info->n_kv_heads; kv_head++)
-            for (int piece = 0; piece < PIECES; piece++, bytes += step) {
-                unsigned char *at = piece_at(engine, sequence, layer, kv_head, piece, begin);
-                if (way == INTO_CACHE)
-                    eb_memcpy(at, bytes, size);
-                else
-                    eb_memcpy(bytes, at, size);
-            }
+    return (((size_t)end + EB_KV_GROUP - 1) / EB_KV_GROUP - begin / EB_KV_GROUP) * engine->kv.layout.group_bytes;
 }
 
 /* ---- the interface ---- */
@@ -70,21 +51,15 @@ eb_status eb_sequence_copy(eb_engine *engine, uint32_t from, uint32_t to, uint32
              engine->n_sequences);
     if (length > engine->length[from])
         FAIL(EB_BAD_ARGUMENT, "sequence %u has %u tokens: %u cannot be copied", from, engine->length[from], length);
-    const eb_model_info *info = &engine->model->info;
-    const size_t size = piece_size(engine, 0, length);
-    for (uint32_t layer = 0; layer < info->n_layers; layer++)
-        for (uint32_t kv_head = 0; kv_head < info->n_kv_heads; kv_head++)
-            for (int piece = 0; piece < PIECES; piece++)
-                eb_memcpy(piece_at(engine, to, layer, kv_head, piece, 0),
-                          piece_at(engine, from, layer, kv_head, piece, 0), size);
+    for (size_t piece = 0; piece < n_pieces(engine); piece++)
+        eb_memcpy(piece_at(engine, to, piece, 0), piece_at(engine, from, piece, 0), piece_size(engine, 0, length));
     engine->length[to] = length;
     return EB_OK;
 }
 
 /* Bytes of a state; at most those of the KV cache and a header, so they fit in a size_t. */
 static size_t state_size(const eb_engine *engine, uint32_t begin, uint32_t end) {
-    const eb_model_info *info = &engine->model->info;
-    return STATE_HEADER + (size_t)info->n_layers * info->n_kv_heads * PIECES * piece_size(engine, begin, end);
+    return STATE_HEADER + n_pieces(engine) * piece_size(engine, begin, end);
 }
 
 eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t begin, uint32_t end, void *state,
@@ -103,11 +78,17 @@ eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t begin,
         FAIL(EB_LIMIT, "the state of %u tokens has %llu bytes, there is room for %llu", end - begin, (ull)*size,
              (ull)capacity);
     unsigned char *head = state, *pieces = head + STATE_HEADER;
-    copy_pieces(engine, sequence, begin, end, pieces, piece_size(engine, begin, end), OUT_OF_CACHE);
+    const size_t step = piece_size(engine, begin, end);
+    for (size_t piece = 0; piece < n_pieces(engine); piece++) {
+        unsigned char *to = pieces + piece * step;
+        eb_memcpy(to, piece_at(engine, sequence, piece, begin), step);
+        if (end % EB_KV_GROUP) /* what another text has left there is nobody's business */
+            eb_kv_clear(&engine->kv, to + step - engine->kv.layout.group_bytes, end % EB_KV_GROUP);
+    }
     eb_memset(head, 0, STATE_HEADER);
     eb_memcpy(head, magic, sizeof magic);
     eb_store_u32(head + 8, STATE_VERSION);
-    eb_store_u32(head + 12, STATE_KV_TYPE);
+    eb_store_u32(head + 12, engine->kv.type);
     eb_store_u64(head + 16, eb_model_fingerprint(engine->model));
     eb_store_u32(head + 24, begin);
     eb_store_u32(head + 28, end);
@@ -128,8 +109,9 @@ static eb_status check_state(eb_engine *engine, const unsigned char *head, size_
              STATE_VERSION);
     if (eb_load_u64(head + 16) != eb_model_fingerprint(engine->model))
         FAIL(EB_UNSUPPORTED, "the state is of another model");
-    if (eb_load_u32(head + 12) != STATE_KV_TYPE)
-        FAIL(EB_UNSUPPORTED, "the state is of KV type %u, the engine has %d", eb_load_u32(head + 12), STATE_KV_TYPE);
+    if (eb_load_u32(head + 12) != (uint32_t)engine->kv.type)
+        FAIL(EB_UNSUPPORTED, "the state is of KV type %u, the engine has %d", eb_load_u32(head + 12),
+             (int)engine->kv.type);
     const uint32_t begin = eb_load_u32(head + 24), end = eb_load_u32(head + 28);
     if (begin >= end || end > engine->model->info.context_max)
         FAIL(EB_BAD_FORMAT, "the state has tokens %u to %u, which cannot be", begin, end);
@@ -159,9 +141,10 @@ eb_status eb_sequence_load(eb_engine *engine, uint32_t sequence, uint32_t n_toke
     if (n_tokens > engine->ctx_len - length)
         FAIL(EB_LIMIT, "the context is full: sequence %u has %u tokens, %u more do not fit into %u", sequence, length,
              n_tokens, engine->ctx_len);
-    /* Only read from: the direction says so. */
-    copy_pieces(engine, sequence, begin, begin + n_tokens, (unsigned char *)(uintptr_t)(head + STATE_HEADER),
-                piece_size(engine, begin, end), INTO_CACHE);
+    const size_t step = piece_size(engine, begin, end);
+    for (size_t piece = 0; piece < n_pieces(engine); piece++)
+        eb_memcpy(piece_at(engine, sequence, piece, begin), head + STATE_HEADER + piece * step,
+                  piece_size(engine, begin, begin + n_tokens));
     engine->length[sequence] = begin + n_tokens;
     return EB_OK;
 }

@@ -11,7 +11,7 @@ import pytest
 
 from edgebit.bundle.model_format import NO_LAYER, Activation, Conf, Encoding, Norms, Role
 from edgebit.errors import BundleError, EdgebitError, EngineError
-from edgebit.runtime.native import Cancelled, ContextFullError, Engine, Library, Model
+from edgebit.runtime.native import KV_TYPES, Cancelled, ContextFullError, Engine, Library, Model
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 from tests.kernels.tiny_model import TinyModel, tiny_conf
@@ -328,15 +328,16 @@ def test_truncate_takes_a_sequence_back(native: Library):
             engine.truncate(0, 21)
 
 
+@pytest.mark.parametrize("kv", KV_TYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_copied_prefix_goes_on_as_if_it_had_been_computed(shape: str, native: Library):
+def test_a_copied_prefix_goes_on_as_if_it_had_been_computed(shape: str, kv: str, native: Library):
     """Sequences that begin alike share the work; each then gets the logits it has alone, and the source stays."""
     tiny = _model(shape)
     file, ids = tiny.to_bytes(), _ids(tiny.conf, 60)
     texts = [ids[:37] + ids[n : n + 9] for n in (40, 45, 51)]
-    wanted = [_prefill(native, file, text)[-1] for text in texts]
+    wanted = [_prefill(native, file, text, kv=kv)[-1] for text in texts]
 
-    with Model.from_bytes(native, file) as model, Engine(model, sequences=3, ctx_len=64) as engine:
+    with Model.from_bytes(native, file) as model, Engine(model, sequences=3, ctx_len=64, kv=kv) as engine:
         engine.eval(ids[:40])
         engine.eval(ids[:7], sequence=2)  # what is there is replaced
         for target in (1, 2):
@@ -355,18 +356,24 @@ def test_a_copied_prefix_goes_on_as_if_it_had_been_computed(shape: str, native: 
                 engine.copy_sequence(source, target, length)
 
 
+@pytest.mark.parametrize("kv", KV_TYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_saved_states_go_on_in_another_engine(shape: str, native: Library):
+def test_saved_states_go_on_in_another_engine(shape: str, kv: str, native: Library):
     """In pieces of odd lengths, the last one cut: the logits after them are those of a prefill."""
     tiny = _model(shape)
     file, ids = tiny.to_bytes(), _ids(tiny.conf, 60)
-    wanted = _prefill(native, file, ids)
+    wanted = _prefill(native, file, ids, kv=kv)
 
     with Model.from_bytes(native, file) as model:
-        with Engine(model, ctx_len=100) as engine:
+        with Engine(model, ctx_len=100, kv=kv) as engine:
             engine.eval(ids)
             states = [engine.save(0, begin, end) for begin, end in ((0, 17), (17, 33), (33, 60))]
-        with Engine(model, sequences=2, ctx_len=61, threads=2) as engine:
+            engine.truncate(0, 0)
+            engine.eval(ids[::-1])
+            engine.truncate(0, 0)
+            engine.eval(ids[:17])
+            assert engine.save(0, 0, 17) == states[0]  # with nothing of the other text
+        with Engine(model, sequences=2, ctx_len=61, threads=2, kv=kv) as engine:
             engine.load(1, states[0], 17)
             engine.load(1, states[1], 16)
             engine.load(1, states[2], 20)
@@ -409,6 +416,8 @@ def test_a_state_that_does_not_fit_is_refused(native: Library):
             assert another.fingerprint() != model.fingerprint()
             with Engine(another) as foreign, pytest.raises(BundleError, match="another model"):
                 foreign.load(0, whole, 8)
+        with Engine(model, kv="int8") as smaller, pytest.raises(BundleError, match="of KV type 1, the engine has 2"):
+            smaller.load(0, whole, 8)
         with Engine(model, ctx_len=12) as short:
             with pytest.raises(ContextFullError):
                 short.load(0, long, 13)
