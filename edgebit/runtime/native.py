@@ -559,7 +559,7 @@ class Engine(_Native):
 
     def state_kind(self) -> bytes:
         """What a saved state hangs on: the model, and the type of the KV cache."""
-        return self.model.fingerprint().to_bytes(8, "little")
+        return self.model.fingerprint().to_bytes(8, "little") + self.kv.encode()
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Make sequence `target` begin as `source` does: with its first `length` tokens, and no others."""
