@@ -11,6 +11,7 @@ from ctypes import (
     POINTER,
     c_char,
     c_char_p,
+    c_double,
     c_float,
     c_int,
     c_int32,
@@ -249,6 +250,8 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         ],
     ),
     "eb_probe_check": (c_int, [_HANDLE, POINTER(c_uint32), _ERROR]),
+    "eb_measure_read": (c_int, [POINTER(Host), c_uint32, c_uint64, POINTER(c_double), _ERROR]),
+    "eb_measure_int8": (c_int, [POINTER(Host), c_uint32, POINTER(c_double), _ERROR]),
 }
 
 

@@ -137,6 +137,23 @@ class Library:
         version: bytes = self.dll.eb_version()
         return version.decode()
 
+    def measure_read(self, threads: int, n_bytes: int) -> float:
+        """Bytes a second that so many threads read from a buffer of n_bytes: the limit of every decode step.
+
+        Raises EngineError where there is no memory for it.
+        """
+        rate, error = ctypes.c_double(), abi.Error()
+        host = ctypes.byref(self.host)
+        self.check(self.dll.eb_measure_read(host, threads, n_bytes, ctypes.byref(rate), ctypes.byref(error)), error)
+        return rate.value
+
+    def measure_int8(self, threads: int) -> float:
+        """Products of ternary codes and int8 a second, at this ISA level: the limit of every prefill."""
+        rate, error = ctypes.c_double(), abi.Error()
+        host = ctypes.byref(self.host)
+        self.check(self.dll.eb_measure_int8(host, threads, ctypes.byref(rate), ctypes.byref(error)), error)
+        return rate.value
+
     def check(self, status: int, error: abi.Error | None = None, text: str = "") -> None:
         """Raise what `status` stands for, with the library's own words."""
         if status == abi.OK:

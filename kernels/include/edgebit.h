@@ -300,6 +300,17 @@ EB_API eb_status eb_probe_run(eb_engine *engine, const int32_t *prompt, uint32_t
 /* Runs every probe of section PROB; EB_MISMATCH names the first layer or token that differs. *n_probes: how many ran. */
 EB_API eb_status eb_probe_check(eb_engine *engine, uint32_t *n_probes, eb_error *error);
 
+/* ---- measure: what this machine can do at most, for speeds to be held against ---- */
+
+/* Bytes a second that `n_threads` threads read from a buffer of `n_bytes`, which is to be several times as large as the
+ * last cache, by plain loads over about 0.1 s. The buffer is allocated, written, and given back. EB_MISMATCH: memory
+ * gave back something else than was written. */
+EB_API eb_status eb_measure_read(const eb_host *host, uint32_t n_threads, uint64_t n_bytes, double *bytes_per_s,
+                                 eb_error *error);
+/* Multiplications (each with its addition) a second of ternary codes by int8, exactly summed, that `n_threads` threads
+ * do on registers alone over about 0.1 s, at the ISA level that eb_isa_pick() names: no product with weights is faster. */
+EB_API eb_status eb_measure_int8(const eb_host *host, uint32_t n_threads, double *macs_per_s, eb_error *error);
+
 /* clang-format on */
 
 #ifdef __cplusplus

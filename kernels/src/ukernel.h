@@ -142,6 +142,16 @@ typedef eb_attend_fn eb_attend_f16_fn, eb_attend_i8_fn, eb_attend_f32_fn;
 typedef void eb_merge_attention_fn(eb_softmax *into, float *sums, const eb_softmax *part, const float *part_sums,
                                    size_t n);
 
+/* read_sum: the sum of words[0 .. n-1], modulo 2^64. How fast memory can be read is measured with it.
+ *   words  aligned to 64 bytes   n  a multiple of 64 */
+typedef uint64_t eb_read_sum_fn(const uint64_t *words, size_t n);
+
+/* peak_i8: n * 16 * (the sum over i < 64 of a[i] * b[i]), modulo 2^32, by n * EB_PEAK_MACS multiplications of operands
+ * that stay in registers, none left out. How fast products with weights can be at most is measured with it.
+ *   a  [64], 0 to 3: codes as layouts hold them   b  [64] int8, any value */
+enum { EB_PEAK_MACS = 16 * 64 };
+typedef uint32_t eb_peak_i8_fn(const uint8_t a[64], const int8_t b[64], size_t n);
+
 /* One variant of each op: what this CPU runs. */
 typedef struct eb_ukernels {
     eb_gemv_t2_i8_fn *gemv_t2_i8;
@@ -166,6 +176,8 @@ typedef struct eb_ukernels {
     eb_attend_i8_fn *attend_i8;
     eb_attend_f32_fn *attend_f32;
     eb_merge_attention_fn *merge_attention;
+    eb_read_sum_fn *read_sum;
+    eb_peak_i8_fn *peak_i8;
 } eb_ukernels;
 
 #define EB_UKERNEL(op, name, features) eb_##op##_fn name;

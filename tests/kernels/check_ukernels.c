@@ -29,6 +29,7 @@ static uint8_t *w_end, *codes_end; /* rooms of MAX_ROWS * MAX_K and twice that *
 static int8_t *x_end;              /* MAX_TOKENS * MAX_K */
 static int8_t *hi_end, *lo_end;    /* MAX_K */
 static int64_t *got, *wanted;
+static uint64_t *words_end; /* MAX_ROWS * MAX_K bytes, aligned to 64 */
 
 static int fail(const char *name, uint64_t seed, int how, size_t rows, size_t k, size_t at, int64_t is,
                 int64_t scalar) {
@@ -255,6 +256,42 @@ static int check_dot_l2_i15(const char *name, eb_dot_l2_i15_fn *kernel, uint64_t
 
 #include "check_float_ops.h"
 
+/* Rows and k give the number of words: rows * k / 64 blocks of 64. */
+static int check_read_sum(const char *name, eb_read_sum_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
+    const size_t n = rows * k / sizeof(uint64_t) / 64 * 64;
+    uint64_t *from = words_end - n;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t random = (uint64_t)next_random() << 40 ^ (uint64_t)next_random() << 20 ^ next_random();
+        from[i] = how == HIGHEST ? UINT64_MAX : how == LOWEST ? i : random;
+        sum += from[i];
+    }
+    if (eb_read_sum_scalar(from, n) != sum)
+        return fail("eb_read_sum_scalar", seed, how, rows, k, 0, (int64_t)eb_read_sum_scalar(from, n), (int64_t)sum);
+    if (kernel(from, n) != sum)
+        return fail(name, seed, how, rows, k, 0, (int64_t)kernel(from, n), (int64_t)sum);
+    return 0;
+}
+
+/* Rows and k give the number of rounds: rows + k / 64, past every place where sums are widened. */
+static int check_peak_i8(const char *name, eb_peak_i8_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
+    const size_t n = rows + k / 64 - 2;
+    uint8_t a[64];
+    int8_t b[64];
+    int64_t sum = 0;
+    for (size_t i = 0; i < 64; i++) {
+        a[i] = how == RANDOM ? next_random() & 3 : 3;
+        b[i] = how == HIGHEST ? 127 : how == LOWEST ? -128 : (int8_t)next_random();
+        sum += a[i] * b[i];
+    }
+    const uint32_t right = (uint32_t)(sum * EB_PEAK_MACS / 64 * (int64_t)n);
+    if (eb_peak_i8_scalar(a, b, n) != right)
+        return fail("eb_peak_i8_scalar", seed, how, rows, k, 0, eb_peak_i8_scalar(a, b, n), right);
+    if (kernel(a, b, n) != right)
+        return fail(name, seed, how, rows, k, 0, kernel(a, b, n), right);
+    return 0;
+}
+
 /* ---- all shapes, all rows of ukernels.inc ---- */
 
 #define CHECK_SHAPES(op, name)                                                                                         \
@@ -282,6 +319,10 @@ int main(int argc, char **argv) {
     w_end = w + MAX_ROWS * MAX_K, codes_end = codes + 2 * MAX_ROWS * MAX_K;
     x_end = x + MAX_TOKENS * MAX_K, hi_end = hi + MAX_K, lo_end = lo + MAX_K;
     got = malloc(4096), wanted = malloc(4096);
+    void *words;
+    if (posix_memalign(&words, 64, MAX_ROWS * MAX_K))
+        return 2;
+    words_end = (uint64_t *)words + MAX_ROWS * MAX_K / sizeof(uint64_t);
     int n_checked = 0;
     for (uint64_t seed = only ? only : 1; seed <= (only ? only : 1); seed++) {
         n_checked = 0;
@@ -295,6 +336,6 @@ int main(int argc, char **argv) {
 #undef EB_UKERNEL
     }
     printf("%d micro-kernels equal the scalar ones (%s)\n", n_checked, isa.name);
-    free(w), free(codes), free(x), free(hi), free(lo), free(got), free(wanted);
+    free(w), free(codes), free(x), free(hi), free(lo), free(words), free(got), free(wanted);
     return 0;
 }

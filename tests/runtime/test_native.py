@@ -194,3 +194,27 @@ def test_a_text_stream_never_shows_half_a_character(model):
         pieces = [stream.push(token)[0] for token in tokenizer.encode("a𓀀!")]
         assert "".join(pieces) + stream.finish() == "a𓀀!"
         assert "𓀀" in pieces
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_limits_of_the_machine_are_measured_at_each_isa_level(native, threads):
+    """Reading and multiplying each come to some rate; the memory read is what was written."""
+    for isa in native.isa_names:
+        library = Library.load(isa=isa)
+        assert library.measure_read(threads, 4 << 20) > 0
+        assert library.measure_int8(threads) > 0
+
+
+@pytest.mark.parametrize(
+    ("threads", "n_bytes", "words"),
+    [
+        (0, 1 << 20, "0 threads"),
+        (257, 1 << 20, "257 threads"),
+        (1, 1000, "1000 bytes"),
+        (1, 1 << 62, "cannot|no memory"),
+    ],
+)
+def test_limits_that_cannot_be_measured_are_refused(native, threads, n_bytes, words):
+    """With the reason, and nothing is left allocated."""
+    with pytest.raises(EngineError, match=words):
+        native.measure_read(threads, n_bytes)
