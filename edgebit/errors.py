@@ -78,3 +78,9 @@ class ConfigError(EdgebitError):
     """A configuration file has a wrong or unknown key."""
 
     exit_code = 13
+
+
+class PeerError(EdgebitError):
+    """A program that edgebit is measured against is missing, failed, or printed what cannot be read."""
+
+    exit_code = 15  # 14 is edgebit-run's, for a golden probe that differs

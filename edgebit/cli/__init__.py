@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "Check every byte, artifact and golden probe of a bundle.",
     "run": "Answer one prompt on this machine.",
     "chat": "Talk with a model on this machine.",
+    "bench": "Measure a model on this machine, beside its limits and other engines.",
     "deploy": "Put a bundle on a device and switch its daemon over.",
     "status": "Show what runs on a device.",
     "rollback": "Return a device to the bundle before.",

@@ -1,0 +1,156 @@
+"""The machine that is measured on: what it is, what else goes on there, and which cores a run is kept to."""
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgebit.resources import package_dir
+
+_SYSTEM = Path("/sys/devices/system/cpu")
+_BUFFER_LEAST, _BUFFER_MOST = 64 << 20, 512 << 20
+_MIB = 1 << 20
+
+
+def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
+    """What figures depend on, as far as this system tells; None where it does not. `root`: where /proc and /sys lie."""
+    frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    memory = _memory_bytes(root, "MemTotal")
+    return {
+        "cpu": _cpu_model(root),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(usable_cores()),
+        "last_cache_mib": _round_mib(last_cache_bytes(root) or None),
+        "memory_mib": _round_mib(memory),
+        "governor": _text(frequency / "scaling_governor"),
+        "max_mhz": _thousandth(_text(frequency / "cpuinfo_max_freq")),
+        "transparent_huge_pages": _chosen(_text(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        "virtual_machine": "hypervisor" in (_cpu_line(root, "flags") or "").split(),
+        "kernel": platform.release(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def load_now(root: Path = Path("/")) -> dict[str, float | None]:
+    """What else goes on: load averages, and the CPU time, in seconds, that a host has kept from us since its start."""
+    averages: tuple[float | None, ...] = (None, None, None)
+    with contextlib.suppress(OSError):
+        averages = os.getloadavg()
+    words = (_text(root / "proc/stat") or "").partition("\n")[0].split()
+    ticks = os.sysconf("SC_CLK_TCK")
+    steal = int(words[8]) / ticks if len(words) > 8 and words[8].isdigit() else None
+    return {
+        "load_1_min": _rounded(averages[0]),
+        "load_5_min": _rounded(averages[1]),
+        "load_15_min": _rounded(averages[2]),
+        "steal_s": _rounded(steal),
+    }
+
+
+def source_revision() -> str | None:
+    """The git commit of the checkout that edgebit runs from, "-dirty" behind it where files differ; None elsewhere."""
+    folder = package_dir().parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True, text=True, check=True, timeout=30,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def usable_cores() -> list[int]:
+    """The cores that this process may use, those that the system calls fastest first."""
+    if not hasattr(os, "sched_getaffinity"):
+        return list(range(os.cpu_count() or 1))
+    cores = sorted(os.sched_getaffinity(0))
+    return sorted(cores, key=lambda core: -int(_text(_SYSTEM / f"cpu{core}" / "cpu_capacity") or 0))
+
+
+def cores_for(threads: int) -> list[int]:
+    """The cores that a run with so many threads is kept to: as many, or all where there are fewer."""
+    return usable_cores()[:threads]
+
+
+@contextlib.contextmanager
+def pinned(cores: list[int]) -> Iterator[None]:
+    """Programs started within it run on `cores` only, where this system can do that; the caller's thread too."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def read_buffer_bytes(root: Path = Path("/")) -> int:
+    """How large a buffer shows the speed of memory: eight times the last cache, at most a quarter of what is free."""
+    wanted = 8 * last_cache_bytes(root)
+    free = _memory_bytes(root, "MemAvailable")
+    most = _BUFFER_MOST if free is None else min(_BUFFER_MOST, free // 4)
+    return max(_MIB, min(max(wanted, _BUFFER_LEAST), most))
+
+
+def last_cache_bytes(root: Path = Path("/")) -> int:
+    """The largest cache of the first core; 0 where the system does not tell."""
+    caches = root / "sys/devices/system/cpu/cpu0/cache"
+    sizes = [_text(path) or "" for path in caches.glob("index*/size")]
+    known = [int(size[:-1]) << {"K": 10, "M": 20}[size[-1]] for size in sizes if size[-1:] in ("K", "M")]
+    return max(known, default=0)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _cpu_line(root: Path, key: str) -> str | None:
+    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return None
+
+
+def _cpu_model(root: Path) -> str | None:
+    """x86: the name. ARM: the device tree's, else the part's number."""
+    named = _cpu_line(root, "model name") or (_text(root / "proc/device-tree/model") or "").strip("\0")
+    part = _cpu_line(root, "CPU part")
+    return named or (f"CPU part {part}" if part else platform.processor() or None)
+
+
+def _memory_bytes(root: Path, key: str) -> int | None:
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _chosen(text: str | None) -> str | None:
+    """The word in brackets of "always [madvise] never"."""
+    return text[text.find("[") + 1 : text.find("]")] if text and "[" in text else text
+
+
+def _thousandth(text: str | None) -> float | None:
+    return round(int(text) / 1000, 1) if text and text.isdigit() else None
+
+
+def _round_mib(size: int | None) -> float | None:
+    return None if size is None else round(size / _MIB, 1)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

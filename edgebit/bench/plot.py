@@ -1,0 +1,90 @@
+"""A report as an SVG of bars, which looks the same in a browser, a README and a printed page."""
+
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from edgebit.errors import EdgebitError
+
+_WIDTH, _LABEL, _VALUE = 760, 190, 110
+_BAR, _GAP, _TITLE = 18, 6, 34
+_OURS, _THEIRS, _DOUBTED, _INK, _FAINT = "#1f6f5c", "#9aa7b1", "#d9dee2", "#1c2329", "#68737c"
+
+
+def write_plot(report: dict[str, Any], path: Path) -> None:
+    """Write the report's speeds, and its curve over sequences, to `path`. EdgebitError where that cannot be written."""
+    try:
+        path.write_text(svg_of(report), encoding="utf-8")
+    except OSError as error:
+        raise EdgebitError(f"{path} cannot be written: {error.strerror}. Give --plot another place") from error
+
+
+def svg_of(report: dict[str, Any]) -> str:
+    """A panel for each speed that was measured: a bar for each engine and thread count, a line from least to most."""
+    settings = report["settings"]
+    panels = [(f"prefill, {size} tokens", "prefill", str(size)) for size in settings["prefill"]]
+    panels += [
+        (f"decode behind {size:,} tokens" if size else "decode", "decode", str(size)) for size in settings["contexts"]
+    ]
+    panels += [(f"decode, {count} sequences in one pass", "sequences", str(count)) for count in settings["sequences"]]
+    parts, top = [], 58.0
+    for title, kind, size in panels:
+        bars = [(engine, engine[kind][size]) for engine in report["engines"] if size in engine[kind]]
+        if bars:
+            drawn, top = _panel(f"{title}, tok/s", bars, top)
+            parts += drawn
+    machine = f"{report['machine']['cpu']}, {report['edgebit']['isa']}, {report['date'][:10]}"
+    head = [
+        _text(16, 26, report["model"]["name"], 16, weight="bold"),
+        _text(16, 44, f"{machine}; medians of {settings['rounds']} rounds, line: least to most", 11, _FAINT),
+    ]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top:.0f}" width="{_WIDTH}" '
+            f'height="{top:.0f}" font-family="Helvetica, Arial, sans-serif">',
+            f'<rect width="{_WIDTH}" height="{top:.0f}" fill="#ffffff"/>',
+            *head,
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
+def _panel(title: str, bars: list[tuple[dict[str, Any], dict[str, Any]]], top: float) -> tuple[list[str], float]:
+    """The drawing, and where it ends."""
+    parts = [_text(16, top + 16, title, 13, weight="bold")]
+    top += _TITLE - 8
+    counted = [value["max"] for engine, value in bars if engine["counted"]]
+    longest = max(counted, default=0) or max(value["max"] for _, value in bars) or 1
+    scale = (_WIDTH - _LABEL - _VALUE) / longest
+    for engine, value in bars:
+        threads = engine["threads"]
+        label = f"{engine['name']}, {threads} thread{'s' if threads > 1 else ''}"
+        colour = (_THEIRS if engine["peer"] else _OURS) if engine["counted"] else _DOUBTED
+        length = min(value["median"], longest) * scale
+        middle = top + _BAR / 2
+        parts += [
+            _text(_LABEL - 8, middle + 4, label, 11, anchor="end"),
+            f'<rect x="{_LABEL}" y="{top:.1f}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>',
+        ]
+        end = length
+        if engine["counted"]:
+            low, end = value["min"] * scale, value["max"] * scale
+            parts.append(
+                f'<line x1="{_LABEL + low:.1f}" x2="{_LABEL + end:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" '
+                f'stroke="{_INK}"/>'
+            )
+        words = f"{value['median']:,.1f}" + ("" if engine["counted"] else " not counted")
+        parts.append(_text(_LABEL + max(end, length) + 6, middle + 4, words, 11))
+        top += _BAR + _GAP
+    return parts, top + 10
+
+
+def _text(
+    x: float, y: float, words: str, size: int, colour: str = _INK, *, anchor: str = "start", weight: str = "normal"
+) -> str:
+    shown = "".join(char for char in words if char.isprintable())  # XML 1.0 has no place for control characters
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}" '
+        f'font-weight="{weight}">{escape(shown)}</text>'
+    )

@@ -1,0 +1,219 @@
+"""Puts a measurement together: medians with the least and the most, shares of the machine's limits, ratios to peers."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from edgebit import __version__
+from edgebit.bench.machine import machine_facts, source_revision
+from edgebit.bench.measure import EDGEBIT, MACHINE, START_FIGURES, Measurement
+
+SCHEMA = "edgebit/bench/1"
+# A figure above its limit by more than this is no figure: the limits themselves are measured, and vary.
+LIMIT_SLACK = 1.25
+# Bits that a ternary weight holds at least: no format of an exact engine reads less.
+TERNARY_BITS = math.log2(3)
+_SAME_SIZE = 0.1  # parameters of a peer's model may differ by this share and still be a model of the same shape
+
+Report = dict[str, Any]
+
+
+def make_report(
+    measured: Measurement, *, model_name: str, command: Sequence[str], left_out: Sequence[str] = ()
+) -> Report:
+    """The JSON object that docs/schemas/bench.json describes. left_out: default tests that the model cannot do."""
+    options, facts = measured.options, measured.facts
+    engines = [_engine(measured, name, threads) for name, threads in measured.series if name != MACHINE]
+    engines.sort(key=lambda engine: (engine["threads"], engine["name"] != EDGEBIT))  # sort() keeps the peers' order
+    return {
+        "schema": SCHEMA,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "edgebit": {
+            "version": __version__,
+            "revision": source_revision(),
+            "library_version": facts["library_version"],
+            "isa": facts["isa"],
+            "isa_levels": facts["isa_names"],
+        },
+        "machine": {**machine_facts(), "load": measured.load},
+        "model": {
+            "name": model_name,
+            **{key: facts["info"][key] for key in _SIZES},
+            "ternary_weights": ternary_weights(facts["info"]),
+            "weight_bytes": facts["info"]["weight_bytes"],
+            "bytes_per_token": facts["info"]["bytes_per_token"],
+            "kv_bytes_per_token": facts["kv_bytes_per_token"],
+            "golden_probes": measured.probes,
+        },
+        "settings": {
+            "rounds": options.rounds,
+            "threads": list(options.threads),
+            "prefill": list(options.prefill),
+            "decode_tokens": options.decode_tokens,
+            "contexts": list(options.contexts),
+            "sequences": list(options.sequences),
+            "isa": options.isa,
+            "left_out": list(left_out),
+            "read_buffer_bytes": measured.buffer_bytes,
+        },
+        "limits": [_limits(measured, threads) for threads in options.threads],
+        "engines": engines,
+        "ratios": [ratio for engine in engines for ratio in _ratios(measured, engine)],
+        "failures": [
+            {"name": name, "threads": threads, "reason": reason}
+            for (name, threads), reason in measured.failures.items()
+        ],
+    }
+
+
+_SIZES = ("hidden_size", "ffn_size", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "context_max")
+
+
+def ternary_weights(info: dict[str, Any]) -> int:
+    """Weights of all projections: as many products a token needs, attention and head aside."""
+    hidden, attention = info["hidden_size"], info["n_heads"] * info["head_dim"]
+    kv = info["n_kv_heads"] * info["head_dim"]
+    return int(info["n_layers"] * (2 * hidden * attention + 2 * hidden * kv + 3 * hidden * info["ffn_size"]))
+
+
+def summary(values: Iterable[float]) -> dict[str, Any]:
+    """Median, least, most, and the values themselves, in order."""
+    samples = list(values)
+    return {
+        "median": statistics.median(samples),
+        "min": min(samples),
+        "max": max(samples),
+        "samples": samples,
+    }
+
+
+def bytes_of_step(measured: Measurement, context: int) -> float:
+    """Bytes that a decode step behind `context` tokens has to read: weights, and keys and values."""
+    facts = measured.facts
+    return float(facts["info"]["bytes_per_token"] + context * facts["kv_bytes_per_token"])
+
+
+def _limits(measured: Measurement, threads: int) -> dict[str, Any]:
+    row = measured.series[MACHINE, threads]
+    return {"threads": threads, "read_bytes_s": summary(row["read"]), "int8_mac_s": summary(row["int8"])}
+
+
+def _engine(measured: Measurement, name: str, threads: int) -> dict[str, Any]:
+    row = measured.series[name, threads]
+    is_peer = name != EDGEBIT
+    runs = measured.peers.get((name, threads), [])
+    memory = measured.memory.get((name, threads), {}) if not is_peer else _largest(run.peak_rss for run in runs)
+    engine: dict[str, Any] = {
+        "name": name,
+        "threads": threads,
+        "peer": is_peer,
+        "prefill": _by_size(row, "prefill/"),
+        "decode": _by_size(row, "decode/"),
+        "sequences": _by_size(row, "sequences/"),
+        "start": {figure: summary(row[figure]) for figure in START_FIGURES if figure in row},
+        "peak_rss_bytes": memory,
+        "said": runs[0].said if runs else {},
+        "doubts": [],
+    }
+    if is_peer:
+        doubts = [doubt for run in runs for doubt in run.doubts] + implausible(measured, name, threads)
+        engine["doubts"] = list(dict.fromkeys(doubts))
+    else:
+        engine["int8_share"] = _shares(measured, threads, "prefill/")
+        engine["read_share"] = _shares(measured, threads, "decode/") if measured.reads_memory else {}
+    engine["counted"] = not engine["doubts"]
+    return engine
+
+
+def _by_size(row: dict[str, list[float]], prefix: str) -> dict[str, Any]:
+    return {figure.removeprefix(prefix): summary(values) for figure, values in row.items() if figure.startswith(prefix)}
+
+
+def _largest(sizes: Iterable[dict[str, int]]) -> dict[str, int]:
+    most: dict[str, int] = {}
+    for kinds in sizes:
+        for kind, size in kinds.items():
+            most[kind] = max(size, most.get(kind, 0))
+    return most
+
+
+def _shares(measured: Measurement, threads: int, prefix: str) -> dict[str, Any]:
+    """Of each size: the speed as a share of what the machine's limit of the same round would allow."""
+    limits = measured.series[MACHINE, threads]
+    macs = ternary_weights(measured.facts["info"])
+    shares = {}
+    for figure, values in measured.series[EDGEBIT, threads].items():
+        if figure.startswith(prefix):
+            size = figure.removeprefix(prefix)
+            if prefix == "prefill/":
+                most = [limit / macs for limit in limits["int8"]]
+            else:
+                most = [limit / bytes_of_step(measured, int(size)) for limit in limits["read"]]
+            shares[size] = summary(value / limit for value, limit in zip(values, most, strict=True))
+    return shares
+
+
+def implausible(measured: Measurement, name: str, threads: int) -> list[str]:
+    """Why a peer's figures cannot be those of an engine that computes: it is faster than this machine can be.
+
+    The model is taken to have the shape of ours unless the peer tells another number of parameters.
+    """
+    info, row = measured.facts["info"], measured.series[name, threads]
+    limits = measured.series[MACHINE, threads]
+    weights = ternary_weights(info) * _model_ratio(measured, name, threads)
+    fastest_prefill = max(limits["int8_any"]) / weights
+    fastest_decode = max(limits["read"]) / (weights * TERNARY_BITS / 8)
+    doubts = []
+    lengths = sorted(int(figure.removeprefix("prefill/")) for figure in row if figure.startswith("prefill/"))
+    for length in lengths:
+        speed = statistics.median(row[f"prefill/{length}"])
+        if speed > LIMIT_SLACK * fastest_prefill:
+            doubts.append(
+                f"prefill {length} at {speed:.0f} tok/s is more than this machine's int8 products allow "
+                f"({fastest_prefill:.0f} tok/s): it does not compute all of it"
+            )
+    for short, long in pairwise(lengths):
+        seconds = [size / statistics.median(row[f"prefill/{size}"]) for size in (short, long)]
+        if seconds[1] < seconds[0]:
+            doubts.append(
+                f"a prompt of {long} tokens takes less time than one of {short}: it does not compute all of it"
+            )
+    if "decode/0" in row and measured.reads_memory:
+        speed = statistics.median(row["decode/0"])
+        if speed > LIMIT_SLACK * fastest_decode:
+            doubts.append(
+                f"decode at {speed:.1f} tok/s is more than reading the weights at {TERNARY_BITS:.2f} bits each allows "
+                f"({fastest_decode:.1f} tok/s): it does not read all of them"
+            )
+    return doubts
+
+
+def _model_ratio(measured: Measurement, name: str, threads: int) -> float:
+    """The size of a peer's model in ours, both counted with the embedding once; 1 where it does not tell."""
+    info = measured.facts["info"]
+    ours = ternary_weights(info) + info["vocab_size"] * info["hidden_size"]
+    runs = measured.peers.get((name, threads), [])
+    told: int | None = runs[0].said.get("model_n_params") if runs else None
+    if told is None or abs(told / ours - 1) < _SAME_SIZE:
+        return 1.0
+    return float(told / ours)
+
+
+def _ratios(measured: Measurement, engine: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """edgebit over a peer that counts, of each speed, round by round; of start and memory too, where less is better."""
+    name, threads = engine["name"], engine["threads"]
+    if not engine["peer"] or not engine["counted"]:
+        return
+    ours, theirs = measured.series[EDGEBIT, threads], measured.series[name, threads]
+    same_model = _model_ratio(measured, name, threads) == 1.0
+    for figure, values in theirs.items():
+        rounds = list(zip(ours.get(figure, []), values, strict=False))  # a peer that failed has fewer
+        if rounds and figure.startswith(("prefill/", "decode/")):
+            yield {
+                "peer": name, "threads": threads, "figure": figure, "same_model_size": same_model,
+                **summary(mine / other for mine, other in rounds),
+            }  # fmt: skip

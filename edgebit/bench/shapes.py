@@ -1,0 +1,42 @@
+"""Full-size models with random weights, made once and kept in the user's cache: `edgebit bench --shape`."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edgebit.bundle.model_format import VERSION
+from edgebit.convert import convert
+from edgebit.cross import cache_dir
+from edgebit.errors import BundleError
+from edgebit.runtime.native import Library, Model
+from edgebit.synthesize import synthesize
+
+
+def shape_model(shape: str, listener: Callable[[str, int, int], None] = lambda what, done, total: None) -> Path:
+    """The model file of `shape`, one of SHAPES of edgebit.synthesize; made where the cache has none that can be opened.
+
+    Raises CheckpointError or BundleError where the cache cannot be written.
+    """
+    folder = cache_dir() / "shapes"
+    path = folder / f"{shape}-v{VERSION}.ebm"
+    if not _opens(path):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BundleError(f"{folder} cannot be made: {error.strerror}. Set XDG_CACHE_HOME to a folder") from error
+        with tempfile.TemporaryDirectory(dir=folder, prefix="checkpoint-") as checkpoint:
+            listener(f"random weights in the shape {shape}", 0, 0)
+            synthesize(shape, Path(checkpoint))
+            convert(Path(checkpoint), path, progress=lambda what, done, total: listener(f"convert {what}", done, total))
+    return path
+
+
+def _opens(path: Path) -> bool:
+    """Whether this version's engine takes the file; one from before a change of the format is made anew."""
+    if not path.is_file():
+        return False
+    try:
+        Model.open(Library.load(), path).close()
+    except BundleError:
+        return False
+    return True

@@ -1,0 +1,167 @@
+"""The process that is measured: one engine, kept to its cores, asked one thing at a time.
+
+Run as a program with its Spec as a JSON argument. It answers each line on standard input, a JSON object, with one on
+standard output; an EdgebitError becomes {"error": ...}. Standard library and runtime only, as on a device, so that
+its start is that of an engine and not of a command line.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebit.errors import EdgebitError
+from edgebit.runtime.native import Engine, Library, Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """What a worker opens: nothing but the library where model is None."""
+
+    model: str | None
+    offset: int = 0
+    size: int = 0
+    threads: int = 1
+    ctx_len: int = 0
+    sequences: int = 1
+    isa: str | None = None
+
+    def argument(self) -> str:
+        """The JSON that the program takes."""
+        return json.dumps(asdict(self))
+
+
+class Worker:
+    """An opened engine, and what can be asked of it. `opened_ns`: the clock after each step of opening it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.opened_ns = {"began": time.monotonic_ns()}
+        self.library = Library.load(isa=spec.isa)
+        self.opened_ns["library"] = time.monotonic_ns()
+        if spec.model is not None:
+            self.model = Model.open(self.library, Path(spec.model), offset=spec.offset, size=spec.size)
+            self.opened_ns["model"] = time.monotonic_ns()
+            self.engine = Engine(
+                self.model,
+                ctx_len=spec.ctx_len,
+                sequences=spec.sequences,
+                threads=spec.threads,
+                logits_rows=spec.sequences,
+            )
+            self.opened_ns["engine"] = time.monotonic_ns()
+
+    def facts(self) -> dict[str, Any]:
+        """What was opened."""
+        info, stats = self.model.info, self.engine.stats()
+        return {
+            "isa": self.library.isa,
+            "isa_names": self.library.isa_names,
+            "library_version": self.library.version,
+            "info": asdict(info),
+            "kv_bytes_per_token": stats.kv_bytes / (self.engine.ctx_len * self.spec.sequences),
+            "scratch_bytes": stats.arena_bytes,
+        }
+
+    def probes(self) -> dict[str, Any]:
+        """Runs the golden probes: the speeds of an engine that computes something else are worth nothing."""
+        return {"probes": self.engine.check_probes()}
+
+    def prefill(self, tokens: int) -> dict[str, Any]:
+        """Seconds that a prompt of so many tokens takes, to the logits of its last."""
+        self.engine.truncate(0, 0)
+        began = time.perf_counter()
+        self.engine.eval(self._tokens(0, tokens))
+        return {"seconds": time.perf_counter() - began}
+
+    def decode(self, context: int, tokens: int) -> dict[str, Any]:
+        """Seconds of so many steps, one token and its logits each, behind a context of so many tokens.
+
+        The context is computed once and kept; the step before the first is not counted.
+        """
+        length = min(self.engine.length(), context)
+        self.engine.truncate(0, length)
+        if length < context:
+            self.engine.eval(self._tokens(length, context - length))
+        self.engine.eval(self._tokens(context, 1))
+        self.engine.truncate(0, context)
+        steps = [[token] for token in self._tokens(context, tokens)]
+        began = time.perf_counter()
+        for step in steps:
+            self.engine.eval(step)
+        return {"seconds": time.perf_counter() - began}
+
+    def sequences(self, count: int, tokens: int) -> dict[str, Any]:
+        """Seconds of so many steps that each give `count` sequences one token and its logits."""
+        members, wanted = list(range(count)), [True] * count
+        for sequence in range(self.spec.sequences):
+            self.engine.truncate(sequence, 0)
+        steps = [[self._tokens(step, 1)[0] + sequence for sequence in members] for step in range(tokens + 1)]
+        self.engine.eval_batch(steps[0], members, wanted)
+        began = time.perf_counter()
+        for step in steps[1:]:
+            self.engine.eval_batch(step, members, wanted)
+        return {"seconds": time.perf_counter() - began}
+
+    def memory(self) -> dict[str, Any]:
+        """The most memory this process has held."""
+        return {"peak_rss_bytes": peak_rss_bytes()}
+
+    def limits(self, n_bytes: int) -> dict[str, Any]:
+        """What this machine can do at most with the spec's threads."""
+        return {
+            "isa": self.library.isa,
+            "read_bytes_s": self.library.measure_read(self.spec.threads, n_bytes),
+            "int8_mac_s": self.library.measure_int8(self.spec.threads),
+        }
+
+    def start(self) -> dict[str, Any]:
+        """The clock after each step up to the first token."""
+        self.engine.eval(self._tokens(0, 1))
+        return {"clock_ns": {**self.opened_ns, "token": time.monotonic_ns()}, **self.memory()}
+
+    def _tokens(self, first: int, count: int) -> list[int]:
+        """Tokens that say nothing, spread over the vocabulary; room is left behind them for one a sequence."""
+        room = max(self.model.info.vocab_size - self.spec.sequences, 1)
+        return [(7919 * i + 104729) % room for i in range(first, first + count)]
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory that this process has held since it was started; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+_REQUESTS = ("facts", "probes", "prefill", "decode", "sequences", "memory", "limits", "start")
+
+
+def main(argument: str) -> None:
+    """Open what `argument` says, then answer line by line until there are no more."""
+    try:
+        worker = Worker(Spec(**json.loads(argument)))
+    except EdgebitError as error:
+        _answer({"error": str(error)})
+        return
+    for line in sys.stdin:
+        request = json.loads(line)
+        name = request.pop("do")
+        assert name in _REQUESTS, name
+        try:
+            _answer(getattr(worker, name)(**request))
+        except EdgebitError as error:
+            _answer({"error": str(error)})
+
+
+def _answer(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
