@@ -25,7 +25,7 @@ from edgebit.resources import native_library, package_dir
 EDGEBIT = "edgebit"
 Listener = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 _WARM_TOKENS = 8
-_PROBE_CONTEXT = 128  # golden probes need less
+_PROBE_CONTEXT = 128  # tokens: golden probes need less
 _SEQUENCE_STEPS = 16
 # -I -S: nothing of this machine's Python but the standard library, as fast as it starts on a device.
 _START_WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from edgebit.bench.worker import main; main(sys.argv[2])"
@@ -36,6 +36,7 @@ class BenchOptions:
     """What is measured, in tokens; the defaults are those of `edgebit bench`."""
 
     model: Member
+    context_max: int  # the model's
     threads: tuple[int, ...]
     rounds: int = 5
     prefill: tuple[int, ...] = (128, 512)
@@ -48,7 +49,8 @@ class BenchOptions:
     @property
     def ctx_len(self) -> int:
         """The context that every single-sequence engine is opened with: the longest that a test needs."""
-        return max(*self.prefill, *(context + self.decode_tokens + 1 for context in self.contexts), _PROBE_CONTEXT)
+        needed = max((*self.prefill, *(context + self.decode_tokens + 1 for context in self.contexts)), default=1)
+        return max(needed, min(_PROBE_CONTEXT, self.context_max))
 
 
 # (contestant, threads) -> figure -> its value in each round. Figures: "prefill/128" and "decode/2048" in tok/s,

@@ -3,7 +3,7 @@
     --against 'NAME=PROGRAM -m model.gguf OPTIONS...'
 
 gets `-p`, `-n`, `-t`, `-r 1` and `-o json` behind it. What else it can do is read off its --help. A Python package or
-another engine becomes a peer through a small program that speaks the same way (bench/README.md).
+another engine becomes a peer through a small program that speaks the same way (bench/peers/README.md).
 """
 
 import contextlib
@@ -128,7 +128,7 @@ def _options_of(program: str, rest: Sequence[str], name: str) -> tuple[str | Non
     if not words & {"-p", "--n-prompt"}:
         raise PeerError(
             f"--against {name}: the --help of {program} has no option -p: it is not like llama-bench. "
-            "Another kind of engine needs a small program in front of it that is (bench/README.md)"
+            "Another kind of engine needs a small program in front of it that is (bench/peers/README.md)"
         )
     depth = "-d" if "--n-depth" in words else "-gp" if "-gp" in words else None
     cold = ("--no-warmup",) if "--no-warmup" in words else ("-w", "0") if "--warmup" in words else ()

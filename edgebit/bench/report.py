@@ -16,7 +16,7 @@ SCHEMA = "edgebit/bench/1"
 LIMIT_SLACK = 1.25
 # Bits that a ternary weight holds at least: no format of an exact engine reads less.
 TERNARY_BITS = math.log2(3)
-_SAME_SIZE = 0.1  # parameters of a peer's model may differ by this share and still be a model of the same shape
+_SAME_SIZE = 0.05  # parameters of a peer's model may differ by this share and still be a model of the same shape
 
 Report = dict[str, Any]
 
@@ -193,12 +193,13 @@ def implausible(measured: Measurement, name: str, threads: int) -> list[str]:
 
 
 def _model_ratio(measured: Measurement, name: str, threads: int) -> float:
-    """The size of a peer's model in ours, both counted with the embedding once; 1 where it does not tell."""
+    """The size of a peer's model in ours; 1 where it is the same, a tied head counted or not, or the peer is silent."""
     info = measured.facts["info"]
-    ours = ternary_weights(info) + info["vocab_size"] * info["hidden_size"]
+    embedding = info["vocab_size"] * info["hidden_size"]
+    ours = ternary_weights(info) + embedding
     runs = measured.peers.get((name, threads), [])
     told: int | None = runs[0].said.get("model_n_params") if runs else None
-    if told is None or abs(told / ours - 1) < _SAME_SIZE:
+    if told is None or min(abs(told / size - 1) for size in (ours, ours + embedding)) < _SAME_SIZE:
         return 1.0
     return float(told / ours)
 

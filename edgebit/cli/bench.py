@@ -27,6 +27,7 @@ from edgebit.synthesize import SHAPES
 
 _DEFAULT_PREFILL, _DEFAULT_CONTEXTS = (128, 512), (0, 2048)
 _MOST = 1 << 20
+_OWN_LOAD = 0.5  # above the threads that are measured: what the bench itself adds to the load average
 _FILE_WIDTH = 110  # columns of a table that goes into a file or pipe
 
 
@@ -108,6 +109,7 @@ def command(
             context_max = opened.info.context_max
         options = BenchOptions(
             model=place,
+            context_max=context_max,
             threads=threads or tuple(sorted({1, default_threads()})),
             rounds=rounds,
             prefill=_fitting(prefill, _DEFAULT_PREFILL, 0, context_max, "--prefill", left_out),
@@ -194,6 +196,12 @@ def _print(report: Report) -> None:
         for doubt in engine["doubts"]:
             words = f"Not counted: {engine['name']} at {_threads(engine['threads'])}: {doubt}."
             console.print(Text(printable(words)), soft_wrap=True)
+    load = max(reading["load_1_min"] or 0 for reading in report["machine"]["load"])
+    if load > max(settings["threads"]) + _OWN_LOAD:
+        console.print(
+            f"Other work went on: load average up to {load}. Figures are lower than this machine can do.",
+            soft_wrap=True,
+        )
     for words in settings["left_out"]:
         console.print(f"Left out: {words}.", soft_wrap=True)
 
