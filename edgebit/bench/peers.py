@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,12 @@ _HELP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class PeerRun:
-    """What one run of a peer came to. `said`: what it tells of itself; `doubts`: why its figures may mean nothing."""
+    """What one run of a peer came to. `said`: what it tells of itself; `doubts`: figure -> why it may mean nothing."""
 
     figures: dict[str, float]
     peak_rss: dict[str, int]  # bytes: prefill (prompts and decode), context
     said: dict[str, Any]
-    doubts: tuple[str, ...] = ()
+    doubts: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +58,25 @@ class Peer:
 
         Raises PeerError where it fails or prints what cannot be read.
         """
-        run = PeerRun({}, {}, {})
-        doubts: list[str] = []
+        run = PeerRun({}, {}, {}, {})
         generated = decode_tokens if 0 in contexts else 0
         rows = self._call(threads, ["-p", ",".join(map(str, prefill or [0])), "-n", str(generated)])
-        run.peak_rss.update({"prefill": rows.peak_rss} if rows.peak_rss else {})
         for tokens in prefill:
-            run.figures[f"prefill/{tokens}"] = rows.speed(n_prompt=tokens, n_gen=0)
+            rows.take(run, f"prefill/{tokens}", n_prompt=tokens, n_gen=0)
         if generated:
-            run.figures["decode/0"] = rows.speed(n_prompt=0, n_gen=generated)
+            rows.take(run, "decode/0", n_prompt=0, n_gen=generated)
         run.said.update(rows.said)
-        doubts += rows.doubts
+        run.peak_rss.update({"prefill": rows.peak_rss} if rows.peak_rss else {})
         for context in filter(None, contexts) if self.depth_option else ():
             rows = self._call(threads, self._depth_arguments(context, decode_tokens))
-            run.figures[f"decode/{context}"] = rows.speed(
-                n_gen=decode_tokens, **({"n_prompt": context} if self.depth_option == "-gp" else {"n_depth": context})
-            )
+            depth = {"n_prompt": context} if self.depth_option == "-gp" else {"n_depth": context}
+            rows.take(run, f"decode/{context}", n_gen=decode_tokens, **depth)
             run.peak_rss.update({"context": rows.peak_rss} if rows.peak_rss else {})
-            doubts += rows.doubts
         rows = self._call(threads, ["-p", "0", "-n", "1", *self.cold_options])
         # Without an option to leave it out, a run begins with a token more than was asked for.
-        unasked = 0.0 if self.cold_options else 1 / rows.speed(n_prompt=0, n_gen=1)
+        unasked = 0.0 if self.cold_options else 1 / rows.speed(n_prompt=0, n_gen=1)[0]
         run.figures["start_s"] = max(rows.seconds - unasked, 0.0)
-        return PeerRun(run.figures, run.peak_rss, run.said, tuple(dict.fromkeys(doubts)))
+        return run
 
     def _depth_arguments(self, context: int, tokens: int) -> list[str]:
         if self.depth_option == "-gp":
@@ -214,7 +210,7 @@ def parse_rows(output: str, name: str) -> list[dict[str, Any]]:
     return lines
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Rows:
     """The rows of one call. What a peer prints is not trusted further than it can be checked."""
 
@@ -223,26 +219,30 @@ class _Rows:
     threads: int
     seconds: float
     peak_rss: int | None
-    doubts: list[str] = field(default_factory=list)
 
-    def speed(self, **wanted: int) -> float:
-        """Tokens a second of the row whose numbers are `wanted`; a number that it does not have counts as 0."""
+    def take(self, run: PeerRun, figure: str, **wanted: int) -> None:
+        """Put the speed of the row whose numbers are `wanted` into `run`, with what speaks against it."""
+        run.figures[figure], doubt = self.speed(**wanted)
+        if doubt:
+            run.doubts[figure] = doubt
+
+    def speed(self, **wanted: int) -> tuple[float, str | None]:
+        """Tokens a second of the row whose numbers are `wanted`, and what speaks against it; a number that it does not
+        have counts as 0. Raises PeerError where there is no such row or speed."""
         for row in self.rows:
             if all(_number(row.get(key, 0)) == value for key, value in wanted.items()):
                 return self._speed_of(row)
         raise PeerError(f"{self.name}: what it printed has no row with {wanted}")
 
-    def _speed_of(self, row: dict[str, Any]) -> float:
+    def _speed_of(self, row: dict[str, Any]) -> tuple[float, str | None]:
         samples = row.get("samples_ts")
         value = _number(samples[0] if isinstance(samples, list) and samples else row.get("avg_ts"))
         if value is None or value <= 0:
             raise PeerError(f"{self.name}: a row has no speed above 0 in samples_ts or avg_ts")
         used = _number(row.get("n_threads"))
         if used is not None and used != self.threads:
-            self.doubts.append(f"ran with {used:g} threads where {self.threads} were asked for")
-        if row.get("doubt"):
-            self.doubts.append(str(row["doubt"])[:200])
-        return value
+            return value, f"it ran with {used:g} threads where {self.threads} were asked for"
+        return value, str(row["doubt"])[:300] if row.get("doubt") else None
 
     @property
     def said(self) -> dict[str, Any]:

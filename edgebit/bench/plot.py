@@ -31,7 +31,7 @@ def svg_of(report: dict[str, Any]) -> str:
     for title, kind, size in panels:
         bars = [(engine, engine[kind][size]) for engine in report["engines"] if size in engine[kind]]
         if bars:
-            drawn, top = _panel(f"{title}, tok/s", bars, top)
+            drawn, top = _panel(f"{title}, tok/s", f"{kind}/{size}", bars, top)
             parts += drawn
     machine = f"{report['machine']['cpu']}, {report['edgebit']['isa']}, {report['date'][:10]}"
     head = [
@@ -50,17 +50,22 @@ def svg_of(report: dict[str, Any]) -> str:
     )
 
 
-def _panel(title: str, bars: list[tuple[dict[str, Any], dict[str, Any]]], top: float) -> tuple[list[str], float]:
+def _panel(
+    title: str, figure: str, bars: list[tuple[dict[str, Any], dict[str, Any]]], top: float
+) -> tuple[list[str], float]:
     """The drawing, and where it ends."""
     parts = [_text(16, top + 16, title, 13, weight="bold")]
     top += _TITLE - 8
-    counted = [value["max"] for engine, value in bars if engine["counted"]]
-    longest = max(counted, default=0) or max(value["max"] for _, value in bars) or 1
+    longest = (
+        max((value["max"] for engine, value in bars if figure not in engine["doubts"]), default=0)
+        or max(value["max"] for _, value in bars)
+        or 1
+    )
     scale = (_WIDTH - _LABEL - _VALUE) / longest
     for engine, value in bars:
-        threads = engine["threads"]
+        threads, counted = engine["threads"], figure not in engine["doubts"]
         label = f"{engine['name']}, {threads} thread{'s' if threads > 1 else ''}"
-        colour = (_THEIRS if engine["peer"] else _OURS) if engine["counted"] else _DOUBTED
+        colour = (_THEIRS if engine["peer"] else _OURS) if counted else _DOUBTED
         length = min(value["median"], longest) * scale
         middle = top + _BAR / 2
         parts += [
@@ -68,13 +73,13 @@ def _panel(title: str, bars: list[tuple[dict[str, Any], dict[str, Any]]], top: f
             f'<rect x="{_LABEL}" y="{top:.1f}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>',
         ]
         end = length
-        if engine["counted"]:
+        if counted:
             low, end = value["min"] * scale, value["max"] * scale
             parts.append(
                 f'<line x1="{_LABEL + low:.1f}" x2="{_LABEL + end:.1f}" y1="{middle:.1f}" y2="{middle:.1f}" '
                 f'stroke="{_INK}"/>'
             )
-        words = f"{value['median']:,.1f}" + ("" if engine["counted"] else " not counted")
+        words = f"{value['median']:,.1f}" + ("" if counted else " not counted")
         parts.append(_text(_LABEL + max(end, length) + 6, middle + 4, words, 11))
         top += _BAR + _GAP
     return parts, top + 10

@@ -117,15 +117,14 @@ def _engine(measured: Measurement, name: str, threads: int) -> dict[str, Any]:
         "start": {figure: summary(row[figure]) for figure in START_FIGURES if figure in row},
         "peak_rss_bytes": memory,
         "said": runs[0].said if runs else {},
-        "doubts": [],
+        "doubts": {},
     }
     if is_peer:
-        doubts = [doubt for run in runs for doubt in run.doubts] + implausible(measured, name, threads)
-        engine["doubts"] = list(dict.fromkeys(doubts))
+        told = {figure: doubt for run in runs for figure, doubt in run.doubts.items()}
+        engine["doubts"] = implausible(measured, name, threads) | told
     else:
         engine["int8_share"] = _shares(measured, threads, "prefill/")
         engine["read_share"] = _shares(measured, threads, "decode/") if measured.reads_memory else {}
-    engine["counted"] = not engine["doubts"]
     return engine
 
 
@@ -157,37 +156,31 @@ def _shares(measured: Measurement, threads: int, prefix: str) -> dict[str, Any]:
     return shares
 
 
-def implausible(measured: Measurement, name: str, threads: int) -> list[str]:
-    """Why a peer's figures cannot be those of an engine that computes: it is faster than this machine can be.
+def implausible(measured: Measurement, name: str, threads: int) -> dict[str, str]:
+    """Figures of a peer that no engine which computes can have on this machine, and why: it is too fast.
 
     The model is taken to have the shape of ours unless the peer tells another number of parameters.
     """
-    info, row = measured.facts["info"], measured.series[name, threads]
-    limits = measured.series[MACHINE, threads]
-    weights = ternary_weights(info) * _model_ratio(measured, name, threads)
+    row, limits = measured.series[name, threads], measured.series[MACHINE, threads]
+    weights = ternary_weights(measured.facts["info"]) * _model_ratio(measured, name, threads)
     fastest_prefill = max(limits["int8_any"]) / weights
     fastest_decode = max(limits["read"]) / (weights * TERNARY_BITS / 8)
-    doubts = []
-    lengths = sorted(int(figure.removeprefix("prefill/")) for figure in row if figure.startswith("prefill/"))
-    for length in lengths:
-        speed = statistics.median(row[f"prefill/{length}"])
-        if speed > LIMIT_SLACK * fastest_prefill:
-            doubts.append(
-                f"prefill {length} at {speed:.0f} tok/s is more than this machine's int8 products allow "
-                f"({fastest_prefill:.0f} tok/s): it does not compute all of it"
-            )
+    speeds = {figure: statistics.median(values) for figure, values in row.items() if "/" in figure}
+    lengths = sorted(int(figure.removeprefix("prefill/")) for figure in speeds if figure.startswith("prefill/"))
+    doubts = {}
     for short, long in pairwise(lengths):
-        seconds = [size / statistics.median(row[f"prefill/{size}"]) for size in (short, long)]
-        if seconds[1] < seconds[0]:
-            doubts.append(
-                f"a prompt of {long} tokens takes less time than one of {short}: it does not compute all of it"
+        if long / speeds[f"prefill/{long}"] < short / speeds[f"prefill/{short}"]:
+            doubts[f"prefill/{long}"] = f"it takes less time than a prompt of {short}: not all of it is computed"
+    for figure, speed in speeds.items():
+        if figure.startswith("prefill/") and speed > LIMIT_SLACK * fastest_prefill:
+            doubts[figure] = (
+                f"{speed:,.1f} tok/s is more than this machine's int8 products allow ({fastest_prefill:,.1f}): "
+                "not all of it is computed"
             )
-    if "decode/0" in row and measured.reads_memory:
-        speed = statistics.median(row["decode/0"])
-        if speed > LIMIT_SLACK * fastest_decode:
-            doubts.append(
-                f"decode at {speed:.1f} tok/s is more than reading the weights at {TERNARY_BITS:.2f} bits each allows "
-                f"({fastest_decode:.1f} tok/s): it does not read all of them"
+        if figure.startswith("decode/") and measured.reads_memory and speed > LIMIT_SLACK * fastest_decode:
+            doubts[figure] = (
+                f"{speed:,.1f} tok/s is more than reading weights of {TERNARY_BITS:.2f} bits allows "
+                f"({fastest_decode:,.1f}): not all of them are read"
             )
     return doubts
 
@@ -205,15 +198,15 @@ def _model_ratio(measured: Measurement, name: str, threads: int) -> float:
 
 
 def _ratios(measured: Measurement, engine: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """edgebit over a peer that counts, of each speed, round by round; of start and memory too, where less is better."""
+    """edgebit over a peer, of each speed that counts, round by round."""
     name, threads = engine["name"], engine["threads"]
-    if not engine["peer"] or not engine["counted"]:
+    if not engine["peer"]:
         return
     ours, theirs = measured.series[EDGEBIT, threads], measured.series[name, threads]
     same_model = _model_ratio(measured, name, threads) == 1.0
     for figure, values in theirs.items():
         rounds = list(zip(ours.get(figure, []), values, strict=False))  # a peer that failed has fewer
-        if rounds and figure.startswith(("prefill/", "decode/")):
+        if rounds and figure.startswith(("prefill/", "decode/")) and figure not in engine["doubts"]:
             yield {
                 "peer": name, "threads": threads, "figure": figure, "same_model_size": same_model,
                 **summary(mine / other for mine, other in rounds),

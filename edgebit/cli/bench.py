@@ -193,8 +193,9 @@ def _print(report: Report) -> None:
             soft_wrap=True,
         )
     for engine in report["engines"]:
-        for doubt in engine["doubts"]:
-            words = f"Not counted: {engine['name']} at {_threads(engine['threads'])}: {doubt}."
+        for figure, doubt in engine["doubts"].items():
+            who = f"{engine['name']} at {_threads(engine['threads'])}"
+            words = f"Not counted: {figure.replace('/', ' ')} of {who}: {doubt}."
             console.print(Text(printable(words)), soft_wrap=True)
     load = max(reading["load_1_min"] or 0 for reading in report["machine"]["load"])
     if load > max(settings["threads"]) + _OWN_LOAD:
@@ -235,7 +236,7 @@ def _speeds(report: Report, tests: list[tuple[str, str, str]]) -> Table:
                 _speed(value["median"]),
                 f"{_speed(value['min'])} to {_speed(value['max'])}",
                 f"{share['median']:.0%}" if share else "",
-                f"{_range(ratio, 1, 2)} x" if ratio else "" if engine["counted"] else "not counted",
+                f"{_range(ratio, 1, 2)} x" if ratio else "not counted" if f"{kind}/{size}" in engine["doubts"] else "",
             )
             title = ""
     return table

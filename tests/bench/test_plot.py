@@ -8,6 +8,7 @@ import pytest
 from edgebit.bench.plot import svg_of, write_plot
 from edgebit.errors import EdgebitError
 
+DOUBTS = {"prefill/128": "impossible", "decode/0": "impossible"}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -17,7 +18,7 @@ def figure(value: float) -> dict[str, Any]:
 
 def engine(name: str, *, peer: bool = True, counted: bool = True, speed: float = 10.0) -> dict[str, Any]:
     return {
-        "name": name, "threads": 2, "peer": peer, "counted": counted,
+        "name": name, "threads": 2, "peer": peer, "doubts": {} if counted else DOUBTS,
         "prefill": {"128": figure(speed)}, "decode": {"0": figure(speed)},
         "sequences": {} if peer else {"4": figure(speed)},
     }  # fmt: skip
