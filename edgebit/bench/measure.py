@@ -53,8 +53,13 @@ class BenchOptions:
         return max(needed, min(_PROBE_CONTEXT, self.context_max))
 
 
-# (contestant, threads) -> figure -> its value in each round. Figures: "prefill/128" and "decode/2048" in tok/s,
-# "sequences/4" in tok/s of all together, "read" in bytes/s, "int8" in products/s, and those of START_FIGURES.
+# (contestant, threads) -> figure -> its value in each round:
+#   "prefill/128", "decode/2048"   tok/s, of that prompt and behind that context
+#   "all_logits/0"                 decode where all logits are wanted, as peers compute them, not the highest alone
+#   "head_rows/2048"               rows of the head that a step of "decode/2048" reads again in a lower plane
+#   "sequences/4"                  tok/s of all together
+#   "read", "int8", "int8_any"     of the machine: bytes/s, products/s, and these at the highest ISA level
+#   those of START_FIGURES
 Series = dict[tuple[str, int], dict[str, list[float]]]
 MACHINE = "machine"
 START_FIGURES = ("start_s", "native_start_s", "first_token_s", "library_load_s", "model_open_s", "engine_open_s")
@@ -185,8 +190,12 @@ class _Edgebit:
         for context in options.contexts:
             # A long context has a process of its own: it is computed once, and its memory is told apart.
             place = self._process("context", threads) if context else process
-            seconds = place.ask("decode", context=context, tokens=options.decode_tokens)["seconds"]
-            figures[f"decode/{context}"] = options.decode_tokens / seconds
+            done = place.ask("decode", context=context, tokens=options.decode_tokens)
+            figures[f"decode/{context}"] = options.decode_tokens / done["seconds"]
+            figures[f"head_rows/{context}"] = done["head_rows"]
+        if 0 in options.contexts:
+            done = process.ask("decode", context=0, tokens=options.decode_tokens, all_logits=True)
+            figures["all_logits/0"] = options.decode_tokens / done["seconds"]
         for count in options.sequences:
             seconds = self._process("sequences", threads).ask("sequences", count=count, tokens=_SEQUENCE_STEPS)
             figures[f"sequences/{count}"] = count * _SEQUENCE_STEPS / seconds["seconds"]

@@ -64,7 +64,8 @@ class Peer:
         for tokens in prefill:
             rows.take(run, f"prefill/{tokens}", n_prompt=tokens, n_gen=0)
         if generated:
-            rows.take(run, "decode/0", n_prompt=0, n_gen=generated)
+            for figure in ("decode/0", "all_logits/0"):  # a peer computes all logits
+                rows.take(run, figure, n_prompt=0, n_gen=generated)
         run.said.update(rows.said)
         run.peak_rss.update({"prefill": rows.peak_rss} if rows.peak_rss else {})
         for context in filter(None, contexts) if self.depth_option else ():

@@ -91,10 +91,11 @@ def summary(values: Iterable[float]) -> dict[str, Any]:
     }
 
 
-def bytes_of_step(measured: Measurement, context: int) -> float:
-    """Bytes that a decode step behind `context` tokens has to read: weights, and keys and values."""
-    facts = measured.facts
-    return float(facts["info"]["bytes_per_token"] + context * facts["kv_bytes_per_token"])
+def bytes_of_step(measured: Measurement, context: int, head_rows: float) -> float:
+    """Bytes that a decode step behind `context` tokens reads: weights, head rows once more, keys and values."""
+    info, kv_bytes = measured.facts["info"], measured.facts["kv_bytes_per_token"]
+    plane_row = -(-info["hidden_size"] // 256) * 256 / 4
+    return float(info["bytes_per_token"] + head_rows * plane_row + context * kv_bytes)
 
 
 def _limits(measured: Measurement, threads: int) -> dict[str, Any]:
@@ -113,6 +114,7 @@ def _engine(measured: Measurement, name: str, threads: int) -> dict[str, Any]:
         "peer": is_peer,
         "prefill": _by_size(row, "prefill/"),
         "decode": _by_size(row, "decode/"),
+        "all_logits": _by_size(row, "all_logits/"),
         "sequences": _by_size(row, "sequences/"),
         "start": {figure: summary(row[figure]) for figure in START_FIGURES if figure in row},
         "peak_rss_bytes": memory,
@@ -125,6 +127,10 @@ def _engine(measured: Measurement, name: str, threads: int) -> dict[str, Any]:
     else:
         engine["int8_share"] = _shares(measured, threads, "prefill/")
         engine["read_share"] = _shares(measured, threads, "decode/") if measured.reads_memory else {}
+        engine["head_rows"] = _by_size(row, "head_rows/")
+        engine["step_bytes"] = {
+            size: bytes_of_step(measured, int(size), rows["median"]) for size, rows in engine["head_rows"].items()
+        }
     return engine
 
 
@@ -151,7 +157,11 @@ def _shares(measured: Measurement, threads: int, prefix: str) -> dict[str, Any]:
             if prefix == "prefill/":
                 most = [limit / macs for limit in limits["int8"]]
             else:
-                most = [limit / bytes_of_step(measured, int(size)) for limit in limits["read"]]
+                rows = measured.series[EDGEBIT, threads][f"head_rows/{size}"]
+                most = [
+                    limit / bytes_of_step(measured, int(size), again)
+                    for limit, again in zip(limits["read"], rows, strict=True)
+                ]
             shares[size] = summary(value / limit for value, limit in zip(values, most, strict=True))
     return shares
 
@@ -177,7 +187,11 @@ def implausible(measured: Measurement, name: str, threads: int) -> dict[str, str
                 f"{speed:,.1f} tok/s is more than this machine's int8 products allow ({fastest_prefill:,.1f}): "
                 "not all of it is computed"
             )
-        if figure.startswith("decode/") and measured.reads_memory and speed > LIMIT_SLACK * fastest_decode:
+        if (
+            figure.startswith(("decode/", "all_logits/"))
+            and measured.reads_memory
+            and speed > LIMIT_SLACK * fastest_decode
+        ):
             doubts[figure] = (
                 f"{speed:,.1f} tok/s is more than reading weights of {TERNARY_BITS:.2f} bits allows "
                 f"({fastest_decode:,.1f}): not all of them are read"
@@ -206,7 +220,7 @@ def _ratios(measured: Measurement, engine: dict[str, Any]) -> Iterable[dict[str,
     same_model = _model_ratio(measured, name, threads) == 1.0
     for figure, values in theirs.items():
         rounds = list(zip(ours.get(figure, []), values, strict=False))  # a peer that failed has fewer
-        if rounds and figure.startswith(("prefill/", "decode/")) and figure not in engine["doubts"]:
+        if rounds and figure.startswith(("prefill/", "decode/", "all_logits/")) and figure not in engine["doubts"]:
             yield {
                 "peer": name, "threads": threads, "figure": figure, "same_model_size": same_model,
                 **summary(mine / other for mine, other in rounds),

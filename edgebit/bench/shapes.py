@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from edgebit.bundle.model_format import VERSION
 from edgebit.convert import convert
@@ -12,13 +13,17 @@ from edgebit.runtime.native import Library, Model
 from edgebit.synthesize import synthesize
 
 
-def shape_model(shape: str, listener: Callable[[str, int, int], None] = lambda what, done, total: None) -> Path:
-    """The model file of `shape`, one of SHAPES of edgebit.synthesize; made where the cache has none that can be opened.
+def shape_model(
+    shape: str,
+    layout: Literal["t2", "t1"] = "t2",
+    listener: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Path:
+    """The model file of `shape`, one of SHAPES of edgebit.synthesize, in `layout`; made where the cache has none.
 
     Raises CheckpointError or BundleError where the cache cannot be written.
     """
     folder = cache_dir() / "shapes"
-    path = folder / f"{shape}-v{VERSION}.ebm"
+    path = folder / f"{shape}-{layout}-v{VERSION}.ebm"
     if not _opens(path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -27,7 +32,12 @@ def shape_model(shape: str, listener: Callable[[str, int, int], None] = lambda w
         with tempfile.TemporaryDirectory(dir=folder, prefix="checkpoint-") as checkpoint:
             listener(f"random weights in the shape {shape}", 0, 0)
             synthesize(shape, Path(checkpoint))
-            convert(Path(checkpoint), path, progress=lambda what, done, total: listener(f"convert {what}", done, total))
+            convert(
+                Path(checkpoint),
+                path,
+                layout=layout,
+                progress=lambda what, done, total: listener(f"convert {what}", done, total),
+            )
     return path
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.native import Engine, EngineStats, Library, Model, Sampler, SamplingParams
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +53,7 @@ class Worker:
                 logits_rows=spec.sequences,
             )
             self.opened_ns["engine"] = time.monotonic_ns()
+            self.sampler = Sampler(self.library, self.model.info.vocab_size, SamplingParams())
 
     def facts(self) -> dict[str, Any]:
         """What was opened."""
@@ -74,25 +75,30 @@ class Worker:
         """Seconds that a prompt of so many tokens takes, to the logits of its last."""
         self.engine.truncate(0, 0)
         began = time.perf_counter()
-        self.engine.eval(self._tokens(0, tokens))
+        self.engine.eval(self._tokens(0, tokens), n_best=self.sampler.reach())
+        self.sampler.sample(self.engine.logits())
         return {"seconds": time.perf_counter() - began}
 
-    def decode(self, context: int, tokens: int) -> dict[str, Any]:
-        """Seconds of so many steps, one token and its logits each, behind a context of so many tokens.
+    def decode(self, context: int, tokens: int, all_logits: bool = False) -> dict[str, Any]:
+        """Seconds of so many steps behind a context of so many tokens: one token computed, and the next one drawn.
 
-        The context is computed once and kept; the step before the first is not counted.
+        The context is computed once and kept; the step before the first is not counted. What is drawn is not what is
+        computed next, so that all engines and runs compute the same. all_logits: as for sampling from all of them.
         """
+        n_best = 0 if all_logits else self.sampler.reach()
         length = min(self.engine.length(), context)
         self.engine.truncate(0, length)
         if length < context:
             self.engine.eval(self._tokens(length, context - length))
         self.engine.eval(self._tokens(context, 1))
         self.engine.truncate(0, context)
-        steps = [[token] for token in self._tokens(context, tokens)]
+        steps, before = [[token] for token in self._tokens(context, tokens)], self.engine.stats()
         began = time.perf_counter()
         for step in steps:
-            self.engine.eval(step)
-        return {"seconds": time.perf_counter() - began}
+            self.engine.eval(step, n_best=n_best)
+            self.sampler.sample(self.engine.logits())
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds, "head_rows": self._head_rows(before) / tokens}
 
     def sequences(self, count: int, tokens: int) -> dict[str, Any]:
         """Seconds of so many steps that each give `count` sequences one token and its logits."""
@@ -100,10 +106,12 @@ class Worker:
         for sequence in range(self.spec.sequences):
             self.engine.truncate(sequence, 0)
         steps = [[self._tokens(step, 1)[0] + sequence for sequence in members] for step in range(tokens + 1)]
-        self.engine.eval_batch(steps[0], members, wanted)
+        self.engine.eval_batch(steps[0], members, wanted, n_best=self.sampler.reach())
         began = time.perf_counter()
         for step in steps[1:]:
-            self.engine.eval_batch(step, members, wanted)
+            self.engine.eval_batch(step, members, wanted, n_best=self.sampler.reach())
+            for row in members:
+                self.sampler.sample(self.engine.logits(row))
         return {"seconds": time.perf_counter() - began}
 
     def memory(self) -> dict[str, Any]:
@@ -120,8 +128,14 @@ class Worker:
 
     def start(self) -> dict[str, Any]:
         """The clock after each step up to the first token."""
-        self.engine.eval(self._tokens(0, 1))
+        self.engine.eval(self._tokens(0, 1), n_best=self.sampler.reach())
+        self.sampler.sample(self.engine.logits())
         return {"clock_ns": {**self.opened_ns, "token": time.monotonic_ns()}, **self.memory()}
+
+    def _head_rows(self, before: EngineStats) -> int:
+        """Rows of the head that were read again in a lower plane since `before`, where not all logits were wanted."""
+        now = self.engine.stats()
+        return now.head_middle_rows + now.head_low_rows - before.head_middle_rows - before.head_low_rows
 
     def _tokens(self, first: int, count: int) -> list[int]:
         """Tokens that say nothing, spread over the vocabulary; room is left behind them for one a sequence."""

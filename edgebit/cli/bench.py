@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -56,6 +56,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
 @click.command()
 @click.argument("model", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights in this shape instead of MODEL.")
+@click.option("--layout", type=click.Choice(["t2", "t1"]), help="Of --shape's weights.  [default: t2]")
 @click.option("--threads", type=Numbers(1, 256), help="Default: one, and one for each big core.")
 @click.option("--prefill", type=Numbers(1), help="Prompt lengths.  [default: 128,512]")
 @click.option("--decode", "decode_tokens", type=click.IntRange(1, _MOST), default=32, show_default=True,
@@ -73,6 +74,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
 def command(
     model: Path | None,
     shape: str | None,
+    layout: Literal["t2", "t1"] | None,
     threads: tuple[int, ...] | None,
     prefill: tuple[int, ...] | None,
     decode_tokens: int,
@@ -96,6 +98,8 @@ def command(
     """
     if (model is None) == (shape is None):
         raise click.UsageError("give either MODEL or --shape")
+    if layout is not None and shape is None:
+        raise click.UsageError("--layout belongs to --shape: a model has its own")
     if plot is not None and plot.suffix != ".svg":
         raise click.UsageError(f"--plot {plot}: the plot is an SVG; give a name that ends in .svg")
     peers = tuple(parse_peer(text) for text in against)
@@ -103,7 +107,7 @@ def command(
         raise click.UsageError("two peers of --against have the same name")
     left_out: list[str] = []
     with _progress() as listener:
-        path = model if model is not None else shape_model(str(shape), listener)
+        path = model if model is not None else shape_model(str(shape), layout or "t2", listener)
         place = locate_model(path)
         with Model.open(Library.load(isa=isa), place.path, offset=place.offset, size=place.size) as opened:
             context_max = opened.info.context_max
@@ -120,7 +124,12 @@ def command(
             peers=peers,
         )
         measured = measure(options, listener)
-    report = make_report(measured, model_name=shape or path.name, command=["edgebit", *sys.argv[1:]], left_out=left_out)
+    report = make_report(
+        measured,
+        model_name=f"{shape}, {layout or 't2'}" if shape else path.name,
+        command=["edgebit", *sys.argv[1:]],
+        left_out=left_out,
+    )
     if plot is not None:
         write_plot(report, plot)
     if as_json:
@@ -179,19 +188,24 @@ def _print(report: Report) -> None:
     tests = [
         *(("prefill", str(size), f"prefill {size:,}") for size in settings["prefill"]),
         *(("decode", str(size), f"decode at {size:,}" if size else "decode") for size in settings["contexts"]),
+        *(("all_logits", str(size), "decode, all logits") for size in settings["contexts"] if not size),
         *(("sequences", str(count), f"{count} sequence{'s' * (count > 1)}") for count in settings["sequences"]),
     ]
     console.print(_speeds(report, tests))
     console.print()
     console.print(_starts(report))
     console.print()
-    step = f"{model['bytes_per_token'] / 1e6:,.1f} MB of weights"
     for limits in report["limits"]:
         console.print(
             f"Limits at {_threads(limits['threads'])}: memory read at {_range(limits['read_bytes_s'], 1e9, 1)} GB/s, "
-            f"{step} a token; int8 products {_range(limits['int8_mac_s'], 1e9, 0)} G/s.",
+            f"int8 products {_range(limits['int8_mac_s'], 1e9, 0)} G/s.",
             soft_wrap=True,
         )
+    ours = next(engine for engine in report["engines"] if not engine["peer"])
+    for size, step in ours["step_bytes"].items():
+        rows = ours["head_rows"][size]["median"]
+        again = f"{rows:,.0f} of {model['vocab_size']:,} rows of the head are read again for exact logits"
+        console.print(f"A decode step behind {int(size):,} tokens reads {step / 1e6:,.1f} MB; {again}.", soft_wrap=True)
     for engine in report["engines"]:
         for figure, doubt in engine["doubts"].items():
             who = f"{engine['name']} at {_threads(engine['threads'])}"

@@ -35,7 +35,7 @@ def test_a_peer_is_asked_what_its_help_names(help, depth, start, against, tmp_pa
     end = ["-t", "1", "-r", "1", "-o", "json"]
     wanted = [["-p", "16,32", "-n", "8", *end], *([[*depth, *end]] if depth else []), [*start, *end]]
     assert calls(log) == [(arguments, 1) for arguments in wanted]
-    figures = {"prefill/16": PREFILL_TS, "prefill/32": PREFILL_TS, "decode/0": DECODE_TS}
+    figures = {"prefill/16": PREFILL_TS, "prefill/32": PREFILL_TS, "decode/0": DECODE_TS, "all_logits/0": DECODE_TS}
     figures |= {"decode/64": DECODE_TS} if depth else {}
     assert {name: value for name, value in run.figures.items() if name != "start_s"} == figures
     assert run.figures["start_s"] >= 0
