@@ -56,12 +56,13 @@ class BenchOptions:
 # (contestant, threads) -> figure -> its value in each round:
 #   "prefill/128", "decode/2048"   tok/s, of that prompt and behind that context
 #   "all_logits/0"                 decode where all logits are wanted, as peers compute them, not the highest alone
-#   "head_rows/2048"               rows of the head that a step of "decode/2048" reads again in a lower plane
+#   "middle_rows/2048", "low_rows/2048"   rows of the head that a step of "decode/2048" reads again in that plane
 #   "sequences/4"                  tok/s of all together
 #   "read", "int8", "int8_any"     of the machine: bytes/s, products/s, and these at the highest ISA level
 #   those of START_FIGURES
 Series = dict[tuple[str, int], dict[str, list[float]]]
 MACHINE = "machine"
+HEAD_PLANES = ("middle_rows", "low_rows")
 START_FIGURES = ("start_s", "native_start_s", "first_token_s", "library_load_s", "model_open_s", "engine_open_s")
 
 
@@ -192,7 +193,7 @@ class _Edgebit:
             place = self._process("context", threads) if context else process
             done = place.ask("decode", context=context, tokens=options.decode_tokens)
             figures[f"decode/{context}"] = options.decode_tokens / done["seconds"]
-            figures[f"head_rows/{context}"] = done["head_rows"]
+            figures |= {f"{plane}/{context}": done[plane] for plane in HEAD_PLANES}
         if 0 in options.contexts:
             done = process.ask("decode", context=0, tokens=options.decode_tokens, all_logits=True)
             figures["all_logits/0"] = options.decode_tokens / done["seconds"]

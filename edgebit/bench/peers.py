@@ -141,6 +141,8 @@ class _Done:
 
 def _run(argv: Sequence[str], name: str) -> _Done:
     """Run a peer to its end, and take its time and memory."""
+    with contextlib.suppress(OSError):  # a child's peak begins with ours, and ours with what it holds now
+        Path("/proc/self/clear_refs").write_text("5")
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.monotonic()
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgebit import __version__
 from edgebit.bench.machine import machine_facts, source_revision
-from edgebit.bench.measure import EDGEBIT, MACHINE, START_FIGURES, Measurement
+from edgebit.bench.measure import EDGEBIT, HEAD_PLANES, MACHINE, START_FIGURES, Measurement
 
 SCHEMA = "edgebit/bench/1"
 # A figure above its limit by more than this is no figure: the limits themselves are measured, and vary.
@@ -92,7 +92,7 @@ def summary(values: Iterable[float]) -> dict[str, Any]:
 
 
 def bytes_of_step(measured: Measurement, context: int, head_rows: float) -> float:
-    """Bytes that a decode step behind `context` tokens reads: weights, head rows once more, keys and values."""
+    """Bytes that a decode step behind `context` tokens reads: weights, head rows read again, KV cache."""
     info, kv_bytes = measured.facts["info"], measured.facts["kv_bytes_per_token"]
     plane_row = -(-info["hidden_size"] // 256) * 256 / 4
     return float(info["bytes_per_token"] + head_rows * plane_row + context * kv_bytes)
@@ -127,15 +127,21 @@ def _engine(measured: Measurement, name: str, threads: int) -> dict[str, Any]:
     else:
         engine["int8_share"] = _shares(measured, threads, "prefill/")
         engine["read_share"] = _shares(measured, threads, "decode/") if measured.reads_memory else {}
-        engine["head_rows"] = _by_size(row, "head_rows/")
+        engine["head_rows"] = {plane: _by_size(row, f"{plane}/") for plane in HEAD_PLANES}
         engine["step_bytes"] = {
-            size: bytes_of_step(measured, int(size), rows["median"]) for size, rows in engine["head_rows"].items()
+            size: summary(bytes_of_step(measured, int(size), rows) for rows in _head_rows(row, size))
+            for size in engine["decode"]
         }
     return engine
 
 
 def _by_size(row: dict[str, list[float]], prefix: str) -> dict[str, Any]:
     return {figure.removeprefix(prefix): summary(values) for figure, values in row.items() if figure.startswith(prefix)}
+
+
+def _head_rows(row: dict[str, list[float]], size: str) -> list[float]:
+    """Rows of both lower planes of the head that a step reads, in each round: they have the same size."""
+    return [middle + low for middle, low in zip(*(row[f"{plane}/{size}"] for plane in HEAD_PLANES), strict=True)]
 
 
 def _largest(sizes: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -157,7 +163,7 @@ def _shares(measured: Measurement, threads: int, prefix: str) -> dict[str, Any]:
             if prefix == "prefill/":
                 most = [limit / macs for limit in limits["int8"]]
             else:
-                rows = measured.series[EDGEBIT, threads][f"head_rows/{size}"]
+                rows = _head_rows(measured.series[EDGEBIT, threads], size)
                 most = [
                     limit / bytes_of_step(measured, int(size), again)
                     for limit, again in zip(limits["read"], rows, strict=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Engine, EngineStats, Library, Model, Sampler, SamplingParams
+from edgebit.runtime.native import Engine, Library, Model, Sampler, SamplingParams
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +84,7 @@ class Worker:
 
         The context is computed once and kept; the step before the first is not counted. What is drawn is not what is
         computed next, so that all engines and runs compute the same. all_logits: as for sampling from all of them.
+        Also the rows of the head that a step reads again, in its middle and its low plane.
         """
         n_best = 0 if all_logits else self.sampler.reach()
         length = min(self.engine.length(), context)
@@ -98,7 +99,12 @@ class Worker:
             self.engine.eval(step, n_best=n_best)
             self.sampler.sample(self.engine.logits())
         seconds = time.perf_counter() - began
-        return {"seconds": seconds, "head_rows": self._head_rows(before) / tokens}
+        now = self.engine.stats()
+        return {
+            "seconds": seconds,
+            "middle_rows": (now.head_middle_rows - before.head_middle_rows) / tokens,
+            "low_rows": (now.head_low_rows - before.head_low_rows) / tokens,
+        }
 
     def sequences(self, count: int, tokens: int) -> dict[str, Any]:
         """Seconds of so many steps that each give `count` sequences one token and its logits."""
@@ -131,11 +137,6 @@ class Worker:
         self.engine.eval(self._tokens(0, 1), n_best=self.sampler.reach())
         self.sampler.sample(self.engine.logits())
         return {"clock_ns": {**self.opened_ns, "token": time.monotonic_ns()}, **self.memory()}
-
-    def _head_rows(self, before: EngineStats) -> int:
-        """Rows of the head that were read again in a lower plane since `before`, where not all logits were wanted."""
-        now = self.engine.stats()
-        return now.head_middle_rows + now.head_low_rows - before.head_middle_rows - before.head_low_rows
 
     def _tokens(self, first: int, count: int) -> list[int]:
         """Tokens that say nothing, spread over the vocabulary; room is left behind them for one a sequence."""

@@ -13,14 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from edgebit.bench.measure import BenchOptions, measure
+from edgebit.bench.measure import HEAD_PLANES, BenchOptions, measure
 from edgebit.bench.peers import parse_peer
 from edgebit.bench.plot import write_plot
 from edgebit.bench.report import Report, make_report
 from edgebit.bench.shapes import shape_model
 from edgebit.bundle.archive import locate_model
 from edgebit.cli.terminal import printable
-from edgebit.errors import PeerError
+from edgebit.errors import EdgebitError, PeerError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Library, Model
 from edgebit.synthesize import SHAPES
@@ -70,6 +70,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
 @click.option("--against", multiple=True, metavar="NAME=COMMAND",
               help="A llama-bench to measure beside it. May be given several times.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/schemas/bench.json).")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write that object to a file.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the figures: FILE.svg.")
 def command(
     model: Path | None,
@@ -84,6 +85,7 @@ def command(
     isa: str | None,
     against: tuple[str, ...],
     as_json: bool,
+    out: Path | None,
     plot: Path | None,
 ) -> None:
     """Measure MODEL, a bundle or model file, on this machine: speeds, start, memory, shares of the machine's limits.
@@ -130,6 +132,8 @@ def command(
         command=["edgebit", *sys.argv[1:]],
         left_out=left_out,
     )
+    if out is not None:
+        _write_report(report, out)
     if plot is not None:
         write_plot(report, plot)
     if as_json:
@@ -143,6 +147,13 @@ def command(
                 for failure in report["failures"]
             )
         )
+
+
+def _write_report(report: Report, out: Path) -> None:
+    try:
+        out.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EdgebitError(f"{out} cannot be written: {error.strerror}. Give --out another place") from error
 
 
 def _fitting(
@@ -203,9 +214,12 @@ def _print(report: Report) -> None:
         )
     ours = next(engine for engine in report["engines"] if not engine["peer"])
     for size, step in ours["step_bytes"].items():
-        rows = ours["head_rows"][size]["median"]
-        again = f"{rows:,.0f} of {model['vocab_size']:,} rows of the head are read again for exact logits"
-        console.print(f"A decode step behind {int(size):,} tokens reads {step / 1e6:,.1f} MB; {again}.", soft_wrap=True)
+        middle, low = (ours["head_rows"][plane][size]["median"] for plane in HEAD_PLANES)
+        console.print(
+            f"A decode step behind {int(size):,} tokens reads {step['median'] / 1e6:,.1f} MB; of the head's "
+            f"{model['vocab_size']:,} rows {middle:,.0f} again in the middle plane and {low:,.0f} in the low one.",
+            soft_wrap=True,
+        )
     for engine in report["engines"]:
         for figure, doubt in engine["doubts"].items():
             who = f"{engine['name']} at {_threads(engine['threads'])}"
@@ -228,7 +242,7 @@ def _head(report: Report) -> list[str]:
         f"{machine['cpu']}, {machine['usable_cores']} cores, {edgebit['isa']}, load average {load}, {report['date']}",
         f"{model['name']}: {model['ternary_weights'] / 1e6:,.1f} M ternary weights; "
         f"{model['golden_probes']} golden probes equal",
-        f"tok/s, medians of {report['settings']['rounds']} rounds",
+        f"tok/s, medians of rounds: {report['settings']['rounds']}",
     ]
 
 

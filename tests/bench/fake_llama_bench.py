@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 HELP = {
@@ -27,7 +28,7 @@ def main() -> None:
     options = dict(zip(valued[::2], valued[1::2], strict=True))
     if log := os.environ.get("FAKE_LOG"):
         with Path(log).open("a") as file:
-            file.write(json.dumps([arguments, len(os.sched_getaffinity(0))]) + "\n")
+            file.write(json.dumps([arguments, len(os.sched_getaffinity(0)), os.getpid()]) + "\n")
     mode = options["-m"]
     threads, depth = int(options["-t"]), int(options.get("-d", 0))
     rows = [row(int(size), 0, depth, PREFILL_TS, threads) for size in options["-p"].split(",") if size != "0"]
@@ -76,6 +77,7 @@ MODES = {
     "deep": lambda rows: print("[" * 200_000),
     "list-of-numbers": lambda rows: print("[1, 2, 3]"),
     "signal": die_by_signal,
+    "hangs": lambda rows: time.sleep(600),
     "fails": fail,
 }
 

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from edgebit.bench import measure as measure_module
-from edgebit.bench.measure import BenchOptions, Measurement, measure
+from edgebit.bench.measure import HEAD_PLANES, BenchOptions, Measurement, measure
 from edgebit.bench.peers import PeerRun, parse_peer
 from edgebit.bench.report import implausible, make_report, ternary_weights
 from edgebit.bundle.archive import locate_model
@@ -52,7 +52,7 @@ def test_a_measurement_has_every_figure_of_each_round_and_fits_the_schema(option
         assert all(len(value["samples"]) == 2 for value in engine["prefill"].values())
         if not engine["peer"]:
             assert set(engine["int8_share"]) == {"4", "16"}
-            assert set(engine["head_rows"]) == set(engine["step_bytes"]) == {"0", "24"}
+            assert set(engine["head_rows"]["middle_rows"]) == set(engine["step_bytes"]) == {"0", "24"}
             assert set(engine["all_logits"]) == {"0"}
             assert engine["peak_rss_bytes"].keys() == {"prefill", "context"}
             assert {"start_s", "first_token_s", "library_load_s"} <= engine["start"].keys()
@@ -74,7 +74,7 @@ def test_ratios_are_taken_within_a_round():
 def test_shares_are_of_the_limit_of_the_same_round():
     """Prefill of int8 products over ternary weights; decode of bytes read over bytes a step needs."""
     ours = {"prefill/8": [2.0, 1.0], "decode/0": [3.0, 6.0], "decode/100": [1.0, 1.0]}
-    measured = made(ours | {"head_rows/100": [0, 1e6]}, {})
+    measured = made(ours | {"middle_rows/100": [0, 9e5], "low_rows/100": [0, 1e5]}, {})
     weights = ternary_weights(INFO)
     measured.series["machine", 1] = {
         "int8": [4.0 * weights, 4.0 * weights], "int8_any": [1.0, 1.0], "read": [6e9, 12e9]
@@ -186,7 +186,9 @@ def made(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> Measur
     measured.series["machine", 1] = {"int8": [1e12 for _ in rounds], "int8_any": [1e12 for _ in rounds],
                                      "read": [1e12 for _ in rounds]}  # fmt: skip
     decodes = [figure.removeprefix("decode/") for figure in ours if figure.startswith("decode/")]
-    measured.series["edgebit", 1] = {f"head_rows/{size}": [0.0 for _ in rounds] for size in decodes} | ours
+    measured.series["edgebit", 1] = {
+        f"{plane}/{size}": [0.0 for _ in rounds] for size in decodes for plane in HEAD_PLANES
+    } | ours
     if theirs:
         measured.series["fake", 1] = theirs
     return measured

@@ -15,7 +15,7 @@ from tests.bench.fake_llama_bench import DECODE_TS, PREFILL_TS
 def calls(log: Path) -> list[tuple[list[str], int]]:
     """Arguments behind the model, and the number of cores, of each call."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return [(arguments[2:], cores) for arguments, cores in lines]
+    return [(arguments[2:], cores) for arguments, cores, _ in lines]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -44,13 +46,14 @@ def test_a_table_with_a_peer_and_a_plot(model, tmp_path):
     assert ElementTree.fromstring(plot.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_json_is_what_the_schema_says(model):
-    """And nothing else is on standard output."""
-    done = bench(model, *QUICK, "--context", "0", "--json")
+def test_json_is_what_the_schema_says(model, tmp_path):
+    """And nothing else is on standard output; --out has the same."""
+    done = bench(model, *QUICK, "--context", "0", "--json", "--out", tmp_path / "bench.json")
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     Draft202012Validator(SCHEMA).validate(report)
+    assert json.loads((tmp_path / "bench.json").read_text()) == report
     assert report["settings"]["prefill"] == [4, 16]
     assert report["command"][:2] == ["edgebit", "bench"]
 
@@ -96,6 +99,34 @@ def test_a_peer_that_computes_nothing_is_shown_and_not_counted(model):
     assert done.returncode == 0, done.stderr
     assert "not counted" in done.stdout
     assert "more than this machine's int8 products allow" in done.stdout
+
+
+def test_an_interrupt_ends_a_peer_too(model, tmp_path):
+    """Ctrl-C in the middle of a peer's run: exit code 130, no traceback, and nothing runs on."""
+    log = tmp_path / "log"
+    command = [
+        sys.executable,
+        "-m",
+        "edgebit",
+        "bench",
+        str(model),
+        *QUICK,
+        "--context",
+        "0",
+        "--against",
+        peer("hangs"),
+    ]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "FAKE_LOG": str(log)}
+    )
+    while not log.exists() or not log.read_text().endswith("\n"):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+
+    assert (running.returncode, errors.strip()) == (130, "stopped")
+    assert not Path(f"/proc/{json.loads(log.read_text())[2]}").exists()
 
 
 @pytest.mark.parametrize(
