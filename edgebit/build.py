@@ -46,6 +46,7 @@ from edgebit.errors import BuildError
 from edgebit.probe_runs import check_model_probes
 from edgebit.pyz import build_pyz
 from edgebit.resources import package_dir
+from edgebit.roofline import choose_layout
 from edgebit.targets import Target
 
 _PROBES_FAILED = (
@@ -76,6 +77,7 @@ class BuildOptions:
     target: Target
     out: Path
     builder: str = "auto"
+    layout: Literal["auto", "t2", "t1"] = "auto"  # of ternary weights; auto: what decode is fastest with on the target
     embedding: Literal["exact", "int8"] = "exact"
     name: str | None = None  # of the bundle; None: of its file
     force: bool = False  # replace a bundle that is there
@@ -214,12 +216,21 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
                 raise BuildError(f"{model} is neither a checkpoint's folder nor a model file")
         if options.embedding != "exact":
             raise BuildError(f"{model} is a model file, whose embedding stays as it is. Leave --embedding out")
+        if options.layout != "auto":
+            raise BuildError(f"{model} is a model file, whose layout stays as it is. Leave --layout out")
         listener.note(f"{model} is a model file and taken as it is")
         return model
     converted = work / MODEL_MEMBER
+    if options.layout == "auto":
+        choice = choose_layout(options.target)
+        layout = choice.layout
+        listener.note(f"layout {layout}: {choice.reason}")
+    else:
+        layout = options.layout
     report = convert(
         model,
         converted,
+        layout=layout,
         embedding=options.embedding,
         progress=lambda _, done, total: listener.progress(done, total),
     )

@@ -6,12 +6,13 @@ follow one another, and each takes as long as the slower of the two: reading its
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edgebit.targets import Target, devices
 
 # Bits that a ternary weight takes, in whole blocks; of equally fast layouts the first is taken.
-LAYOUT_BITS = {"t2": 2.0, "t1": 5 / 3}
+Layout = Literal["t2", "t1"]
+LAYOUT_BITS: dict[Layout, float] = {"t2": 2.0, "t1": 5 / 3}
 ENGINE_SHARE = 0.85  # of a bandwidth or a micro-kernel's speed that the engine is made to reach: the low end of ranges
 
 
@@ -61,7 +62,7 @@ class Estimate:
 class LayoutChoice:
     """A layout, and why."""
 
-    layout: str
+    layout: Layout
     reason: str
     is_estimated: bool = True  # False: figures are missing, and it is the one that does least harm
 
@@ -127,7 +128,7 @@ def choose_layout(target: Target, threads: int | None = None) -> LayoutChoice:
 
 def choose_layout_on(machines: Mapping[str, Machine], threads: int | None = None) -> LayoutChoice:
     """As choose_layout(), on machines by their names."""
-    losses = dict.fromkeys(LAYOUT_BITS, 0.0)
+    losses: dict[Layout, float] = dict.fromkeys(LAYOUT_BITS, 0.0)
     reasons, unknown = [], []
     for name, machine in machines.items():
         used = threads or machine.cores or 1
@@ -151,7 +152,7 @@ def choose_layout_on(machines: Mapping[str, Machine], threads: int | None = None
     return LayoutChoice(min(losses, key=lambda layout: round(losses[layout], 2)), "; ".join(reasons))
 
 
-def ternary_rate(machine: Machine, layout: str, threads: int) -> float | None:
+def ternary_rate(machine: Machine, layout: Layout, threads: int) -> float | None:
     """Ternary weights that a decode step gets through in a second, in the middle of the ranges; None: not known."""
     read, rate = bandwidth(machine, threads), machine.weights_s.get(f"gemv_{layout}")
     if read is None or rate is None:

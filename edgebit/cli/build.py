@@ -33,6 +33,13 @@ from edgebit.targets import find_target
     "--builder", type=click.Choice(BUILDERS), default="auto", show_default=True, help="Who compiles the engine."
 )
 @click.option(
+    "--layout",
+    type=click.Choice(["auto", "t2", "t1"]),
+    default="auto",
+    show_default=True,
+    help="Of ternary weights: t2 takes the fewest cycles, t1 the fewest bytes; auto: as the target's figures say.",
+)
+@click.option(
     "--embedding",
     type=click.Choice(["exact", "int8"]),
     default="exact",
@@ -47,6 +54,7 @@ def command(
     target_name: str,
     out: Path | None,
     builder: str,
+    layout: Literal["auto", "t2", "t1"],
     embedding: Literal["exact", "int8"],
     name: str | None,
     force: bool,
@@ -67,6 +75,7 @@ def command(
         target=target,
         out=out or default_out(model, target),
         builder=builder,
+        layout=layout,
         embedding=embedding,
         name=name,
         force=force,

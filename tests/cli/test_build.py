@@ -20,6 +20,7 @@ from edgebit import build as build_service
 from edgebit.artifacts import Check
 from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.model_format import MAGIC
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.cli import COMMANDS, cli
 from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
 
@@ -102,6 +103,21 @@ def test_int8_embedding_is_smaller(bundle, reference_checkpoint, tmp_path):
     edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", small, "--embedding", "int8")
 
     assert small.stat().st_size < bundle.stat().st_size
+
+
+@pytest.mark.parametrize(("asked", "stored"), [("t1", "t1"), ("t2", "t2"), ("auto", "t2")])
+def test_the_layout_is_as_asked_or_of_the_target(asked, stored, native, reference_checkpoint, tmp_path):
+    """Of this machine's target no figures are known, and t2 takes the fewest cycles; the note says so."""
+    out = tmp_path / "m.bundle"
+    result = edgebit(
+        "build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", out, "--layout", asked
+    )
+    assert result.exit_code == 0, result.output
+    place = open_bundle(out).member("model.ebm")
+    with ModelFile(place.path, place.offset, place.size) as model:
+        assert model.meta["quantisation"]["layout"] == stored
+        assert all(t.encoding.name.lower() == stored for t in model.tensors if t.role.is_projection)
+    assert ("layout t2: " in result.output) == (asked == "auto")
 
 
 def test_default_name_is_of_model_and_target(native, reference_checkpoint, tmp_path, monkeypatch):

@@ -215,9 +215,12 @@ def test_the_kv_cache_takes_what_its_type_says(kv: str, element: int, native: Li
 def test_probes_want_an_f16_kv_cache(native: Library):
     """Another type has other logits: a refusal that says so, and no mismatch."""
     tiny = _model("odd")
-    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, kv="int8") as engine:
-        with pytest.raises(EngineError, match="defined for a KV cache of f16"):
-            engine.run_probe([1, 2, 3], 0)
+    with (
+        Model.from_bytes(native, tiny.to_bytes()) as model,
+        Engine(model, kv="int8") as engine,
+        pytest.raises(EngineError, match="defined for a KV cache of f16"),
+    ):
+        engine.run_probe([1, 2, 3], 0)
 
 
 @pytest.mark.slow
