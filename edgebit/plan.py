@@ -184,7 +184,8 @@ def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: 
                           f" {facts.conf.context_max}")  # fmt: skip
     threads = options.threads or machine.cores or 1
     choice = choose_layout_on({target.name: machine}, threads)
-    layout, reason = choice.layout, choice.reason
+    layout: str = choice.layout
+    reason = choice.reason
     if options.layout != "auto":
         layout, reason = options.layout, "as asked for"
     elif facts.layout is not None:
