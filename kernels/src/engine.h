@@ -12,6 +12,7 @@ enum {
     EB_GEMV_ROWS = 256,     /* rows of a weight matrix that a thread computes together for one token */
     EB_GEMM_ROWS = 16,      /* the same for several */
     EB_FEW_TOKENS = 8,      /* up to so many are computed from packed weights, more from unpacked ones */
+    EB_SOME_TOKENS = 32,    /* up to so many, codes are kept in the first-level cache */
     EB_CODES_BYTES = 28672, /* of unpacked weights that stay in a first-level cache beside what streams through it */
     EB_HEAD_ROWS = 64,      /* rows of the head that a thread computes together */
     EB_BEST_TOKENS = 16,    /* tokens whose best logits are looked for together */

@@ -41,13 +41,14 @@ static void gemm(const eb_engine *engine, const eb_tensor *tensor, int32_t *dots
 }
 
 /* How many rows go together. One token: many, whose dot products then wait in a buffer. A few tokens: as many as stay in the
- * first-level cache for the next four tokens. Many: as many as stay there unpacked; or twice as many in the second-level
- * cache, where rows are so long that else too few would share the loads of activations. */
+ * first-level cache for the next four tokens. Some: as many as stay there unpacked, where writing the codes costs as much as
+ * using them. Many: twice as many, which share the loads of activations. */
 static size_t rows_together(const eb_engine *engine, const eb_tensor *tensor) {
-    if (engine->chunk.n == 1)
+    const uint32_t n_tokens = engine->chunk.n;
+    if (n_tokens == 1)
         return EB_GEMV_ROWS;
-    return engine->chunk.n > EB_FEW_TOKENS && tensor->k * (EB_GEMM_ROWS / 2) <= EB_CODES_BYTES ? EB_GEMM_ROWS / 2
-                                                                                               : EB_GEMM_ROWS;
+    const int fits = tensor->k * (EB_GEMM_ROWS / 2) <= EB_CODES_BYTES;
+    return n_tokens > EB_FEW_TOKENS && n_tokens <= EB_SOME_TOKENS && fits ? EB_GEMM_ROWS / 2 : EB_GEMM_ROWS;
 }
 
 /* Dot products of n rows from `begin` on with every token of the chunk, [chunk.n][EB_GEMM_ROWS]; n is at most
