@@ -21,6 +21,7 @@ from edgebit.bench.worker import Spec
 from edgebit.bundle.archive import Member
 from edgebit.errors import EngineError, PeerError
 from edgebit.resources import native_library, package_dir
+from edgebit.runtime.native import KV_TYPES
 
 EDGEBIT = "edgebit"
 Listener = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -43,6 +44,7 @@ class BenchOptions:
     decode_tokens: int = 32
     contexts: tuple[int, ...] = (0, 2048)
     sequences: tuple[int, ...] = ()
+    kv: str = KV_TYPES[0]  # how the KV cache holds keys and values
     isa: str | None = None
     peers: tuple[Peer, ...] = ()
 
@@ -170,7 +172,8 @@ class _Edgebit:
 
     def check(self) -> int:
         """Golden probes that came out bit for bit as they must, which also brings the model into the page cache."""
-        return int(self._process("prefill", max(self._options.threads)).ask("probes")["probes"])
+        with _Process(self._spec("check", max(self._options.threads))) as process:
+            return int(process.ask("probes")["probes"])
 
     def limits(self, threads: int, buffer_bytes: int) -> dict[str, float]:
         """The machine's, at the ISA level of the engine; "int8_any" at the highest that it has."""
@@ -230,7 +233,7 @@ class _Edgebit:
         program = native_library().parent / "edgebit-run"
         if not program.is_file() or spec.offset or spec.isa is not None:
             return None
-        argv = [str(program), str(spec.model), "--ids", "0", "-n", "1", "--threads", str(spec.threads)]
+        argv = [str(program), str(spec.model), "--ids", "0", "-n", "1", "--kv", spec.kv, "--threads", str(spec.threads)]
         with pinned(cores_for(spec.threads)):
             began = time.monotonic()
             done = subprocess.run(
@@ -252,6 +255,7 @@ class _Edgebit:
             threads=threads,
             ctx_len=_SEQUENCE_STEPS + 1 if kind == "sequences" else options.ctx_len,
             sequences=sequences,
+            kv=KV_TYPES[0] if kind == "check" else options.kv,
             isa=options.isa,
         )
 

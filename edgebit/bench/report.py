@@ -56,6 +56,7 @@ def make_report(
             "decode_tokens": options.decode_tokens,
             "contexts": list(options.contexts),
             "sequences": list(options.sequences),
+            "kv": options.kv,
             "isa": options.isa,
             "left_out": list(left_out),
             "read_buffer_bytes": measured.buffer_bytes,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Engine, Library, Model, Sampler, SamplingParams
+from edgebit.runtime.native import KV_TYPES, Engine, Library, Model, Sampler, SamplingParams
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +27,7 @@ class Spec:
     threads: int = 1
     ctx_len: int = 0
     sequences: int = 1
+    kv: str = KV_TYPES[0]
     isa: str | None = None
 
     def argument(self) -> str:
@@ -50,6 +51,7 @@ class Worker:
                 ctx_len=spec.ctx_len,
                 sequences=spec.sequences,
                 threads=spec.threads,
+                kv=spec.kv,
                 logits_rows=spec.sequences,
             )
             self.opened_ns["engine"] = time.monotonic_ns()

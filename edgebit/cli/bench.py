@@ -22,7 +22,7 @@ from edgebit.bundle.archive import locate_model
 from edgebit.cli.terminal import printable
 from edgebit.errors import EdgebitError, PeerError
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.native import KV_TYPES, Library, Model
 from edgebit.synthesize import SHAPES
 
 _DEFAULT_PREFILL, _DEFAULT_CONTEXTS = (128, 512), (0, 2048)
@@ -66,6 +66,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
     "--sequences", type=Numbers(1, 256), help="Also decode so many sequences in one pass, such as 1,2,4,8,16."
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Repetitions of everything.")
+@click.option("--kv", type=click.Choice(KV_TYPES), default=KV_TYPES[0], show_default=True, help="Type of the KV cache.")
 @click.option("--isa", help="The highest instruction set that may be used, such as scalar or avx2.")
 @click.option("--against", multiple=True, metavar="NAME=COMMAND",
               help="A llama-bench to measure beside it. May be given several times.")  # fmt: skip
@@ -82,6 +83,7 @@ def command(
     contexts: tuple[int, ...] | None,
     sequences: tuple[int, ...] | None,
     rounds: int,
+    kv: str,
     isa: str | None,
     against: tuple[str, ...],
     as_json: bool,
@@ -122,6 +124,7 @@ def command(
             decode_tokens=decode_tokens,
             contexts=_fitting(contexts, _DEFAULT_CONTEXTS, decode_tokens + 1, context_max, "--context", left_out),
             sequences=sequences or (),
+            kv=kv,
             isa=isa,
             peers=peers,
         )
@@ -241,7 +244,7 @@ def _head(report: Report) -> list[str]:
     return [
         f"{machine['cpu']}, {machine['usable_cores']} cores, {edgebit['isa']}, load average {load}, {report['date']}",
         f"{model['name']}: {model['ternary_weights'] / 1e6:,.1f} M ternary weights; "
-        f"{model['golden_probes']} golden probes equal",
+        f"{model['golden_probes']} golden probes equal; KV cache in {report['settings']['kv']}",
         f"tok/s, medians of rounds: {report['settings']['rounds']}",
     ]
 

@@ -150,9 +150,10 @@ def test_a_peer_that_fails_is_left_out_and_the_rest_goes_on(options, against):
 
 def test_isa_is_masked_and_an_unknown_one_is_an_error(options):
     """The worker says which levels there are."""
-    small = replace(options, threads=(1,), rounds=1, contexts=(0,), sequences=(), prefill=(4,))
+    small = replace(options, threads=(1,), rounds=1, contexts=(0,), sequences=(), prefill=(4,), kv="int8")
     report = make_report(measure(replace(small, isa="scalar")), model_name="small", command=[])
     assert report["edgebit"]["isa"] == "scalar"
+    assert report["settings"]["kv"] == "int8"
 
     with pytest.raises(EngineError, match="'quantum' is not known"):
         measure(replace(small, isa="quantum"))
