@@ -6,6 +6,7 @@ runs in processes of its own, kept to as many cores as it has threads.
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -158,7 +159,6 @@ class _Edgebit:
         self._options = options
         self._stack = contextlib.ExitStack()
         self._processes: dict[tuple[str, int], _Process] = {}
-        self._memory_after_prefill: dict[int, int] = {}
         self.facts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -231,17 +231,20 @@ class _Edgebit:
     def _native_start(self, spec: Spec) -> float | None:
         """Seconds that edgebit-run takes for one token, from its start to its end; None where it is not built."""
         program = native_library().parent / "edgebit-run"
-        if not program.is_file() or spec.offset or spec.isa is not None:
+        if not program.is_file():
             return None
         argv = [str(program), str(spec.model), "--ids", "0", "-n", "1", "--kv", spec.kv, "--threads", str(spec.threads)]
+        environment = os.environ | ({} if spec.isa is None else {"EDGEBIT_ISA": spec.isa})
         with pinned(cores_for(spec.threads)):
             began = time.monotonic()
             done = subprocess.run(
-                [*argv, "--ctx", str(spec.ctx_len)], stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
+                [*argv, "--ctx", str(spec.ctx_len)],
+                stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment,
+            )  # fmt: skip
+            seconds = time.monotonic() - began
         if done.returncode:
             raise EngineError(f"{program} failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
-        return time.monotonic() - began
+        return seconds
 
     def _spec(self, kind: str, threads: int) -> Spec:
         options, model = self._options, self._options.model
