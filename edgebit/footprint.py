@@ -87,7 +87,7 @@ class Footprint:
         """What a prefill pass of BATCH_LEN tokens reads and computes; attention is left out."""
         return [Part(name="projections", n_bytes=self.ternary_bytes, weights=self.ternary_weights, op="gemm_c8")]
 
-    def memory(self, *, context: int, kv: str, threads: int, page_bytes: int) -> dict[str, int]:
+    def memory(self, *, context: int, kv: str, threads: int, logits_rows: int, page_bytes: int) -> dict[str, int]:
         """Bytes of memory by what they are for, with `context` tokens in one sequence; the daemon's own aside.
 
         Weights are mapped: what is not read takes none. Of the embedding a row is read for each token, in pages.
@@ -100,10 +100,10 @@ class Footprint:
             "embedding": min(touched, self.tensor_bytes(Role.TOKEN_EMBEDDING)),
             "tokenizer and tables": self.other_bytes + self.vector_bytes,
             "KV cache": self.kv_bytes(kv, context),
-            "scratch": self.scratch_bytes(context, threads),
+            "scratch": self.scratch_bytes(context, threads, logits_rows),
         }
 
-    def scratch_bytes(self, context: int, threads: int, batch_len: int = BATCH_LEN) -> int:
+    def scratch_bytes(self, context: int, threads: int, logits_rows: int = 1, batch_len: int = BATCH_LEN) -> int:
         """The engine's buffers beside the KV cache (take_buffers in kernels/src/engine.c)."""
         conf = self.conf
         attention, kv = conf.n_heads * conf.head_dim, conf.n_kv_heads * conf.head_dim
@@ -111,7 +111,7 @@ class Footprint:
         of_token = 4 * (conf.hidden_size + widest + 3 * attention + 2 * kv + conf.ffn_size) + widest
         of_token += 4 * conf.head_dim + 2 * _round_up(conf.hidden_size, 256)
         of_thread = 4 * conf.n_heads // conf.n_kv_heads * (context + conf.head_dim) + 16 * (8 * batch_len + widest)
-        of_logits = (4 + 8) * conf.vocab_size  # in floats, and the high plane's integers
+        of_logits = (4 + 8) * logits_rows * conf.vocab_size  # floats, and the high plane's integers of up to 16 rows
         return batch_len * of_token + threads * of_thread + of_logits + 4 * 16 * 1024
 
     @property

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgebit.bench.machine import read_buffer_bytes
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.daemon.config import EngineConfig
 from edgebit.errors import CheckpointError, TargetError
 from edgebit.footprint import BATCH_LEN, LOW_PLANES, Footprint
 from edgebit.roofline import (
@@ -38,7 +40,6 @@ DAEMON_BYTES = 28 * MIB  # Python and the daemon's own, measured: docs/performan
 PREFILL_SHARE = 0.6  # of this machine's int8 peak that the engine is made to reach
 CONTEXT = 2048  # tokens: the daemon's own default
 _TOKENIZER_BYTES = 56  # a token's share of the tokenizer's tables: Llama 3's, with 280,147 merges for 128,256 tokens
-_READ_BYTES = 256 * MIB  # the buffer that this machine's bandwidth is measured with
 _ROUNDS = 3  # of measuring this machine
 _CHECK_PROMPT = 128  # tokens
 _CHECK_S = 6.0  # how long a prediction is checked
@@ -232,8 +233,15 @@ def energy_class(joules_per_token: float) -> str:
 
 
 def _memory(footprint: Footprint, target: Target, context: int, kv: str, threads: int) -> dict[str, int]:
-    parts = footprint.memory(context=context, kv=kv, threads=threads, page_bytes=1024 * target.page_kib)
-    return {**parts, "daemon": DAEMON_BYTES}
+    defaults = EngineConfig()
+    parts = footprint.memory(
+        context=context,
+        kv=kv,
+        threads=threads,
+        logits_rows=1 + defaults.speculate,
+        page_bytes=1024 * target.page_kib,
+    )
+    return {**parts, "prefix cache": MIB * defaults.prefix_memory_mib, "daemon": DAEMON_BYTES}
 
 
 def _available(target: Target, options: PlanOptions) -> int | None:
@@ -306,8 +314,9 @@ def _what_would_fit(
 def measure_host(library: Library) -> tuple[Target, Machine]:
     """This machine as a target with its RAM, and as what it was measured to be. Takes about a second."""
     cores = default_threads()
-    reads = [library.measure_read(cores, _READ_BYTES) for _ in range(_ROUNDS)]
-    core_reads = reads if cores == 1 else [library.measure_read(1, _READ_BYTES) for _ in range(_ROUNDS)]
+    size = read_buffer_bytes()
+    reads = [library.measure_read(cores, size) for _ in range(_ROUNDS)]
+    core_reads = reads if cores == 1 else [library.measure_read(1, size) for _ in range(_ROUNDS)]
     products = max(library.measure_int8(1) for _ in range(_ROUNDS))
     machine = Machine(
         cores=cores,

@@ -209,15 +209,18 @@ def test_a_checkpoint_gives_the_plan_of_its_model_file(reference_checkpoint, ref
     assert before.other_bytes == pytest.approx(after.other_bytes, rel=1)
 
 
-@pytest.mark.parametrize(("context", "threads"), [(64, 1), (512, 2), (2048, 4)])
-def test_scratch_memory_is_the_engines(native, tiny, context, threads):
+@pytest.mark.parametrize(("context", "threads", "rows"), [(64, 1, 1), (512, 2, 5), (2048, 4, 9)])
+def test_scratch_memory_is_the_engines(native, tiny, context, threads, rows):
     """Within an eighth, or 64 KiB, of what the engine itself says it allocated."""
     footprint = facts_of(str(tiny)).footprint("t2")
 
-    with Model.open(native, tiny) as model, Engine(model, ctx_len=context, threads=threads) as engine:
+    with (
+        Model.open(native, tiny) as model,
+        Engine(model, ctx_len=context, threads=threads, logits_rows=rows) as engine,
+    ):
         stats = engine.stats()
 
-    assert footprint.scratch_bytes(context, threads) == pytest.approx(stats.arena_bytes, rel=0.125, abs=65536)
+    assert footprint.scratch_bytes(context, threads, rows) == pytest.approx(stats.arena_bytes, rel=0.125, abs=65536)
 
 
 @pytest.mark.parametrize("kv", KV_TYPES)

@@ -331,7 +331,7 @@ class EngineMeter:
     """Measures the engine itself."""
 
     def __init__(self, library: Library, model: Model, config: EngineConfig) -> None:
-        self._library, self._model = library, model
+        self._library, self._model, self._config = library, model, config
         self.cores = default_threads()
         self.memory_bytes = total_memory_bytes()
         self.layout = str((model.meta().get("quantisation") or {}).get("layout", "t2"))
@@ -343,7 +343,9 @@ class EngineMeter:
         with self._open(setting) as engine:
             stats = engine.stats()
         low_planes = info.vocab_size * -(-info.hidden_size // 256) * 128
-        return info.bytes_per_token + low_planes + stats.kv_bytes + stats.arena_bytes + _DAEMON_BYTES
+        prefixes = MIB * self._config.prefix_memory_mib
+        engine_bytes = info.bytes_per_token + low_planes + stats.kv_bytes + stats.arena_bytes
+        return engine_bytes + prefixes + _DAEMON_BYTES
 
     def speed(self, setting: Setting, scenario: Scenario, budget_s: float) -> Speed:
         """See Meter."""
@@ -362,6 +364,7 @@ class EngineMeter:
             threads=setting.threads,
             batch_len=setting.batch_len,
             kv=setting.kv,
+            logits_rows=1 + self._config.speculate,
         )
 
 
