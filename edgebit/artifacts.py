@@ -29,7 +29,7 @@ _LSE = re.compile(
 )
 _FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
 _INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\s+((?:\{e?vex\}\s)?\S+)\s*(.*)$")
-_PRODUCT = re.compile(r"eb_(gem[vm]|dot)_")  # micro-kernels that multiply: where an ISA's own product must be
+_PRODUCT = re.compile(r"eb_(gemv4?|gemm|dot)_")  # micro-kernels that multiply: where an ISA's own product must be
 _ANY = "any CPU"
 _NEVER = "never"
 
