@@ -1,10 +1,10 @@
 /* gemm_c8_i8_neon_i8mm.c - prefill GEMM for cores with FEAT_I8MM (Cortex-A510, A710, Neoverse V1 and later).
  * SMMLA multiplies 8 columns of two rows with those of two tokens: twice the products of an SDOT, once pairs of rows and
- * of tokens lie side by side. Two tiles and six tokens go together: 12 accumulators, 24 SMMLAs for 14 ZIPs. */
+ * of tokens lie side by side. Two tiles and eight tokens go together: 16 accumulators, 32 SMMLAs for 16 ZIPs. */
 #include "lanes_neon.h"
 #include "ukernel.h"
 
-enum { TILES = 2, PAIRS = 3 };
+enum { TILES = 2, PAIRS = 4 };
 
 /* What one call of the micro-kernel works on. */
 typedef struct operands {
@@ -42,6 +42,7 @@ static inline __attribute__((always_inline)) void block(const operands *o, size_
             rows[r] = side_by_side(codes, codes + 16);
         }
         for (size_t p = 0; p < n_pairs; p++) {
+            eb_in_this_order();
             const pair tokens = side_by_side(x[2 * p] + i, x[2 * p + 1] + i);
             for (size_t r = 0; r < 2 * n_tiles; r++) {
                 acc[p][r] = vmmlaq_s32(acc[p][r], tokens.first, rows[r].first);
@@ -60,7 +61,9 @@ static inline __attribute__((always_inline)) void block(const operands *o, size_
 }
 
 static inline __attribute__((always_inline)) void tokens_of(const operands *o, size_t n_tiles) {
-    if (o->n_tokens > 4)
+    if (o->n_tokens > 6)
+        block(o, n_tiles, 4);
+    else if (o->n_tokens > 4)
         block(o, n_tiles, 3);
     else if (o->n_tokens > 2)
         block(o, n_tiles, 2);

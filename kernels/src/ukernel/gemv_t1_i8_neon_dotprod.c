@@ -9,6 +9,7 @@
 /* sum[r] += the codes of row r, three in a byte, times their 48 activations */
 static inline __attribute__((always_inline)) void add_codes(eb_fields sum[EB_TILE_ROWS],
                                                             const uint8x16_t codes[EB_TILE_ROWS], const int8_t *x) {
+    eb_in_this_order();
     const int8x16_t xs[3] = {vld1q_s8(x), vld1q_s8(x + 16), vld1q_s8(x + 32)};
     for (int r = 0; r < EB_TILE_ROWS; r++) {
         sum[r].at0 = vdotq_s32(sum[r].at0, eb_masked(codes[r], 0x03), xs[0]);

@@ -12,6 +12,9 @@ static inline __attribute__((always_inline)) void eb_prefetch(const uint8_t *w) 
     __builtin_prefetch(w + EB_PREFETCH_BYTES, 0, 3);
 }
 
+/* Nothing is moved across: compilers, gcc above all, load far ahead of the use, and then run out of registers. */
+static inline __attribute__((always_inline)) void eb_in_this_order(void) { __asm__ volatile(""); }
+
 /* The bits of `mask` of each byte, as a number: not for masks with bit 7. */
 static inline __attribute__((always_inline)) int8x16_t eb_masked(uint8x16_t bytes, uint8_t mask) {
     return vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(mask)));
