@@ -5,7 +5,7 @@ figures. docs/plan.md has the formulas.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ DAEMON_BYTES = 28 * MIB  # Python and the daemon's own, measured: docs/performan
 PREFILL_SHARE = 0.6  # of this machine's int8 peak that the engine is made to reach
 CONTEXT = 2048  # tokens: the daemon's own default
 _TOKENIZER_BYTES = 56  # a token's share of the tokenizer's tables: Llama 3's, with 280,147 merges for 128,256 tokens
-_ROUNDS = 3  # of measuring this machine
+_ROUNDS = 5  # of measuring this machine; the lowest and the highest are left out, as disturbed
 _CHECK_PROMPT = 128  # tokens
 _CHECK_S = 6.0  # how long a prediction is checked
 
@@ -315,13 +315,13 @@ def measure_host(library: Library) -> tuple[Target, Machine]:
     """This machine as a target with its RAM, and as what it was measured to be. Takes about a second."""
     cores = default_threads()
     size = read_buffer_bytes()
-    reads = [library.measure_read(cores, size) for _ in range(_ROUNDS)]
-    core_reads = reads if cores == 1 else [library.measure_read(1, size) for _ in range(_ROUNDS)]
-    products = max(library.measure_int8(1) for _ in range(_ROUNDS))
+    reads = _measured(lambda: library.measure_read(cores, size))
+    core_reads = reads if cores == 1 else _measured(lambda: library.measure_read(1, size))
+    products = _measured(lambda: library.measure_int8(1)).high
     machine = Machine(
         cores=cores,
-        read_bytes_s=Range(ENGINE_SHARE * min(reads), max(reads)),
-        core_read_bytes_s=Range(ENGINE_SHARE * min(core_reads), max(core_reads)),
+        read_bytes_s=Range(ENGINE_SHARE * reads.low, reads.high),
+        core_read_bytes_s=Range(ENGINE_SHARE * core_reads.low, core_reads.high),
         weights_s={"gemm_c8": Range(PREFILL_SHARE * products, products)},
     )
     memory = total_memory_bytes()
@@ -336,8 +336,13 @@ def measure_host(library: Library) -> tuple[Target, Machine]:
     return target, machine
 
 
-def _gb_s(bytes_s: list[float]) -> tuple[float, float]:
-    return round(min(bytes_s) / 1e9, 2), round(max(bytes_s) / 1e9, 2)
+def _measured(measure: Callable[[], float]) -> Range:
+    figures = sorted(measure() for _ in range(_ROUNDS))
+    return Range(figures[1], figures[-2])
+
+
+def _gb_s(bytes_s: Range) -> tuple[float, float]:
+    return round(bytes_s.low / 1e9, 2), round(bytes_s.high / 1e9, 2)
 
 
 def check_plan(
