@@ -3,6 +3,7 @@
 #define EB_LANES_AVX512_H
 
 #include <immintrin.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Weights are prefetched this far ahead: over the end of a page, where the hardware's prefetchers stop. */
