@@ -73,6 +73,7 @@ def row(seconds, **setting):
         setting=replace(BASE, **setting),
         speed=Speed(prefill_tok_s=1, decode_tok_s=1, context=1),
         seconds=seconds,
+        rounds=(seconds,),
         memory_bytes=0,
     )
 
@@ -104,6 +105,16 @@ def test_what_is_chosen(goal, rows, chosen):
 
     assert found.value == chosen
     assert reason.startswith(f"{rows[0].key} {chosen}:")
+
+
+def test_int8_must_win_every_round():
+    """It changes answers, so a disturbed round must not bring it in."""
+    exact, other = row(10, kv="f16"), row(8, kv="int8")
+
+    won_once = [replace(exact, rounds=(10, 12)), replace(other, rounds=(10, 8))]
+    won_always = [replace(exact, rounds=(10, 12)), replace(other, rounds=(8, 8))]
+
+    assert [choose(rows, "latency")[0].value for rows in (won_once, won_always)] == ["f16", "int8"]
 
 
 def test_an_answer_is_a_prompt_and_its_continuation():
