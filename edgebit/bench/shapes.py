@@ -9,8 +9,10 @@ from edgebit.bundle.model_format import VERSION
 from edgebit.convert import convert
 from edgebit.cross import cache_dir
 from edgebit.errors import BundleError
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.native import Engine, Library, Model
 from edgebit.synthesize import synthesize
+
+_PROBE_CONTEXT = 128  # tokens: golden probes need less
 
 
 def shape_model(
@@ -24,7 +26,7 @@ def shape_model(
     """
     folder = cache_dir() / "shapes"
     path = folder / f"{shape}-{layout}-v{VERSION}.ebm"
-    if not _opens(path):
+    if not _holds(path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -41,12 +43,14 @@ def shape_model(
     return path
 
 
-def _opens(path: Path) -> bool:
-    """Whether this version's engine takes the file; one from before a change of the format is made anew."""
+def _holds(path: Path) -> bool:
+    """Whether this engine takes the file and comes to its golden probes: one that was made before a change of the
+    format, or of what the engine computes, is made anew, and its probes are then checked like any model's."""
     if not path.is_file():
         return False
     try:
-        Model.open(Library.load(), path).close()
+        with Model.open(Library.load(), path) as model, Engine(model, ctx_len=_PROBE_CONTEXT) as engine:
+            engine.check_probes()
     except BundleError:
         return False
     return True
