@@ -156,6 +156,7 @@ def statistics(session: Session, answer: Answer, sampling: SamplingParams) -> di
         "decode_tok_s": _rate(decoded, answer.decode_ns),
         "drafted_tokens": answer.drafted_tokens,
         "accepted_tokens": answer.accepted_tokens,
+        "head_rows_reread": _rows_a_token(stats.head_middle_rows, stats.head_tokens),
         "first_token_s": round(answer.prompt_ns / 1e9, 4),
         "weights_mib": round(stats.weight_bytes / 2**20, 1),
         "kv_cache_mib": round(stats.kv_bytes / 2**20, 1),
@@ -167,6 +168,11 @@ def statistics(session: Session, answer: Answer, sampling: SamplingParams) -> di
         "temperature": sampling.temperature,
         "done_reason": answer.done_reason,
     }
+
+
+def _rows_a_token(rows: int, tokens: int) -> float | None:
+    """Rows of the head that were read past their high plane, a token; None where all logits were wanted."""
+    return round(rows / tokens, 1) if tokens else None
 
 
 def _rate(tokens: int, nanoseconds: int) -> float:
@@ -187,8 +193,12 @@ def statistics_line(figures: dict[str, Any]) -> str:
         f"prefill {figures['prompt_tokens'] - figures['reused_tokens']} tokens at {figures['prefill_tok_s']} tok/s, "
         f"decode {figures['answer_tokens']} tokens at {figures['decode_tok_s']} tok/s "
         f"({figures['accepted_tokens']} of {figures['drafted_tokens']} drafted came true), "
-        f"first token after {figures['first_token_s']} s; "
+        f"{_head_words(figures['head_rows_reread'])}first token after {figures['first_token_s']} s; "
         f"weights {figures['weights_mib']} MiB mapped, KV cache {figures['kv_cache_mib']} MiB, "
         f"peak RSS {figures['peak_rss_mib']} MiB; {figures['isa']}, {figures['threads']} threads, "
         f"seed {figures['seed']}; ended by: {figures['done_reason']}"
     )
+
+
+def _head_words(rows: float | None) -> str:
+    return "" if rows is None else f"{rows} rows of the head read again a token, "

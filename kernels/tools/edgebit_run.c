@@ -590,6 +590,10 @@ static void print_stats(const decoding *d, const ids *begin, uint64_t prefill_ns
     if (d->drafting.drafted)
         fprintf(stderr, "drafts   %8llu tokens, of which %llu came true\n", (unsigned long long)d->drafting.drafted,
                 (unsigned long long)d->drafting.accepted);
+    if (stats.head_tokens)
+        fprintf(stderr, "head     %8.1f rows a token read past their high plane, %.1f to the end\n",
+                (double)stats.head_middle_rows / (double)stats.head_tokens,
+                (double)stats.head_low_rows / (double)stats.head_tokens);
     fprintf(stderr, "memory   %8.1f MiB at most, %s, %u threads\n", (double)usage.ru_maxrss / 1024,
             eb_engine_isa(d->engine), stats.n_threads);
 }

@@ -63,6 +63,16 @@ def test_a_prefix_cache_answers_sooner_and_the_same(model, tmp_path):
     assert "is removed" in healed.stderr and "Traceback" not in healed.stderr
 
 
+def test_the_heads_rows_are_counted(model):
+    """Greedy reads few of them again; a draw from all reads the whole head and has nothing to count."""
+    few, everything = (
+        json.loads(edgebit("run", model, "hello", "-n", 8, "--temperature", t, "--top-p", 0.9, "--json").stdout)
+        for t in (0, 1)
+    )
+    assert 1 <= few["head_rows_reread"] <= 512
+    assert everything["head_rows_reread"] is None
+
+
 @pytest.mark.parametrize("sampling", [("--temperature", 0), ("--temperature", 1, "--top-k", 4, "--seed", 3)])
 def test_drafts_change_no_answer(sampling, model):
     """Whatever --speculate says."""
