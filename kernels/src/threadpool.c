@@ -14,8 +14,8 @@
  * reads the other's, sequentially consistent, so no wake-up is lost.
  *
  * What claiming cannot mend is a worker that is put aside in the middle of a part: all wait for it, a slice of the
- * other program's time, several milliseconds. Where that happens the worker's core is not ours alone, so the worker
- * sits out for a while, and longer each time it happens again.
+ * other program's time, several milliseconds. Where all lose more by that than the worker has given them since the last
+ * time, its core is not ours alone: it sits out for a while, and twice as long when it holds up the others again.
  *
  * A worker that sits out, or that a smaller pool has no use for, rests: it sleeps on a condition of its own, and no job
  * wakes it. One that is about to rest may still take a part of the next job: its scratch memory is there, and a part's
@@ -30,8 +30,9 @@ enum {
     LOOKS_PER_CLOCK = 8, /* reading the clock costs as much as a few looks */
     STALL_NS = 500000,   /* waited for longer than this, and than STALL_PARTS parts take: the worker was put aside */
     STALL_PARTS = 8,
-    SIT_OUT_NS = 16000000,     /* the first time; each time doubles it */
-    SIT_OUT_MAX_NS = 512000000 /* what a core is worth that is ours again shall not be lost for longer */
+    SIT_OUT_NS = 16000000,      /* the first time; each time doubles it, */
+    SIT_OUT_MAX_NS = 512000000, /* up to this: a core that is ours again shall not be lost for longer */
+    GOOD_NS = 100000000         /* how far back it counts that a worker has held up nobody */
 };
 
 typedef struct worker {
@@ -41,7 +42,8 @@ typedef struct worker {
     uint32_t rests; /* atomic, written by the caller */
     /* the caller's own */
     int sits_out;
-    int64_t out_until, out_ns; /* when it comes or came back, and how long it sits or sat out; 0: never yet */
+    int64_t out_until, out_ns; /* when it comes back, and how long it sits or last sat out */
+    int64_t good_since;        /* when it came back, or last ceased to hold up the others */
 } worker;
 
 struct eb_threadpool {
@@ -204,6 +206,7 @@ static void call_back(eb_threadpool *pool, int64_t now) {
         worker *one = &pool->workers[t];
         if (one->sits_out && now >= one->out_until) {
             one->sits_out = 0;
+            one->good_since = now;
             n_back++;
         }
     }
@@ -211,11 +214,17 @@ static void call_back(eb_threadpool *pool, int64_t now) {
         assign(pool);
 }
 
-static void send_out(eb_threadpool *pool, unsigned thread, int64_t now) {
+/* Worker `thread` has held up all others from `begin` to `end`: it sits out, unless it has earned that before. */
+static void judge(eb_threadpool *pool, unsigned thread, int64_t begin, int64_t end) {
     worker *one = &pool->workers[thread];
-    const int again = one->out_ns && now - one->out_until < 4 * one->out_ns;
-    one->out_ns = !again ? SIT_OUT_NS : one->out_ns < SIT_OUT_MAX_NS ? 2 * one->out_ns : SIT_OUT_MAX_NS;
-    one->out_until = now + one->out_ns;
+    const int64_t others = pool->n_active - pool->n_out - 1, good = begin - one->good_since;
+    one->good_since = end;
+    if (2 * others * (end - begin) < (good < GOOD_NS ? good : GOOD_NS))
+        return;
+    one->out_ns = good >= GOOD_NS || !one->out_ns ? SIT_OUT_NS : 2 * one->out_ns;
+    if (one->out_ns > SIT_OUT_MAX_NS)
+        one->out_ns = SIT_OUT_MAX_NS;
+    one->out_until = end + one->out_ns;
     one->sits_out = 1;
     assign(pool);
 }
@@ -233,7 +242,7 @@ static void wait_for_workers(eb_threadpool *pool, int64_t ended, int64_t part_ns
     const int64_t waited = pool->last_ns - ended;
     host->pthread_mutex_unlock(pool->mutex);
     if (last && waited > STALL_NS && waited > STALL_PARTS * part_ns)
-        send_out(pool, last, ended + waited);
+        judge(pool, last, ended, ended + waited);
 }
 
 void eb_threadpool_run(eb_threadpool *pool, eb_work *work, void *context, unsigned n_parts) {

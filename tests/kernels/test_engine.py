@@ -258,7 +258,7 @@ def test_logits_are_the_same_on_this_machine_and_on_aarch64(
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_runs_are_clean_under_sanitizers(shape: str, check_build: Callable[[str], CheckBuild], tmp_path: Path):
-    """Verifying, prefill in chunks, decode and sampling on two threads: no access outside, nothing undefined."""
+    """Verifying, prefill, decode, drafts and sampling on two threads: no access outside, nothing undefined."""
     tiny = _model(shape)
     path = tmp_path / "model.ebm"
     path.write_bytes(tiny.to_bytes())
@@ -270,6 +270,11 @@ def test_runs_are_clean_under_sanitizers(shape: str, check_build: Callable[[str]
     )  # fmt: skip
 
     assert len(found.split()) == 8
+    drafted = check_build("sanitized").run(
+        "edgebit-run", str(path), "--ids", ",".join(["1", "2", "3", "4", "5"] * 6), "-n", "60", "--ignore-stop",
+        "--speculate", "8", "--threads", "2",
+    )  # fmt: skip
+    assert len(drafted.split()) == 60
 
 
 def test_threads_change_between_calls_and_results_do_not(native: Library):
