@@ -88,7 +88,7 @@ static int64_t after_low(const scored *s, size_t row, int64_t dot) { return dot 
 /* The highest logit that the row can have, if twice the rest differs from `middle` by at most bound * |q|. */
 static float highest(const scored *s, size_t row, int64_t dot, int64_t middle, float bound) {
     double width = (double)bound * s->length + 1;
-    if (!(width < WIDEST))
+    if (!(width >= 0 && width < WIDEST))
         width = WIDEST;
     const int64_t way = s->head->scales[row] * s->x_scale < 0 ? -(int64_t)width : (int64_t)width;
     return logit(s, row, (2 * dot + middle + way) >> 1);
@@ -170,7 +170,8 @@ static float reach(const scored *s, const int64_t *after, const float *logits, u
     for (uint32_t i = 0; i < n_best; i++) {
         const uint32_t row = heap[i];
         const float whole = logit(s, row, after_low(s, row, after_middle(s, row, after[row])));
-        least = whole < least ? whole : least;
+        if (!(whole >= least)) /* what is not a number, of a damaged file, rules no row out */
+            least = whole == whole ? whole : -__builtin_inff();
     }
     return least;
 }

@@ -242,7 +242,7 @@ uint32_t eb_sampler_reach(const eb_sampler *sampler) {
     const uint32_t kept = options->temperature == 0 ? 1 : options->top_k;
     /* A penalty above 1 pushes down tokens of the window and none else, so as many more may come up; one below 1 may
      * pull up any token of the window. */
-    if (!kept || options->repetition_penalty < 1)
+    if (!kept || kept >= sampler->vocab_size || options->repetition_penalty < 1)
         return 0;
     return kept + (options->repetition_penalty > 1 ? sampler->window_used : 0);
 }

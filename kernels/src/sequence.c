@@ -57,7 +57,7 @@ eb_status eb_sequence_copy(eb_engine *engine, uint32_t from, uint32_t to, uint32
     return EB_OK;
 }
 
-/* Bytes of a state; at most those of the KV cache and a header, so they fit in a size_t. */
+/* Bytes of a state; `end` is at most the model's longest context, 2^24, so they fit in 64 bits. */
 static size_t state_size(const eb_engine *engine, uint32_t begin, uint32_t end) {
     return STATE_HEADER + n_pieces(engine) * piece_size(engine, begin, end);
 }

@@ -41,7 +41,7 @@ static const char help[] =
     "  --threads N             worker threads (all cores)\n"
     "  --ctx N                 context length in tokens (the model's maximum, at most 4096)\n"
     "  --kv TYPE               how keys and values are held: f16 (the default), int8 (half of it), f32\n"
-    "  --batch N               prompt tokens computed together (64)\n"
+    "  --batch N               prompt tokens computed together (128)\n"
     "Checks:\n"
     "  --check                 run the model's golden probes and print what they say\n"
     "  --verify                read every weight and check its sum first\n"

@@ -127,3 +127,36 @@ def test_tokens_drawn_from_the_best_logits_are_those_drawn_from_all(head: str, p
             drawn.append(tokens)
 
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("bound", [-1e30, -1.0, float("nan"), float("inf"), 3e38])
+def test_bounds_that_no_sound_file_has_are_harmless(bound: float, native: Library):
+    """Of a file that nobody verified: its best tokens are wrong, but nothing overflows (the sanitized builds see it too)."""
+    tiny = TinyModel(tiny_conf(**SHAPE), seed=3)
+    tiny.set_head(_random(tiny).astype(np.int8), bound=bound)
+    with Model.from_bytes(native, tiny.to_bytes()) as model:
+        best, whole = _logits(model, 3), _logits(model, 0)
+    there = np.isfinite(best)
+    assert (best[there] == whole[there]).all() and (best[~there] == -np.inf).all()
+    assert np.isfinite(whole).all()
+
+
+def test_a_scale_that_is_no_number_rules_no_row_out(native: Library):
+    """The other rows' logits are those of the whole head."""
+    tiny = TinyModel(tiny_conf(**SHAPE), seed=3)
+    codes = _random(tiny).astype(np.int8)
+    scales = np.full(len(codes), 0.001, "<f4")
+    scales[0] = np.nan
+    tiny.set_head(codes, scales=scales)
+    with Model.from_bytes(native, tiny.to_bytes()) as model:
+        whole, best = _logits(model, 0), _logits(model, 1)
+    assert np.array_equal(np.nanargmax(whole, axis=1), np.nanargmax(best, axis=1))
+
+
+def test_as_many_best_as_there_are_numbers_are_all(native: Library):
+    """top_k near 2^32 with a penalty: the sum with the window must not begin anew at 0."""
+    params = SamplingParams(temperature=1.0, top_k=2**32 - 1, repetition_penalty=1.1, seed=1)
+    with Sampler(native, 1001, params) as sampler:
+        for token in range(64):
+            sampler.accept(token)
+        assert sampler.reach() == 0

@@ -94,11 +94,11 @@ class TinyModel:
         self.weights[role, layer] = values.astype(np.float32)
         self._stored[role, layer] = encoding, data, scales
 
-    def set_head(self, codes: np.ndarray) -> None:
-        """Put int8 codes, [vocab, hidden], into the head, with a scale of 0.001."""
-        scales = np.full(len(codes), 0.001, "<f4")
+    def set_head(self, codes: np.ndarray, *, scales: np.ndarray | None = None, bound: float | None = None) -> None:
+        """Put int8 codes, [vocab, hidden], into the head, with a scale of 0.001; `bound` in place of the true ones."""
+        scales = np.full(len(codes), 0.001, "<f4") if scales is None else scales
         self.weights[Role.HEAD, NO_LAYER] = (codes * scales[:, None]).astype(np.float32)
-        self._stored[Role.HEAD, NO_LAYER] = Encoding.H8, _head_bytes(codes), scales
+        self._stored[Role.HEAD, NO_LAYER] = Encoding.H8, _head_bytes(codes, bound), scales
 
     def to_bytes(self, probes: tuple[Probe, ...] = ()) -> bytes:
         """The whole file."""
@@ -128,9 +128,12 @@ class TinyModel:
         )
 
 
-def _head_bytes(codes: np.ndarray) -> bytes:
+def _head_bytes(codes: np.ndarray, bound: float | None = None) -> bytes:
     planes = pack_h8(codes)
-    parts = [planes.high, planes.middle, planes.low, planes.high_bounds, planes.middle_bounds]
+    bounds = [planes.high_bounds, planes.middle_bounds]
+    if bound is not None:
+        bounds = [np.full_like(true, bound) for true in bounds]
+    parts = [planes.high, planes.middle, planes.low, *bounds]
     return b"".join(_padded(part.tobytes()) for part in parts)
 
 
