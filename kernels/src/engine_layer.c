@@ -66,8 +66,9 @@ static void products(const eb_engine *engine, const eb_tensor *tensor, int32_t *
              n_tokens - b < 4 ? n_tokens - b : 4);
 }
 
-static const float *scales_at(const eb_tensor *tensor, size_t row) {
-    return tensor->scales + (tensor->by_row ? row : 0);
+/* What products() gave for the rows from `begin` on. */
+static eb_scaled_dots scaled_dots(const eb_tensor *tensor, const int32_t *dots, size_t begin) {
+    return (eb_scaled_dots){dots, EB_GEMM_ROWS, tensor->scales + (tensor->by_row ? begin : 0), (int)tensor->by_row};
 }
 
 /* out[b][row] (+)= BitLinear(token b)[row] for this part's rows of `tensor` */
@@ -79,9 +80,8 @@ static void linear(eb_engine *engine, const eb_tensor *tensor, float *out, size_
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
         const size_t n = begin + step < rows.end ? step : rows.end - begin;
         products(engine, tensor, dots, begin, n, me.thread);
-        for (uint32_t b = 0; b < chunk->n; b++)
-            engine->kernels.scale_dots(out + b * out_stride + begin, dots + b * EB_GEMM_ROWS, chunk->x_scale[b],
-                                       scales_at(tensor, begin), (int)tensor->by_row, n, add);
+        const eb_scaled_dots of = scaled_dots(tensor, dots, begin);
+        engine->kernels.scale_dots(out + begin, out_stride, &of, chunk->x_scale, n, chunk->n, add);
     }
 }
 
@@ -205,22 +205,13 @@ static void gate_up_job(job *task, part me) {
     const size_t step = rows_together(engine, gate);
     const range rows = share(me, gate->rows, chunk->n == 1 ? EB_TILE_ROWS : step);
     int32_t *gate_dots = engine->dots + me.thread * 2 * engine->dots_size, *up_dots = gate_dots + engine->dots_size;
-    float gate_values[EB_GEMV_ROWS], up_values[EB_GEMV_ROWS];
     for (size_t begin = rows.begin; begin < rows.end; begin += step) {
         const size_t n = begin + step < rows.end ? step : rows.end - begin;
         products(engine, gate, gate_dots, begin, n, me.thread);
         products(engine, up, up_dots, begin, n, me.thread);
-        for (uint32_t b = 0; b < chunk->n; b++) {
-            engine->kernels.scale_dots(gate_values, gate_dots + b * EB_GEMM_ROWS, chunk->x_scale[b],
-                                       scales_at(gate, begin), (int)gate->by_row, n, 0);
-            engine->kernels.scale_dots(up_values, up_dots + b * EB_GEMM_ROWS, chunk->x_scale[b], scales_at(up, begin),
-                                       (int)up->by_row, n, 0);
-            float *gated = chunk->gated + b * engine->ffn_stride + begin;
-            if (engine->model->config.activation == EB_RELU2)
-                engine->kernels.gate_relu2(gated, gate_values, up_values, n);
-            else
-                engine->kernels.gate_silu(gated, gate_values, up_values, n);
-        }
+        const eb_scaled_dots of_gate = scaled_dots(gate, gate_dots, begin), of_up = scaled_dots(up, up_dots, begin);
+        engine->kernels.gate_dots(chunk->gated + begin, engine->ffn_stride, &of_gate, &of_up, chunk->x_scale, n,
+                                  chunk->n, engine->model->config.activation == EB_SILU);
     }
 }
 

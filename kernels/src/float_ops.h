@@ -32,12 +32,9 @@ EB_INLINE double sum_of_squares(const float *x, size_t n) {
 void EB_VARIANT(rmsnorm)(float *y, const float *x, const float *weight, size_t n, float eps) {
     const float mean = (float)(sum_of_squares(x, eb_round_up(n, 16)) / (double)n);
     const float inverse = 1.0f / __builtin_sqrtf(mean + eps);
-    size_t i = 0;
-    for (; i + EB_LANES <= n; i += EB_LANES)
-        eb_v_store(y + i, eb_v_load(weight + i) * (eb_v_load(x + i) * inverse));
-    for (; i < n; i++)
-        y[i] = weight[i] * (x[i] * inverse);
-    for (; i < eb_round_up(n, 64); i++)
+    for (size_t i = 0; i < n; i += EB_LANES)
+        eb_v_store_n(y + i, eb_v_load_n(weight + i, n - i) * (eb_v_load_n(x + i, n - i) * inverse), n - i);
+    for (size_t i = n; i < eb_round_up(n, 64); i++)
         y[i] = 0;
 }
 
@@ -92,68 +89,42 @@ void EB_VARIANT(round_f16)(uint16_t *y, const float *x, size_t n) {
         eb_v_store_f16(y + i, eb_v_load(x + i));
 }
 
-/* Constant flags where this is inlined. */
-EB_INLINE void scale_dots(float *y, const int32_t *dot, float scale, const float *scales, size_t n, const int by_row,
-                          const int add) {
-    size_t i = 0;
-    for (; i + EB_LANES <= n; i += EB_LANES) {
-        const eb_vf factor = by_row ? eb_v_load(scales + i) * scale : eb_v_splat(scale);
-        const eb_vf value = __builtin_convertvector(eb_vi_load(dot + i), eb_vf) * factor;
-        eb_v_store(y + i, add ? eb_v_load(y + i) + value : value);
-    }
-    for (; i < n; i++) {
-        const float value = (float)dot[i] * (by_row ? scales[i] * scale : scale);
-        y[i] = add ? y[i] + value : value;
-    }
+/* Numbers i .. of a token, the first n of a vector. */
+EB_INLINE eb_vf scaled(const eb_scaled_dots *of, size_t token, size_t i, size_t n, float scale) {
+    const eb_vf dots = __builtin_convertvector(eb_vi_load_n(of->dots + token * of->stride + i, n), eb_vf);
+    return of->by_row ? dots * (eb_v_load_n(of->scales + i, n) * scale) : dots * (of->scales[0] * scale);
 }
 
-void EB_VARIANT(scale_dots)(float *y, const int32_t *dot, float scale, const float *scales, int by_row, size_t n,
-                            int add) {
-    if (by_row && add)
-        scale_dots(y, dot, scale, scales, n, 1, 1);
-    else if (by_row)
-        scale_dots(y, dot, scale, scales, n, 1, 0);
-    else if (add)
-        scale_dots(y, dot, scale * scales[0], scales, n, 0, 1);
-    else
-        scale_dots(y, dot, scale * scales[0], scales, n, 0, 0);
-}
-
-void EB_VARIANT(rope_rotate)(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
-                             size_t half) {
-    size_t i = 0;
-    for (; i + EB_LANES <= half; i += EB_LANES) {
-        const eb_vf a = eb_v_load(x + i), b = eb_v_load(x + half + i);
-        const eb_vf c = eb_v_load(cosines + i), s = eb_v_load(sines + i);
-        eb_v_store(y + i, a * c - b * s);
-        eb_v_store(y + half + i, b * c + a * s);
-    }
-    for (; i < half; i++) {
-        y[i] = x[i] * cosines[i] - x[half + i] * sines[i];
-        y[half + i] = x[half + i] * cosines[i] + x[i] * sines[i];
-    }
-}
-
-void EB_VARIANT(gate_relu2)(float *f, const float *gate, const float *up, size_t n) {
-    size_t i = 0;
-    for (; i + EB_LANES <= n; i += EB_LANES) {
-        const eb_vf positive = eb_v_max(eb_v_load(gate + i), eb_v_splat(0));
-        eb_v_store(f + i, positive * positive * eb_v_load(up + i));
-    }
-    for (; i < n; i++) {
-        const float positive = gate[i] > 0 ? gate[i] : 0;
-        f[i] = positive * positive * up[i];
-    }
+void EB_VARIANT(scale_dots)(float *y, size_t y_stride, const eb_scaled_dots *of, const float *scales, size_t n,
+                            size_t n_tokens, int add) {
+    for (size_t token = 0; token < n_tokens; token++, y += y_stride)
+        for (size_t i = 0; i < n; i += EB_LANES) {
+            const eb_vf value = scaled(of, token, i, n - i, scales[token]);
+            eb_v_store_n(y + i, add ? eb_v_load_n(y + i, n - i) + value : value, n - i);
+        }
 }
 
 EB_INLINE eb_vf silu(eb_vf x) { return x / (eb_v_exp(-x) + 1.0f); }
 
-void EB_VARIANT(gate_silu)(float *f, const float *gate, const float *up, size_t n) {
-    size_t i = 0;
-    for (; i + EB_LANES <= n; i += EB_LANES)
-        eb_v_store(f + i, silu(eb_v_load(gate + i)) * eb_v_load(up + i));
-    for (; i < n; i++)
-        f[i] = silu(eb_v_splat(gate[i]))[0] * up[i];
+void EB_VARIANT(gate_dots)(float *f, size_t f_stride, const eb_scaled_dots *gate, const eb_scaled_dots *up,
+                           const float *scales, size_t n, size_t n_tokens, int is_silu) {
+    for (size_t token = 0; token < n_tokens; token++, f += f_stride)
+        for (size_t i = 0; i < n; i += EB_LANES) {
+            const eb_vf g = scaled(gate, token, i, n - i, scales[token]);
+            const eb_vf positive = eb_v_max(g, eb_v_splat(0)), act = is_silu ? silu(g) : positive * positive;
+            eb_v_store_n(f + i, act * scaled(up, token, i, n - i, scales[token]), n - i);
+        }
+}
+
+void EB_VARIANT(rope_rotate)(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
+                             size_t half) {
+    for (size_t i = 0; i < half; i += EB_LANES) {
+        const size_t n = half - i;
+        const eb_vf a = eb_v_load_n(x + i, n), b = eb_v_load_n(x + half + i, n);
+        const eb_vf c = eb_v_load_n(cosines + i, n), s = eb_v_load_n(sines + i, n);
+        eb_v_store_n(y + i, a * c - b * s, n);
+        eb_v_store_n(y + half + i, b * c + a * s, n);
+    }
 }
 
 void EB_VARIANT(merge_attention)(eb_softmax *into, float *sums, const eb_softmax *part, const float *part_sums,

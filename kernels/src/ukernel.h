@@ -82,17 +82,26 @@ typedef void eb_quantise_i8_fn(int8_t *q, float *scale, int32_t *sum, const floa
 /* quantise_i15: the same with 15 bits: q = round_half_even(x * 16256 / absmax) = 128 * hi + lo, each [n rounded up to 64]. */
 typedef void eb_quantise_i15_fn(int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n);
 
-/* scale_dots: y[i] = y[i] (add) or 0 (not) + dot[i] * (scale * scales[by_row ? i : 0]), [n] */
-typedef void eb_scale_dots_fn(float *y, const int32_t *dot, float scale, const float *scales, int by_row, size_t n,
-                              int add);
+/* Products of quantised activations with the same rows of weights, token by token: dots[token][i] stands for
+ * dots[token][i] * (the token's scale * scales[by_row ? i : 0]). */
+typedef struct eb_scaled_dots {
+    const int32_t *dots; /* rows of `stride` */
+    size_t stride;
+    const float *scales;
+    int by_row;
+} eb_scaled_dots;
+
+/* scale_dots: y [n_tokens][n], rows of y_stride, become y (add) or 0 (not) + what `of` stands for; scales [n_tokens] */
+typedef void eb_scale_dots_fn(float *y, size_t y_stride, const eb_scaled_dots *of, const float *scales, size_t n,
+                              size_t n_tokens, int add);
+
+/* gate_dots: f [n_tokens][n] = act(gate) * up, act(x) = max(x, 0)^2 or, with is_silu, x / (1 + e^-x) */
+typedef void eb_gate_dots_fn(float *f, size_t f_stride, const eb_scaled_dots *gate, const eb_scaled_dots *up,
+                             const float *scales, size_t n, size_t n_tokens, int is_silu);
 
 /* rope_rotate: y = x rotated, x [2 * half]: element i pairs with element half + i (rotate-half). */
 typedef void eb_rope_rotate_fn(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
                                size_t half);
-
-/* gate_*: f = act(gate) * up, [n]; f may be gate */
-typedef void eb_gate_relu2_fn(float *f, const float *gate, const float *up, size_t n);
-typedef void eb_gate_silu_fn(float *f, const float *gate, const float *up, size_t n);
 
 /* ---- the KV cache and attention (kv_cache.h says how keys and values lie) ---- */
 
@@ -167,9 +176,8 @@ typedef struct eb_ukernels {
     eb_quantise_i8_fn *quantise_i8;
     eb_quantise_i15_fn *quantise_i15;
     eb_scale_dots_fn *scale_dots;
+    eb_gate_dots_fn *gate_dots;
     eb_rope_rotate_fn *rope_rotate;
-    eb_gate_relu2_fn *gate_relu2;
-    eb_gate_silu_fn *gate_silu;
     eb_round_f16_fn *round_f16;
     eb_quantise_kv_fn *quantise_kv;
     eb_attend_f16_fn *attend_f16;

@@ -38,10 +38,52 @@ EB_INLINE eb_vf eb_v_load(const float *from) {
 
 EB_INLINE void eb_v_store(float *to, eb_vf value) { eb_memcpy(to, &value, sizeof value); }
 
+/* The first n lanes, at least one; the rest is zero, and nothing beyond is read or written. */
+EB_INLINE eb_vf eb_v_load_n(const float *from, size_t n) {
+    if (n >= EB_LANES)
+        return eb_v_load(from);
+#if EB_LANES == 16
+    return (eb_vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
+#else
+    float lane[EB_LANES] = {0};
+    for (size_t i = 0; i < n; i++)
+        lane[i] = from[i];
+    return eb_v_load(lane);
+#endif
+}
+
+EB_INLINE void eb_v_store_n(float *to, eb_vf value, size_t n) {
+    if (n >= EB_LANES) {
+        eb_v_store(to, value);
+        return;
+    }
+#if EB_LANES == 16
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << n) - 1), (__m512)value);
+#else
+    float lane[EB_LANES];
+    eb_v_store(lane, value);
+    for (size_t i = 0; i < n; i++)
+        to[i] = lane[i];
+#endif
+}
+
 EB_INLINE eb_vi eb_vi_load(const int32_t *from) {
     eb_vi value;
     eb_memcpy(&value, from, sizeof value);
     return value;
+}
+
+EB_INLINE eb_vi eb_vi_load_n(const int32_t *from, size_t n) {
+    if (n >= EB_LANES)
+        return eb_vi_load(from);
+#if EB_LANES == 16
+    return (eb_vi)_mm512_maskz_loadu_epi32((__mmask16)((1u << n) - 1), from);
+#else
+    int32_t lane[EB_LANES] = {0};
+    for (size_t i = 0; i < n; i++)
+        lane[i] = from[i];
+    return eb_vi_load(lane);
+#endif
 }
 
 EB_INLINE eb_vf eb_v_splat(float x) {

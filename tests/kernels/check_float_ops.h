@@ -108,21 +108,48 @@ static int check_round_f16(const char *name, eb_round_f16_fn *kernel, uint64_t s
     return same_outputs(name, seed, how, rows, k);
 }
 
+/* Room for the dots of one projection, to the last number. */
+static eb_scaled_dots new_dots(size_t n, size_t n_tokens, int by_row, fill how) {
+    const eb_scaled_dots of = {NULL, n + 3, NULL, by_row};
+    const size_t n_dots = (n_tokens - 1) * of.stride + n, n_scales = by_row ? n : 1;
+    int32_t *dots = malloc(n_dots * sizeof *dots);
+    float *scales = malloc(n_scales * sizeof *scales);
+    for (size_t i = 0; i < n_dots; i++)
+        dots[i] = how == HIGHEST  ? INT32_MAX
+                  : how == LOWEST ? INT32_MIN
+                                  : (int32_t)(next_random() << 1) >> (how == MIXED ? next_random() % 31 : 0);
+    for (size_t i = 0; i < n_scales; i++)
+        scales[i] = random_float(RANDOM) * 1e-7f;
+    return (eb_scaled_dots){dots, of.stride, scales, by_row};
+}
+
+static void free_dots(eb_scaled_dots of) { free((void *)of.dots), free((void *)of.scales); }
+
 static int check_scale_dots(const char *name, eb_scale_dots_fn *kernel, uint64_t seed, fill how, size_t rows,
                             size_t k) {
-    const size_t n = k - rows;
-    const int by_row = (int)(rows & 1), add = (int)(k / 64 & 1);
-    int32_t *dots = malloc(n * sizeof *dots);
-    float *scales = malloc((by_row ? n : 1) * sizeof *scales), *before = new_floats(n, random_float, RANDOM);
-    for (size_t i = 0; i < n; i++)
-        dots[i] = how == HIGHEST ? INT32_MAX : how == LOWEST ? INT32_MIN : (int32_t)(next_random() << 1);
-    for (size_t i = 0; i < (by_row ? n : 1); i++)
-        scales[i] = random_float(RANDOM);
+    const size_t n_tokens = 1 + rows / 4 % 3, n = (k - rows) / n_tokens - 5, y_stride = n + 5;
+    const eb_scaled_dots of = new_dots(n, n_tokens, (int)(k / 64 & 1), how);
+    const float scales[3] = {0.37f, 1.0f, 3.3f};
+    eb_scale_dots_fn *const kernels[2] = {eb_scale_dots_scalar, kernel};
     clear_outputs(4 * k);
-    memcpy(outputs[0], before, n * sizeof *before), memcpy(outputs[1], before, n * sizeof *before);
-    eb_scale_dots_scalar((float *)outputs[0], dots, 0.37f, scales, by_row, n, add);
-    kernel((float *)outputs[1], dots, 0.37f, scales, by_row, n, add);
-    free(dots), free(scales), free(before);
+    for (size_t i = 0; i < n_tokens * y_stride; i++)
+        ((float *)outputs[0])[i] = ((float *)outputs[1])[i] = random_float(RANDOM);
+    for (int i = 0; i < 2; i++)
+        kernels[i]((float *)outputs[i], y_stride, &of, scales, n, n_tokens, (int)(k / 128 & 1));
+    free_dots(of);
+    return same_outputs(name, seed, how, rows, k);
+}
+
+static int check_gate_dots(const char *name, eb_gate_dots_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
+    const size_t n_tokens = 1 + rows / 4 % 3, n = (k - rows) / n_tokens - 5;
+    const eb_scaled_dots gate = new_dots(n, n_tokens, (int)(k / 64 & 1), how);
+    const eb_scaled_dots up = new_dots(n, n_tokens, (int)(k / 128 & 1), RANDOM);
+    const float scales[3] = {0.37f, 1.0f, 3.3f};
+    eb_gate_dots_fn *const kernels[2] = {eb_gate_dots_scalar, kernel};
+    clear_outputs(4 * k);
+    for (int i = 0; i < 2; i++)
+        kernels[i]((float *)outputs[i], n + 5, &gate, &up, scales, n, n_tokens, (int)(k / 256 & 1));
+    free_dots(gate), free_dots(up);
     return same_outputs(name, seed, how, rows, k);
 }
 
@@ -139,30 +166,6 @@ static int check_rope_rotate(const char *name, eb_rope_rotate_fn *kernel, uint64
     kernel((float *)outputs[1], x, cosines, sines, half);
     free(x), free(cosines), free(sines);
     return same_outputs(name, seed, how, rows, k);
-}
-
-static int check_gate(const char *name, eb_gate_relu2_fn *kernel, eb_gate_relu2_fn *scalar, uint64_t seed, fill how,
-                      size_t rows, size_t k) {
-    const size_t n = k - rows;
-    float *gate = malloc(n * sizeof *gate), *up = malloc(n * sizeof *up);
-    for (size_t i = 0; i < n; i++) {
-        gate[i] = random_float(how) * (how == RANDOM ? 20.0f : 1.0f);
-        up[i] = random_float(RANDOM);
-    }
-    clear_outputs(4 * k);
-    scalar((float *)outputs[0], gate, up, n);
-    kernel((float *)outputs[1], gate, up, n);
-    free(gate), free(up);
-    return same_outputs(name, seed, how, rows, k);
-}
-
-static int check_gate_relu2(const char *name, eb_gate_relu2_fn *kernel, uint64_t seed, fill how, size_t rows,
-                            size_t k) {
-    return check_gate(name, kernel, eb_gate_relu2_scalar, seed, how, rows, k);
-}
-
-static int check_gate_silu(const char *name, eb_gate_silu_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
-    return check_gate(name, kernel, eb_gate_silu_scalar, seed, how, rows, k);
 }
 
 static int check_merge_attention(const char *name, eb_merge_attention_fn *kernel, uint64_t seed, fill how, size_t rows,
