@@ -131,7 +131,7 @@ def test_tokens_drawn_from_the_best_logits_are_those_drawn_from_all(head: str, p
 
 @pytest.mark.parametrize("bound", [-1e30, -1.0, float("nan"), float("inf"), 3e38])
 def test_bounds_that_no_sound_file_has_are_harmless(bound: float, native: Library):
-    """Of a file that nobody verified: its best tokens are wrong, but nothing overflows (the sanitized builds see it too)."""
+    """Of a file that nobody verified: its best tokens are wrong, but nothing overflows, in sanitized builds too."""
     tiny = TinyModel(tiny_conf(**SHAPE), seed=3)
     tiny.set_head(_random(tiny).astype(np.int8), bound=bound)
     with Model.from_bytes(native, tiny.to_bytes()) as model:
