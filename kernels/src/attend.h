@@ -39,14 +39,22 @@ EB_INLINE const unsigned char *group_of(const eb_attend *a, size_t position) {
 #if !defined(EB_KV_I8_BODY)
 
 /* Scores of `rows` rows from `row` on with the positions of `groups` groups from `position` on; constants where this is
- * inlined. */
-EB_INLINE void score_tile(const eb_attend *a, size_t row, size_t position, const int rows, const int groups) {
+ * inlined. The first rows fetch ahead, for themselves the keys of the groups that come next, past the last segment too,
+ * which harms nothing, and for mix() the values of these: keys and values take turns in memory, so that hardware follows
+ * neither. */
+EB_INLINE void score_tile(const eb_attend *a, size_t row, size_t position, const int rows, const int groups,
+                          const int ahead) {
     eb_vf score[EB_ROWS][EB_GROUPS * EB_VECTORS] = {{{0}}};
     const kv_element *keys = (const kv_element *)group_of(a, position);
     const size_t group_elements = a->kv.group_bytes / sizeof *keys, stride = a->kv.stride;
     const float *q = a->q + row * stride;
     for (size_t d = 0; d < a->kv.head_dim; d++, q++, keys += EB_KV_GROUP) {
         eb_vf key[EB_GROUPS * EB_VECTORS];
+        for (int g = 0; g < groups && ahead; g++) {
+            const char *at = (const char *)(keys + (size_t)g * group_elements);
+            __builtin_prefetch(at + a->kv.values_at);
+            __builtin_prefetch(at + (size_t)groups * a->kv.group_bytes);
+        }
         for (int g = 0; g < groups; g++)
             for (int v = 0; v < EB_VECTORS; v++)
                 key[g * EB_VECTORS + v] = load_elements(keys + (size_t)g * group_elements + v * EB_LANES);
@@ -64,10 +72,12 @@ EB_INLINE void score_tile(const eb_attend *a, size_t row, size_t position, const
 
 EB_INLINE void score_groups(const eb_attend *a, size_t position, const int groups) {
     size_t row = 0;
+    if (a->n_rows >= EB_ROWS)
+        score_tile(a, row, position, EB_ROWS, groups, 1), row += EB_ROWS;
     for (; row + EB_ROWS <= a->n_rows; row += EB_ROWS)
-        score_tile(a, row, position, EB_ROWS, groups);
+        score_tile(a, row, position, EB_ROWS, groups, 0);
     for (; row < a->n_rows; row++)
-        score_tile(a, row, position, 1, groups);
+        score_tile(a, row, position, 1, groups, 1);
 }
 
 /* Of all rows with positions 0 .. n-1, a multiple of EB_KV_GROUP. */
@@ -85,6 +95,9 @@ EB_INLINE void score_all(const eb_attend *a, size_t n) {
 
 EB_INLINE void dots_of_group(const eb_attend *a, const attend_query *q, size_t position) {
     const int8_t *keys = (const int8_t *)group_of(a, position);
+    for (size_t at = 0; at < a->kv.scales_at + 128;
+         at += 64) /* the values of this group and the keys of the next one */
+        __builtin_prefetch(keys + a->kv.values_at + at);
     int32_t *dots = (int32_t *)a->scores + position;
     size_t row = 0;
     for (; row + EB_ROWS <= a->n_rows; row += EB_ROWS)
