@@ -66,6 +66,29 @@ def test_no_section_and_no_text_makes_the_tokenizer_fault(
     assert len(list(found.iterdir())) > 3
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_no_state_of_a_sequence_makes_the_engine_fault(
+    native: Library, check_build: Callable[[str], CheckBuild], tmp_path: Path
+):
+    """Whatever a state holds, with its sums set right: refused and nothing changed, or computed on with."""
+    seeds, found, file = tmp_path / "seeds", tmp_path / "found", tmp_path / "tiny.ebm"
+    seeds.mkdir()
+    found.mkdir()
+    file.write_bytes(TinyModel(tiny_conf(**SHAPE)).to_bytes())
+    with Model.open(native, file) as model:
+        for kind, kv in enumerate(("f16", "int8")):
+            with Engine(model, ctx_len=48, kv=kv) as engine:
+                engine.eval([number * 5 % 9 for number in range(47)])
+                for begin, end in ((0, 47), (0, 16), (5, 40), (16, 17)):
+                    options = bytes([kind, begin, end - begin])
+                    (seeds / f"{kv}-{begin}-{end}").write_bytes(options + engine.save(0, begin, end))
+
+    fuzz(check_build("fuzz"), "fuzz_sequence", found, seeds, max_len=8192, environment={"EB_FUZZ_MODEL": str(file)})
+
+    assert len(list(found.iterdir())) > 3
+
+
 def fuzz(
     build: CheckBuild, name: str, found: Path, seeds: Path, *, max_len: int, environment: dict[str, str] | None = None
 ) -> None:
