@@ -57,9 +57,10 @@ eb_status eb_sequence_copy(eb_engine *engine, uint32_t from, uint32_t to, uint32
     return EB_OK;
 }
 
-/* Bytes of a state; `end` is at most the model's longest context, 2^24, so they fit in 64 bits. */
-static size_t state_size(const eb_engine *engine, uint32_t begin, uint32_t end) {
-    return STATE_HEADER + n_pieces(engine) * piece_size(engine, begin, end);
+/* Bytes of a state. That of tokens which a damaged header names can be more than a size_t of 32 bits holds. */
+static uint64_t state_size(const eb_engine *engine, uint32_t begin, uint32_t end) {
+    const uint64_t groups = ((uint64_t)end + EB_KV_GROUP - 1) / EB_KV_GROUP - begin / EB_KV_GROUP;
+    return STATE_HEADER + n_pieces(engine) * groups * engine->kv.layout.group_bytes;
 }
 
 eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t begin, uint32_t end, void *state,
@@ -73,7 +74,7 @@ eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t begin,
     if (begin >= end || end > engine->length[sequence])
         FAIL(EB_BAD_ARGUMENT, "sequence %u has %u tokens: %u to %u cannot be saved", sequence, engine->length[sequence],
              begin, end);
-    *size = state_size(engine, begin, end);
+    *size = (size_t)state_size(engine, begin, end); /* no more than the KV cache and a header */
     if (capacity < *size)
         FAIL(EB_LIMIT, "the state of %u tokens has %llu bytes, there is room for %llu", end - begin, (ull)*size,
              (ull)capacity);
