@@ -77,6 +77,7 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
             messages.append(Message("assistant", answer.text))
             if stats:
                 click.secho(statistics_line(statistics(session, answer, sampling)), dim=True, err=True)
+            session.keep()
 
 
 def _read_line() -> str | None:

@@ -63,11 +63,12 @@ def command(
             if not as_json:
                 echo_piece(piece)
         figures = statistics(session, answer, sampling)
-    if as_json:
-        click.echo(json.dumps({"text": answer.text, "tokens": answer.tokens, **figures}, ensure_ascii=False))
-    else:
-        click.echo()
-    if stats and not as_json:
-        click.echo(statistics_line(figures), err=True)
+        if as_json:
+            click.echo(json.dumps({"text": answer.text, "tokens": answer.tokens, **figures}, ensure_ascii=False))
+        else:
+            click.echo()
+        if stats and not as_json:
+            click.echo(statistics_line(figures), err=True)
+        session.keep()
     if answer.done_reason == "cancelled":
         raise click.Abort

@@ -107,6 +107,10 @@ class LoadedModel:
             cancelled=cancelled,
         )
 
+    def keep(self) -> None:
+        """Put what the last prompt and answer came to into the prefix cache, for prompts that begin alike."""
+        self._session.keep()
+
     def cancel(self) -> None:
         """End what generate() is doing."""
         self._session.cancel()

@@ -31,6 +31,9 @@ class AnsweringEngine(Protocol):
     ) -> Iterator[str]:
         """The text piece by piece, filling in `answer`."""
 
+    def keep(self) -> None:
+        """Keep what the last prompt and answer came to, for prompts that begin alike. It may take a moment."""
+
     def cancel(self) -> None:
         """End what generate() is doing, in the middle of a prefill too. From any thread."""
 
@@ -185,6 +188,7 @@ class Scheduler:
                 with self._lock:
                     self._running = None
                     self._job_s += 0.3 * (time.monotonic() - job.started - self._job_s)
+            _keep(engine)
 
     def _in_flight(self) -> Iterator[Job]:
         if self._running is not None:
@@ -249,6 +253,14 @@ class Scheduler:
         self.last_error = f"{refusal.code}: {refusal}"
         log.error("job %s: %s", job.address.id, self.last_error)
         writer.error(refusal, _figures(job))
+
+
+def _keep(engine: AnsweringEngine) -> None:
+    """The answer is out and its job no longer in flight: what goes wrong here fails nothing."""
+    try:
+        engine.keep()
+    except Exception:
+        log.exception("what was computed for an answer is not kept")
 
 
 def _request_ids(engine: AnsweringEngine, request: GenerateRequest) -> list[int]:

@@ -66,7 +66,7 @@ class Session:
         """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
 
         speculate: tokens that may be drafted from the text and verified in one pass; 0: none. Changes no answer.
-        prefix_cache: where beginnings of prompts are looked for and kept. Changes no answer.
+        prefix_cache: where beginnings of prompts are looked for, and where keep() puts them. Changes no answer.
         batch_len: tokens of a prefill pass; 0: 128
         Raises EngineError where memory is short.
         """
@@ -153,6 +153,14 @@ class Session:
                     answer.text += piece
                     yield piece
 
+    def keep(self, sequence: int = 0) -> None:
+        """Put what the last prompt and answer came to into the prefix cache, if there is one.
+
+        For once the answer is out: this takes its time, and nobody should wait for it.
+        """
+        if self._prefixes is not None:
+            self._prefixes.store(self.engine, sequence, self._cached[sequence])
+
     def cancel(self) -> None:
         """End a generation, in the middle of a long prefill too. From any thread."""
         self.engine.cancel()
@@ -188,8 +196,6 @@ class Session:
         yield text.finish()
         answer.decode_ns = time.monotonic_ns() - started - answer.prompt_ns
         self.engine.truncate(sequence, len(self._cached[sequence]))  # of what was left of a draft
-        if self._prefixes is not None:
-            self._prefixes.store(self.engine, sequence, self._cached[sequence])
 
     def _tokens(
         self,

@@ -85,6 +85,9 @@ class FakeModel:
             yield piece
         answer.done_reason = "stop"
 
+    def keep(self) -> None:
+        """Nothing."""
+
     def cancel(self) -> None:
         self._cancelled = True
 

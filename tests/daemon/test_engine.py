@@ -115,6 +115,7 @@ def test_prompts_known_from_before_a_restart_are_not_computed_again(reference_mo
         for each in (asked, between, asked):
             answer = Answer(prompt_tokens=0)
             list(model.generate(each, model.request_ids(each), answer, lambda: False))
+            model.keep()
             reused.append(answer.reused_tokens)
         answers.append(answer.tokens)
         kept = disk and state is not None

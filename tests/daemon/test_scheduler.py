@@ -54,6 +54,9 @@ class Engine:
             yield "x"
         answer.done_reason = "stop"
 
+    def keep(self):
+        pass
+
     def cancel(self):
         self._flag.set()
 
@@ -124,12 +127,43 @@ def test_a_late_cancel_does_not_hit_the_next_job():
     engine.cancel()  # came when the job before had just ended
     threading.Thread(target=scheduler.run, daemon=True).start()
     scheduler.submit(job("a", "next", 3))
-    deadline = time.monotonic() + 10
-    while not heard.last:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: heard.last)
     scheduler.stop()
     assert heard.status["a/next"] == 200
+
+
+def test_what_was_computed_is_kept_once_the_answer_is_out():
+    """Nobody waits for it, the same request may come again meanwhile, and a fault in it fails nothing."""
+    heard, seen, go_on = Heard(), [], threading.Event()
+
+    class KeepingEngine(Engine):
+        def keep(self):
+            seen.append(dict(heard.status))
+            go_on.wait(10)
+            raise OSError(28, "No space left on device")
+
+    scheduler = Scheduler(heard, "pi", queue_max=4)
+    scheduler.set_engine(KeepingEngine(random.Random(7)))
+    worker = threading.Thread(target=scheduler.run)
+    worker.start()
+    scheduler.submit(job("a", "same", 3))
+    wait_for(lambda: len(seen) == 1)
+    assert seen == [{"a/same": 200}]
+    assert not scheduler.load().running
+    scheduler.submit(job("a", "same", 3))
+    go_on.set()
+    wait_for(lambda: heard.last["a/same"] == 2)
+    scheduler.stop()
+    worker.join(10)
+    assert not worker.is_alive()
+    assert (scheduler.counters["answered"], scheduler.counters["failed"], scheduler.counters["repeated"]) == (2, 0, 0)
+
+
+def wait_for(holds):
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_queue_holds_what_it_says():

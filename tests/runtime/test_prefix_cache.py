@@ -205,6 +205,7 @@ def model(native, reference_model):
 def generate(session, ids, **arguments):
     answer = Answer(prompt_tokens=len(ids))
     list(session.generate(ids, answer, **arguments))
+    session.keep()
     return answer
 
 
@@ -230,6 +231,17 @@ def test_answers_are_the_same_with_and_without(speculate, model, tmp_path):
         assert [answer.tokens for answer in answers] == wanted
         reused = [answer.reused_tokens for answer in answers]
         assert reused == ([0, 90, 90, 120, 120, 120] if not restart else [119, 119, 119, 129, 129, 129])
+
+
+def test_nothing_is_kept_before_the_answer_is_out(model):
+    """Only keep() takes the time for it."""
+    cache = PrefixCache(memory_bytes=1 << 24)
+    session = Session(model, ctx_len=256, prefix_cache=cache)
+    list(session.generate([500, *range(1, 90)], Answer(prompt_tokens=90), max_tokens=8))
+    assert not cache._blocks
+    session.keep()
+    assert sum(len(block.tokens) for block in cache._blocks.values()) == session.engine.length() > 90
+    session.close()
 
 
 def test_a_damaged_state_is_computed_again(model, tmp_path, caplog):
