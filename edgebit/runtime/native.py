@@ -582,14 +582,19 @@ class Engine(_Native):
         """Make sequence `target` begin as `source` does: with its first `length` tokens, and no others."""
         self._check(self.library.dll.eb_sequence_copy(self.handle, source, target, length))
 
-    def save(self, sequence: int, begin: int, end: int) -> bytes:
-        """What was computed for tokens begin to end - 1 of the sequence, for load()."""
+    def state_size(self, sequence: int, begin: int, end: int) -> int:
+        """Bytes that save() would give."""
         size = ctypes.c_size_t()
-        save = self.library.dll.eb_sequence_save
-        status = save(self.handle, sequence, begin, end, None, 0, ctypes.byref(size))
+        status = self.library.dll.eb_sequence_save(self.handle, sequence, begin, end, None, 0, ctypes.byref(size))
         if status != abi.LIMIT:
             self._check(status)
+        return size.value
+
+    def save(self, sequence: int, begin: int, end: int) -> bytes:
+        """What was computed for tokens begin to end - 1 of the sequence, for load()."""
+        size = ctypes.c_size_t(self.state_size(sequence, begin, end))
         state = ctypes.create_string_buffer(size.value)
+        save = self.library.dll.eb_sequence_save
         self._check(save(self.handle, sequence, begin, end, state, size, ctypes.byref(size)))
         return state.raw
 
