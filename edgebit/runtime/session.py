@@ -1,6 +1,5 @@
 """From a prompt to an answer: prompt tokens, prefill, decode, sampling, stopping, text."""
 
-import math
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +24,14 @@ from edgebit.runtime.prefix_cache import PrefixCache
 
 _PREFILL_PASS = 128  # tokens of a pass unless told otherwise: the engine's own batch_len, so that it costs nothing
 
-# What a model's makers may advise, of SamplingParams, and as what kind of number the engine takes it.
-_ADVICE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "repetition_penalty": float}
+# What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
+_ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {
+    "temperature": (float, 0, 10),
+    "top_k": (int, 0, 1 << 20),
+    "top_p": (float, 0, 1),
+    "min_p": (float, 0, 1),
+    "repetition_penalty": (float, 0.01, 100),
+}
 
 SPECULATE = 4  # tokens: the longest draft, unless asked otherwise; how long one is, is decided by what pays
 
@@ -270,12 +275,12 @@ class Session:
 
 
 def _advice(meta: Mapping[str, Any]) -> dict[str, float]:
-    """What the model's makers advise for sampling, as far as META has numbers for it."""
+    """What the model's makers advise for sampling, as far as META has numbers for it that the sampler takes."""
     given = meta.get("generation")
     if not isinstance(given, dict):
         return {}
     return {
         name: kind(value)
-        for name, kind in _ADVICE.items()
-        if isinstance(value := given.get(name), int | float) and not isinstance(value, bool) and math.isfinite(value)
+        for name, (kind, least, most) in _ADVICE.items()
+        if isinstance(value := given.get(name), int | float) and not isinstance(value, bool) and least <= value <= most
     }

@@ -120,3 +120,22 @@ def test_sampling_is_as_asked_then_as_the_makers_advise_then_greedy(native, refe
         session.close()
 
     assert sampling == SamplingParams(temperature=0.6, top_k=50, min_p=0.1, seed=7)
+
+
+def test_advice_outside_the_samplers_ranges_is_left_out(native, reference_model):
+    """Some makers write -1 for "off"; what the sampler takes stays."""
+    odd = {
+        "temperature": [-0.5, 1e39, float("nan"), 11], "top_k": [-1, 2**32, 2**70, float("inf")],
+        "top_p": [1.5, -1], "min_p": [2, -0.1], "repetition_penalty": [0, -1.0, float("inf")],
+    }  # fmt: skip
+    with Model.open(native, reference_model("bitnet-packed")) as model:
+        for name, values in odd.items():
+            for value in values:
+                meta = {"generation": {"top_k": 9, "temperature": 0.5, name: value}}
+                model.meta = lambda meta=meta: meta
+                session = Session(model, ctx_len=128)
+                sampling = session.sampling({}, seed=7)
+                assert getattr(sampling, name) == getattr(SamplingParams(), name)
+                assert (sampling.top_k, sampling.temperature).count(0) == (name in ("top_k", "temperature"))
+                assert generate(session, [500, 10], max_tokens=2, sampling=sampling).tokens
+                session.close()
