@@ -251,13 +251,15 @@ class Session:
     def _prefill(self, ids: Sequence[int], sequence: int, n_best: int, cancelled: Callable[[], bool]) -> int:
         """Bring the sequence to hold `ids`; returns how many of them were computed before. Raises Cancelled.
 
-        One pass of the engine at a time, so that Python can look at signals and `cancelled` in between.
+        One pass of the engine at a time, so that Python can look at signals and `cancelled` in between. The head is
+        computed in the last one only.
         """
         cached = self._cached[sequence]
         shared = 0
         while shared < min(len(cached), len(ids) - 1) and cached[shared] == ids[shared]:
             shared += 1
         self.engine.truncate(sequence, shared)
+        del cached[shared:]
         if self._prefixes is not None:
             shared = self._prefixes.restore(self.engine, sequence, ids[:-1])
         cached[:] = ids[:shared]
@@ -265,7 +267,9 @@ class Session:
             if cancelled():
                 raise Cancelled
             tokens = ids[start : start + self._pass_len]
-            self.engine.eval(tokens, sequence, n_best=n_best)
+            wanted = [False] * len(tokens)
+            wanted[-1] = start + len(tokens) == len(ids)
+            self.engine.eval_batch(tokens, [sequence] * len(tokens), wanted, n_best=n_best)
             cached += tokens
         return shared
 

@@ -36,7 +36,7 @@ def measure_speed(engine: Engine, *, prompt: int, batch_len: int, budget_s: floa
     while len(steps) < _WARM_UP + _STEPS_LEAST or time.monotonic() - began < budget_s:
         if engine.length() >= engine.ctx_len:
             engine.truncate(length=context)
-        steps.append(_seconds(engine, [ids[len(steps) % prompt]]))
+        steps.append(_seconds(engine, [ids[len(steps) % prompt]], head=True))
     return Speed(
         prefill_tok_s=1 / median(prefills[1:] or prefills),  # memory was touched first in the first
         decode_tok_s=1 / median(steps[_WARM_UP:]),
@@ -49,14 +49,17 @@ def _prefill(engine: Engine, ids: list[int], batch_len: int, end: float) -> floa
     engine.truncate()
     seconds = 0.0
     while engine.length() == 0 or (engine.length() < len(ids) and time.monotonic() < end):
-        seconds += _seconds(engine, ids[engine.length() : engine.length() + batch_len])
+        tokens = ids[engine.length() : engine.length() + batch_len]
+        seconds += _seconds(engine, tokens, head=engine.length() + len(tokens) == len(ids))
     return seconds / engine.length()
 
 
-def _seconds(engine: Engine, tokens: list[int]) -> float:
-    """Of a call that computes no more of the head than the best logit needs."""
+def _seconds(engine: Engine, tokens: list[int], *, head: bool) -> float:
+    """Of a call that computes no more of the head than the last token's best logit needs, or nothing of it."""
+    wanted = [False] * len(tokens)
+    wanted[-1] = head
     began = time.monotonic()
-    engine.eval(tokens, n_best=1)
+    engine.eval_batch(tokens, [0] * len(tokens), wanted, n_best=1)
     return time.monotonic() - began
 
 

@@ -259,6 +259,24 @@ def test_measuring_an_engine(native, tiny, prompt, ctx_len):
     assert 1 <= speed.context <= ctx_len
 
 
+def test_a_measured_prefill_computes_the_head_once_a_prompt(native, tiny):
+    """As a session's does; a decode step has it each time."""
+    calls = []
+    with Model.open(native, tiny) as model, Engine(model, ctx_len=128) as engine:
+        compute = engine.eval_batch
+
+        def watch(tokens, sequences, want_logits=None, *, n_best=0):
+            calls.append((len(tokens), sum(want_logits), want_logits[-1]))
+            compute(tokens, sequences, want_logits, n_best=n_best)
+
+        engine.eval_batch = watch
+        measure_speed(engine, prompt=70, batch_len=32, budget_s=0.2)
+
+    assert (32, 0, False) in calls
+    assert {call for call in calls if call[0] > 1} <= {(32, 0, False), (6, 1, True)}
+    assert {call for call in calls if call[0] == 1} == {(1, 1, True)}
+
+
 def test_a_real_run_writes_the_configuration_once(native, tiny, tmp_path):
     """On this machine, with the daemon's own engine: other keys and comments stay, and only [engine] is touched."""
     config = tmp_path / "edgebitd.toml"

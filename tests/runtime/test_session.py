@@ -95,6 +95,28 @@ def test_after_a_cancelled_prefill_the_next_answer_is_right(session):
     assert generate(session, ids, max_tokens=4).tokens == fresh
 
 
+@pytest.mark.parametrize("sampling", [SamplingParams(), SamplingParams(temperature=1.0, seed=1)])
+def test_a_long_prompts_passes_compute_the_head_once(native, reference_model, sampling):
+    """For the last token, where the first is drawn from; the tokens are those of one pass."""
+    ids, answers, wanted = [500, *range(1, 100)], [], []
+    with Model.open(native, reference_model("bitnet-packed")) as model:
+        for batch_len in (0, 32):
+            session = Session(model, ctx_len=128, speculate=0, batch_len=batch_len)
+            compute = session.engine.eval_batch
+
+            def watch(tokens, sequences, want_logits=None, *, n_best=0, compute=compute):
+                wanted.append([len(tokens), *want_logits])
+                compute(tokens, sequences, want_logits, n_best=n_best)
+
+            session.engine.eval_batch = watch
+            answers.append(generate(session, ids, max_tokens=3, sampling=sampling).tokens)
+            session.close()
+    assert answers[0] == answers[1]
+    assert [(count, sum(wants), wants[-1]) for count, *wants in wanted if count > 1] == [
+        (100, 1, True), (32, 0, False), (32, 0, False), (32, 0, False), (4, 1, True)
+    ]  # fmt: skip
+
+
 def test_the_seed_decides_a_sampled_answer(session):
     def sampled(seed):
         return generate(session, [500, 10], max_tokens=20, sampling=SamplingParams(temperature=1.5, seed=seed)).tokens
