@@ -26,6 +26,7 @@ from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.token_ids import spread_ids
 from edgebit.ternary.absmean import row_int8
 from edgebit.ternary.layouts import TILE_ROWS, pack_h8, pack_t1, pack_t2
 
@@ -204,7 +205,7 @@ def _probe_prompts(model: Model) -> list[list[int]]:
     """One token, a few, and many; ids are spread over the vocabulary in a fixed way."""
     info = model.info
     start = [] if info.bos_token is None else [info.bos_token]
-    spread = [(7919 * i + 104729) % info.vocab_size for i in range(1, max(_PROBE_LENGTHS) + 1)]
+    spread = spread_ids(info.vocab_size, max(_PROBE_LENGTHS), first=1)
     lengths = [min(length, max(1, info.context_max - PROBE_GREEDY)) for length in _PROBE_LENGTHS]
     return [(start + spread)[:length] for length in dict.fromkeys(lengths)]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from edgebit.bundle.model_format import Conf, Encoding, Role, head_parts, values_size
 from edgebit.roofline import Part
+from edgebit.runtime.defaults import BATCH_LEN
 
-BATCH_LEN = 128  # tokens of a prefill pass: the engine's default
 LOW_PLANES = "head's low planes"  # in memory(): what greedy decoding does without
 KV_TYPES = ("f16", "int8")
 

@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebit.bench.machine import read_buffer_bytes
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hf import open_hf_checkpoint
-from edgebit.daemon.config import EngineConfig
 from edgebit.errors import CheckpointError, TargetError
-from edgebit.footprint import BATCH_LEN, LOW_PLANES, Footprint
+from edgebit.footprint import LOW_PLANES, Footprint
 from edgebit.roofline import (
     ENGINE_SHARE,
     LAYOUT_BITS,
@@ -28,17 +26,17 @@ from edgebit.roofline import (
     machine_of,
 )
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.memory import total_memory_bytes
+from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB, PREFIX_MEMORY_MIB
+from edgebit.runtime.memory import read_buffer_bytes, total_memory_bytes
 from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.session import SPECULATE
 from edgebit.runtime.speed import Speed, measure_speed
 from edgebit.synthesize import SHAPES, Shape
 from edgebit.targets import Target, devices, host_target
 
 MIB = 1 << 20
 SYSTEM_BYTES = 256 * MIB  # left to kernel, firmware and system: an assumption
-DAEMON_BYTES = 28 * MIB  # Python and the daemon's own, measured: docs/performance.md
 PREFILL_SHARE = 0.6  # of this machine's int8 peak that the engine is made to reach
-CONTEXT = 2048  # tokens: the daemon's own default
 _TOKENIZER_BYTES = 56  # a token's share of the tokenizer's tables: Llama 3's, with 280,147 merges for 128,256 tokens
 _ROUNDS = 5  # of measuring this machine; the lowest and the highest are left out, as disturbed
 _CHECK_PROMPT = 128  # tokens
@@ -179,7 +177,7 @@ def make_plans(facts: ModelFacts, target: Target, options: PlanOptions) -> list[
 
 def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: Machine) -> Plan:
     """The plan for one device whose speed `machine` describes; pure. Raises TargetError for options that cannot be."""
-    context = min(CONTEXT, facts.conf.context_max) if options.context is None else options.context
+    context = min(CTX_LEN, facts.conf.context_max) if options.context is None else options.context
     if context > facts.conf.context_max:
         raise TargetError(f"a context of {context} tokens is longer than {facts.name} was made for,"
                           f" {facts.conf.context_max}")  # fmt: skip
@@ -233,15 +231,14 @@ def energy_class(joules_per_token: float) -> str:
 
 
 def _memory(footprint: Footprint, target: Target, context: int, kv: str, threads: int) -> dict[str, int]:
-    defaults = EngineConfig()
     parts = footprint.memory(
         context=context,
         kv=kv,
         threads=threads,
-        logits_rows=1 + defaults.speculate,
+        logits_rows=1 + SPECULATE,
         page_bytes=1024 * target.page_kib,
     )
-    return {**parts, "prefix cache": MIB * defaults.prefix_memory_mib, "daemon": DAEMON_BYTES}
+    return {**parts, "prefix cache": MIB * PREFIX_MEMORY_MIB, "daemon": MIB * DAEMON_MIB}
 
 
 def _available(target: Target, options: PlanOptions) -> int | None:

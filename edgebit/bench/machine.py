@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.resources import package_dir
+from edgebit.runtime.memory import last_cache_bytes, total_memory_bytes
 
 _SYSTEM = Path("/sys/devices/system/cpu")
-_BUFFER_LEAST, _BUFFER_MOST = 64 << 20, 512 << 20
 _MIB = 1 << 20
 
 
 def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
     """What figures depend on, as far as this system tells; None where it does not. `root`: where /proc and /sys lie."""
     frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    memory = _memory_bytes(root, "MemTotal")
     return {
         "cpu": _cpu_model(root),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(usable_cores()),
         "last_cache_mib": _round_mib(last_cache_bytes(root) or None),
-        "memory_mib": _round_mib(memory),
+        "memory_mib": _round_mib(total_memory_bytes(root)),
         "governor": _text(frequency / "scaling_governor"),
         "max_mhz": _thousandth(_text(frequency / "cpuinfo_max_freq")),
         "transparent_huge_pages": _chosen(_text(root / "sys/kernel/mm/transparent_hugepage/enabled")),
@@ -94,22 +93,6 @@ def pinned(cores: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def read_buffer_bytes(root: Path = Path("/")) -> int:
-    """How large a buffer shows the speed of memory: eight times the last cache, at most a quarter of what is free."""
-    wanted = 8 * last_cache_bytes(root)
-    free = _memory_bytes(root, "MemAvailable")
-    most = _BUFFER_MOST if free is None else min(_BUFFER_MOST, free // 4)
-    return max(_MIB, min(max(wanted, _BUFFER_LEAST), most))
-
-
-def last_cache_bytes(root: Path = Path("/")) -> int:
-    """The largest cache of the first core; 0 where the system does not tell."""
-    caches = root / "sys/devices/system/cpu/cpu0/cache"
-    sizes = [_text(path) or "" for path in caches.glob("index*/size")]
-    known = [int(size[:-1]) << {"K": 10, "M": 20}[size[-1]] for size in sizes if size[-1:] in ("K", "M")]
-    return max(known, default=0)
-
-
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace").strip() or None
@@ -130,13 +113,6 @@ def _cpu_model(root: Path) -> str | None:
     named = _cpu_line(root, "model name") or (_text(root / "proc/device-tree/model") or "").strip("\0")
     part = _cpu_line(root, "CPU part")
     return named or (f"CPU part {part}" if part else platform.processor() or None)
-
-
-def _memory_bytes(root: Path, key: str) -> int | None:
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _chosen(text: str | None) -> str | None:

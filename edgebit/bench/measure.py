@@ -16,12 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgebit.bench.machine import cores_for, last_cache_bytes, load_now, pinned, read_buffer_bytes
+from edgebit.bench.machine import cores_for, load_now, pinned
 from edgebit.bench.peers import Peer, PeerRun
 from edgebit.bench.worker import Spec
 from edgebit.bundle.archive import Member
 from edgebit.errors import EngineError, PeerError
 from edgebit.resources import native_library, package_dir
+from edgebit.runtime.memory import last_cache_bytes, read_buffer_bytes
 from edgebit.runtime.native import KV_TYPES
 
 EDGEBIT = "edgebit"

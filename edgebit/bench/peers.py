@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.bench.machine import cores_for, pinned
-from edgebit.bench.worker import peak_rss_bytes
 from edgebit.errors import PeerError
+from edgebit.runtime.memory import peak_rss_bytes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
 _RESERVED = ("edgebit", "machine")
@@ -189,7 +189,7 @@ def _wait(process: subprocess.Popen[bytes], name: str) -> tuple[int, int | None]
         time.sleep(0.002)
     process.returncode = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss * (1024 if os.uname().sysname == "Linux" else 1)
-    return process.returncode, peak if peak > (peak_rss_bytes() or 0) else None
+    return process.returncode, peak if peak > peak_rss_bytes() else None
 
 
 def parse_rows(output: str, name: str) -> list[dict[str, Any]]:

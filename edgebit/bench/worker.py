@@ -5,7 +5,6 @@ standard output; an EdgebitError becomes {"error": ...}. Standard library and ru
 its start is that of an engine and not of a command line.
 """
 
-import contextlib
 import json
 import sys
 import time
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.errors import EdgebitError
+from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import KV_TYPES, Engine, Library, Model, Sampler, SamplingParams
+from edgebit.runtime.token_ids import spread_ids
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,16 +144,7 @@ class Worker:
     def _tokens(self, first: int, count: int) -> list[int]:
         """Tokens that say nothing, spread over the vocabulary; room is left behind them for one a sequence."""
         room = max(self.model.info.vocab_size - self.spec.sequences, 1)
-        return [(7919 * i + 104729) % room for i in range(first, first + count)]
-
-
-def peak_rss_bytes() -> int | None:
-    """The most memory that this process has held since it was started; None where the system does not tell."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
+        return spread_ids(room, count, first)
 
 
 _REQUESTS = ("facts", "probes", "prefill", "decode", "sequences", "memory", "limits", "start")

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import resource
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import click
 from edgebit.bundle.archive import locate_model
 from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.cores import default_threads
+from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import KV_TYPES, Library, Model, SamplingParams
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import SPECULATE, Answer, Session
@@ -161,7 +161,7 @@ def statistics(session: Session, answer: Answer, sampling: SamplingParams) -> di
         "weights_mib": round(stats.weight_bytes / 2**20, 1),
         "kv_cache_mib": round(stats.kv_bytes / 2**20, 1),
         "scratch_mib": round(stats.arena_bytes / 2**20, 1),
-        "peak_rss_mib": _peak_rss_mib(),
+        "peak_rss_mib": round(peak_rss_bytes() / 2**20, 1),
         "isa": session.engine.isa,
         "threads": stats.n_threads,
         "seed": sampling.seed,
@@ -177,14 +177,6 @@ def _rows_a_token(rows: int, tokens: int) -> float | None:
 
 def _rate(tokens: int, nanoseconds: int) -> float:
     return round(tokens / nanoseconds * 1e9, 2) if nanoseconds else 0.0
-
-
-def _peak_rss_mib() -> float:
-    """The most memory this process has held. Linux's ru_maxrss begins with what the process before exec held."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # macOS: in bytes
 
 
 def statistics_line(figures: dict[str, Any]) -> str:

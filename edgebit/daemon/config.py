@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from edgebit.daemon import topics
 from edgebit.errors import ConfigError
 from edgebit.runtime.abi import MAX_DRAFT
+from edgebit.runtime.defaults import PREFIX_MEMORY_MIB
 from edgebit.runtime.native import KV_TYPES
 from edgebit.runtime.session import SPECULATE
 
@@ -97,7 +98,7 @@ class EngineConfig:
     kv: str = KV_TYPES[0]  # how the KV cache holds keys and values; int8 takes half the memory
     isa: str = ""  # highest ISA level that may be used; empty: the best this CPU has
     speculate: int = SPECULATE  # longest draft of next tokens that is tried; 0: none
-    prefix_memory_mib: int = 64  # what was computed for prompts, kept in memory
+    prefix_memory_mib: int = PREFIX_MEMORY_MIB  # what was computed for prompts, kept in memory
     prefix_disk_mib: int = 0  # the same on disk, in the state folder, as files that hold the prompts' tokens
     batch_len: int = 0  # tokens of a prefill pass; 0: 128
 

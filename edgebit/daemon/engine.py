@@ -10,11 +10,10 @@ from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
 from edgebit.daemon.config import EngineConfig
 from edgebit.daemon.messages import GenerateRequest
 from edgebit.runtime.cores import default_threads
+from edgebit.runtime.defaults import CTX_LEN
 from edgebit.runtime.native import Library, Model
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Answer, Session
-
-DEFAULT_CTX_LEN = 2048  # tokens; a longer context is asked for in the configuration, since it costs memory
 
 
 class LoadedModel:
@@ -41,7 +40,7 @@ class LoadedModel:
         try:
             session = Session(
                 model,
-                ctx_len=min(config.ctx_len or DEFAULT_CTX_LEN, model.info.context_max),
+                ctx_len=min(config.ctx_len or CTX_LEN, model.info.context_max),
                 threads=config.threads or default_threads(),
                 kv=config.kv,
                 speculate=config.speculate,

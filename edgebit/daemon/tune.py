@@ -13,25 +13,25 @@ from typing import Any, Protocol
 
 from edgebit.bundle.archive import locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.manifest import MODEL_MEMBER
+from edgebit.bundle.model_format import head_parts
 from edgebit.daemon.config import Config, EngineConfig, read_config
-from edgebit.daemon.engine import DEFAULT_CTX_LEN, load_library
+from edgebit.daemon.engine import load_library
 from edgebit.daemon.settings import set_keys, to_toml
 from edgebit.errors import BundleError, ConfigError
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.memory import total_memory_bytes
+from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB
+from edgebit.runtime.memory import read_buffer_bytes, total_memory_bytes
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.runtime.speed import Speed, measure_speed
 
 MIB = 1 << 20
-BATCH_LENS = (128, 16, 32, 64, 256)  # the first is the engine's own
+BATCH_LENS = (BATCH_LEN, 16, 32, 64, 256)
 SEARCHED_KV = ("f16", "int8")  # the first one is exact as golden probes have it
 SHORTEST_CONTEXT = 256  # tokens; a context is not shortened below it to keep a memory limit
 ROUNDS = 2  # of each comparison, so that a disturbance of some seconds does not decide it
 SAME = 1.03  # times that differ by less are equal: measuring is no finer
 WORTH = 1.05  # how much faster int8 must make answers in every round, since it changes them a little
 PATIENCE = 2.0  # how much longer an answer may take for the sake of efficiency
-_DAEMON_BYTES = 28 * MIB  # Python and the daemon's own: docs/performance.md
-_READ_BYTES = 128 * MIB  # the buffer that bandwidth is measured with, or an eighth of the RAM
 _IN_CACHE = 1.1  # times the read bandwidth and more: a model that is read from a cache
 _BOUND_BY_MEMORY, _BOUND_BY_CYCLES = 0.75, 0.6  # shares of the read bandwidth above and below which it is clear
 
@@ -344,17 +344,17 @@ class EngineMeter:
         self.cores = default_threads()
         self.memory_bytes = total_memory_bytes()
         self.layout = str((model.meta().get("quantisation") or {}).get("layout", "t2"))
-        self.ctx_len = min(config.ctx_len or DEFAULT_CTX_LEN, model.info.context_max)
+        self.ctx_len = min(config.ctx_len or CTX_LEN, model.info.context_max)
 
     def memory_of(self, setting: Setting) -> int:
         """See Meter: weights that are read, the head's low planes among them, which some ways of sampling need."""
         info = self._model.info
         with self._open(setting) as engine:
             stats = engine.stats()
-        low_planes = info.vocab_size * -(-info.hidden_size // 256) * 128
-        prefixes = MIB * self._config.prefix_memory_mib
-        engine_bytes = info.bytes_per_token + low_planes + stats.kv_bytes + stats.arena_bytes
-        return engine_bytes + prefixes + _DAEMON_BYTES
+        _, middle, low, _, middle_bounds = head_parts(info.vocab_size, info.hidden_size)
+        weights = info.bytes_per_token + middle + low + middle_bounds
+        others = MIB * (self._config.prefix_memory_mib + DAEMON_MIB)
+        return weights + stats.kv_bytes + stats.arena_bytes + others
 
     def speed(self, setting: Setting, scenario: Scenario, budget_s: float) -> Speed:
         """See Meter."""
@@ -363,8 +363,8 @@ class EngineMeter:
 
     def memory_share(self, setting: Setting, speed: Speed) -> float:
         """See Meter."""
-        size = min(_READ_BYTES, (self.memory_bytes or 8 * _READ_BYTES) // 8)
-        return self._model.info.bytes_per_token * speed.decode_tok_s / self._library.measure_read(setting.threads, size)
+        read = self._library.measure_read(setting.threads, read_buffer_bytes())
+        return self._model.info.bytes_per_token * speed.decode_tok_s / read
 
     def _open(self, setting: Setting) -> Engine:
         return Engine(

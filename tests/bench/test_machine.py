@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgebit.bench import machine
-from edgebit.bench.machine import cores_for, last_cache_bytes, load_now, machine_facts, pinned, read_buffer_bytes
+from edgebit.bench.machine import cores_for, load_now, machine_facts, pinned
+from edgebit.runtime.memory import last_cache_bytes, peak_rss_bytes, read_buffer_bytes
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -63,6 +64,13 @@ def test_a_system_that_tells_nothing_stops_nothing(tmp_path):
 def test_the_buffer_is_larger_than_the_caches_and_fits_the_memory(files, mib, tmp_path):
     """Eight last caches; no more than a quarter of what is free."""
     assert read_buffer_bytes(tree(tmp_path, files)) == mib << 20
+
+
+def test_the_most_that_was_held_only_grows():
+    """A buffer that is written and given back stays in it."""
+    before = peak_rss_bytes()
+    bytearray(b"x" * before)
+    assert peak_rss_bytes() > 1.5 * before
 
 
 def test_faster_cores_come_first(tmp_path, monkeypatch):
