@@ -1,9 +1,12 @@
 """The import table of docs/architecture.md: each layer is imported alone, and what came with it is read off."""
 
+import pkgutil
 import subprocess
 import sys
 
 import pytest
+
+import edgebit
 
 # A part of edgebit: the parts it may import (besides itself, errors, resources and the package's version).
 MAY_IMPORT = {
@@ -12,13 +15,39 @@ MAY_IMPORT = {
     "edgebit.bundle": {"edgebit.ternary"},
     "edgebit.targets": set(),
     "edgebit.roofline": {"edgebit.targets"},
-    "edgebit.footprint": {"edgebit.roofline", "edgebit.targets", "edgebit.bundle.model_format"},
+    "edgebit.footprint": {
+        "edgebit.roofline",
+        "edgebit.targets",
+        "edgebit.bundle.model_format",
+        "edgebit.runtime.defaults",
+    },
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf"},
     "edgebit.elf": set(),
 }
+CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
+        "edgebit.footprint", "edgebit.artifacts", "edgebit.elf", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
+# A service: the other services it uses.
+SERVICES = {
+    "edgebit.bench": {"edgebit.convert", "edgebit.cross", "edgebit.synthesize"},
+    "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs", "edgebit.pyz"},
+    "edgebit.convert": set(),
+    "edgebit.cross": set(),
+    "edgebit.demo": {"edgebit.build", "edgebit.convert", "edgebit.cross", "edgebit.deploy", "edgebit.device_probe",
+                     "edgebit.local_broker", "edgebit.probe_runs", "edgebit.pyz"},
+    "edgebit.deploy": {"edgebit.device_probe"},
+    "edgebit.device_probe": set(),
+    "edgebit.local_broker": set(),
+    "edgebit.plan": {"edgebit.synthesize"},
+    "edgebit.probe_runs": {"edgebit.convert"},
+    "edgebit.pyz": set(),
+    "edgebit.synthesize": set(),
+    "edgebit.verify": {"edgebit.convert", "edgebit.probe_runs"},
+    "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
+}  # fmt: skip
+MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}
 ALWAYS = {"edgebit", "edgebit.errors", "edgebit.resources"}
 # What a device does not have: nothing of this may come with the parts that run there.
 NOT_ON_A_DEVICE = {"numpy", "click", "rich", "jinja2", "torch", "onnx", "onnxruntime", "tokenizers", "safetensors"}
@@ -55,6 +84,12 @@ def test_a_layer_imports_only_what_lies_below_it(layer):
     parents = {part.rpartition(".")[0] for part in allowed}
     surplus = {module for module in ours - ALWAYS - parents if not is_part(module, allowed)}
     assert not surplus
+
+
+def test_every_module_has_its_rule():
+    """A new file at the top finds its layer here first; what is there for all of them, and the programs, aside."""
+    names = {f"edgebit.{part.name}" for part in pkgutil.iter_modules(edgebit.__path__)}
+    assert names - ALWAYS - {"edgebit.__main__", "edgebit.cli", "edgebit.demo_model"} == set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("part", ON_A_DEVICE)
