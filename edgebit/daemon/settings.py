@@ -1,5 +1,6 @@
 """Writing edgebitd.toml on the device: settings from a deploy go in, everything else in it stays."""
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,8 @@ CONFIG_NAME = "edgebitd.toml"
 PASSWORD_NAME = "mqtt.password"
 BEFORE_NAME = "settings.before"  # a folder: the two files as they last proved themselves, while others are on trial
 _FILES = (PASSWORD_NAME, CONFIG_NAME)
+
+_RIGHTS = "Call it as the user that the folder and the file belong to, or as root"
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -54,8 +57,8 @@ def merge_settings(root: Path, settings: Mapping[str, Any]) -> Config:
     }
     config_from(checked, CONFIG_NAME, root)
     if password is not None:
-        _write_private(root / PASSWORD_NAME, password + "\n")
-    _write_private(path, to_toml(content))
+        _write_whole(root / PASSWORD_NAME, password + "\n")
+    _write_whole(path, to_toml(content))
     config = read_config(path)
     if not config.mqtt.password_file:
         (root / PASSWORD_NAME).unlink(missing_ok=True)  # it belongs to the broker or the user before
@@ -82,7 +85,7 @@ def set_keys(path: Path, section: str, values: Mapping[str, Any]) -> bool:
             text = to_toml(wanted)
     except tomllib.TOMLDecodeError:  # the section was written in another way than line by line
         text = to_toml(wanted)
-    _write_private(path, text, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600)
+    _write_whole(path, text, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600)
     return True
 
 
@@ -116,7 +119,7 @@ def set_aside(root: Path) -> None:
     new.mkdir(mode=0o700)
     for name in _FILES:
         if (root / name).exists():
-            _write_private(new / name, (root / name).read_text(encoding="utf-8", errors="surrogateescape"))
+            _write_whole(new / name, (root / name).read_text(encoding="utf-8", errors="surrogateescape"))
     new.replace(before)
 
 
@@ -136,7 +139,7 @@ def restore_settings(root: Path) -> bool:
         return False
     for name in _FILES:
         if (before / name).exists():
-            _write_private(root / name, (before / name).read_text(encoding="utf-8", errors="surrogateescape"))
+            _write_whole(root / name, (before / name).read_text(encoding="utf-8", errors="surrogateescape"))
         else:
             (root / name).unlink(missing_ok=True)
     keep_settings(root)
@@ -175,14 +178,44 @@ def _value(value: object, key: str) -> str:
     raise ConfigError(f"{CONFIG_NAME}: {key} is of a kind that edgebit does not write: {value!r}")
 
 
-def _write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file that only its owner reads, unless `mode` says else: whole or not at all."""
+def check_writable(path: Path) -> None:
+    """Raises ConfigError where `path` could not be written, before anything is done for its content."""
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir() raises without rights to the folder above
+        raise ConfigError(
+            f"{path} cannot be written: there is no folder {path.parent}. Make it: mkdir -p {path.parent}"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be written: {path.parent} is not yours to write in. {_RIGHTS}")
+
+
+def _write_whole(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file whole or not at all. It stays its owner's, so that who read it still can; a new one is its folder's.
+
+    Raises ConfigError, and then nothing has changed.
+    """
     new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-        os.fchmod(handle, mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        owner = (path if path.exists() else path.parent).stat()
+        new.unlink(missing_ok=True)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            _give(handle, owner)
+            os.fchmod(handle, mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        mend = _RIGHTS if isinstance(error, PermissionError) else "Mend that, and call it again"
+        raise ConfigError(f"{path} cannot be written: {error.strerror}. {mend}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def _give(handle: int, owner: os.stat_result) -> None:
+    """To the owner, which only root may do for another; and to the group, where that is permitted."""
+    if os.fstat(handle).st_uid != owner.st_uid:
+        os.fchown(handle, owner.st_uid, -1)
+    with contextlib.suppress(PermissionError):
+        os.fchown(handle, -1, owner.st_gid)

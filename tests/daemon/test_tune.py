@@ -329,6 +329,7 @@ def test_nothing_is_written_without_a_configuration(native, tiny, tmp_path):
         (["--bundle", "{tiny}", "--memory-max", "0"], 13, "--memory-max 0"),
         (["--bundle", "{tiny}", "--seconds", "nan"], 13, "--seconds nan"),
         (["--bundle", "{tiny}", "--config", "{bad}"], 13, "unknown key 'threats'"),
+        (["--bundle", "{tiny}", "--config", "{bad}.no/edgebitd.toml"], 13, "Make it: mkdir -p"),
         (["--bundle", "{tiny}", "--memory-max", "1", "--seconds", "1"], 13, "is too small"),
     ],
 )

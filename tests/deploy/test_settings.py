@@ -1,5 +1,7 @@
 """edgebitd.toml as a deploy writes it."""
 
+import errno
+import os
 import tomllib
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from edgebit.cli.deploy import mqtt_settings
 from edgebit.daemon.agent import refuse_mute
 from edgebit.daemon.config import read_password
-from edgebit.daemon.settings import merge_settings, set_keys, to_toml
+from edgebit.daemon.settings import check_writable, merge_settings, set_keys, to_toml
 from edgebit.errors import BrokerError, ConfigError, DeployError
 
 
@@ -208,3 +210,51 @@ def test_what_would_not_be_a_configuration_is_not_written(tmp_path, before, valu
         set_keys(path, "engine", values)
 
     assert path.read_text() == before
+
+
+def test_a_full_disk_changes_nothing_and_leaves_nothing(tmp_path, monkeypatch):
+    """In words, and no half of a file beside the whole one."""
+    path = tmp_path / "edgebitd.toml"
+    path.write_text(PLAIN)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match=r"edgebitd.toml cannot be written: No space left"):
+        set_keys(path, "engine", {"threads": 2})
+
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("edgebitd.toml", PLAIN)]
+
+
+def test_a_folder_that_is_none_is_refused_in_words(tmp_path):
+    """Beforehand too, so that nobody waits for what cannot be kept."""
+    (tmp_path / "file").write_text("")
+
+    for act in (check_writable, lambda path: set_keys(path, "engine", {"threads": 2})):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            act(tmp_path / "file" / "edgebitd.toml")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_writes_for_the_files_owner(tmp_path, monkeypatch):
+    """The daemon can still read what root has tuned; a new file is the folder's owner's."""
+    old, new = tmp_path / "edgebitd.toml", tmp_path / "new.toml"
+    old.write_text(PLAIN)
+    old.chmod(0o640)
+    os.chown(old, 12345, 12346)
+    os.chown(tmp_path, 12347, 12348)
+
+    for path in (old, new):
+        set_keys(path, "engine", {"threads": 2})
+
+    found = [(entry.stat().st_uid, entry.stat().st_gid, entry.stat().st_mode & 0o777) for entry in (old, new)]
+    assert found == [(12345, 12346, 0o640), (12347, 12348, 0o600)]
+
+    def refuse(handle, user, group):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)  # as for a user who may write in the folder, but gives nothing away
+    with pytest.raises(ConfigError, match=r"cannot be written.*as root"):
+        set_keys(old, "engine", {"threads": 3})
+    assert old.stat().st_uid == 12345
