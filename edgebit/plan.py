@@ -27,10 +27,10 @@ from edgebit.roofline import (
 )
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB, PREFIX_MEMORY_MIB
-from edgebit.runtime.memory import read_buffer_bytes, total_memory_bytes
+from edgebit.runtime.memory import read_buffer_bytes, rss_bytes, total_memory_bytes
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.runtime.session import SPECULATE
-from edgebit.runtime.speed import Speed, measure_speed
+from edgebit.runtime.speed import measure_speed
 from edgebit.synthesize import SHAPES, Shape
 from edgebit.targets import Target, devices, host_target
 
@@ -102,13 +102,23 @@ class Plan:
 class Check:
     """A prediction for this machine beside what was measured there."""
 
-    predicted: Range  # tokens a second, decode
-    measured: Speed
+    predicted: Range
+    measured: float
 
     @property
     def ratio(self) -> float:
         """Measured to the middle of what was predicted."""
-        return self.measured.decode_tok_s / self.predicted.middle
+        return self.measured / self.predicted.middle
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checks:
+    """What a plan says of this machine, checked with one run of the engine alone."""
+
+    context: int  # tokens that were there when decoding began
+    decode: Check  # tok/s
+    prefill: Check | None  # tok/s; None: not predicted
+    memory: Check | None  # bytes that the engine held after so many tokens as the run had; None: not told here
 
 
 def facts_of(model: str) -> ModelFacts:
@@ -309,7 +319,7 @@ def _what_would_fit(
 
 
 def measure_host(library: Library) -> tuple[Target, Machine]:
-    """This machine as a target with its RAM, and as what it was measured to be. Takes about a second."""
+    """This machine as a target with its RAM, and as what it was measured to be. Takes a few seconds."""
     cores = default_threads()
     size = read_buffer_bytes()
     reads = _measured(lambda: library.measure_read(cores, size))
@@ -344,7 +354,7 @@ def _gb_s(bytes_s: Range) -> tuple[float, float]:
 
 def check_plan(
     plan: Plan, facts: ModelFacts, machine: Machine, library: Library, *, seconds: float = _CHECK_S
-) -> Check:
+) -> Checks:
     """Measure what `plan` predicts for this machine, with its own model file or bundle.
 
     Raises TargetError where the model is no file yet, EngineError where it cannot run.
@@ -355,12 +365,34 @@ def check_plan(
             " it first: edgebit build MODEL --target host"
         )
     found = locate_model(facts.place)
+    before = rss_bytes()
     with (
         Model.open(library, found.path, offset=found.offset, size=found.size) as model,
-        Engine(model, ctx_len=plan.context, threads=plan.threads) as engine,
+        Engine(model, ctx_len=plan.context, threads=plan.threads, kv=plan.kv) as engine,
     ):
-        measured = measure_speed(engine, prompt=_CHECK_PROMPT, batch_len=BATCH_LEN, budget_s=seconds)
-    predicted = estimate(machine, facts.footprint(plan.layout).decode_parts(measured.context, plan.kv), plan.threads)
-    if predicted is None:
+        speed = measure_speed(engine, prompt=_CHECK_PROMPT, batch_len=BATCH_LEN, budget_s=seconds)
+        held = rss_bytes()
+        used = min(plan.context, speed.context + engine.stats().decode_tokens)
+    footprint = facts.footprint(plan.layout)
+    decode = estimate(machine, footprint.decode_parts(speed.context, plan.kv), plan.threads)
+    prefill = estimate(machine, footprint.prefill_parts(), plan.threads, batch=min(speed.context, BATCH_LEN))
+    if decode is None:
         raise TargetError("nothing was predicted for this machine, so nothing can be checked")
-    return Check(predicted=predicted.tokens_s, measured=measured)
+    return Checks(
+        context=speed.context,
+        decode=Check(predicted=decode.tokens_s, measured=speed.decode_tok_s),
+        prefill=None
+        if prefill is None or prefill.missing
+        else Check(predicted=prefill.tokens_s, measured=speed.prefill_tok_s),
+        memory=None
+        if before is None or held is None
+        else Check(predicted=_run_bytes(footprint, plan, used), measured=held - before),
+    )
+
+
+def _run_bytes(footprint: Footprint, plan: Plan, tokens: int) -> Range:
+    """What an engine alone holds after greedy steps: of the head's low planes a part, of the tokenizer nothing."""
+    page = 1024 * plan.target.page_kib
+    parts = footprint.memory(context=tokens, kv=plan.kv, threads=plan.threads, logits_rows=1, page_bytes=page)
+    most = sum(parts.values()) - footprint.other_bytes
+    return Range(most - parts[LOW_PLANES], most)

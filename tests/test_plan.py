@@ -1,6 +1,7 @@
 """Plans: bytes are exact, memory is what an engine takes, and what does not fit is told what would."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -29,10 +30,10 @@ from edgebit.plan import (
     make_plans,
     measure_host,
 )
-from edgebit.roofline import Range, machine_of
+from edgebit.roofline import Machine, Range, machine_of
 from edgebit.runtime.native import Engine, Model
 from edgebit.synthesize import synthesize
-from edgebit.targets import find_target
+from edgebit.targets import find_target, host_target
 
 REFERENCES = ["bitnet-packed", "bitnet-packed-odd-untied", "bitnet-bf16"]
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "schemas" / "plan.json").read_text())
@@ -263,16 +264,43 @@ def test_the_host_is_what_it_is_measured_to_be(monkeypatch):
     assert plan.prefill.bounds == {"projections": "cycles"}
 
 
-def test_a_prediction_is_checked_on_this_machine(native, tiny):
-    """A real, short run: both numbers and their ratio."""
-    facts = facts_of(str(tiny))
-    target, machine = measure_host(native)
-    plan = make_plan(facts, target, PlanOptions(context=256, threads=1), machine)
+@pytest.mark.parametrize("kv", KV_TYPES)
+def test_a_prediction_is_checked_on_this_machine(native, tiny, kv, monkeypatch):
+    """A real, short run with the plan's own KV cache: prefill, decode and RAM, each with its ratio."""
+    facts, opened = facts_of(str(tiny)), []
+
+    def open_engine(*args, **options):
+        opened.append(Engine(*args, **options))
+        return opened[-1]
+
+    machine = Machine(cores=1, read_bytes_s=Range(1e9, 2e9), weights_s={"gemm_c8": Range(1e9, 2e9)})
+    plan = make_plan(facts, host_target(), PlanOptions(context=256, threads=1, kv=kv), machine)
+    monkeypatch.setattr(plan_module, "Engine", open_engine)
 
     checked = check_plan(plan, facts, machine, native, seconds=0.3)
 
-    assert checked.measured.decode_tok_s > 0
-    assert checked.ratio == pytest.approx(checked.measured.decode_tok_s / checked.predicted.middle)
+    assert [engine.kv for engine in opened] == [kv]
+    assert checked.context == 128
+    assert checked.prefill.predicted == plan.prefill.tokens_s
+    assert checked.memory.measured > facts.footprint("t2").ternary_bytes
+    for check in (checked.decode, checked.prefill, checked.memory):
+        assert check.predicted.low <= check.predicted.high
+        assert check.ratio == pytest.approx(check.measured / check.predicted.middle)
+        assert check.ratio > 0
+
+
+def test_a_check_keeps_to_the_schema_and_is_shown(native, tiny, monkeypatch):
+    """All three, for programs and for people."""
+    machine = Machine(cores=1, read_bytes_s=Range(1e9, 2e9), weights_s={"gemm_c8": Range(1e9, 2e9)})
+    monkeypatch.setattr("edgebit.cli.plan.measure_host", lambda library: (host_target(), machine))
+    monkeypatch.setattr("edgebit.cli.plan.check_plan", functools.partial(check_plan, seconds=0.2))
+
+    found = json.loads(run(str(tiny), "--check", "--json").output)
+    said = run(str(tiny), "--check").output
+
+    jsonschema.validate(found, SCHEMA)
+    assert None not in found["check"].values()
+    assert all(words in said for words in ("prefill, tok/s", "decode after 128 tokens, tok/s", "RAM, MiB"))
 
 
 def test_only_a_file_can_be_checked(native):

@@ -15,6 +15,7 @@ from edgebit.plan import (
     MIB,
     SYSTEM_BYTES,
     Check,
+    Checks,
     Plan,
     PlanOptions,
     check_plan,
@@ -72,7 +73,7 @@ def command(
     """Predict RAM, speed and energy of MODEL on a device, and whether it fits.
 
     MODEL is a checkpoint's folder, a model file, a bundle, or a shape: 2b4t, tiny. These are estimates, from bytes,
-    bandwidth and cycles; for this machine they are made from a measurement, which takes a second.
+    bandwidth and cycles; for this machine they are made from a measurement, which takes a few seconds.
 
     \b
     edgebit plan 2b4t --target rpi5
@@ -84,7 +85,7 @@ def command(
     if check and chosen != [HOST]:
         raise click.UsageError("--check is for this machine: leave --target and --all out")
     plans: list[Plan] = []
-    checked: Check | None = None
+    checked: Checks | None = None
     for name in chosen:
         if name == HOST:
             library = Library.load()
@@ -99,7 +100,7 @@ def command(
         _print(plans, checked, Console())
 
 
-def _print(plans: list[Plan], checked: Check | None, console: Console) -> None:
+def _print(plans: list[Plan], checked: Checks | None, console: Console) -> None:
     first = plans[0]
     title = f"{first.model}, context {first.context}, KV cache {first.kv}"
     console.print(printable(title), markup=False, highlight=False)
@@ -124,7 +125,7 @@ def _print(plans: list[Plan], checked: Check | None, console: Console) -> None:
         console.print()
         _print_reasons(plan, console)
     if checked is not None:
-        _print_check(checked, console)
+        _print_checks(checked, console)
     console.print()
     console.print(
         f"Estimates, not measurements: from {100 * ENGINE_SHARE:.0f} % of the lowest bandwidth and cycles to all of the"
@@ -165,14 +166,22 @@ def _figure(value: Any) -> str:
     return " to ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _print_check(checked: Check, console: Console) -> None:
+def _print_checks(checked: Checks, console: Console) -> None:
     console.print()
-    console.print(
-        f"checked after {checked.measured.context} tokens: predicted {_range(checked.predicted)} tok/s, measured"
-        f" {checked.measured.decode_tok_s:.1f} tok/s, ratio {checked.ratio:.2f}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print("[bold]checked[/bold] with one run of the engine alone", highlight=False)
+    table = Table("", "predicted", "measured", "ratio", box=None, header_style="bold")
+    rows = {
+        "prefill, tok/s": (checked.prefill, 1),
+        f"decode after {checked.context} tokens, tok/s": (checked.decode, 1),
+        "RAM, MiB": (checked.memory, MIB),
+    }
+    for name, (check, unit) in rows.items():
+        if check is None:
+            table.add_row(name, "?", "?", "?")
+        else:
+            predicted = Range(check.predicted.low / unit, check.predicted.high / unit)
+            table.add_row(name, _range(predicted), f"{check.measured / unit:,.1f}", f"{check.ratio:.2f}")
+    console.print(table)
 
 
 def _rate(estimate: Estimate | None) -> str:
@@ -184,16 +193,22 @@ def _range(value: Range) -> str:
     return f"{value.low:.{digits}f}-{value.high:.{digits}f}"
 
 
-def _as_dict(plans: list[Plan], checked: Check | None) -> dict[str, Any]:
+def _as_dict(plans: list[Plan], checked: Checks | None) -> dict[str, Any]:
     found: dict[str, Any] = {"estimate": True, "plans": [_plan_as_dict(plan) for plan in plans]}
     if checked is not None:
         found["check"] = {
-            "context": checked.measured.context,
-            "predicted_tok_s": list(checked.predicted),
-            "measured_tok_s": checked.measured.decode_tok_s,
-            "ratio": checked.ratio,
+            "context": checked.context,
+            "decode_tok_s": _check_as_dict(checked.decode),
+            "prefill_tok_s": _check_as_dict(checked.prefill),
+            "memory_bytes": _check_as_dict(checked.memory),
         }
     return found
+
+
+def _check_as_dict(check: Check | None) -> dict[str, Any] | None:
+    if check is None:
+        return None
+    return {"predicted": list(check.predicted), "measured": check.measured, "ratio": check.ratio}
 
 
 def _plan_as_dict(plan: Plan) -> dict[str, Any]:

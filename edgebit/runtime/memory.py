@@ -13,6 +13,11 @@ def total_memory_bytes(root: Path = Path("/")) -> int | None:
     return _field(root / "proc/meminfo", "MemTotal")
 
 
+def rss_bytes() -> int | None:
+    """The memory that this process holds now, files that are mapped and were read among it; None: not told."""
+    return _field(Path("/proc/self/status"), "VmRSS")
+
+
 def peak_rss_bytes() -> int:
     """The most memory that this process has held. Linux's ru_maxrss begins with what the process before exec held."""
     peak = _field(Path("/proc/self/status"), "VmHWM")
