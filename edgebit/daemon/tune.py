@@ -263,7 +263,7 @@ def layout_advice(layout: str, share: float) -> str:
     if share > _IN_CACHE:
         return f"layout {layout}: {used}: the model lies in a cache, and the layout hardly matters"
     if layout == "t2" and share >= _BOUND_BY_MEMORY:
-        return f"layout t2: {used}. t1 has about 16 % fewer bytes and would be faster: edgebit build --layout t1"
+        return f"layout t2: {used}. t1 has about 15 % fewer bytes and would be faster: edgebit build --layout t1"
     if layout == "t1" and share < _BOUND_BY_CYCLES:
         return f"layout t1: {used}. t2 takes fewer cycles and may be faster: edgebit build --layout t2"
     return f"layout {layout}: {used}; nothing speaks for another"
