@@ -81,9 +81,9 @@ def row(seconds, **setting):
 @pytest.mark.parametrize(
     ("goal", "rows", "chosen"),
     [
-        ("latency", [row(10, threads=1), row(5, threads=2), row(3, threads=4)], 4),
-        ("latency", [row(10, threads=1), row(5, threads=2), row(4.9, threads=4)], 2),  # no finer than noise
-        ("throughput", [row(10, threads=1), row(5, threads=2), row(5.5, threads=4)], 2),
+        ("speed", [row(10, threads=1), row(5, threads=2), row(3, threads=4)], 4),
+        ("speed", [row(10, threads=1), row(5, threads=2), row(4.9, threads=4)], 2),  # no finer than noise
+        ("speed", [row(10, threads=1), row(5, threads=2), row(5.5, threads=4)], 2),
         (
             "efficiency",
             [row(10, threads=1), row(6, threads=2), row(4, threads=4)],
@@ -92,11 +92,11 @@ def row(seconds, **setting):
         ("efficiency", [row(10, threads=1), row(9, threads=2), row(8, threads=4)], 1),
         ("efficiency", [row(10, threads=1), row(4, threads=2), row(3.9, threads=4)], 2),
         ("efficiency", [row(10, threads=1), row(5, threads=2)], 2),  # at the same cost the faster
-        ("latency", [row(10, kv="f16"), row(9.8, kv="int8")], "f16"),
-        ("latency", [row(10, kv="f16"), row(9.0, kv="int8")], "int8"),
-        ("latency", [row(10, kv="int8")], "int8"),
-        ("latency", [row(10, batch_len=64), row(9.9, batch_len=16), row(9.8, batch_len=256)], 16),
-        ("throughput", [row(10, batch_len=64), row(12, batch_len=16), row(8, batch_len=256)], 256),
+        ("speed", [row(10, kv="f16"), row(9.8, kv="int8")], "f16"),
+        ("speed", [row(10, kv="f16"), row(9.0, kv="int8")], "int8"),
+        ("speed", [row(10, kv="int8")], "int8"),
+        ("speed", [row(10, batch_len=64), row(9.9, batch_len=16), row(9.8, batch_len=256)], 16),
+        ("speed", [row(10, batch_len=64), row(12, batch_len=16), row(8, batch_len=256)], 256),
     ],
 )
 def test_what_is_chosen(goal, rows, chosen):
@@ -114,7 +114,7 @@ def test_int8_must_win_every_round():
     won_once = [replace(exact, rounds=(10, 12)), replace(other, rounds=(10, 8))]
     won_always = [replace(exact, rounds=(10, 12)), replace(other, rounds=(8, 8))]
 
-    assert [choose(rows, "latency")[0].value for rows in (won_once, won_always)] == ["f16", "int8"]
+    assert [choose(rows, "speed")[0].value for rows in (won_once, won_always)] == ["f16", "int8"]
 
 
 def test_an_answer_is_a_prompt_and_its_continuation():
@@ -149,6 +149,14 @@ def test_threads_keep_to_scenario_and_limits(scenario, limits, expected):
 
     assert tuning.setting.threads == expected
     assert max(setting.threads for setting in meter.asked) <= (limits.threads or 4)
+
+
+def test_a_long_prompt_takes_more_threads_than_a_short_one():
+    """What tells the scenarios apart: a fourth thread is worth it for prefill alone."""
+    tunings = {name: tune(name, FakeMeter(knee=1), Limits()) for name in ("edge", "server", "cloud")}
+
+    assert {name: tuning.setting.threads for name, tuning in tunings.items()} == {"edge": 3, "server": 4, "cloud": 4}
+    assert any("an hour, the fastest" in reason for reason in tunings["server"].reasons)
 
 
 def test_each_stage_takes_the_best_of_the_one_before():
