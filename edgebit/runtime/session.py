@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
+from edgebit.runtime.defaults import BATCH_LEN
 from edgebit.runtime.native import (
     KV_TYPES,
     Cancelled,
@@ -21,8 +22,6 @@ from edgebit.runtime.native import (
     Tokenizer,
 )
 from edgebit.runtime.prefix_cache import PrefixCache
-
-_PREFILL_PASS = 128  # tokens of a pass unless told otherwise: the engine's own batch_len, so that it costs nothing
 
 # What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
 _ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {
@@ -80,7 +79,7 @@ class Session:
         self._advice = _advice(model.meta())
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
-        self._pass_len = batch_len or _PREFILL_PASS
+        self._pass_len = batch_len or BATCH_LEN
         self.engine = Engine(
             model,
             ctx_len=ctx_len,

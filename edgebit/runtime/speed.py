@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from edgebit.runtime.native import Engine
+from edgebit.runtime.token_ids import spread_ids
 
 _STEPS_LEAST = 5  # decode steps, however long they take
 _WARM_UP = 2  # steps that are not counted: pages are mapped and cores wake up in them
@@ -61,8 +62,3 @@ def _seconds(engine: Engine, tokens: list[int], *, head: bool) -> float:
     began = time.monotonic()
     engine.eval_batch(tokens, [0] * len(tokens), wanted, n_best=1)
     return time.monotonic() - began
-
-
-def spread_ids(vocab_size: int, count: int) -> list[int]:
-    """Token ids spread over the vocabulary in a fixed way: what they say does not matter to speed."""
-    return [(7919 * i + 104729) % vocab_size for i in range(count)]
