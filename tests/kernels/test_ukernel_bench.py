@@ -1,5 +1,6 @@
 """bench/ukernels.py: from disassembly and counts to loops, from llvm-mca's report to cycles; and one run of it all."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -10,9 +11,20 @@ from typing import Any
 
 import pytest
 
-from bench import ukernels
-
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _load(path: Path) -> Any:
+    """A program of the checkout that is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+ukernels = _load(ROOT / "bench" / "ukernels.py")
 
 # An outer loop (0x1000 to 0x1018) around an inner one (0x1004 to 0x1010), and a call.
 AARCH64 = """
