@@ -6,8 +6,9 @@ import tomllib
 import pytest
 from mqtt_fixtures import ROOT
 
-from edgebit.daemon.config import Config, config_from, read_config, read_password
+from edgebit.daemon.config import Config, EngineConfig, config_from, read_config, read_password
 from edgebit.errors import ConfigError
+from edgebit.runtime.defaults import DAEMON_MIB
 
 REFUSED = [
     ("[mqt]\nurl = 'x'", "unknown section [mqt]; there are device, mqtt"),
@@ -92,3 +93,8 @@ def test_a_missing_file(tmp_path):
     """Names the file and where its form is described."""
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.toml")
+
+
+def test_the_defaults_keep_within_what_the_daemon_may_take():
+    """Beside the model at most 40 MiB, once the prefix cache is full."""
+    assert 0 < EngineConfig().prefix_memory_mib <= 40 - DAEMON_MIB
