@@ -142,7 +142,7 @@ def choose_toolchain(
 
 
 def _install_zig() -> str:
-    return "pip install 'edgebit[cross]'"
+    return f"{sys.executable} -m pip install ziglang cmake ninja"
 
 
 def _install_gcc(target: Target) -> str:

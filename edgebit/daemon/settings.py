@@ -178,6 +178,14 @@ def _value(value: object, key: str) -> str:
     raise ConfigError(f"{CONFIG_NAME}: {key} is of a kind that edgebit does not write: {value!r}")
 
 
+def plain_file(path: Path) -> Path:
+    """Where `path` leads, past links. Raises ConfigError where a device, a pipe or the like stands there."""
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        raise ConfigError(f"{path} is no plain file, and would be read or replaced as one. Name another")
+    return place
+
+
 def check_writable(path: Path) -> None:
     """Raises ConfigError where `path` could not be written, before anything is done for its content."""
     if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir() raises without rights to the folder above

@@ -16,7 +16,7 @@ from edgebit.bundle.manifest import MODEL_MEMBER
 from edgebit.bundle.model_format import head_parts
 from edgebit.daemon.config import Config, EngineConfig, read_config
 from edgebit.daemon.engine import load_library
-from edgebit.daemon.settings import check_writable, set_keys, to_toml
+from edgebit.daemon.settings import check_writable, plain_file, set_keys, to_toml
 from edgebit.errors import BundleError, ConfigError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB
@@ -427,8 +427,10 @@ def tune_and_write(
     _check_limits(name, limits)
     if not path.exists():
         raise BundleError(f"{path}: no such file or folder")
-    if config_path is not None and write:
-        check_writable(config_path)
+    if config_path is not None:
+        config_path = plain_file(config_path)
+        if write:
+            check_writable(config_path)
     config = read_config(config_path) if config_path is not None and config_path.exists() else Config()
     tuning = tune_model(path, name, limits, config.engine, progress)
     settings = engine_settings(tuning)

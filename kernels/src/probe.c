@@ -118,8 +118,10 @@ static eb_status check_probe(eb_engine *engine, const probe *wanted, uint32_t nu
         if (layer_crc[i] != eb_load_u32(wanted->crc + 4 * (size_t)i)) {
             if (i == 0)
                 FAIL(EB_MISMATCH, "%s: golden probe %u: the embedding differs (%s)", name, number, engine->isa);
-            FAIL(EB_MISMATCH, "%s: golden probe %u: layer %u differs: this device computes wrongly (%s)", name, number,
-                 i - 1, engine->isa);
+            FAIL(EB_MISMATCH,
+                 "%s: golden probe %u: layer %u differs: this device computes wrongly (%s), "
+                 "or the file is damaged, which verify tells",
+                 name, number, i - 1, engine->isa);
         }
     if (logits_crc != wanted->logits_crc)
         FAIL(EB_MISMATCH, "%s: golden probe %u: the logits differ, the layers do not (%s)", name, number, engine->isa);

@@ -46,8 +46,8 @@ def test_auto_takes_the_cross_compiler_otherwise():
 @pytest.mark.parametrize(
     ("builder", "tools", "zig", "promised"),
     [
-        ("auto", (), False, ["pip install 'edgebit[cross]'", "apt-get install gcc-aarch64-linux-gnu"]),
-        ("zig", (GCC,), False, ["--builder zig", "pip install 'edgebit[cross]'"]),
+        ("auto", (), False, ["-m pip install ziglang", "apt-get install gcc-aarch64-linux-gnu"]),
+        ("zig", (GCC,), False, ["--builder zig", "-m pip install ziglang"]),
         ("system", (), True, ["--builder system", "apt-get install gcc-aarch64-linux-gnu", "--builder zig"]),
         ("docker", (GCC,), True, ["--builder docker", "no image", "--builder zig or --builder system"]),
         ("podman", (), True, ["no builder 'podman'", *BUILDERS]),
@@ -194,7 +194,7 @@ def test_missing_build_tool_says_what_to_install(fake_compiler, monkeypatch):
     fake_compiler()
     monkeypatch.setattr(cross, "find_tool", lambda name: None)
 
-    with pytest.raises(BuildError, match=r"cmake is not on PATH.*pip install 'edgebit\[cross\]'"):
+    with pytest.raises(BuildError, match=r"cmake is not on PATH.*-m pip install ziglang cmake ninja"):
         build_native(RPI, "system")
 
 

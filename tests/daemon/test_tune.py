@@ -302,6 +302,30 @@ def test_a_real_run_writes_the_configuration_once(native, tiny, tmp_path):
     assert any(text.startswith("threads 1") for text in said)
 
 
+def test_a_link_to_the_configuration_stays_one(native, tiny, tmp_path):
+    """What it leads to is written."""
+    config, link = tmp_path / "own.toml", tmp_path / "link.toml"
+    config.write_text("")
+    link.symlink_to("own.toml")
+
+    tune_and_write(tiny, "edge", Limits(threads=1, seconds=1), link)
+
+    assert link.is_symlink()
+    assert tomllib.loads(config.read_text())["engine"]["threads"] == 1
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_what_is_no_plain_file_is_left_alone(write, native, tiny, tmp_path):
+    """A pipe would be waited for, a device replaced."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(ConfigError, match="pipe is no plain file"):
+        tune_and_write(tiny, "edge", Limits(threads=1, seconds=1), pipe, write=write)
+
+    assert pipe.is_fifo()
+
+
 def test_the_daemon_reads_what_was_written(native, tiny, tmp_path):
     """And opens the model with it."""
     from edgebit.daemon.config import read_config
