@@ -21,8 +21,9 @@ for tool in mmdebstrap dockerd docker; do
 done
 
 mkdir -p "$cache"
-if [ ! -s "$base" ]; then
-    mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv,gcc,libc6-dev,git \
+if [ ! -f "$base" ]; then
+    rm -rf "$base" "$base.part"
+    mmdebstrap --quiet --format=tar --variant=minbase --include=ca-certificates,python3,python3-venv,gcc,libc6-dev,git \
         "$suite" "$base.part" || cannot "mmdebstrap failed"
     mv "$base.part" "$base"
 fi
