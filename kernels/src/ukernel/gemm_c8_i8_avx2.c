@@ -1,19 +1,11 @@
 /* gemm_c8_i8_avx2.c - prefill GEMM for x86-64 with AVX2.
  * One tile and four tokens go together: eight int16 accumulators in registers, which take 2 * 3 * 128 = 768 from each 16
  * columns, so 32 times (24,576), before they are widened into int32 sums in memory. */
+#include "gemm_operands.h"
 #include "lanes_avx2.h"
 #include "ukernel.h"
 
 enum { TOKENS = 4, COLUMNS_PER_FLUSH = 512 };
-
-/* What one call of the micro-kernel works on. */
-typedef struct operands {
-    int32_t *y;
-    const uint8_t *codes;
-    const int8_t *x;
-    const int32_t *x_sum;
-    size_t y_stride, x_stride, k;
-} operands;
 
 /* `n_tokens`, 1 to TOKENS: a constant where this is inlined. */
 static inline __attribute__((always_inline)) void block(const operands *o, int n_tokens) {

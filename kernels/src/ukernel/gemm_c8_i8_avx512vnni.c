@@ -1,19 +1,11 @@
 /* gemm_c8_i8_avx512vnni.c - prefill GEMM for x86-64 with AVX-512 VNNI.
  * 24 accumulators: 16 rows and 6 tokens or, where few rows are unpacked together since they are long, 8 rows and 12 tokens. For
  * each 16 columns that is 10 or 14 loads for 24 VPDPBUSDs. The four int32 of a lane are added up once, at the end. */
+#include "gemm_operands.h"
 #include "lanes_avx512.h"
 #include "ukernel.h"
 
 enum { MAX_TILES = 4, MAX_TOKENS = 12 };
-
-/* What one call of the micro-kernel works on. */
-typedef struct operands {
-    int32_t *y;
-    const uint8_t *codes;
-    const int8_t *x;
-    const int32_t *x_sum;
-    size_t y_stride, x_stride, k;
-} operands;
 
 /* `n_tiles` and `n_tokens` are constants where this is inlined. */
 static inline __attribute__((always_inline)) void block(const operands *o, int n_tiles, int n_tokens) {

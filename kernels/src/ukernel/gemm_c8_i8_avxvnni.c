@@ -1,18 +1,10 @@
 /* gemm_c8_i8_avxvnni.c - prefill GEMM for x86-64 with AVX-VNNI.
  * One tile and six tokens go together: twelve accumulators, two registers of codes, one of activations. */
 #include "fields_avxvnni.h"
+#include "gemm_operands.h"
 #include "ukernel.h"
 
 enum { TOKENS = 6 };
-
-/* What one call of the micro-kernel works on. */
-typedef struct operands {
-    int32_t *y;
-    const uint8_t *codes;
-    const int8_t *x;
-    const int32_t *x_sum;
-    size_t y_stride, x_stride, k;
-} operands;
 
 /* `n_tokens`, 1 to TOKENS: a constant where this is inlined. */
 static inline __attribute__((always_inline)) void block(const operands *o, int n_tokens) {

@@ -2,18 +2,10 @@
  * One tile and four tokens go together: 16 accumulators, and for each 16 columns eight loads for 32 SMLALs. Products go
  * to int16 lanes, two at a time and each at most 3 * 128, and are widened every 640 columns: 2 * 40 * 384 < 2^15. */
 #include "fields_neon.h"
+#include "gemm_operands.h"
 #include "ukernel.h"
 
 enum { TOKENS = 4, COLUMNS_PER_FLUSH = 640 };
-
-/* What one call of the micro-kernel works on. */
-typedef struct operands {
-    int32_t *y;
-    const uint8_t *codes;
-    const int8_t *x;
-    const int32_t *x_sum;
-    size_t y_stride, x_stride, k;
-} operands;
 
 /* `n_tokens`, 1 to TOKENS: a constant where this is inlined. */
 static inline __attribute__((always_inline)) void block(const operands *o, int n_tokens) {

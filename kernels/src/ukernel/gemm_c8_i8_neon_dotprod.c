@@ -1,19 +1,11 @@
 /* gemm_c8_i8_neon_dotprod.c - prefill GEMM for cores with FEAT_DotProd.
  * One tile and six tokens go together: 24 accumulators, and for each 16 columns four registers of codes and six of
  * activations, ten loads for 24 SDOTs. The four int32 of a register are added up once, at the end. */
+#include "gemm_operands.h"
 #include "lanes_neon.h"
 #include "ukernel.h"
 
 enum { TOKENS = 6 };
-
-/* What one call of the micro-kernel works on. */
-typedef struct operands {
-    int32_t *y;
-    const uint8_t *codes;
-    const int8_t *x;
-    const int32_t *x_sum;
-    size_t y_stride, x_stride, k;
-} operands;
 
 /* `n_tokens`, 1 to TOKENS: a constant where this is inlined. */
 static inline __attribute__((always_inline)) void block(const operands *o, int n_tokens) {
