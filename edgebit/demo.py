@@ -10,7 +10,9 @@ from pathlib import Path
 
 from edgebit.build import BuildOptions, BuildResult, Listener, build_bundle
 from edgebit.bundle.archive import open_bundle
-from edgebit.deploy import Device, InstallOptions, Outcome, Reporter, install
+from edgebit.deploy.device import Device
+from edgebit.deploy.install import Outcome, Reporter, install
+from edgebit.deploy.plan import InstallOptions
 from edgebit.local_broker import LocalBroker
 from edgebit.resources import demo_model_dir
 from edgebit.targets import HOST, find_target

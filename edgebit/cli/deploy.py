@@ -21,7 +21,8 @@ from rich.progress import (
 from edgebit.bundle.archive import open_bundle
 from edgebit.cli.broker_options import broker_password
 from edgebit.daemon.topics import is_segment, segment_of
-from edgebit.deploy import CHECK_TIMEOUT_S, InstallOptions, Outcome, Step, bytes_to_send, install, plan_install
+from edgebit.deploy.install import Outcome, install
+from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, Step, bytes_to_send, plan_install
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
 from edgebit.mqtt_client import parse_broker_url

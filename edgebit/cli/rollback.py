@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import default_service, device_options, way
-from edgebit.deploy import CHECK_TIMEOUT_S, Device
+from edgebit.deploy.device import Device
+from edgebit.deploy.plan import CHECK_TIMEOUT_S
 from edgebit.transport import open_transport
 
 

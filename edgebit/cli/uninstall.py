@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.deploy import Device
+from edgebit.deploy.device import Device
 from edgebit.transport import open_transport
 
 

@@ -1,4 +1,4 @@
-"""The device's side of a deploy: `python3 edgebitd.pyz agent --root FOLDER VERB`, called by edgebit/deploy.py.
+"""The device's side of a deploy: `python3 edgebitd.pyz agent --root FOLDER VERB`, called by edgebit/deploy/device.py.
 
 Each verb prints one JSON object and ends with 0, or says what is wrong on standard error and ends with the error's own
 exit code. Files come in through standard input or the store, never through arguments. Standard library only, but for

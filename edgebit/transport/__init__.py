@@ -1,6 +1,6 @@
 """Ways to a device: run a command there, put a file there, get one back, and nothing more.
 
-What is done with them (installing, checking, rolling back) is written once, in edgebit/deploy.py.
+What is done with them (installing, checking, rolling back) is written once, in edgebit/deploy/.
 """
 
 import hashlib

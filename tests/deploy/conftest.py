@@ -22,7 +22,9 @@ import pytest
 from edgebit import resources
 from edgebit.bundle.archive import Bundle, hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
-from edgebit.deploy import Device, InstallOptions, Outcome, Step, install
+from edgebit.deploy.device import Device
+from edgebit.deploy.install import Outcome, install
+from edgebit.deploy.plan import InstallOptions, Step
 from edgebit.device_probe import probe
 from edgebit.transport import Progress, open_transport
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo
-from edgebit.deploy import InstallOptions, bytes_to_send, plan_install
+from edgebit.deploy.plan import InstallOptions, bytes_to_send, plan_install
 from edgebit.device_probe import DeviceState, Python, parse_probe
 from edgebit.errors import DeployError
 

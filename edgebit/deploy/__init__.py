@@ -1,0 +1,5 @@
+"""Putting bundles on devices: look at the device, plan, send what it lacks, test, switch, and go back if it is silent.
+
+Deciding is pure (plan.py); acting is install.py; the device's side of every act is edgebit/daemon/agent.py, asked by
+device.py over a transport.
+"""

@@ -1,0 +1,130 @@
+"""A device as its agent (edgebit/daemon/agent.py) shows it over a transport: status, logs, way back, uninstall."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgebit.deploy.plan import CHECK_TIMEOUT_S
+from edgebit.device_probe import DeviceState, probe
+from edgebit.errors import DeployError, EdgebitError
+from edgebit.transport import Transport
+
+SHORT_TIMEOUT_S = 60.0
+
+
+class AgentError(DeployError):
+    """The agent of a device could not do what it was asked; `code` is its exit code, the kind of fault (errors.py)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C is not heard meanwhile, here and in the programs that are started: a device is being put in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Device:
+    """The agent of a device, reached over a transport."""
+
+    def __init__(self, transport: Transport, state: DeviceState, pyz: str) -> None:
+        self._transport = transport
+        self._state = state
+        self._python = state.python.path if state.python else "python3"
+        self._pyz = pyz
+
+    @classmethod
+    def installed(cls, transport: Transport) -> "Device":
+        """A device that has edgebit. Raises DeployError where it has not."""
+        state = probe(transport)
+        if not state.pyz:
+            raise DeployError(f"there is no edgebit on {transport.url} under {transport.root}. Deploy a bundle first")
+        return cls(transport, state, state.pyz)
+
+    def ask(
+        self, verb: str, *args: str, input: bytes | None = None, timeout_s: float = SHORT_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Have the agent carry out a verb; gives its answer. Raises DeployError with its words."""
+        argv = [self._python, self._pyz, "agent", "--root", self._transport.root, verb, *args]
+        done = self._transport.run(argv, input=input, timeout_s=timeout_s)
+        if done.code:
+            if done.code in (-signal.SIGINT, 128 + signal.SIGINT):
+                raise KeyboardInterrupt  # it had the same Ctrl-C as we, a moment before us
+            raise AgentError(
+                done.stderr.strip() or f"{verb} ended with code {done.code} on the device and said nothing", done.code
+            )
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            raise DeployError(f"the device's answer to {verb} is no JSON: {done.stdout[:200]!r}") from None
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        """What is on the device and whether it runs."""
+        return {**self.ask("status"), "probe": self._state.as_json()}
+
+    def active_id(self) -> str | None:
+        """The bundle that runs, or should."""
+        status = self.ask("status")
+        identity: str | None = status["slots"][status["active"]]["id"] if status["active"] else None
+        return identity
+
+    def logs(self, lines: int) -> tuple[str, int]:
+        """The last lines of the daemon's log, and where to go on reading."""
+        answer = self.ask("logs", "--lines", str(lines))
+        return answer["text"], answer["next"]
+
+    def logs_after(self, position: int) -> tuple[str, int]:
+        """What the log got since, and where to go on reading."""
+        answer = self.ask("logs", "--after", str(position))
+        return answer["text"], answer["next"]
+
+    def rollback(
+        self,
+        *,
+        service: str,
+        check_timeout_s: float = CHECK_TIMEOUT_S,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
+        """Return to the bundle before, start it, and have it answer.
+
+        Raises DeployError, naming what runs, where it does not answer. After Ctrl-C the daemon is started all the same,
+        and `say` is told what runs, before KeyboardInterrupt goes on.
+        """
+        try:
+            slot = self.ask("rollback", timeout_s=120)
+            self.ask("start", "--service", service, timeout_s=120)
+            limit_s = check_timeout_s + SHORT_TIMEOUT_S
+            answer = self.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=limit_s)
+        except KeyboardInterrupt:
+            with uninterrupted():
+                self.ask("start", "--service", service, timeout_s=120)
+                say(f"Stopped before an answer came. The device runs bundle {self.active_id()}")
+            raise
+        except AgentError as error:
+            try:
+                status = self.ask("status")
+                runs: str | None = status["slots"][status["active"]]["id"] if status["active"] else None
+            except EdgebitError:
+                raise error from None
+            if runs is None or not status["up"]:
+                raise
+            raise DeployError(f"{error}. The device runs bundle {runs} now, in slot {status['active']}") from error
+        return {**slot, **answer}
+
+    def uninstall(self, *, keep_config: bool) -> list[str]:
+        """Stop the daemon and remove everything; gives what was left in the folder."""
+        left: list[str] = self.ask("uninstall", *(["--keep-config"] if keep_config else []))["left"]
+        return left

@@ -1,0 +1,178 @@
+"""What a deploy will do, or why it cannot: decided from a description of the device, before anything is touched."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, Manifest
+from edgebit.device_probe import DeviceState
+from edgebit.errors import DeployError
+
+PYTHON_MIN = (3, 11)
+DISK_MARGIN_BYTES = 16 << 20  # for logs, state and the file system itself
+MEMORY_MARGIN_BYTES = 64 << 20  # Python, the daemon and a small KV cache
+CHECK_TIMEOUT_S = 120.0
+
+Action = Literal[
+    "prepare",
+    "settle",
+    "verify",
+    "send",
+    "stage",
+    "selftest",
+    "configure",
+    "ensure",
+    "stop",
+    "switch",
+    "start",
+    "check",
+    "commit",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a deploy does: `line` says it to the user."""
+
+    action: Action
+    line: str
+    name: str = ""  # the file to send
+    bytes: int = 0  # to send
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstallOptions:
+    """What the user chose for a deploy."""
+
+    settings: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # for edgebitd.toml: {section: {key: value}}
+    service: str = "auto"  # auto, systemd, supervisor
+    force: bool = False  # deploy again what is there, or was taken back
+    check_timeout_s: float = CHECK_TIMEOUT_S
+
+
+def plan_install(manifest: Manifest, identity: str, state: DeviceState, options: InstallOptions) -> list[Step]:
+    """What it takes to bring the bundle `identity` to the device, in order.
+
+    Pure. Raises DeployError, naming the reason, where the device cannot run it.
+    """
+    _refuse_unfit(manifest, state)
+    if state.strange:
+        raise DeployError(
+            f"{state.root} on the device is not edgebit's: it holds {', '.join(state.strange[:3])}. Choose another"
+            " folder with --root"
+        )
+    if not state.configured and "mqtt" not in options.settings:
+        raise DeployError("the device does not know its broker yet. Name it: --mqtt mqtt://HOST[:PORT]")
+    if options.service == "systemd" and state.init != "systemd":
+        raise DeployError("--service systemd: systemd does not run on this device. Leave --service out")
+    configure = [Step("configure", "write edgebitd.toml")] if options.settings else []
+    check = Step("check", f"wait for an answer over MQTT, at most {options.check_timeout_s:g} s")
+    steps = [Step("prepare", f"make {state.root}")] if not state.has_root else []
+    active = state.slots.get(state.active)
+    if active and active["id"] == identity and active["status"] == "good" and not options.force:
+        here = f"bundle {identity} is there already: start its daemon "
+        if not configure:
+            return [Step("ensure", f"{here}if it does not run"), check]
+        keep = Step("commit", "keep the settings")
+        return [*configure, Step("ensure", f"{here}again if the settings differ"), check, keep]
+    if (reason := state.refused.get(identity)) and not options.force:
+        raise DeployError(
+            f"bundle {identity} was taken back on this device: {reason}. Build a better one, or use --force"
+        )
+
+    lacking = [name for name in _sending_order(manifest) if not state.holds(manifest.files[name])]
+    to_send = sum(
+        entry.size - state.partial(entry)
+        for entry in {manifest.files[name].sha256: manifest.files[name] for name in lacking}.values()
+    )
+    if to_send + DISK_MARGIN_BYTES > state.free_bytes:
+        raise DeployError(
+            f"the device has {state.free_bytes / 1e6:.1f} MB free under {state.root}; {to_send / 1e6:.1f} MB are to be"
+            f" sent, and {DISK_MARGIN_BYTES / 1e6:.1f} MB should stay free. Make room there"
+        )
+    sends: dict[str, Step] = {}
+    for name in lacking:
+        entry = manifest.files[name]
+        size = entry.size - state.partial(entry)
+        rest = f", the rest of {_size(entry.size)}" if size < entry.size else ""
+        sends.setdefault(
+            entry.sha256,
+            Step(
+                "send",
+                f"send {name}: {_size(size)}{rest}" if size else f"take in {name}, which was sent before",
+                name,
+                size,
+            ),
+        )
+    in_order = list(sends.values())
+    if there := len({entry.sha256 for entry in manifest.files.values()} - set(sends)):
+        # Whatever is damaged there is sent after all; the agent does it, so the agent goes first.
+        agent_first = 1 if in_order and in_order[0].name == DAEMON_MEMBER else 0
+        in_order.insert(agent_first, Step("verify", f"check the sums of {there} files that are there"))
+    steps += in_order
+    if active and active["status"] == "trying":
+        steps.append(Step("settle", f"settle bundle {active['id']}, whose deploy was cut off"))
+    steps += [
+        Step("stage", f"check what was sent, and lay bundle {identity} into the free slot"),
+        Step("selftest", "run the golden probes there, bit for bit"),
+        *configure,
+    ]
+    if active:
+        steps.append(Step("stop", f"stop the daemon of bundle {active['id']}"))
+    return [
+        *steps,
+        Step("switch", f"switch to bundle {identity}, on trial"),
+        Step("start", "start the daemon"),
+        check,
+        Step("commit", "keep it, and throw away what no slot needs"),
+    ]
+
+
+def bytes_to_send(steps: Sequence[Step]) -> int:
+    """What a plan sends over the way to the device, in bytes."""
+    return sum(step.bytes for step in steps)
+
+
+def _sending_order(manifest: Manifest) -> list[str]:
+    """The agent first, since it checks the others; then small before large, so that a fault shows early."""
+    return sorted(manifest.files, key=lambda name: (name != DAEMON_MEMBER, manifest.files[name].size, name))
+
+
+def _refuse_unfit(manifest: Manifest, state: DeviceState) -> None:
+    """Raise DeployError where the bundle cannot run on the device."""
+    for needed in (DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER):
+        if needed not in manifest.files:
+            raise DeployError(f"the bundle holds no {needed}, so it cannot be deployed. Build it again")
+    if manifest.target.arch != state.arch:
+        raise DeployError(
+            f"the bundle was built for {manifest.target.arch} ({manifest.target.name}), the device's programs are"
+            f" {state.arch}"
+            + (
+                f" (its kernel is {state.machine}: a 32-bit system on a 64-bit CPU)"
+                if state.machine != state.arch
+                else ""
+            )
+            + ". Build it with another --target"
+        )
+    if state.python is None:
+        raise DeployError("the device has no python3. Install it there: sudo apt install python3")
+    if state.python.version < PYTHON_MIN:
+        have, need = ".".join(map(str, state.python.version)), ".".join(map(str, PYTHON_MIN))
+        raise DeployError(f"the device has Python {have}, the daemon needs {need} or later. Update the device's system")
+    if state.python.lacks:
+        lacks = ", ".join(state.python.lacks)
+        raise DeployError(f"the device's Python lacks {lacks}. Install the whole of it: sudo apt install python3-full")
+    if state.noexec:
+        raise DeployError(f"{state.root} lies on a file system mounted noexec. Choose another folder with --root")
+    model = manifest.files[MODEL_MEMBER].size
+    if state.memory_bytes and model + MEMORY_MARGIN_BYTES > state.memory_bytes:
+        raise DeployError(
+            f"the model has {model / 1e6:.0f} MB, the device {state.memory_bytes / 1e6:.0f} MB of memory in all, of"
+            f" which {MEMORY_MARGIN_BYTES / 1e6:.0f} MB go to the daemon. Take a smaller model"
+        )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
