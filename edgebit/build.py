@@ -41,7 +41,7 @@ from edgebit.bundle.manifest import (
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.convert import convert
-from edgebit.cross import NativeFiles, build_native
+from edgebit.cross.native import NativeFiles, build_native
 from edgebit.errors import BuildError
 from edgebit.probe_runs import check_model_probes
 from edgebit.pyz import build_pyz

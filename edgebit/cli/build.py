@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
 from edgebit.cli.targets import complete_target
-from edgebit.cross import BUILDERS
+from edgebit.cross.toolchain import BUILDERS
 from edgebit.targets import find_target
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from edgebit.artifacts import check_probes
 from edgebit.build import check_native
-from edgebit.cross import NativeFiles, build_native, choose_toolchain, find_tool, plan
+from edgebit.cross.native import NativeFiles, build_native, plan
+from edgebit.cross.toolchain import choose_toolchain, find_tool
 from edgebit.resources import cross_dir, kernels_dir
 from edgebit.targets import find_target
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgebit import cross
-from edgebit.cross import BUILDERS, Toolchain, build_native, choose_toolchain, compute_toolchain_id, plan
+from edgebit.cross import native as cross_native
+from edgebit.cross.native import build_native, plan
+from edgebit.cross.toolchain import BUILDERS, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir, kernels_dir
 from edgebit.targets import find_target
@@ -129,8 +130,8 @@ def test_id_depends_on_sources_toolchain_and_target_and_on_no_path(tmp_path):
 def fake_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, ...]]]:
     """A toolchain whose commands only write files; gives the list of the commands that ran."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cross, "choose_toolchain", lambda target, builder: choose("system", tools=(GCC,)))
-    monkeypatch.setattr(cross, "find_tool", lambda name: Path("/usr/bin") / name)
+    monkeypatch.setattr(cross_native, "choose_toolchain", lambda target, builder: choose("system", tools=(GCC,)))
+    monkeypatch.setattr(cross_native, "find_tool", lambda name: Path("/usr/bin") / name)
     ran: list[tuple[str, ...]] = []
 
     def run(command: tuple[str, ...], env: object) -> None:
@@ -142,7 +143,7 @@ def fake_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
     def start(broken: bool = False) -> list[tuple[str, ...]]:
         if not broken:
-            monkeypatch.setattr(cross, "_run", run)
+            monkeypatch.setattr(cross_native, "_run", run)
         return ran
 
     return start
@@ -181,7 +182,7 @@ def test_failed_build_shows_its_last_lines_and_leaves_nothing(fake_compiler, tmp
     failing = tmp_path / "cmake"
     failing.write_text("#!/bin/sh\necho 'a.c:1: error: no such thing' >&2\nexit 1\n")
     failing.chmod(0o755)
-    monkeypatch.setattr(cross, "find_tool", lambda name: failing)
+    monkeypatch.setattr(cross_native, "find_tool", lambda name: failing)
 
     with pytest.raises(BuildError, match=r"(?s)native build failed \(1\).*no such thing"):
         build_native(RPI, "system")
@@ -192,7 +193,7 @@ def test_failed_build_shows_its_last_lines_and_leaves_nothing(fake_compiler, tmp
 def test_missing_build_tool_says_what_to_install(fake_compiler, monkeypatch):
     """cmake and ninja come as wheels or packages."""
     fake_compiler()
-    monkeypatch.setattr(cross, "find_tool", lambda name: None)
+    monkeypatch.setattr(cross_native, "find_tool", lambda name: None)
 
     with pytest.raises(BuildError, match=r"cmake is not on PATH.*-m pip install ziglang cmake ninja"):
         build_native(RPI, "system")

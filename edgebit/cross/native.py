@@ -1,0 +1,197 @@
+"""The engine's native files for a target: plan() decides, build_native() acts, and what was built is cached."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebit.cross.toolchain import (
+    FIXED_ENV,
+    Toolchain,
+    cache_dir,
+    choose_toolchain,
+    clean_environment,
+    compute_toolchain_id,
+    find_tool,
+    install_zig,
+)
+from edgebit.errors import BuildError
+from edgebit.resources import cross_dir, kernels_dir, native_library
+from edgebit.targets import Target
+
+RUNNER_NAME = "edgebit-run"
+_PRODUCTS = ("libedgebit.so", RUNNER_NAME)
+_RECORD = "build.json"
+_LOG_LINES = 25
+
+Report = Callable[[str], None]  # is told, in one line, what happens now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossPlan:
+    """What a build runs: commands in order, in one environment."""
+
+    toolchain: Toolchain
+    toolchain_id: str  # equal ids, equal bytes
+    commands: tuple[tuple[str, ...], ...]
+    env: Mapping[str, str]
+    build_dir: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeFiles:
+    """The engine for a target."""
+
+    library: Path
+    runner: Path | None  # edgebit-run; None where the installed edgebit has none
+    builder: str  # zig, system, docker, installed
+    compiler: str
+    toolchain_id: str
+    from_cache: bool
+
+
+def plan(
+    target: Target,
+    toolchain: Toolchain,
+    build_dir: Path,
+    *,
+    kernels: Path | None = None,
+    cross: Path | None = None,
+    cmake: str = "cmake",
+    ninja: str = "ninja",
+    jobs: int = 2,
+) -> CrossPlan:
+    """The commands that build libedgebit.so and edgebit-run for `target` in `build_dir`. Runs nothing."""
+    kernels, cross = kernels or kernels_dir(), cross or cross_dir()
+    toolchain_id = compute_toolchain_id(target, toolchain, kernels, cross)
+    env = clean_environment(build_dir)
+    source_at, build_at, cross_at = str(kernels), str(build_dir), str(cross)
+    if toolchain.builder == "docker":
+        source_at, build_at, cross_at = "/src/kernels", "/src/build", "/src/cross"
+        cmake, ninja = "cmake", "ninja"
+    configure = (
+        cmake, "-S", source_at, "-B", build_at, "-G", "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={ninja}",
+        f"-DCMAKE_TOOLCHAIN_FILE={cross_at}/toolchains/{toolchain.name}.cmake",
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DEB_ARCH_NAME={target.arch}",
+        *(f"-D{key}={value}" for key, value in sorted(toolchain.variables.items())),
+    )  # fmt: skip
+    compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", "edgebit", RUNNER_NAME)
+    commands: tuple[tuple[str, ...], ...] = (configure, compile_)
+    if toolchain.builder == "docker":
+        mounts = (f"{kernels}:/src/kernels:ro", f"{cross}:/src/cross:ro", f"{build_dir}:/src/build")
+        run: tuple[str, ...] = ("docker", "run", "--rm", "--network=none", f"--user={os.getuid()}:{os.getgid()}")
+        run += tuple(f"--volume={mount}" for mount in mounts)
+        run += tuple(f"--env={key}={value}" for key, value in sorted(FIXED_ENV.items()))
+        commands = tuple((*run, toolchain.compiler, *command) for command in commands)
+    return CrossPlan(toolchain=toolchain, toolchain_id=toolchain_id, commands=commands, env=env, build_dir=build_dir)
+
+
+# ---- building ----
+
+
+def build_native(target: Target, builder: str = "auto", *, report: Report = lambda _: None) -> NativeFiles:
+    """libedgebit.so and edgebit-run for `target`, from the cache where sources and toolchain are as before.
+
+    The host's come from the installed edgebit unless a builder is named.
+    Raises BuildError naming what is missing and how to install it, or with the last lines of a failed build.
+    """
+    if target.is_host and builder == "auto":
+        return _installed()
+    toolchain = choose_toolchain(target, builder)
+    if builder == "auto":
+        report(f"builder: {toolchain.builder} ({toolchain.compiler})")
+    kernels, cross = kernels_dir(), cross_dir()
+    toolchain_id = compute_toolchain_id(target, toolchain, kernels, cross)
+    place = cache_dir() / "cross" / toolchain_id
+    if (native := _from_cache(place, toolchain, toolchain_id)) is not None:
+        report(f"native files {toolchain_id} are in the cache, nothing to compile")
+        return native
+
+    cmake, ninja = (_need_tool(name) for name in ("cmake", "ninja"))
+    if toolchain.name == "zig":
+        report("compiling with zig; its first build for an architecture compiles its libc too, which takes minutes")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{toolchain_id}.", dir=place.parent) as scratch:
+        build_dir = Path(scratch) / "build"
+        build_dir.mkdir()
+        planned = plan(target, toolchain, build_dir, cmake=str(cmake), ninja=str(ninja), jobs=os.cpu_count() or 1)
+        for command in planned.commands:
+            _run(command, planned.env)
+        _keep(build_dir, place, Path(scratch) / "kept")
+    native = _from_cache(place, toolchain, toolchain_id)
+    if native is None:
+        raise BuildError(f"{place} was changed while it was written. Delete it and build again")
+    return NativeFiles(
+        library=native.library, runner=native.runner, builder=native.builder, compiler=native.compiler,
+        toolchain_id=toolchain_id, from_cache=False,
+    )  # fmt: skip
+
+
+def _installed() -> NativeFiles:
+    library = native_library()
+    runner = library.with_name(RUNNER_NAME)
+    return NativeFiles(
+        library=library,
+        runner=runner if runner.is_file() else None,
+        builder="installed",
+        compiler="",
+        toolchain_id=hashlib.sha256(library.read_bytes()).hexdigest()[:16],
+        from_cache=True,
+    )
+
+
+def _need_tool(name: str) -> Path:
+    found = find_tool(name)
+    if found is None:
+        raise BuildError(f"{name} is not on PATH. Install it: {install_zig()}, or: apt-get install {name}")
+    return found
+
+
+def _run(command: tuple[str, ...], env: Mapping[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", check=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(f"{command[0]} does not run: {error.strerror}. Install it again") from error
+    if done.returncode != 0:
+        tail = "\n".join(done.stdout.rstrip().splitlines()[-_LOG_LINES:])
+        raise BuildError(f"the native build failed ({done.returncode}): {' '.join(command)}\n{tail}")
+
+
+def _keep(build_dir: Path, place: Path, staging: Path) -> None:
+    """Move the products into the cache in one step, with their sums."""
+    staging.mkdir()
+    sums = {}
+    for name in _PRODUCTS:
+        data = (build_dir / name).read_bytes()
+        (staging / name).write_bytes(data)
+        (staging / name).chmod(0o755)
+        sums[name] = hashlib.sha256(data).hexdigest()
+    (staging / _RECORD).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+    if place.exists():  # another build was quicker, or what lies there is damaged
+        shutil.rmtree(place)
+    staging.rename(place)
+
+
+def _from_cache(place: Path, toolchain: Toolchain, toolchain_id: str) -> NativeFiles | None:
+    """The cached files, or None where there are none or their sums are wrong."""
+    try:
+        sums = json.loads((place / _RECORD).read_text(encoding="utf-8"))
+        whole = all(hashlib.sha256((place / name).read_bytes()).hexdigest() == sums[name] for name in _PRODUCTS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not whole:
+        return None
+    return NativeFiles(
+        library=place / "libedgebit.so", runner=place / RUNNER_NAME, builder=toolchain.builder,
+        compiler=toolchain.compiler, toolchain_id=toolchain_id, from_cache=True,
+    )  # fmt: skip
