@@ -29,6 +29,7 @@ _LSE = re.compile(
 )
 _FUNCTION = re.compile(r"^[0-9a-f]+ <([^>]+)>:$")
 _INSTRUCTION = re.compile(r"^\s*[0-9a-f]+:\s+((?:\{e?vex\}\s)?\S+)\s*(.*)$")
+_X18 = re.compile(r"\b[wx]18\b")  # Android's own: its libc may keep the shadow call stack there
 _PRODUCT = re.compile(r"eb_(gemv4?|gemm|dot)_")  # micro-kernels that multiply: where an ISA's own product must be
 _ANY = "any CPU"
 _NEVER = "never"
@@ -228,6 +229,8 @@ def check_instructions(path: Path, target: Target, *, tools: list[str] | None = 
             reasons.append(f"{tool} cannot decode all of {target.arch}: it is too old")
         else:
             problems = audit_listing(done.stdout, target.arch)
+            if target.is_android and target.arch == "aarch64":
+                problems += find_x18(done.stdout)
             return _check(name, not problems, f"each in its place ({tool})", _some(problems))
     package = f"binutils-{target.arch.replace('_', '-')}-linux-gnu"
     return Check(name, "not run", "; ".join(reasons) or f"no objdump for {target.arch}: apt-get install {package}")
@@ -267,6 +270,12 @@ def audit_listing(listing: str, arch: str) -> list[str]:
     for found in products.values():
         problems.update((f"{name} has no product of its own ISA", None) for name, has in found.items() if not has)
     return list(problems)
+
+
+def find_x18(listing: str) -> list[str]:
+    """Which functions in objdump's output touch x18, in words."""
+    found = {function: None for function, _, operands in _instructions(listing) if _X18.search(operands)}
+    return [f"x18 in {function}: on Android it belongs to the system" for function in found]
 
 
 def _instructions(listing: str) -> Iterator[tuple[str, str, str]]:

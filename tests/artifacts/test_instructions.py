@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.artifacts import audit_listing, check_instructions
+from edgebit.artifacts import audit_listing, check_instructions, find_x18
 from edgebit.targets import find_target
 
 
@@ -171,3 +171,25 @@ def test_a_disassembler_that_cannot_decode_proves_nothing(tmp_path: Path):
     check = check_instructions(tmp_path / "a.so", find_target("rpi"), tools=[str(tool)])
 
     assert (check.status, "too old" in check.detail) == ("not run", True)
+
+
+@pytest.mark.parametrize("body", ["mov\tx18, x0", "ldr\tx1, [x18, #8]", "add\tw2, w3, w18"])
+def test_x18_is_found(body):
+    """By both of its names, as source and as destination; the function is named once."""
+    assert find_x18(listing(**ARM, eb_tokenize=f"{body}; {body}; ret")) == [
+        "x18 in eb_tokenize: on Android it belongs to the system"
+    ]
+    assert find_x18(listing(**ARM, eb_tokenize="ldr\tx1, [x2, #0x18]; b\t40 <eb_eval+0x18>; mov\tx1, v18.d[0]")) == []
+
+
+@pytest.mark.parametrize(("target", "status"), [("android", "failed"), ("rpi", "passed")])
+def test_only_android_keeps_x18(tmp_path: Path, target: str, status: str):
+    """The same library may not be used there, and may everywhere else."""
+    tool = tmp_path / "objdump"
+    text = listing(**ARM, eb_tokenize="mov\tx18, x0; ret")
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+    tool.chmod(0o755)
+
+    check = check_instructions(tmp_path / "x.so", find_target(target), tools=[str(tool)])
+
+    assert check.status == status
