@@ -20,7 +20,7 @@ ARCH_FEATURES = {
     "aarch64": frozenset({"neon", "dotprod", "i8mm"}),
     "x86_64": frozenset({"avx2", "avxvnni", "avx512vnni"}),
 }
-_ABIS = ("gnu", "musl")
+_ABIS = ("gnu", "musl", "android")
 _PAGES_KIB = (4, 16, 64)
 _SERVICES = ("systemd", "none")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -58,6 +58,7 @@ class Target:
     page_kib: int = 4  # largest page size of its kernels
     throttle_c: int | None = None  # °C from which the firmware slows the cores
     glibc_floor: str | None = None  # "2.31"
+    api_level: int | None = None  # oldest Android that it runs on: 24 is Android 7; None where it is no Android
     sensors: tuple[str, ...] = ()  # "thermal_zone:cpu-thermal"
     service: str = "none"  # systemd or none
     emulate_cpus: tuple[str, ...] = ()  # qemu's names
@@ -72,6 +73,11 @@ class Target:
     def arch(self) -> str:
         """The architecture, as `uname -m` says it: "aarch64"."""
         return self.triple.partition("-")[0]
+
+    @property
+    def is_android(self) -> bool:
+        """Whether its system's loader and libc are Android's."""
+        return self.triple.endswith("-android")
 
     @property
     def is_host(self) -> bool:
@@ -178,6 +184,12 @@ def _check_triple(target: Target, path: Path) -> None:
 
 
 def _check_figures(target: Target, path: Path) -> None:
+    if target.is_android and target.api_level is None:
+        raise TargetError(f"{path} lacks the key 'api_level': the oldest Android that it is for; 24 is Android 7")
+    if not target.is_android and target.api_level is not None:
+        raise TargetError(f"{path}: 'api_level' is for a triple that ends in -android, not for {target.triple!r}")
+    if target.is_android and target.glibc_floor is not None:
+        raise TargetError(f"{path}: 'glibc_floor' is for systems with glibc, and Android has a libc of its own")
     if target.big_cores is not None and not target.big_cores <= (target.cores or 0):
         raise TargetError(
             f"{path}: 'big_cores' is {target.big_cores}, more than 'cores', {target.cores or 'not given'}"
@@ -249,6 +261,7 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "page_kib": ("4, 16 or 64", lambda value: type(value) is int and value in _PAGES_KIB),
     "throttle_c": ("a whole number of °C from 40 to 125", lambda value: type(value) is int and 40 <= value <= 125),
     "glibc_floor": ('a version as "2.31", in quotes', _matches(r"2\.[0-9]{1,3}")),
+    "api_level": ("an Android API level from 24 to 99", lambda value: type(value) is int and 24 <= value <= 99),
     "sensors": ('a list of "thermal_zone:TYPE"', lambda value: _is_texts(value) and all(map(_is_sensor, value))),  # type: ignore[call-overload]
     "service": ("one of systemd, none", lambda value: value in _SERVICES),
     "emulate_cpus": ("a list of different qemu CPU names", _is_texts),
