@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import platform
 import re
 import sys
@@ -15,6 +16,7 @@ from edgebit.errors import TargetError
 from edgebit.resources import targets_dir
 
 HOST = "host"
+FOLDERS_VARIABLE = "EDGEBIT_TARGETS"  # of the environment: folders with a user's own targets
 
 ARCH_FEATURES = {
     "aarch64": frozenset({"neon", "dotprod", "i8mm"}),
@@ -23,6 +25,7 @@ ARCH_FEATURES = {
 _ABIS = ("gnu", "musl", "android")
 _PAGES_KIB = (4, 16, 64)
 _SERVICES = ("systemd", "none")
+_NOT_KEYS = frozenset({"name", "path"})  # of a Target, and not of its file's content
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -41,6 +44,7 @@ class Target:
     """One device that bundles are built for: the content of targets/<name>.toml."""
 
     name: str  # the file's name
+    path: Path | None = None  # the file; None: there is none
     description: str
     triple: str  # "aarch64-linux-gnu"
     cpu: str = "generic"
@@ -85,28 +89,70 @@ class Target:
         return self.name == HOST
 
 
-def list_targets() -> list[Target]:
-    """All targets that ship with edgebit, by name."""
-    return [read_target(path) for path in sorted(targets_dir().glob("*.toml"))]
+def own_folders() -> list[Path]:
+    """Where a user's own targets lie: the folders that EDGEBIT_TARGETS names, and edgebit/targets in the user's config.
+
+    Raises TargetError where EDGEBIT_TARGETS names one that is not there.
+    """
+    named = [Path(part) for part in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if part]
+    for folder in named:
+        if not folder.is_dir():
+            raise TargetError(f"{FOLDERS_VARIABLE} names {folder}, which is no folder. Correct it, or unset it")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgebit" / "targets"
+    return [*named, *([config] if config.is_dir() else [])]
+
+
+def target_files() -> dict[str, list[Path]]:
+    """The files of each target's name, sorted; what ships comes first, and more than one is an ambiguity."""
+    files: dict[str, list[Path]] = {}
+    for folder in dict.fromkeys(path.resolve() for path in (targets_dir(), *own_folders())):
+        for path in folder.glob("*.toml"):
+            files.setdefault(path.stem, []).append(path)
+    return dict(sorted(files.items()))
+
+
+def list_targets(report: Callable[[str], None] | None = None) -> list[Target]:
+    """All targets that have a name, by it: those that ship, and the user's own.
+
+    report: is told of each file that cannot be used, which is left out; without it such a file raises TargetError.
+    """
+    targets = []
+    for name, paths in target_files().items():
+        try:
+            targets.append(_read_only(name, paths))
+        except TargetError as error:
+            if report is None:
+                raise
+            report(str(error))
+    return targets
 
 
 def find_target(name: str) -> Target:
-    """The target `name`: one that ships, the path of a TOML file, or "host".
+    """The target `name`: one that ships, one of the user's own folders, the path of a TOML file, or "host".
 
-    Raises TargetError naming those that there are.
+    Raises TargetError naming those that there are, or the files that share the name.
     """
     if name == HOST:
         return host_target()
     if name.endswith(".toml") or "/" in name:
         return read_target(Path(name))
-    path = targets_dir() / f"{name}.toml"
-    if _NAME.fullmatch(name) and path.is_file():
-        return read_target(path)
-    known = ", ".join([*sorted(path.stem for path in targets_dir().glob("*.toml")), HOST])
+    files = target_files()
+    if name in files:
+        return _read_only(name, files[name])
     raise TargetError(
-        f"there is no target {name!r}; there are {known}. For a device of your own, write a TOML file as"
-        " targets/README.md says and give its path"
+        f"there is no target {name!r}; there are {', '.join([*files, HOST])}. For a device of your own, write a TOML"
+        " file as targets/README.md says, and give its path or put it into a folder of your targets"
     )
+
+
+def _read_only(name: str, paths: list[Path]) -> Target:
+    """The target of the one file that has the name: a user's file never takes the place of another unseen."""
+    if len(paths) > 1:
+        raise TargetError(
+            f"the target {name!r} has more than one file: {', '.join(map(str, paths))}. Rename your own, or give its"
+            " path instead of its name"
+        )
+    return read_target(paths[0])
 
 
 def devices(target: Target) -> list[Target]:
@@ -141,14 +187,14 @@ def read_target(path: Path) -> Target:
         raise TargetError(
             f"{path}: a target is named by its file, in lower-case letters, digits, '.', '_' and '-', not {HOST!r}"
         )
-    known = {field.name for field in dataclasses.fields(Target)} - {"name"}
+    known = {field.name for field in dataclasses.fields(Target)} - _NOT_KEYS
     if unknown := sorted(set(content) - known):
         raise TargetError(f"{path}: unknown key {unknown[0]!r}; a target has {', '.join(sorted(known))}")
     for key in ("description", "triple"):
         if key not in content:
             raise TargetError(f"{path} lacks the key {key!r}")
 
-    values: dict[str, Any] = {"name": path.stem}
+    values: dict[str, Any] = {"name": path.stem, "path": path}
     for key, value in content.items():
         kind, is_of_kind = _KINDS[key]
         if not is_of_kind(value):
@@ -256,7 +302,7 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "load_w": ("a positive number of watts", _is_rate),
     "sources": (
         "a table from the key of a figure to a text",
-        lambda value: _is_table(value, set(_names_of(Target)) - {"sources"}, _is_text),
+        lambda value: _is_table(value, set(_names_of(Target)) - {"sources"} - _NOT_KEYS, _is_text),
     ),
     "page_kib": ("4, 16 or 64", lambda value: type(value) is int and value in _PAGES_KIB),
     "throttle_c": ("a whole number of °C from 40 to 125", lambda value: type(value) is int and 40 <= value <= 125),

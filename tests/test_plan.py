@@ -91,11 +91,12 @@ def test_speed_is_bytes_by_bandwidth_where_memory_bounds_it():
 
 
 def test_a_pi_5_is_faster_than_a_pi_4_and_that_than_a_pi_3():
-    """And rpi stands for the three."""
+    """And rpi stands for them, and for the Zero 2 W, whose memory is the Pi 3's."""
     plans = make_plans(facts_of("2b4t"), find_target("rpi"), PlanOptions())
 
-    assert [plan.target.name for plan in plans] == ["rpi3", "rpi4", "rpi5"]
-    assert plans[0].decode.tokens_s.high < plans[1].decode.tokens_s.high < plans[2].decode.tokens_s.high
+    assert [plan.target.name for plan in plans] == ["rpi-zero2w", "rpi3", "rpi4", "rpi5"]
+    assert plans[1].decode.tokens_s.high < plans[2].decode.tokens_s.high < plans[3].decode.tokens_s.high
+    assert plans[0].prefill.tokens_s.high < plans[1].prefill.tokens_s.high
 
 
 def test_what_does_not_fit_is_told_what_would():

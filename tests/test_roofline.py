@@ -145,7 +145,7 @@ def test_a_target_without_figures_gets_t2_and_a_reason(name):
     assert "not known" in choice.reason
 
 
-@pytest.mark.parametrize("name", ["rpi", "rpi3", "rpi4", "rpi5"])
+@pytest.mark.parametrize("name", ["rpi", "rpi-zero2w", "rpi3", "rpi4", "rpi5"])
 def test_raspberry_pis_get_the_dense_layout(name):
     """Their four cores unpack faster than their memory gives."""
     choice = choose_layout(find_target(name))

@@ -9,6 +9,8 @@ from click.shell_completion import CompletionItem
 from rich.console import Console
 from rich.table import Table
 
+from edgebit.errors import EdgebitError
+from edgebit.resources import targets_dir
 from edgebit.targets import HOST, CyclesPerWeight, Target, find_target, host_target, list_targets
 
 # How `show` and the list name what targets/README.md documents.
@@ -36,8 +38,12 @@ _SHOWN = {
 
 
 def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """What the Tab key offers for a target's name."""
-    names = {target.name: target.description for target in list_targets()} | {HOST: "This machine"}
+    """What the Tab key offers for a target's name; a file that cannot be used is passed over."""
+    try:
+        names = {target.name: target.description for target in list_targets(lambda problem: None)}
+    except EdgebitError:  # an error would be printed into the line that is being typed
+        names = {}
+    names[HOST] = "This machine"
     return [CompletionItem(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
 
 
@@ -47,19 +53,29 @@ def complete_target(context: click.Context, parameter: click.Parameter, incomple
 def command(context: click.Context, as_json: bool) -> None:
     """List the devices that bundles can be built for; `edgebit targets show NAME` tells more of one.
 
+    Your own are TOML files in ~/.config/edgebit/targets, or in the folders that EDGEBIT_TARGETS names.
+
     \b
     edgebit targets show rpi5
     """
     if context.invoked_subcommand is not None:
         return
-    targets = [*list_targets(), host_target()]
+    targets = [*list_targets(lambda problem: click.echo(f"left out: {problem}", err=True)), host_target()]
     if as_json:
         click.echo(json.dumps([_as_dict(target) for target in targets], indent=2, ensure_ascii=False))
         return
-    table = Table("target", "device", "architecture", "features", box=None, header_style="bold")
+    table = Table("target", "device", "architecture", "features", "file", box=None, header_style="bold")
     for target in targets:
-        table.add_row(target.name, target.description, target.arch, " ".join(target.features) or "-")
+        table.add_row(
+            target.name, target.description, target.arch, " ".join(target.features) or "-", _short_place(target)
+        )
     Console().print(table)
+
+
+def _short_place(target: Target) -> str:
+    if target.path is None:
+        return "-"
+    return "edgebit's" if target.path.parent == targets_dir().resolve() else str(target.path)
 
 
 @command.command()
@@ -72,6 +88,7 @@ def show(name: str, as_json: bool) -> None:
         click.echo(json.dumps(_as_dict(target), indent=2, ensure_ascii=False))
         return
     click.echo(f"{target.name}: {target.description}")
+    click.echo(f"  {'file':<17} {target.path or '-'}")
     for key, form in _SHOWN.items():
         text = _text(getattr(target, key))
         click.echo(f"  {key:<17} {form.format(text) if text else '-'}")
@@ -91,4 +108,5 @@ def _text(value: Any) -> str:
 
 
 def _as_dict(target: Target) -> dict[str, Any]:
-    return {**dataclasses.asdict(target), "sources": dict(target.sources)}
+    path = None if target.path is None else str(target.path)
+    return {**dataclasses.asdict(target), "path": path, "sources": dict(target.sources)}
