@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from edgebit import targets
 from edgebit.cli import cli
 from edgebit.cli.targets import command, complete_target
-from edgebit.cross import Toolchain, plan
+from edgebit.cross.native import plan
+from edgebit.cross.toolchain import Toolchain
 from edgebit.errors import TargetError
 from edgebit.resources import targets_dir
 from edgebit.targets import CyclesPerWeight, Target, devices, find_target, list_targets, read_target
@@ -41,7 +42,8 @@ def no_own_targets(monkeypatch, tmp_path):
     monkeypatch.delenv("EDGEBIT_TARGETS", raising=False)
 
 
-PROMISED = {"rpi", "rpi3", "rpi4", "rpi5", "rpi-zero2w", "rk3588", "jetson-orin", "linux-aarch64", "linux-x86_64"}
+PROMISED = {"rpi", "rpi3", "rpi4", "rpi5", "rpi-zero2w", "android", "rk3588", "jetson-orin",
+            "linux-aarch64", "linux-x86_64"}  # fmt: skip
 
 
 def test_the_promised_targets_ship():
@@ -228,14 +230,14 @@ def test_missing_folder_of_targets_is_said(monkeypatch, tmp_path):
     """A slip in EDGEBIT_TARGETS is an error, and the Tab key stays quiet."""
     monkeypatch.setenv("EDGEBIT_TARGETS", str(tmp_path / "nowhere"))
 
-    with pytest.raises(TargetError, match="EDGEBIT_TARGETS names .*nowhere"):
+    with pytest.raises(TargetError, match=r"EDGEBIT_TARGETS names .*nowhere"):
         find_target("rpi")
 
     assert completed("") == ["host"]
 
 
 def test_adding_a_target_touches_one_file(tmp_path, monkeypatch):
-    """A TOML beside those that ship: listed, completed, planned for, and its native build planned; nothing else changes."""
+    """A TOML beside those that ship: listed, completed, planned for, its native build planned; nothing else."""
     folder = tmp_path / "targets"
     shutil.copytree(targets_dir(), folder)
     monkeypatch.setattr(targets, "targets_dir", lambda: folder)
