@@ -110,6 +110,11 @@ class Check:
         """Measured to the middle of what was predicted."""
         return self.measured / self.predicted.middle
 
+    @property
+    def within(self) -> bool:
+        """Whether the measurement lies in the range that was predicted."""
+        return self.predicted.low <= self.measured <= self.predicted.high
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checks:
@@ -210,6 +215,10 @@ def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: 
     decode = estimate(machine, parts, threads)
     prefill = estimate(machine, footprint.prefill_parts(), threads, batch=BATCH_LEN)
     notes = _notes(target, decode, prefill)
+    if machine.cores is not None and threads > machine.cores:
+        notes.append(
+            f"{threads} threads are more than the {machine.cores} cores that count there: no faster than those"
+        )
     if fits is False:
         notes += _what_would_fit(facts, target, options, layout, context, threads, available or 0)
     joules = _joules_per_token(target, threads, decode)

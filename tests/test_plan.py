@@ -288,6 +288,24 @@ def test_a_prediction_is_checked_on_this_machine(native, tiny, kv, monkeypatch):
         assert check.predicted.low <= check.predicted.high
         assert check.ratio == pytest.approx(check.measured / check.predicted.middle)
         assert check.ratio > 0
+        assert check.within == (check.predicted.low <= check.measured <= check.predicted.high)
+
+
+def test_more_threads_than_cores_are_no_faster_and_said_so():
+    """What nobody wants is not answered in silence."""
+    four, many = plan_2b4t("rpi5", threads=4), plan_2b4t("rpi5", threads=64)
+
+    assert many.decode.tokens_s == four.decode.tokens_s
+    assert any("64 threads are more than the 4 cores" in note for note in many.notes)
+    assert not any("threads" in note for note in four.notes)
+
+
+def test_all_targets_and_one_are_two_wishes():
+    """Neither is dropped in silence."""
+    done = CliRunner().invoke(command, ["2b4t", "--all", "--target", "rpi5"])
+
+    assert done.exit_code == 2
+    assert "leave one of them out" in done.output
 
 
 def test_a_check_keeps_to_the_schema_and_is_shown(native, tiny, monkeypatch):

@@ -42,6 +42,7 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
         beginning = [Message("system", system)] if system is not None else []
         sampling = generation.sampling(session)
         messages = list(beginning)
+        unanswered = 0
         if sys.stdin.isatty():
             click.echo(f"{COMMANDS}; Ctrl-C stops an answer.", err=True)
         while (said := _read_line()) is not None:
@@ -71,6 +72,7 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
                         echo_piece(piece)
             except ContextFullError as error:
                 messages.pop()
+                unanswered += 1
                 click.secho(f"{error}, or begin a new conversation with /new", fg="yellow", err=True)
                 continue
             click.echo()
@@ -78,6 +80,8 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
             if stats:
                 click.secho(statistics_line(statistics(session, answer, sampling)), dim=True, err=True)
             session.keep()
+    if unanswered and not sys.stdin.isatty():  # a script reads the exit code alone
+        raise EngineError(f"{unanswered} of the messages got no answer, for the reason above")
 
 
 def _read_line() -> str | None:

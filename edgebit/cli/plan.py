@@ -79,6 +79,8 @@ def command(
     edgebit plan 2b4t --target rpi5
     edgebit plan chat.bundle --check
     """
+    if every and names:
+        raise click.UsageError("--all and --target: leave one of them out")
     facts = facts_of(model)
     options = PlanOptions(context=context, kv=kv, layout=layout, threads=threads, memory_mib=memory)
     chosen = [target.name for target in list_targets() if target.read_gb_s] if every else list(names) or [HOST]
@@ -169,7 +171,7 @@ def _figure(value: Any) -> str:
 def _print_checks(checked: Checks, console: Console) -> None:
     console.print()
     console.print("[bold]checked[/bold] with one run of the engine alone", highlight=False)
-    table = Table("", "predicted", "measured", "ratio", box=None, header_style="bold")
+    table = Table("", "predicted", "measured", "ratio", "", box=None, header_style="bold")
     rows = {
         "prefill, tok/s": (checked.prefill, 1),
         f"decode after {checked.context} tokens, tok/s": (checked.decode, 1),
@@ -177,10 +179,11 @@ def _print_checks(checked: Checks, console: Console) -> None:
     }
     for name, (check, unit) in rows.items():
         if check is None:
-            table.add_row(name, "?", "?", "?")
+            table.add_row(name, "?", "?", "?", "")
         else:
             predicted = Range(check.predicted.low / unit, check.predicted.high / unit)
-            table.add_row(name, _range(predicted), f"{check.measured / unit:,.1f}", f"{check.ratio:.2f}")
+            place = "within" if check.within else "[yellow]outside[/yellow]"
+            table.add_row(name, _range(predicted), f"{check.measured / unit:,.1f}", f"{check.ratio:.2f}", place)
     console.print(table)
 
 
@@ -208,7 +211,12 @@ def _as_dict(plans: list[Plan], checked: Checks | None) -> dict[str, Any]:
 def _check_as_dict(check: Check | None) -> dict[str, Any] | None:
     if check is None:
         return None
-    return {"predicted": list(check.predicted), "measured": check.measured, "ratio": check.ratio}
+    return {
+        "predicted": list(check.predicted),
+        "measured": check.measured,
+        "ratio": check.ratio,
+        "within": check.within,
+    }
 
 
 def _plan_as_dict(plan: Plan) -> dict[str, Any]:

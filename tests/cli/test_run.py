@@ -119,6 +119,18 @@ def test_chat_in_a_pipe_prints_answers_and_nothing_else(model):
     assert (done.returncode, done.stdout, done.stderr) == (0, alone.stdout, "")
 
 
+def test_chat_in_a_pipe_ends_with_an_error_where_a_turn_had_no_answer(model):
+    """The others are answered all the same."""
+    done = edgebit(
+        "chat", model, "-n", 4, "--temperature", 0, "--ctx", 64, input=f"one\n{'long ' * 99}\n/new\none\n/bye\n"
+    )
+    alone = edgebit("run", model, "one", "-n", 4, "--temperature", 0)
+
+    assert done.stdout == 2 * alone.stdout
+    assert done.returncode == 9
+    assert "1 of the messages got no answer" in done.stderr
+
+
 def test_chat_keeps_an_unknown_command_from_the_model(model):
     """It says which there are."""
     done = edgebit("chat", model, "-n", 4, input="/exit now\n")
