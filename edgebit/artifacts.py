@@ -7,7 +7,7 @@ before it enters a bundle; `edgebit verify` shows them all.
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,6 @@ Status = Literal["passed", "failed", "not run"]
 
 SONAME = "libedgebit.so"
 LIBRARY_ALIGN = 65536  # loads on kernels with pages of 4, 16 and 64 KB
-PROBE_TIMEOUT_S = 300
 
 _LSE = re.compile(
     r"(cas|casp|swp|ld(add|clr|eor|set|smax|smin|umax|umin)|st(add|clr|eor|set|smax|smin|umax|umin))(a|l|al)?(b|h)?"
@@ -342,56 +341,3 @@ _RULES: dict[str, tuple[Callable[[str, str], str], dict[str, _Isa]]] = {
         },
     ),
 }
-
-
-# ---- the results ----
-
-
-def check_probes(runner: Path, model: Path, target: Target) -> list[Check]:
-    """Run the model's golden probes with edgebit-run: under qemu for each CPU of the target, or on this machine."""
-    if target.arch == host_target().arch:
-        return [check_probes_here(runner, model), check_probes_here(runner, model, "scalar")]
-    if not target.emulate_cpus:
-        return [Check("probes", "not run", f"the target {target.name} names no emulate_cpus")]
-    emulator = shutil.which(f"qemu-{target.arch}") or shutil.which(f"qemu-{target.arch}-static")
-    if emulator is None:
-        return [
-            Check(f"probes on {cpu}", "not run", "no qemu: apt-get install qemu-user-static")
-            for cpu in target.emulate_cpus
-        ]
-    checks: list[Check] = []
-    for cpu in target.emulate_cpus:
-        name = f"probes on {cpu} (qemu)"
-        if checks and checks[-1].status == "not run":  # it was too slow, and would be again
-            checks.append(Check(name, "not run", checks[-1].detail))
-        else:
-            checks.append(_run_probes(name, [emulator, "-cpu", cpu, str(runner), str(model), "--check"]))
-    return checks
-
-
-def check_probes_here(runner: Path, model: Path, isa: str | None = None) -> Check:
-    """The same on this machine itself, at the ISA level `isa` or the best there is."""
-    name = "probes on this machine" + (f" ({isa})" if isa else "")
-    return _run_probes(name, [str(runner), str(model), "--check"], {"EDGEBIT_ISA": isa} if isa else None)
-
-
-def _run_probes(name: str, argv: list[str], env: Mapping[str, str] | None = None) -> Check:
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROBE_TIMEOUT_S,
-            check=False,
-            env=dict(env or {}),
-        )
-    except subprocess.TimeoutExpired:
-        return Check(
-            name, "not run", f"no result within {PROBE_TIMEOUT_S} s: too large to emulate; the device runs them"
-        )
-    except OSError as error:
-        return Check(name, "failed", f"{argv[0]}: {error.strerror}")
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    last = said[-1] if said else f"exit code {done.returncode}"
-    return _check(name, done.returncode == 0, last, last)

@@ -5,6 +5,7 @@ Source: System V ABI, chapters "Object Files" and "Dynamic Linking"; the GNU sym
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edgebit.errors import BuildError
@@ -18,8 +19,9 @@ DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT = 1, 4, 5, 6, 10, 
 DT_SONAME, DT_TEXTREL, DT_BIND_NOW, DT_FLAGS = 14, 22, 24, 30
 DT_GNU_HASH, DT_FLAGS_1, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFEF5, 0x6FFFFFFB, 0x6FFFFFFE, 0x6FFFFFFF
 DF_TEXTREL, DF_BIND_NOW, DF_1_NOW = 4, 8, 1
-SHT_DYNSYM = 11
+SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STB_GLOBAL, STB_WEAK = 1, 2
+STT_FUNC = 2
 
 _ENTRIES_MAX = 1 << 16
 
@@ -77,6 +79,14 @@ def read_elf(data: bytes, where: str) -> Elf:
     return _Reader(data, where).read()
 
 
+def function_addresses(data: bytes, where: str) -> dict[str, int]:
+    """Where each function lies in memory, hidden ones too: from the full symbol table, which stripping takes away.
+
+    Empty where there is none. Raises BuildError where the file is no ELF file or is damaged.
+    """
+    return _Reader(data, where).functions()
+
+
 class _Reader:
     def __init__(self, data: bytes, where: str) -> None:
         self._data, self._where = data, where
@@ -106,6 +116,34 @@ class _Reader:
             symbols=self._symbols(entries, strings),
             versions=self._versions(entries, strings),
         )
+
+    def functions(self) -> dict[str, int]:
+        self.read()
+        found: dict[str, int] = {}
+        sections = list(self._sections())
+        for kind, offset, size, link in sections:
+            if kind != SHT_SYMTAB:
+                continue
+            if link >= len(sections) or size // 24 > _ENTRIES_MAX:
+                raise self._damaged(f"a symbol table of {size} bytes with strings in section {link}")
+            _, start, length, _ = sections[link]
+            strings = self._data[start : start + length]
+            for i in range(size // 24):
+                name, info, _, section, address, _ = self._unpack("<IBBHQQ", offset + 24 * i, "a symbol")
+                if info & 15 == STT_FUNC and section != 0:
+                    found[self._text(strings, name)] = address
+        return found
+
+    def _sections(self) -> Iterator[tuple[int, int, int, int]]:
+        """Kind, offset, size and link of each section."""
+        offset, entry_size, count = (
+            self._unpack(form, at, "the header")[0] for form, at in (("<Q", 40), ("<H", 58), ("<H", 60))
+        )
+        if count and entry_size != 64:
+            raise self._damaged(f"section headers of {entry_size} bytes")
+        for i in range(count):
+            _, kind, _, _, at, size, link = self._unpack("<IIQQQQI", offset + 64 * i, "a section header")
+            yield kind, at, size, link
 
     def _damaged(self, what: str) -> BuildError:
         return BuildError(f"{self._where} is a damaged ELF file: {what}")
@@ -175,15 +213,7 @@ class _Reader:
         return count
 
     def _symbol_count_of_sections(self) -> int:
-        offset, entry_size, count = (
-            self._unpack(form, at, "the header")[0] for form, at in (("<Q", 40), ("<H", 58), ("<H", 60))
-        )
-        if count and entry_size != 64:
-            raise self._damaged(f"section headers of {entry_size} bytes")
-        for i in range(count):
-            kind, size = (
-                self._unpack(form, offset + 64 * i + at, "a section header")[0] for form, at in (("<I", 4), ("<Q", 32))
-            )
+        for kind, _, size, _ in self._sections():
             if kind == SHT_DYNSYM:
                 return size // 24
         raise self._damaged("its symbols cannot be counted: neither a hash table nor section headers")

@@ -16,7 +16,7 @@ from edgebit.artifacts import (
     header_exports,
     read_header,
 )
-from edgebit.bundle.archive import Bundle, Member, Progress, open_bundle
+from edgebit.bundle.archive import Bundle, Member, Progress, hash_file, open_bundle
 from edgebit.bundle.manifest import (
     DAEMON_MEMBER,
     LIBRARY_MEMBER,
@@ -26,12 +26,22 @@ from edgebit.bundle.manifest import (
     Manifest,
 )
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.cross.native import build_native
+from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError, BundleError, EngineError, TargetError
-from edgebit.probe_runs import check_model_probes
+from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.targets import ARCH_FEATURES, Target, find_target, host_target
 
 _EXPECTED = (MODEL_MEMBER, LIBRARY_MEMBER, DAEMON_MEMBER, SERVICE_MEMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The checks of one thing."""
+
+    title: str
+    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,12 @@ class Report:
 
     bundle_id: str | None
     manifest: Manifest | None
-    checks: tuple[Check, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All of them."""
+        return tuple(check for group in self.groups for check in group.checks)
 
     @property
     def ok(self) -> bool:
@@ -48,26 +63,43 @@ class Report:
         return not any(check.status == "failed" for check in self.checks)
 
 
-def verify_bundle(path: Path, progress: Progress = lambda done: None, *, run: bool = True) -> Report:
-    """Check structure, sums, model, native files and golden probes of the bundle at `path`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extent:
+    """How far to go."""
 
-    run: whether the bundle's own edgebit-run may be executed, emulated or not; it never is where a check before failed.
+    run: bool = True  # execute the bundle's own programs, emulated or not; never where a check before failed
+    rebuild: bool = False  # compile its native files again
+    builder: str | None = None  # to rebuild with; None: the one that the manifest names
+
+
+_DEFAULT_EXTENT = Extent()
+
+
+def verify_bundle(path: Path, extent: Extent = _DEFAULT_EXTENT, *, progress: Progress = lambda done: None) -> Report:
+    """Check structure, sums, model, native files, and what they do, of the bundle at `path`.
+
     What is wrong with the bundle is in the report; an error is raised only for what is wrong with this machine.
     """
     try:
         bundle = open_bundle(path)
     except BundleError as error:
-        return Report(None, None, (Check("structure", "failed", str(error)),))
-    checks = [Check("structure", "passed", f"{len(bundle.members)} files, all in the manifest"), _check_parts(bundle)]
-    checks += _check_sums(bundle, progress)
+        return Report(None, None, (Group("bundle", (Check("structure", "failed", str(error)),)),))
+    whole = [Check("structure", "passed", f"{len(bundle.members)} files, all in the manifest"), _check_parts(bundle)]
+    whole += [_check_signature(bundle), *_check_sums(bundle, progress)]
     target = _target_of(bundle.manifest)
     if target is None:
         text = f"{bundle.manifest.target.triple} is none that edgebit builds for"
-        return Report(bundle.id, bundle.manifest, (*checks, Check("target", "failed", text)))
-    checks += _check_native(bundle, target)
-    checks += _check_model(bundle)
-    checks += _check_probes(bundle, target, run and not any(check.status == "failed" for check in checks))
-    return Report(bundle.id, bundle.manifest, tuple(checks))
+        whole.append(Check("target", "failed", text))
+        return Report(bundle.id, bundle.manifest, (Group("bundle", tuple(whole)),))
+    groups = [
+        Group("bundle", tuple(whole)),
+        *_check_native(bundle, target),
+        Group("model", tuple(_check_model(bundle))),
+    ]
+    sound = Report(bundle.id, bundle.manifest, tuple(groups)).ok
+    groups.append(Group("at work", tuple(_check_at_work(bundle, target, extent.run and sound))))
+    groups.append(Group("reproducible", (_check_rebuild(bundle, target, extent),)))
+    return Report(bundle.id, bundle.manifest, tuple(group for group in groups if group.checks))
 
 
 def _check_parts(bundle: Bundle) -> Check:
@@ -78,6 +110,10 @@ def _check_parts(bundle: Bundle) -> Check:
     if bundle.manifest.abi != abi:
         return Check("parts", "failed", f"made for ABI {bundle.manifest.abi}, this edgebit has {abi}. Build it again")
     return Check("parts", "passed", "model, library, daemon and service")
+
+
+def _check_signature(bundle: Bundle) -> Check:
+    return Check("signature", "not run", "unsigned: the sums show that it is whole, and nothing shows who built it")
 
 
 def _check_sums(bundle: Bundle, progress: Progress) -> list[Check]:
@@ -108,16 +144,17 @@ def _target_of(manifest: Manifest) -> Target | None:
     return dataclasses.replace(target, name=said.name, triple=said.triple, features=said.features)
 
 
-def _check_native(bundle: Bundle, target: Target) -> list[Check]:
-    checks = []
+def _check_native(bundle: Bundle, target: Target) -> list[Group]:
+    groups = []
     if LIBRARY_MEMBER in bundle.members:
-        checks += _guarded("library", lambda: check_library(_bytes(bundle, LIBRARY_MEMBER), target, _exports()))
+        checks = _guarded("ELF file", lambda: check_library(_bytes(bundle, LIBRARY_MEMBER), target, _exports()))
         with _as_file(bundle, LIBRARY_MEMBER) as library:
             checks.append(check_instructions(library, target))
+        groups.append(Group(LIBRARY_MEMBER, tuple(checks)))
     if RUNNER_MEMBER in bundle.members:
-        found = _guarded("edgebit-run", lambda: check_program(_bytes(bundle, RUNNER_MEMBER), target))
-        checks += [dataclasses.replace(check, name=f"edgebit-run: {check.name}") for check in found]
-    return checks
+        checks = _guarded("ELF file", lambda: check_program(_bytes(bundle, RUNNER_MEMBER), target))
+        groups.append(Group(RUNNER_MEMBER, tuple(checks)))
+    return groups
 
 
 def _guarded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
@@ -146,15 +183,49 @@ def _check_model(bundle: Bundle) -> list[Check]:
     return checks
 
 
-def _check_probes(bundle: Bundle, target: Target, may_run: bool) -> list[Check]:
-    """The golden probes with the bundle's own edgebit-run, emulated or on this machine."""
-    if missing := [name for name in (RUNNER_MEMBER, MODEL_MEMBER) if name not in bundle.members]:
-        return [Check("probes on the target", "not run", f"the bundle holds no {missing[0]}")]
+def _check_at_work(bundle: Bundle, target: Target, may_run: bool) -> list[Check]:
+    """The bundle's own edgebit-run and library, emulated or on this machine."""
+    name = "probes on the target"
+    if missing := [name for name in (RUNNER_MEMBER, MODEL_MEMBER, LIBRARY_MEMBER) if name not in bundle.members]:
+        return [Check(name, "not run", f"the bundle holds no {missing[0]}")]
     if not may_run:
-        text = "not asked for, or a check before it failed: then the bundle's program is not executed"
-        return [Check("probes on the target", "not run", text)]
+        text = "not asked for, or a check before it failed: then nothing of the bundle is executed"
+        return [Check(name, "not run", text)]
+    size = bundle.member(MODEL_MEMBER).size
     with _as_file(bundle, RUNNER_MEMBER) as runner:
-        return check_model_probes(runner, bundle.path, bundle.member(MODEL_MEMBER).size, target)
+        checks = check_model_probes(runner, bundle.path, size, target, every_level=True)
+        checks.append(check_refusal(runner, target))
+    return [*checks, *check_must_crash(_bytes(bundle, LIBRARY_MEMBER), target)]
+
+
+def _check_rebuild(bundle: Bundle, target: Target, extent: Extent) -> Check:
+    """Whether this edgebit's sources give the same native files; other sources or another compiler judge nothing."""
+    name = "same bytes again"
+    build = bundle.manifest.build
+    builder = extent.builder or build.builder
+    if not extent.rebuild:
+        return Check(name, "not run", "--rebuild compiles the native files again and compares")
+    if builder not in BUILDERS:
+        return Check(name, "not run", f"builder {build.builder!r}: its compiler is not on record. --builder names one")
+    try:
+        native = build_native(target, builder, fresh=True)
+    except BuildError as error:
+        return Check(name, "not run", str(error))
+    built = {LIBRARY_MEMBER: native.library, RUNNER_MEMBER: native.runner}
+    differing = [
+        member
+        for member, path in built.items()
+        if path is not None
+        and member in bundle.members
+        and hash_file(path).sha256 != bundle.manifest.files[member].sha256
+    ]
+    if not differing:
+        return Check(name, "passed", f"libedgebit.so and edgebit-run, by {native.builder} ({native.compiler})")
+    if native.toolchain_id == build.toolchain_id:
+        return Check(name, "failed", f"{' and '.join(differing)}: other bytes from the same sources and compiler")
+    if native.compiler != build.compiler:
+        return Check(name, "not run", f"built by {build.compiler}; here is {native.compiler}, which gives other bytes")
+    return Check(name, "not run", f"built from other sources than those of this edgebit ({bundle.manifest.edgebit})")
 
 
 def _check_on_host(place: Member, n_probes: int, context: int) -> Check:

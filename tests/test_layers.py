@@ -25,10 +25,12 @@ MAY_IMPORT = {
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf"},
+    "edgebit.kernel_program": {"edgebit.elf"},
     "edgebit.elf": set(),
 }
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
-        "edgebit.footprint", "edgebit.artifacts", "edgebit.elf", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
+        "edgebit.footprint", "edgebit.artifacts", "edgebit.elf", "edgebit.kernel_program",
+        "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.cross", "edgebit.synthesize"},
@@ -44,7 +46,7 @@ SERVICES = {
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),
     "edgebit.synthesize": set(),
-    "edgebit.verify": {"edgebit.convert", "edgebit.probe_runs"},
+    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.bundle.archive import open_bundle
+from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BundleError
-from edgebit.verify import Report, verify_bundle
+from edgebit.verify import Extent, Report, verify_bundle
 
 _STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
@@ -22,20 +23,31 @@ _WIDTH_IN_FILES = 300  # so that a log has a line a check
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
-@click.option("--no-run", is_flag=True, help="Do not execute the bundle's own edgebit-run: for bundles of strangers.")
+@click.option("--no-run", is_flag=True, help="Execute nothing of the bundle: for bundles of strangers.")
+@click.option("--rebuild", is_flag=True, help="Compile its native files again, and compare: takes minutes.")
+@click.option(
+    "--builder",
+    type=click.Choice([name for name in BUILDERS if name != "auto"]),
+    help="With --rebuild: what compiles them, where it is not to be the one that the bundle names.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(bundle: Path, no_run: bool, as_json: bool) -> None:
+def command(bundle: Path, no_run: bool, rebuild: bool, builder: str | None, as_json: bool) -> None:
     """Check every byte, native file and golden probe of BUNDLE, a file or a folder.
 
-    Ends with exit code 3 where a check failed. A check that could not run here says why.
+    Probes run on this machine, or under qemu on a CPU of each ISA level. Ends with exit code 3 where a check failed.
+    A check that could not run here says why.
 
     \b
     edgebit verify chat.bundle
+    edgebit verify chat.bundle --rebuild
     """
+    if builder and not rebuild:
+        raise click.UsageError("--builder goes with --rebuild")
+    extent = Extent(run=not no_run, rebuild=rebuild, builder=builder)
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("reading", total=_size(bundle))
-        report = verify_bundle(bundle, lambda done: bar.advance(task, done), run=not no_run)
+        report = verify_bundle(bundle, extent, progress=lambda done: bar.advance(task, done))
     if as_json:
         click.echo(json.dumps(_as_dict(report), indent=2, ensure_ascii=False))
     else:
@@ -53,8 +65,10 @@ def _size(path: Path) -> int | None:
 
 def _print_table(path: Path, report: Report) -> None:
     table = Table("check", "result", "", box=None, header_style="bold")
-    for check in report.checks:
-        table.add_row(Text(check.name), Text(check.status, style=_STYLES[check.status]), Text(check.detail))
+    for group in report.groups:
+        table.add_row(Text(group.title, style="bold"), "", "")
+        for check in group.checks:
+            table.add_row(Text(f"  {check.name}"), Text(check.status, style=_STYLES[check.status]), Text(check.detail))
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH_IN_FILES
@@ -70,5 +84,7 @@ def _as_dict(report: Report) -> dict[str, object]:
         "ok": report.ok,
         "bundle": report.bundle_id,
         "name": report.manifest.name if report.manifest else None,
-        "checks": [dataclasses.asdict(check) for check in report.checks],
+        "checks": [
+            {"group": group.title, **dataclasses.asdict(check)} for group in report.groups for check in group.checks
+        ],
     }

@@ -96,10 +96,13 @@ def plan(
 # ---- building ----
 
 
-def build_native(target: Target, builder: str = "auto", *, report: Report = lambda _: None) -> NativeFiles:
+def build_native(
+    target: Target, builder: str = "auto", *, fresh: bool = False, report: Report = lambda _: None
+) -> NativeFiles:
     """libedgebit.so and edgebit-run for `target`, from the cache where sources and toolchain are as before.
 
     The host's come from the installed edgebit unless a builder is named.
+    fresh: compile also what is in the cache, and put the new files into their place.
     Raises BuildError naming what is missing and how to install it, or with the last lines of a failed build.
     """
     if target.is_host and builder == "auto":
@@ -110,7 +113,7 @@ def build_native(target: Target, builder: str = "auto", *, report: Report = lamb
     kernels, cross = kernels_dir(), cross_dir()
     toolchain_id = compute_toolchain_id(target, toolchain, kernels, cross)
     place = cache_dir() / "cross" / toolchain_id
-    if (native := _from_cache(place, toolchain, toolchain_id)) is not None:
+    if not fresh and (native := _from_cache(place, toolchain, toolchain_id)) is not None:
         report(f"native files {toolchain_id} are in the cache, nothing to compile")
         return native
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgebit import artifacts
 from edgebit.artifacts import (
     Check,
     check_instructions,
     check_library,
-    check_probes,
     check_program,
     header_abi_version,
     header_exports,
@@ -205,64 +203,6 @@ def test_require_names_every_failure():
 
     with pytest.raises(BuildError, match=r"(?s)bad:.*b: one.*c: two.*Mend it"):
         require([Check("a", "passed", ""), Check("b", "failed", "one"), Check("c", "failed", "two")], "bad:", "Mend it")
-
-
-# ---- golden probes ----
-
-
-def script(path: Path, text: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return path
-
-
-def test_probes_pass_and_fail_with_the_program(tmp_path, host):
-    """Its exit code decides, its last line is shown."""
-    good = script(tmp_path / "good", "echo 3 golden probes hold")
-    bad = script(tmp_path / "bad", "echo loading >&2; echo 'probe 1: layer 2 differs' >&2; exit 14")
-
-    assert check_probes(good, tmp_path, host) == [
-        Check("probes on this machine", "passed", "3 golden probes hold"),
-        Check("probes on this machine (scalar)", "passed", "3 golden probes hold"),
-    ]
-    assert check_probes(bad, tmp_path, host)[0].detail == "probe 1: layer 2 differs"
-    assert {check.status for check in check_probes(bad, tmp_path, host)} == {"failed"}
-
-
-def test_probes_run_at_the_lowest_level_too(tmp_path, host):
-    """This machine's best level, and the one that every CPU has."""
-    program = script(tmp_path / "program", 'echo "level ${EDGEBIT_ISA:-best}"')
-
-    assert [check.detail for check in check_probes(program, tmp_path, host)] == ["level best", "level scalar"]
-
-
-def test_probes_without_an_emulator_are_not_run(tmp_path, host, monkeypatch):
-    """Each CPU of the target is named, with what to install."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    foreign = find_target("rpi" if host.arch == "x86_64" else "linux-x86_64")
-    foreign = dataclasses.replace(foreign, emulate_cpus=("one", "two"))
-
-    checks = check_probes(tmp_path / "runner", tmp_path, foreign)
-
-    assert [(check.name, check.status) for check in checks] == [
-        ("probes on one", "not run"),
-        ("probes on two", "not run"),
-    ]
-    assert "apt-get install qemu-user-static" in checks[0].detail
-
-
-def test_a_model_too_large_to_emulate_is_tried_once(tmp_path, monkeypatch):
-    """The other CPUs would take as long; each row says that it did not run."""
-    foreign = find_target("rpi" if host_target().arch == "x86_64" else "linux-x86_64")
-    foreign = dataclasses.replace(foreign, emulate_cpus=("one", "two"))
-    script(tmp_path / f"qemu-{foreign.arch}", f"echo $2 >> {tmp_path}/ran; while :; do :; done")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(artifacts, "PROBE_TIMEOUT_S", 0.5)
-
-    checks = check_probes(tmp_path / "runner", tmp_path, foreign)
-
-    assert [check.status for check in checks] == ["not run", "not run"]
-    assert (tmp_path / "ran").read_text() == "one\n"
 
 
 def test_instructions_without_a_disassembler_are_not_run(tmp_path, host):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -294,6 +295,13 @@ def test_verify_of_what_is_no_bundle(tmp_path):
     assert f"{path} is not a bundle" in result.output
 
 
+def test_verify_needs_rebuild_for_a_builder(bundle):
+    """A builder that nothing is built with is a slip."""
+    result = edgebit("verify", bundle, "--builder", "zig")
+
+    assert isinstance(result.exception, click.UsageError)
+
+
 def test_verify_executes_nothing_of_a_stranger(bundle):
     """--no-run says so in its row."""
     report = json.loads(edgebit("verify", bundle, "--no-run", "--json").output)
@@ -309,7 +317,7 @@ def test_verify_executes_nothing_of_a_stranger(bundle):
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("builder", ["zig", "system"])
 def test_pi_bundle_from_either_builder(require_tool, reference_checkpoint, tmp_path, builder):
-    """Built, and its probes ran on three emulated Pis; a second build compiles nothing."""
+    """Built, and its probes ran on three emulated Pis; a second build compiles nothing; verify leaves nothing out."""
     require_tool("qemu-aarch64-static")
     require_tool("aarch64-linux-gnu-objdump")
     if builder == "system":
@@ -322,8 +330,13 @@ def test_pi_bundle_from_either_builder(require_tool, reference_checkpoint, tmp_p
     probes = [check for check in again["checks"] if check["name"].startswith("probes on cortex")]
     assert [check["status"] for check in probes] == ["passed"] * 3
     assert again["native_from_cache"] and again["seconds"]["native files"] < time.monotonic() - began
-    verified = edgebit("verify", tmp_path / "two", "--json")
+    verified = edgebit("verify", tmp_path / "two", "--rebuild", "--json")
+    checks = json.loads(verified.stdout)["checks"]
     assert verified.exit_code == 0, verified.output
+    assert {check["name"] for check in checks if check["status"] != "passed"} == {"signature"}
+    assert {group: sum(check["group"] == group for check in checks) for group in ("at work", "reproducible")} == {
+        "at work": 11, "reproducible": 1,
+    }  # fmt: skip
 
 
 # ---- completion ----

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.artifacts import check_probes
+from edgebit.artifacts import Check
 from edgebit.build import check_native
 from edgebit.cross.native import NativeFiles, build_native, plan
 from edgebit.cross.toolchain import choose_toolchain, find_tool
+from edgebit.elf import PT_LOAD, function_addresses, read_elf
+from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
 from edgebit.resources import cross_dir, kernels_dir
 from edgebit.targets import find_target
 
@@ -20,6 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 BUILDERS = ["zig", "system"]
 TARGETS = ["rpi", "linux-aarch64", "linux-x86_64"]
 IDS = "1,5,9,42,7,3,11"
+
+
+def levels_of(checks: list[Check]) -> set[str]:
+    """The ISA levels that probes were computed at: "3 golden probes hold (neon)"."""
+    return {check.detail.rpartition("(")[2].rstrip(")") for check in checks}
 
 
 @pytest.fixture(scope="session")
@@ -47,14 +54,17 @@ def test_built_files_pass_every_check(built, require_tool, target, builder):
 @pytest.mark.parametrize("builder", BUILDERS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_golden_probes_hold(built, require_tool, reference_model, target, builder):
-    """On each CPU of the target, emulated where it is not this machine's kind."""
+    """At each ISA level, emulated where the target is not this machine's kind."""
     require_tool("qemu-aarch64-static")
     runner = built(target, builder).runner
 
-    checks = check_probes(runner, reference_model("bitnet-packed"), find_target(target))
+    model = reference_model("bitnet-packed")
 
-    assert [check for check in checks if check.status != "passed"] == []
-    assert len(checks) >= 1
+    checks = check_model_probes(runner, model, model.stat().st_size, find_target(target), every_level=True)
+
+    unlike_this_cpu = [check for check in checks if check.detail.startswith("this CPU has no")]
+    assert [check for check in checks if check.status != "passed"] == unlike_this_cpu
+    assert {"scalar", "neon", "dotprod", "i8mm"} <= levels_of(checks) or find_target(target).arch == "x86_64"
 
 
 def test_all_builds_give_the_same_logits(built, require_tool, reference_model, tmp_path):
@@ -105,16 +115,40 @@ def test_same_bytes_from_two_folders(require_tool, tmp_path, builder):
         assert products[0][file] == products[1][file], file
 
 
-def test_forced_dotprod_stops_on_an_old_cpu(built, require_tool, reference_model):
-    """A level the CPU does not have is refused in words, not with an illegal instruction."""
-    argv = [require_tool("qemu-aarch64-static"), "-cpu", "cortex-a72", str(built("rpi", "system").runner)]
-    done = subprocess.run(
-        [*argv, str(reference_model("bitnet-packed")), "--check"],
-        env={"EDGEBIT_ISA": "dotprod"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_level_that_a_cpu_lacks_is_refused_and_its_instructions_crash(built, require_tool, builder):
+    """In words where it is asked for; by SIGILL where a program is made that forces it."""
+    require_tool("qemu-aarch64-static")
+    files, target = built("rpi", builder), find_target("rpi")
 
-    assert done.returncode == 9
-    assert "dotprod" in done.stderr
+    refused = check_refusal(files.runner, target)
+    crashed = check_must_crash(files.library.read_bytes(), target)
+
+    assert (refused.status, "i8mm was asked for" in refused.detail) == ("passed", True)
+    assert [(check.name, check.status) for check in crashed] == [
+        ("dotprod must crash on cortex-a72 (qemu)", "passed"),
+        ("i8mm must crash on cortex-a76 (qemu)", "passed"),
+    ]
+
+
+def test_micro_kernels_without_their_instructions_do_not_pass(built, require_tool):
+    """Where a dotprod micro-kernel were plain code, nothing would crash; and where it were nothing, no sum be right."""
+    require_tool("qemu-aarch64-static")
+    library = built("rpi", "system").library.read_bytes()
+    addresses, name = function_addresses(library, "x"), "eb_peak_i8_neon"
+    swapped = library.replace(f"{name}_dotprod\0".encode(), b"x" * len(f"{name}_dotprod") + b"\0")
+    swapped = swapped.replace(f"{name}_i8mm\0".encode(), b"x" * len(f"{name}_i8mm") + b"\0")
+
+    (missing, _) = check_must_crash(swapped, find_target("rpi"))
+    assert missing.status == "failed" and "has no function" in missing.detail
+
+    branch = 0x14000000 | (addresses[name] - addresses[f"{name}_dotprod"]) // 4 & 0x3FFFFFF  # b eb_peak_i8_neon
+    at = addresses[f"{name}_dotprod"]
+    (load,) = (x for x in read_elf(library, "x").segments_of(PT_LOAD) if x.vaddr <= at < x.vaddr + x.file_size)
+    offset = load.offset + at - load.vaddr
+    plain = library[:offset] + branch.to_bytes(4, "little") + library[offset + 4 :]
+    (went_on, _) = check_must_crash(plain, find_target("rpi"))
+    assert went_on.status == "failed" and "it went on, on cortex-a72" in went_on.detail
 
 
 def test_wrong_model_fails_its_probes(built, require_tool, reference_model, tmp_path):
@@ -125,6 +159,7 @@ def test_wrong_model_fails_its_probes(built, require_tool, reference_model, tmp_
     damaged = Path(tmp_path / "damaged.ebm")
     damaged.write_bytes(data)
 
-    checks = check_probes(built("rpi", "system").runner, damaged, find_target("rpi"))
+    target = find_target("rpi")
+    checks = check_model_probes(built("rpi", "system").runner, damaged, damaged.stat().st_size, target)
 
     assert {check.status for check in checks} == {"failed"}
