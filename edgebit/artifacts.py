@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgebit import elf
+from edgebit import bionic, elf
+from edgebit.bionic import Rule
 from edgebit.elf import Elf, read_elf
 from edgebit.errors import BuildError
 from edgebit.resources import kernels_dir
@@ -84,30 +85,40 @@ def check_library(data: bytes, target: Target, exports: frozenset[str]) -> list[
             "none",
             "it has a TLS segment: old Androids cannot load it",
         ),
+        *(_check_loader_rules(file, target) if target.is_android else ()),
     ]
 
 
 def check_program(data: bytes, target: Target, *, name: str = "edgebit-run") -> list[Check]:
-    """The checks of the static program edgebit-run for `target`."""
+    """The checks of the program edgebit-run for `target`: static, or for an Android with the phone's own libc."""
     file = read_elf(data, name)
-    interpreter = file.segments_of(elf.PT_INTERP)
-    is_static = not interpreter and not file.needed
     return [
         _check_machine(file, target),
         _check(
             "program type", file.type in (elf.ET_EXEC, elf.ET_DYN), "program", f"ELF type {file.type}, not a program"
         ),
-        _check(
-            "static",
-            is_static,
-            "no loader, no NEEDED entry",
-            f"it needs a loader or {', '.join(file.needed) or 'libraries'}",
-        ),
+        *_check_libc(file, target),
         _check_glibc(file, target),
         _check_alignment(file, target.page_kib * 1024),
         _check_text_relocations(file),
         _check_write_or_execute(file),
         _check_stack(file),
+    ]
+
+
+def check_for_android(data: bytes, target: Target, *, name: str) -> list[Check]:
+    """The checks of anybody's library or program for `target`, an Android."""
+    file = read_elf(data, name)
+    is_program = file.interpreter is not None
+    own_name = _check("SONAME", file.soname is not None, str(file.soname), "none: Android demands one from 6.0 on")
+    return [
+        _check_machine(file, target),
+        *([] if is_program else [own_name]),
+        *(_from_rules(bionic.program_rules(file)) if is_program else []),
+        *_check_loader_rules(file, target),
+        _check_alignment(file, target.page_kib * 1024),
+        _check_text_relocations(file),
+        _check_write_or_execute(file),
     ]
 
 
@@ -127,6 +138,24 @@ def header_abi_version(header: str) -> int:
 def read_header() -> str:
     """The text of the edgebit.h that ships."""
     return (kernels_dir() / "include" / "edgebit.h").read_text(encoding="utf-8")
+
+
+def _check_libc(file: Elf, target: Target) -> list[Check]:
+    is_static = file.interpreter is None and not file.needed
+    if target.is_android and not is_static:
+        return [*_from_rules(bionic.program_rules(file)), *_check_loader_rules(file, target)]
+    wrong = f"it needs a loader or {', '.join(file.needed) or 'libraries'}"
+    static = _check("static", is_static, "no loader, no NEEDED entry", wrong)
+    return [static, *(_from_rules(bionic.static_rules(file)) if target.is_android else [])]
+
+
+def _check_loader_rules(file: Elf, target: Target) -> list[Check]:
+    assert target.api_level is not None  # every Android has one
+    return _from_rules(bionic.loader_rules(file, target.api_level, target.page_kib * 1024))
+
+
+def _from_rules(rules: list[Rule]) -> list[Check]:
+    return [_check(rule.name, not rule.problems, rule.good, _some(list(rule.problems))) for rule in rules]
 
 
 def _check_machine(file: Elf, target: Target) -> Check:

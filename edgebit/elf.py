@@ -12,12 +12,14 @@ from edgebit.errors import BuildError
 
 MACHINES = {"aarch64": 183, "x86_64": 62}  # EM_AARCH64, EM_X86_64
 ET_EXEC, ET_DYN = 2, 3
-PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_TLS = 1, 2, 3, 7
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
 PT_GNU_STACK, PT_GNU_RELRO = 0x6474E551, 0x6474E552
 PF_X, PF_W = 1, 2
 DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT = 1, 4, 5, 6, 10, 11
-DT_SONAME, DT_TEXTREL, DT_BIND_NOW, DT_FLAGS = 14, 22, 24, 30
-DT_GNU_HASH, DT_FLAGS_1, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFEF5, 0x6FFFFFFB, 0x6FFFFFFE, 0x6FFFFFFF
+DT_SONAME, DT_RPATH, DT_TEXTREL, DT_BIND_NOW, DT_RUNPATH, DT_FLAGS = 14, 15, 22, 24, 29, 30
+DT_RELR, DT_ANDROID_RELR = 36, 0x6FFFE000
+DT_VERSYM, DT_GNU_HASH, DT_FLAGS_1 = 0x6FFFFFF0, 0x6FFFFEF5, 0x6FFFFFFB
+DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
 DF_TEXTREL, DF_BIND_NOW, DF_1_NOW = 4, 8, 1
 SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STB_GLOBAL, STB_WEAK = 1, 2
@@ -46,6 +48,26 @@ class Symbol:
     name: str
     is_defined: bool
     is_weak: bool
+    version: str | None = None  # that an undefined one must have: "GLIBC_2.34", "LIBC"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a tool or libc says of the file: owner "GNU", "Android"."""
+
+    owner: str
+    kind: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SectionHeaders:
+    """Where the section header table is said to be; it is not read."""
+
+    offset: int
+    entry_size: int
+    count: int
+    names: int  # index of the section with their names; 0: none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +80,10 @@ class Elf:
     dynamic: tuple[tuple[int, int], ...] = ()  # tag, value
     needed: tuple[str, ...] = ()
     soname: str | None = None
+    run_paths: tuple[str, ...] = ()  # RPATH and RUNPATH, as they stand
+    interpreter: str | None = None  # the loader of a program that is not static
+    notes: tuple[Note, ...] = ()
+    section_headers: SectionHeaders = SectionHeaders(0, 0, 0, 0)
     symbols: tuple[Symbol, ...] = ()  # of the dynamic table, global and weak ones
     versions: tuple[tuple[str, str], ...] = field(default=())  # library, version: ("libc.so.6", "GLIBC_2.34")
 
@@ -105,6 +131,7 @@ class _Reader:
         dynamic = self._dynamic()
         entries = dict(dynamic)
         strings = self._strings(entries)
+        versions = self._versions(entries, strings)
         needed = tuple(self._text(strings, value) for tag, value in dynamic if tag == DT_NEEDED)
         return Elf(
             machine=machine,
@@ -113,8 +140,12 @@ class _Reader:
             dynamic=dynamic,
             needed=needed,
             soname=self._text(strings, entries[DT_SONAME]) if DT_SONAME in entries else None,
-            symbols=self._symbols(entries, strings),
-            versions=self._versions(entries, strings),
+            run_paths=tuple(self._text(strings, value) for tag, value in dynamic if tag in (DT_RPATH, DT_RUNPATH)),
+            interpreter=self._interpreter(),
+            notes=tuple(self._notes()),
+            section_headers=SectionHeaders(fields[5], fields[10], fields[11], fields[12]),
+            symbols=self._symbols(entries, strings, {index: name for _, name, index in versions}),
+            versions=tuple((library, name) for library, name, _ in versions),
         )
 
     def functions(self) -> dict[str, int]:
@@ -177,6 +208,28 @@ class _Reader:
                 entries.append((tag, value))
         return tuple(entries)
 
+    def _interpreter(self) -> str | None:
+        for segment in self._segments:
+            if segment.kind == PT_INTERP:
+                path = self._data[segment.offset : segment.offset + segment.file_size]
+                return path.partition(b"\0")[0].decode("utf-8", "replace")
+        return None
+
+    def _notes(self) -> Iterator[Note]:
+        for segment in self._segments:
+            if segment.kind != PT_NOTE:
+                continue
+            step = 8 if segment.align == 8 else 4
+            at, end = segment.offset, segment.offset + segment.file_size
+            while at + 12 <= end:
+                owner_size, size, kind = self._unpack("<III", at, "a note")
+                content_at = at + (12 + owner_size + step - 1) // step * step
+                if content_at + size > end:
+                    raise self._damaged("a note passes its segment's end")
+                owner = self._data[at + 12 : at + 12 + owner_size].rstrip(b"\0").decode("utf-8", "replace")
+                yield Note(owner, kind, self._data[content_at : content_at + size])
+                at = content_at + (size + step - 1) // step * step
+
     def _strings(self, entries: dict[int, int]) -> bytes:
         if DT_STRTAB not in entries:
             return b""
@@ -191,26 +244,46 @@ class _Reader:
             raise self._damaged(f"a name lies at byte {at} of the string table, which has {len(strings)}")
         return strings[at:end].decode("utf-8", "replace")
 
-    def _symbols(self, entries: dict[int, int], strings: bytes) -> tuple[Symbol, ...]:
+    def _symbols(self, entries: dict[int, int], strings: bytes, versions: dict[int, str]) -> tuple[Symbol, ...]:
         if DT_SYMTAB not in entries:
             return ()
         start = self._file_offset(entries[DT_SYMTAB], "the symbol table")
+        indices = self._file_offset(entries[DT_VERSYM], "the symbols' versions") if DT_VERSYM in entries else None
         symbols = []
         for i in range(1, self._symbol_count(entries)):
             name, info, _, section, _, _ = self._unpack("<IBBHQQ", start + 24 * i, "a symbol")
             if info >> 4 in (STB_GLOBAL, STB_WEAK):
-                symbols.append(Symbol(self._text(strings, name), section != 0, info >> 4 == STB_WEAK))
+                version = None
+                if section == 0 and indices is not None:
+                    version = versions.get(self._unpack("<H", indices + 2 * i, "a symbol's version")[0] & 0x7FFF)
+                symbols.append(Symbol(self._text(strings, name), section != 0, info >> 4 == STB_WEAK, version))
         return tuple(symbols)
 
     def _symbol_count(self, entries: dict[int, int]) -> int:
         """The dynamic symbol table does not say its length; a hash table does, or the section headers."""
         if DT_HASH in entries:
             count = self._unpack("<II", self._file_offset(entries[DT_HASH], "the hash table"), "the hash table")[1]
+        elif DT_GNU_HASH in entries:
+            count = self._symbol_count_of_gnu_hash(self._file_offset(entries[DT_GNU_HASH], "the hash table"))
         else:
             count = self._symbol_count_of_sections()
         if count > _ENTRIES_MAX:
             raise self._damaged(f"{count} symbols")
         return count
+
+    def _symbol_count_of_gnu_hash(self, at: int) -> int:
+        """One past the last symbol of the last chain; those that the table leaves out come first."""
+        n_buckets, first, bloom_words, _ = self._unpack("<IIII", at, "the hash table")
+        buckets = at + 16 + 8 * bloom_words
+        if n_buckets > _ENTRIES_MAX:
+            raise self._damaged(f"a hash table of {n_buckets} buckets")
+        last = max((self._unpack("<I", buckets + 4 * i, "a hash bucket")[0] for i in range(n_buckets)), default=0)
+        if last < first:  # no bucket has any: all symbols are undefined, and nothing says how many there are
+            return self._symbol_count_of_sections()
+        chains = buckets + 4 * n_buckets - 4 * first
+        while last < _ENTRIES_MAX and self._unpack("<I", chains + 4 * last, "a hash chain")[0] & 1 == 0:
+            last += 1
+        return last + 1
 
     def _symbol_count_of_sections(self) -> int:
         for kind, _, size, _ in self._sections():
@@ -218,7 +291,8 @@ class _Reader:
                 return size // 24
         raise self._damaged("its symbols cannot be counted: neither a hash table nor section headers")
 
-    def _versions(self, entries: dict[int, int], strings: bytes) -> tuple[tuple[str, str], ...]:
+    def _versions(self, entries: dict[int, int], strings: bytes) -> tuple[tuple[str, str, int], ...]:
+        """Library, version, and the number that the symbols' table has for it."""
         if DT_VERNEED not in entries:
             return ()
         versions = []
@@ -227,8 +301,8 @@ class _Reader:
             _, count, library, first, following = self._unpack("<HHIII", at, "a version")
             item = at + first
             for _ in range(count):
-                _, _, _, name, next_item = self._unpack("<IHHII", item, "a version")
-                versions.append((self._text(strings, library), self._text(strings, name)))
+                _, _, index, name, next_item = self._unpack("<IHHII", item, "a version")
+                versions.append((self._text(strings, library), self._text(strings, name), index & 0x7FFF))
                 if len(versions) > _ENTRIES_MAX:
                     raise self._damaged(f"more than {_ENTRIES_MAX} versions")
                 item += next_item

@@ -1,6 +1,8 @@
 """Fixtures that several test folders share: tools of the machine, the native library, reference checkpoints, models."""
 
+import base64
 import fcntl
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -42,12 +44,15 @@ def _skip(reason: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def npm_package(
     require_tool: Callable[[str], str], pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """Gives the unpacked folder of an npm package named NAME@VERSION, kept in pytest's cache; or skips."""
+) -> Callable[..., Path]:
+    """Gives the unpacked folder of an npm package named NAME@VERSION, kept in pytest's cache; or skips.
+
+    Called with an integrity, as npm writes it ("sha512-..."), the package must have it.
+    """
     cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # none with -p no:cacheprovider
     kept = cache.mkdir("npm") if cache else tmp_path_factory.mktemp("npm")
 
-    def package(name: str) -> Path:
+    def package(name: str, integrity: str | None = None) -> Path:
         folder = kept / name.strip("@").replace("/", "-")
         if not (folder / "package").is_dir():
             folder.mkdir(exist_ok=True)
@@ -60,7 +65,12 @@ def npm_package(
                 _skip(f"{' '.join(command)} took longer than {_DOWNLOAD_S} s")
             if done.returncode != 0:
                 _skip(f"{' '.join(command)} cannot fetch it: {done.stderr.strip()[-300:]}")
-            shutil.unpack_archive(folder / done.stdout.split()[-1], folder / "part", "gztar")
+            archive = folder / done.stdout.split()[-1]
+            if integrity is not None:
+                kind, _, sum_ = integrity.partition("-")
+                found = base64.b64encode(hashlib.new(kind, archive.read_bytes()).digest()).decode()
+                assert found == sum_, f"{name} has the {kind} {found}"
+            shutil.unpack_archive(archive, folder / "part", "gztar")
             (folder / "part" / "package").rename(folder / "package")
         return folder / "package"
 

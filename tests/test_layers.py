@@ -24,12 +24,13 @@ MAY_IMPORT = {
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
-    "edgebit.artifacts": {"edgebit.targets", "edgebit.elf"},
+    "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic"},
+    "edgebit.bionic": {"edgebit.elf"},
     "edgebit.kernel_program": {"edgebit.elf"},
     "edgebit.elf": set(),
 }
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
-        "edgebit.footprint", "edgebit.artifacts", "edgebit.elf", "edgebit.kernel_program",
+        "edgebit.footprint", "edgebit.artifacts", "edgebit.bionic", "edgebit.elf", "edgebit.kernel_program",
         "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
