@@ -42,6 +42,8 @@ SERVICES = {
                      "edgebit.local_broker", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.deploy": {"edgebit.device_probe"},
     "edgebit.device_probe": set(),
+    "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy", "edgebit.device_probe",
+                       "edgebit.probe_runs"},
     "edgebit.local_broker": set(),
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},

@@ -25,6 +25,7 @@ COMMANDS = {
     "rollback": "Return a device to the bundle before.",
     "logs": "Show the daemon's log of a device.",
     "uninstall": "Remove edgebit from a device.",
+    "doctor": "Look for what could be wrong on this machine and on a device.",
     "ask": "Ask a device over MQTT.",
     "demo": "The whole way on one machine, with the model that ships.",
     "tune": "Find the best engine settings on this machine, and write them.",

@@ -82,6 +82,21 @@ def test_first_deploy(pi, bundle):
     assert outcome["isa"] in ("neon", "dotprod", "i8mm"), "the engine is the one for aarch64"
 
 
+def test_doctor_finds_nothing_that_fails(pi):
+    """Asked over ssh: the device, its engine, its broker and its daemon; what it has not is warned about or unknown."""
+    before = sorted(pi.files.rglob("*"))
+    report = json.loads(pi.on_device("doctor", pi.url, "--json").stdout)
+
+    found = {finding["name"]: finding for finding in report["findings"] if finding["group"] != "this machine"}
+    well = ("reachable", "architecture", "ISA level", "Python", "memory", "disk", "folder", "page size", "clock",
+            "installed", "running", "broker", "answers", "log")  # fmt: skip
+    assert report["ok"]
+    assert {name: found[name]["state"] for name in well} == dict.fromkeys(well, "ok")
+    assert "by the engine that is there" in found["ISA level"]["detail"]
+    assert found["service manager"]["state"] == found["starts at boot"]["state"] == "warn", "it has no systemd"
+    assert sorted(pi.files.rglob("*")) == before
+
+
 @pytest.mark.parametrize("version", ["5", "311"])
 def test_answers_mosquitto_rr(pi, version):
     """Request and response, with MQTT 5's properties and with 3.1.1's fields, give the same text."""

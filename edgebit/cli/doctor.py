@@ -1,0 +1,64 @@
+"""edgebit doctor: what could be wrong on this machine and on a device, and how to mend it."""
+
+import dataclasses
+import json
+import sys
+from itertools import groupby
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgebit.cli.deploy import device_options, way
+from edgebit.cli.terminal import printable
+from edgebit.doctor.device import check_device
+from edgebit.doctor.finding import Finding
+from edgebit.doctor.machine import check_machine
+from edgebit.errors import EdgebitError
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan"}
+_WIDTH_IN_FILES = 300  # so that a log has a line a finding
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@device_options
+def command(url: str | None, as_json: bool, **device: Any) -> None:
+    """Look for whatever could be wrong on this machine and, with a URL, on the device there. Changes nothing.
+
+    Each finding has its mend. Exit code 1 where something failed; what is only warned about concerns a part that you
+    may not need.
+
+    \b
+    edgebit doctor
+    edgebit doctor ssh://pi@raspberrypi.local
+    """
+    findings = check_machine()
+    if url is not None:
+        findings += check_device(url, way(**device))
+    if as_json:
+        ok = not any(finding.state == "fail" for finding in findings)
+        body = {"ok": ok, "findings": [dataclasses.asdict(finding) for finding in findings]}
+        click.echo(json.dumps(body, indent=2, ensure_ascii=False))
+    else:
+        _print(findings)
+    if any(finding.state == "fail" for finding in findings):
+        sys.exit(EdgebitError.exit_code)
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table("", "state", "", box=None, header_style="bold")
+    for group, members in groupby(findings, key=lambda finding: finding.group):
+        table.add_row(Text(group, style="bold"), "", "")
+        for finding in members:
+            said = printable(finding.detail + (f"\n-> {finding.mend}" if finding.mend else ""))
+            table.add_row(Text(f"  {finding.name}"), Text(finding.state, style=_STYLES[finding.state]), Text(said))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_IN_FILES
+    console.print(table)
+    counts = {state: sum(finding.state == state for finding in findings) for state in _STYLES}
+    click.echo(", ".join(f"{count} {state}" for state, count in counts.items() if count))
