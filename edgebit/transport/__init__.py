@@ -44,11 +44,29 @@ def prefix_sum(source: Section, size: int) -> str:
     return digest.hexdigest()
 
 
+def resume_at(transport: "Transport", source: Section, remote: str) -> int:
+    """Bytes of `source` that an earlier try left in the device's file `remote`: 0 unless size and sum say so."""
+    asked = transport.run(["sh", "-c", '[ -f "$1" ] && wc -c <"$1" && sha256sum <"$1"', "sh", remote], timeout_s=600)
+    words = asked.stdout.split()
+    if asked.code or len(words) < 2 or not words[0].isdigit():
+        return 0
+    size = int(words[0])
+    if not 0 < size <= source.size or prefix_sum(source, size) != words[1]:
+        return 0
+    return size
+
+
+def seconds_to_send(transport: "Transport", size: int) -> float | None:
+    """How long `size` bytes take at most, where the way knows its own rate: a serial line does, a network does not."""
+    rate: float | None = getattr(transport, "bytes_per_s", None)
+    return size / rate if rate else None
+
+
 class Transport(Protocol):
     """A device within reach. Every method raises TransportError when the device or the way to it fails.
 
     Attributes: url, as given, for messages; root, the folder of edgebit on the device (relative to the login folder, or
-    absolute).
+    absolute). One that knows how slow it is has bytes_per_s too, of files that are put: see seconds_to_send().
     """
 
     url: str
@@ -80,6 +98,7 @@ class Options:
     root: str | None = None  # folder on the device, before the one in the URL
     ssh_config: Path | None = None  # OpenSSH's -F
     ssh_options: tuple[str, ...] = field(default=())  # OpenSSH's -o, each "Name=value"
+    serial_password_file: Path | None = None  # its first line is the password at a console
 
 
 Opener = Callable[[str, Options], Transport]
@@ -97,8 +116,17 @@ def _open_ssh(url: str, options: Options) -> Transport:
     return SshTransport.from_url(url, options)
 
 
+def _open_serial(url: str, options: Options) -> Transport:
+    from edgebit.transport.serial_port import SerialTransport
+
+    return SerialTransport.from_url(url, options)
+
+
 TRANSPORTS: Mapping[str, tuple[Opener, str]] = {
     "ssh": (_open_ssh, "ssh://[USER@]HOST[:PORT][/FOLDER]"),
+    "serial": (_open_serial, "serial:///dev/ttyUSB0[?baud=115200&user=USER]"),
+    "rfc2217": (_open_serial, "rfc2217://HOST:PORT[?baud=115200&user=USER]"),
+    "socket": (_open_serial, "socket://HOST:PORT[?baud=115200&user=USER]"),
     "local": (_open_local, "local:FOLDER"),
 }
 

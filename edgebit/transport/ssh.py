@@ -12,7 +12,7 @@ from typing import IO, Self
 from urllib.parse import unquote, urlsplit
 
 from edgebit.errors import TransportError
-from edgebit.transport import Completed, Options, Progress, Section, prefix_sum
+from edgebit.transport import Completed, Options, Progress, Section, resume_at
 
 DEFAULT_ROOT = ".local/share/edgebit"  # counts from the login folder
 CONNECT_TIMEOUT_S = 15
@@ -112,7 +112,7 @@ class SshTransport:
         return Completed(out.decode("utf-8", "replace"), stderr, process.returncode)
 
     def put(self, source: Section, remote: str, progress: Progress | None = None) -> None:
-        done = self._resume_at(source, remote)
+        done = resume_at(self, source, remote)
         if progress is not None and done:
             progress(done)
         operator = ">>" if done else ">"
@@ -196,17 +196,6 @@ class SshTransport:
             stdout=output or subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-
-    def _resume_at(self, source: Section, remote: str) -> int:
-        """Bytes of `source` that an earlier try left in `remote`: 0 unless size and sum say so."""
-        asked = self.run(["sh", "-c", '[ -f "$1" ] && stat -c %s "$1" && sha256sum <"$1"', "sh", remote], timeout_s=600)
-        words = asked.stdout.split()
-        if asked.code or len(words) < 2 or not words[0].isdigit():
-            return 0
-        size = int(words[0])
-        if not 0 < size <= source.size or prefix_sum(source, size) != words[1]:
-            return 0
-        return size
 
     def _explained(self, words: str) -> TransportError:
         """The error that says what ssh's words mean and how to mend it."""
