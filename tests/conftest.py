@@ -16,7 +16,7 @@ from edgebit.convert import convert
 from edgebit.errors import EngineError
 from edgebit.runtime.native import Library
 
-pytest_plugins = ("console_fixtures", "mqtt_fixtures")
+pytest_plugins = ("adb_fixtures", "console_fixtures", "mqtt_fixtures")
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"

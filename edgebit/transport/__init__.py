@@ -122,11 +122,18 @@ def _open_serial(url: str, options: Options) -> Transport:
     return SerialTransport.from_url(url, options)
 
 
+def _open_adb(url: str, options: Options) -> Transport:
+    from edgebit.transport.adb import AdbTransport
+
+    return AdbTransport.from_url(url, options)
+
+
 TRANSPORTS: Mapping[str, tuple[Opener, str]] = {
     "ssh": (_open_ssh, "ssh://[USER@]HOST[:PORT][/FOLDER]"),
     "serial": (_open_serial, "serial:///dev/ttyUSB0[?baud=115200&user=USER]"),
     "rfc2217": (_open_serial, "rfc2217://HOST:PORT[?baud=115200&user=USER]"),
     "socket": (_open_serial, "socket://HOST:PORT[?baud=115200&user=USER]"),
+    "adb": (_open_adb, "adb://[PACKAGE@][SERIAL][/FOLDER]"),
     "local": (_open_local, "local:FOLDER"),
 }
 
