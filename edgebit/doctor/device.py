@@ -123,9 +123,8 @@ def _isa(state: DeviceState, facts: Facts) -> Finding:
 def _python(state: DeviceState) -> Finding:
     name = "Python"
     if state.python is None:
-        return _found(
-            name, "fail", "no python3: the daemon cannot run", "sudo apt install python3; in Termux: pkg install python"
-        )
+        detail = "no python3: edgebit-run alone can be deployed, without daemon and MQTT"
+        return _found(name, "warn", detail, _PYTHON_MEND)
     version = ".".join(map(str, state.python.version))
     if state.python.version < PYTHON_MIN:
         need = ".".join(map(str, PYTHON_MIN))
@@ -187,7 +186,7 @@ def _service_manager(state: DeviceState, facts: Facts) -> Finding:
     name = "service manager"
     if state.init != "systemd":
         detail = "no systemd: the daemon is started again when it dies, but not after a reboot"
-        return _found(name, "warn", detail, _boot_mend(state))
+        return _found(name, "warn", detail, _boot_mend(state, facts))
     if state.uid == 0:
         return _found(name, "ok", "systemd, as root")
     if facts.linger:
@@ -197,7 +196,9 @@ def _service_manager(state: DeviceState, facts: Facts) -> Finding:
     )
 
 
-def _boot_mend(state: DeviceState) -> str:
+def _boot_mend(state: DeviceState, facts: Facts) -> str:
+    if facts.libc.startswith("Android"):
+        return "the app Termux:Boot"
     pyz = f"{state.root}/active/edgebitd.pyz"
     return f"crontab -e, there: @reboot python3 {pyz} agent --root {state.root} start"
 
@@ -273,6 +274,8 @@ def judge_clock(facts: Facts, asked: float, answered: float) -> Finding:
 
 
 def _check_daemon(transport: Transport, state: DeviceState, facts: Facts) -> list[Finding]:
+    if state.python is None and facts.isa:
+        return [Finding(DAEMON_GROUP, "installed", "ok", "edgebit-run alone; there is no Python for a daemon")]
     if not state.pyz or state.python is None:
         return [Finding(DAEMON_GROUP, "installed", "unknown", "no bundle is deployed", "edgebit deploy")]
     device = Device(transport, state, state.pyz)
@@ -331,7 +334,7 @@ def _starts_at_boot(kind: str | None, state: DeviceState, facts: Facts) -> Itera
         yield Finding(DAEMON_GROUP, name, "warn", f"its unit is {facts.enabled}", mend)
     elif kind == "supervisor":
         detail = "kept running by its own supervisor: not after a reboot"
-        yield Finding(DAEMON_GROUP, name, "warn", detail, _boot_mend(state))
+        yield Finding(DAEMON_GROUP, name, "warn", detail, _boot_mend(state, facts))
     elif kind:
         yield Finding(DAEMON_GROUP, name, "ok", kind)
 

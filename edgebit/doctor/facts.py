@@ -18,7 +18,7 @@ echo "now $(date +%s)"
 echo "model $(tr -d '\0' 2>/dev/null </proc/device-tree/model)"
 if command -v getprop >/dev/null 2>&1; then
   echo "libc Android $(getprop ro.build.version.release)"
-else
+elif command -v ldd >/dev/null 2>&1; then
   echo "libc $(limit ldd --version 2>&1 | head -n 1)"
 fi
 echo "features $(grep -m 1 -E '^(Features|flags)[[:space:]]*:' /proc/cpuinfo)"
@@ -77,7 +77,7 @@ class Facts:
 
     now: int | None = None  # its clock, seconds since 1970
     model: str = ""  # of the device tree: "Raspberry Pi 5 Model B Rev 1.0"
-    libc: str = ""
+    libc: str = ""  # "ldd (Debian GLIBC 2.36-9) 2.36", "musl libc (aarch64)", "Android 15"
     isa: str = ""  # what the active bundle's engine says it takes: "dotprod (of: scalar neon dotprod i8mm)"
     features: frozenset[str] = frozenset()  # of /proc/cpuinfo
     swap_bytes: int = 0

@@ -54,7 +54,7 @@ DEVICE_FAULTS: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("ISA level", "warn", "scalar", {}, {"features": frozenset({"fp"})}),
     ("ISA level", "warn", "scalar", {}, {"isa": "scalar (of: scalar neon)"}),
     ("ISA level", "ok", "i8mm", {}, {"isa": "i8mm (of: scalar neon dotprod i8mm)", "features": frozenset()}),
-    ("Python", "fail", "no python3", {"python": None}, {}),
+    ("Python", "warn", "edgebit-run alone", {"python": None}, {}),
     ("Python", "fail", "needs 3.11", {"python": Python((3, 9, 2), "p", ())}, {}),
     ("Python", "fail", "lacks ssl", {"python": Python((3, 13, 0), "p", ("ssl",))}, {}),
     ("memory", "warn", "100 MiB of 4,096 MiB", {"available_bytes": 100 << 20}, {}),
@@ -68,6 +68,7 @@ DEVICE_FAULTS: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("page size", "fail", "128 KB", {"page_bytes": 131072}, {}),
     ("page size", "unknown", "nothing", {"page_bytes": 0}, {}),
     ("service manager", "warn", "not after a reboot", {"init": ""}, {}),
+    ("service manager", "warn", "not after a reboot", {"init": ""}, {"libc": "Android 15"}),
     ("service manager", "warn", "last logout", {}, {"linger": False}),
     ("service manager", "ok", "as root", {"uid": 0}, {"linger": False}),
     ("clock governor", "warn", "lowest clock", {}, {"governor": "powersave"}),
@@ -261,8 +262,20 @@ PROBE = "root /r\nmachine aarch64\nelf b700\nuid 0\npage_bytes 4096\npython 3.11
             {device_probe._SCRIPT: PROBE, facts._SCRIPT: "now 1\nend 1\n"},
             [("reachable", "ok"), ("installed", "unknown")],
         ),
+        (
+            {device_probe._SCRIPT: "machine aarch64\nend 1\n", facts._SCRIPT: "now 1\nisa neon (of: neon)\nend 1\n"},
+            [("reachable", "ok"), ("installed", "ok"), ("Python", "warn")],
+        ),
     ],
-    ids=["gone at once", "gone later", "half an answer", "gone in the end", "mad agent", "nothing deployed"],
+    ids=[
+        "gone at once",
+        "gone later",
+        "half an answer",
+        "gone in the end",
+        "mad agent",
+        "nothing deployed",
+        "no Python",
+    ],
 )
 def test_a_device_that_goes_away_is_a_finding(monkeypatch, answers, expected):
     """What was found before stays in the report."""
