@@ -34,6 +34,7 @@ def check_machine() -> list[Finding]:
         *_targets(),
         *_compilers(),
         *_build_tools(),
+        _container_engine(),
         _disassembler(),
         *_emulator(),
         _cache(),
@@ -100,6 +101,22 @@ def _build_tools() -> Iterator[Finding]:
             )
         else:
             yield _found(name, "ok", f"{_first_line([str(path), '--version'])} ({path})")
+
+
+def _container_engine() -> Finding:
+    """Docker or Podman; a command without an engine that answers builds nothing."""
+    name, silent = "container engine", ""
+    for program in ("docker", "podman"):
+        if (path := shutil.which(program)) is None:
+            continue
+        done = _ask([path, "info"])
+        if done is not None and done.returncode == 0:
+            return _found(name, "ok", f"{program} answers ({path})")
+        silent = silent or program
+    if silent:
+        mend = f"start it (sudo systemctl start {silent}), and be in the group {silent}"
+        return _found(name, "warn", f"{silent} is installed, and its engine does not answer: no --builder docker", mend)
+    return _found(name, "warn", "neither docker nor podman: no --builder docker", "apt-get install podman")
 
 
 def _disassembler() -> Finding:
@@ -171,17 +188,19 @@ def _program(name: str, version: str, serves: str, install: str) -> Finding:
     return _found(name, "ok", f"{_first_line([path, version])} ({path})")
 
 
-def _first_line(argv: list[str]) -> str:
+def _ask(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
+    """What a program says of itself; None where it does not run or end."""
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_ASK_S,
-            check=False,
-        )
+        return subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+            timeout=_ASK_S, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _first_line(argv: list[str]) -> str:
+    done = _ask(argv)
+    if done is None:
         return "does not run"
     return next(iter((done.stdout.strip() or done.stderr.strip()).splitlines()), "says no version")

@@ -75,6 +75,27 @@ def test_a_program_that_does_not_run_is_told_from_one_that_is_missing(native, ba
     assert named(check_machine())["adb"].detail == f"does not run ({bare / 'adb'})"
 
 
+@pytest.mark.parametrize(
+    ("programs", "state", "words"),
+    [
+        ({}, "warn", "neither docker nor podman"),
+        ({"docker": 1}, "warn", "docker is installed, and its engine does not answer"),
+        ({"docker": 1, "podman": 0}, "ok", "podman answers"),
+        ({"docker": 0}, "ok", "docker answers"),
+    ],
+    ids=["none", "no engine", "the other answers", "docker"],
+)
+def test_a_container_engine_must_answer(native, bare, programs, state, words):
+    """The command alone builds nothing."""
+    for name, code in programs.items():
+        (bare / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (bare / name).chmod(0o755)
+
+    found = named(check_machine())["container engine"]
+
+    assert (found.state, words in found.detail, bool(found.mend)) == (state, True, state == "warn")
+
+
 def test_a_cache_that_cannot_be_written_is_a_failure(native, bare, monkeypatch, tmp_path):
     """No build works then. (root may write anywhere, so the system's word is replaced.)"""
     monkeypatch.setattr(os, "access", lambda path, mode: str(tmp_path) not in str(path))
