@@ -44,12 +44,13 @@ SERVICES = {
     "edgebit.device_probe": set(),
     "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy", "edgebit.device_probe",
                        "edgebit.probe_runs"},
+    "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},
     "edgebit.local_broker": set(),
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),
     "edgebit.synthesize": set(),
-    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs"},
+    "edgebit.verify": {"edgebit.convert", "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}
