@@ -1,0 +1,105 @@
+"""Fleets for tests: an inventory of devices, and a bundle that is only a name to them."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgebit.deploy.install import Outcome
+from edgebit.deploy.plan import Step
+from edgebit.errors import DeployError, TransportError
+from edgebit.fleet import runner
+from edgebit.fleet.inventory import read_inventory
+from edgebit.fleet.journal import open_journal
+from edgebit.fleet.rollout import Limits, plan_waves
+from edgebit.fleet.runner import Rollout, RolloutOptions
+
+BUNDLE = "0123456789abcdef"
+
+
+class Recorder:
+    """A listener that keeps what it is told, and calls `on_say` when something is said of the whole roll-out."""
+
+    def __init__(self, on_say=lambda: None):
+        self.begun, self.ends, self.said, self.soaks = [], [], [], []
+        self._on_say = on_say
+
+    def began(self, name, wave):
+        self.begun.append(name)
+
+    def step(self, name, step):
+        pass
+
+    def sending(self, name, size):
+        return lambda count: None
+
+    def ended(self, report):
+        self.ends.append((report.name, report.result))
+
+    def say(self, text):
+        self.said.append(text)
+        self._on_say()
+
+    def soaking(self, left_s):
+        self.soaks.append(left_s)
+
+
+@dataclass
+class ActingFleet:
+    """Devices that act: install() of the runner asks this instead. `acts`: name -> what becomes of a deploy there."""
+
+    folder: Path
+    count: int = 6
+    acts: dict = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    under_way: int = 0
+    most_under_way: int = 0
+
+    def write(self, extra=""):
+        lines = [f'[devices.d{n}]\nurl = "local:d{n}"' for n in range(self.count)]
+        (self.folder / "fleet.toml").write_text("\n".join(lines) + "\n" + extra)
+
+    def install(self, bundle, transport, options, reporter):
+        name = Path(transport.root).name
+        with self.lock:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            act = self.acts.get(name, "ok")
+            reporter.step(Step("stage", "lay it there"))
+            if callable(act):
+                act = act(reporter)
+            if act == "silent":
+                raise DeployError("the daemon did not answer. The device runs what it ran before")
+            if act == "gone":
+                raise TransportError(f"{name} is out of reach")
+            return Outcome(BUNDLE, slot="" if act == "present" else "a", device=name, answer_s=0.1)
+        finally:
+            with self.lock:
+                self.under_way -= 1
+
+    def roll_out(self, *, canary=0, batch=100, fresh=False, on_say=lambda: None, **limits):
+        """Roll out to all of them; gives the report and what the listener heard."""
+        inventory = read_inventory(self.folder / "fleet.toml")
+        recorder = Recorder(on_say)
+        waves = plan_waves([device.name for device in inventory.devices], canary, batch)
+        with open_journal(inventory.path, BUNDLE) as journal:
+            if not fresh:
+                journal.take_up()
+            bundle = SimpleNamespace(id=BUNDLE)
+            options = RolloutOptions(limits=Limits(**limits))
+            report = Rollout(bundle, inventory.devices, waves, options, journal, recorder).run()
+        return report, recorder
+
+
+@pytest.fixture
+def acting_fleet(tmp_path, monkeypatch):
+    """Six devices that act, with a state folder of their own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(runner, "RETRY_PAUSE_S", 0.0)
+    fleet = ActingFleet(tmp_path)
+    fleet.write()
+    monkeypatch.setattr(runner, "install", fleet.install)
+    return fleet
