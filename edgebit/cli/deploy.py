@@ -20,6 +20,7 @@ from rich.progress import (
 
 from edgebit.bundle.archive import open_bundle
 from edgebit.cli.broker_options import broker_password
+from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
 from edgebit.daemon.topics import is_segment, segment_of
 from edgebit.deploy.install import Outcome, install
 from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, Step, bytes_to_send, plan_install
@@ -57,7 +58,7 @@ def default_service(url: str) -> str:
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
-@click.option("--to", "url", required=True, metavar="URL", help="ssh://[USER@]HOST[:PORT][/FOLDER] or local:FOLDER.")
+@click.option("--to", "url", metavar="URL", help="ssh://[USER@]HOST[:PORT][/FOLDER] or local:FOLDER.")
 @click.option("--mqtt", metavar="URL", help="The device's broker: mqtt://[USER@]HOST[:PORT] or mqtts://.")
 @click.option(
     "--mqtt-password-file",
@@ -72,9 +73,10 @@ def default_service(url: str) -> str:
 @click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @device_options
+@rollout_options
 def command(
     bundle: Path,
-    url: str,
+    url: str | None,
     mqtt: str | None,
     mqtt_password_file: Path | None,
     device_name: str | None,
@@ -83,9 +85,10 @@ def command(
     dry_run: bool,
     force: bool,
     as_json: bool,
+    fleet: FleetChoice,
     **device: Any,
 ) -> None:
-    """Copy BUNDLE to a device and switch its daemon over.
+    """Copy BUNDLE to a device, or to many of an inventory, and switch its daemon over.
 
     Only files that the device lacks are sent. The bundle before stays until the new one has answered over MQTT, and
     comes back by itself if it does not.
@@ -93,8 +96,20 @@ def command(
     \b
     edgebit deploy chat.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://broker.local
     edgebit deploy chat.bundle --to local:./device --mqtt mqtt://localhost --device-name here
+    edgebit deploy chat.bundle --group kitchen --canary 1 --batch 25% --max-failures 2
     """
+    if (url is None) != fleet.is_made:
+        raise click.UsageError(
+            "name one device with --to URL, or those of an inventory with --group, --label, --device"
+        )
+    if url is not None and fleet != FleetChoice():
+        raise click.UsageError("with --to there is one device: leave out what is about many")
     content = open_bundle(bundle)
+    if url is None:
+        if mqtt or mqtt_password_file or device_name or service or any(device.values()):
+            raise click.UsageError("how each device of an inventory is reached and set up stands in it (docs/fleet.md)")
+        roll_out(content, fleet, force=force, timeout_s=timeout_s, dry_run=dry_run, as_json=as_json)
+        return
     options = InstallOptions(
         settings=mqtt_settings(mqtt, mqtt_password_file, device_name),
         service=service or default_service(url),

@@ -1,0 +1,133 @@
+"""The commands for a fleet, as a user types them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgebit.bundle.archive import hash_file, write_archive
+from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.cli import cli
+from edgebit.errors import ConfigError
+
+FLEET = """
+[defaults]
+mqtt = "mqtt://127.0.0.1:1"
+[groups.kitchen]
+[devices.here]
+url = "local:here"
+groups = ["kitchen"]
+labels = { board = "pc" }
+[devices.nowhere]
+url = "ssh://nobody@127.0.0.1:1"
+"""
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls `edgebit` in a folder with an inventory and a bundle that no device can run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "journal"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    files = {"model.ebm": tmp_path / "a", "lib/libedgebit.so": tmp_path / "b", "edgebitd.pyz": tmp_path / "c"}
+    for path in files.values():
+        path.write_text(path.name)
+    manifest = Manifest(
+        name="odd", edgebit="0.1.0", abi=1, target=TargetInfo(name="odd", triple="m68k-linux-gnu"),
+        model=ModelInfo(name="odd"), build=BuildInfo(), files={name: hash_file(path) for name, path in files.items()},
+    )  # fmt: skip
+    write_archive(tmp_path / "odd.bundle", manifest, files)
+    return lambda *args: CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def test_devices_are_listed(call):
+    """All of them, or those chosen; nothing is asked of them."""
+    assert [line.split()[0] for line in call("fleet", "list").output.splitlines()] == ["device", "here", "nowhere"]
+    told = json.loads(call("fleet", "list", "--label", "board=pc", "--json").output)
+    assert [device["name"] for device in told] == ["here"]
+
+
+def test_a_device_is_shown_with_what_it_inherits(call):
+    """The defaults among it."""
+    shown = call("fleet", "show", "here").output
+    assert "mqtt://127.0.0.1:1" in shown and "board=pc" in shown
+
+
+def test_the_status_says_who_is_out_of_reach(call):
+    """Exit code 1, for not all are up; the reason stands below."""
+    asked = call("fleet", "status", "--parallel", 2)
+
+    assert asked.exit_code == 1
+    rows = {line.split()[0]: line for line in asked.stdout.splitlines()}
+    assert "none" in rows["here"] and "out of reach" in rows["nowhere"]
+    statuses = json.loads(call("fleet", "status", "--json", "--group", "kitchen").stdout)
+    assert statuses[0]["reachable"] and not statuses[0]["up"]
+
+
+def test_plans_are_shown_and_nothing_is_done(call, tmp_path):
+    """For each device its wave, and what would be done or why it cannot."""
+    planned = call("deploy", "odd.bundle", "--group", "all", "--canary", 1, "--dry-run")
+
+    assert planned.exit_code == 0, planned.output
+    rows = {line.split()[0]: line for line in planned.output.splitlines()}
+    assert "canary" in rows["here"] and "cannot: the bundle was built for m68k" in rows["here"]
+    assert "nothing was changed" in planned.output
+    assert not (tmp_path / "here").exists() and not (tmp_path / "journal").exists()
+
+
+def test_a_roll_out_that_fails_says_so(call, tmp_path):
+    """Line by line without a terminal; exit code 8; who was not tried is named."""
+    ended = call("deploy", "odd.bundle", "--group", "all", "--parallel", 1)
+
+    assert ended.exit_code == 8
+    assert "here: failed: the bundle was built for m68k" in ended.output
+    assert "not tried: nowhere" in ended.output
+    told = json.loads(call("deploy", "odd.bundle", "--group", "all", "--json", "--parallel", 1).stdout)
+    assert not told["ok"] and [device["result"] for device in told["devices"]] == ["failed", "untried"]
+
+
+def test_a_device_out_of_reach_is_tried_again(call):
+    """As often as --retries says."""
+    ended = call("deploy", "odd.bundle", "--device", "nowhere", "--retries", 0, "--json")
+
+    assert ended.exit_code == 8
+    (device,) = json.loads(ended.stdout)["devices"]
+    assert (device["result"], device["tries"]) == ("unreachable", 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "promised"),
+    [
+        ((), "name one device with --to URL"),
+        (("--to", "local:x", "--group", "all"), "name one device with --to URL"),
+        (("--to", "local:x", "--canary", "1"), "leave out what is about many"),
+        (("--group", "all", "--mqtt", "mqtt://x"), "stands in it"),
+        (("--group", "all", "--root", "x"), "stands in it"),
+    ],
+)
+def test_options_that_do_not_go_together(call, args, promised):
+    """Usage, exit code 2."""
+    refused = call("deploy", "odd.bundle", *args)
+
+    assert refused.exit_code == 2
+    assert promised in " ".join(refused.output.split())
+
+
+def test_a_label_without_a_value_is_refused(call):
+    """With an example."""
+    refused = call("fleet", "list", "--label", "pc")
+    assert isinstance(refused.exception, ConfigError) and "KEY=VALUE" in str(refused.exception)
+
+
+def test_names_are_completed(call, monkeypatch):
+    """Groups and devices of the inventory."""
+    monkeypatch.setenv("_EDGEBIT_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "edgebit deploy odd.bundle --group k")
+    monkeypatch.setenv("COMP_CWORD", "4")
+    completed = CliRunner().invoke(cli, [], prog_name="edgebit")
+    assert "kitchen" in completed.output
