@@ -23,11 +23,11 @@ from edgebit.cli.broker_options import broker_password
 from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
 from edgebit.daemon.topics import is_segment, segment_of
 from edgebit.deploy.install import Outcome, install
-from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, Step, bytes_to_send, plan_install
+from edgebit.deploy.plan import CHECK_TIMEOUT_S, SLOW_S, InstallOptions, Step, bytes_to_send, duration, plan_install
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
 from edgebit.mqtt_client import parse_broker_url
-from edgebit.transport import Options, open_transport
+from edgebit.transport import Options, open_transport, seconds_to_send
 from edgebit.transport import Progress as Told
 
 _ASK_DEFAULTS = ("", "mqtt://localhost", "mqtt://localhost:1883")  # what `edgebit ask` takes without --broker
@@ -39,16 +39,23 @@ def device_options(function: Any) -> Any:
         click.option(
             "--ssh-config", type=click.Path(dir_okay=False, path_type=Path), help="OpenSSH configuration file."
         ),
+        click.option(
+            "--serial-password-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="First line: the password at a serial console.  [default: EDGEBIT_SERIAL_PASSWORD, else a prompt]",
+        ),
         click.option("--ssh-option", "ssh_options", multiple=True, metavar="NAME=VALUE", help="Passed to ssh as -o."),
-        click.option("--root", help="Folder on the device.  [default: ~/.local/share/edgebit over ssh]"),
+        click.option("--root", help="Folder on the device.  [default: ~/.local/share/edgebit]"),
     ):
         function = option(function)
     return function
 
 
-def way(root: str | None, ssh_options: tuple[str, ...], ssh_config: Path | None) -> Options:
+def way(
+    root: str | None, ssh_options: tuple[str, ...], ssh_config: Path | None, serial_password_file: Path | None
+) -> Options:
     """The options as open_transport() takes them."""
-    return Options(root=root, ssh_config=ssh_config, ssh_options=ssh_options)
+    return Options(root=root, ssh_config=ssh_config, ssh_options=ssh_options, serial_password_file=serial_password_file)
 
 
 def default_service(url: str) -> str:
@@ -58,7 +65,7 @@ def default_service(url: str) -> str:
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
-@click.option("--to", "url", metavar="URL", help="ssh://[USER@]HOST[:PORT][/FOLDER] or local:FOLDER.")
+@click.option("--to", "url", metavar="URL", help="ssh://[USER@]HOST, serial://PORT, local:FOLDER ...")
 @click.option("--mqtt", metavar="URL", help="The device's broker: mqtt://[USER@]HOST[:PORT] or mqtts://.")
 @click.option(
     "--mqtt-password-file",
@@ -71,6 +78,7 @@ def default_service(url: str) -> str:
               help="Seconds that the new bundle has to answer.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and the bytes to send, and change nothing.")
 @click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")
+@click.option("--yes-slow", is_flag=True, help="Send also what takes more than an hour over a serial line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @device_options
 @rollout_options
@@ -84,6 +92,7 @@ def command(
     timeout_s: float,
     dry_run: bool,
     force: bool,
+    yes_slow: bool,
     as_json: bool,
     fleet: FleetChoice,
     **device: Any,
@@ -95,6 +104,7 @@ def command(
 
     \b
     edgebit deploy chat.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://broker.local
+    edgebit deploy chat.bundle --to "serial:///dev/ttyUSB0?user=pi" --mqtt mqtt://broker.local
     edgebit deploy chat.bundle --to local:./device --mqtt mqtt://localhost --device-name here
     edgebit deploy chat.bundle --group kitchen --canary 1 --batch 25% --max-failures 2
     """
@@ -115,11 +125,13 @@ def command(
         service=service or default_service(url),
         force=force,
         check_timeout_s=timeout_s,
+        yes_slow=yes_slow,
     )
     with open_transport(url, way(**device)) as transport:
         if dry_run:
             state = probe(transport)
-            show_plan(plan_install(content.manifest, content.id, state, options), state, as_json)
+            steps = plan_install(content.manifest, content.id, state, options)
+            show_plan(steps, state, seconds_to_send(transport, bytes_to_send(steps)), as_json)
             return
         with Reporter(Console(stderr=as_json, highlight=False)) as reporter:
             outcome = install(content, transport, options, reporter)
@@ -152,17 +164,23 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
     return settings
 
 
-def show_plan(steps: list[Step], state: DeviceState, as_json: bool) -> None:
-    """Print what would be done."""
+def show_plan(steps: list[Step], state: DeviceState, seconds: float | None, as_json: bool) -> None:
+    """Print what would be done, and how long sending takes where the way knows that."""
     if as_json:
-        click.echo(
-            json.dumps({"bytes_to_send": bytes_to_send(steps), "steps": [asdict(step) for step in steps]}, indent=1)
-        )
+        plan = {
+            "bytes_to_send": bytes_to_send(steps),
+            "seconds_to_send": seconds,
+            "steps": [asdict(step) for step in steps],
+        }
+        click.echo(json.dumps(plan, indent=1))
         return
     for step in steps:
         click.echo(f"would {step.line}")
     free_mb = state.free_bytes / 1e6
     click.echo(f"{bytes_to_send(steps)} bytes to send, {free_mb:.0f} MB free on the device; nothing was changed")
+    if seconds:
+        slow = ", which wants --yes-slow" if seconds > SLOW_S else ""
+        click.echo(f"sending takes about {duration(seconds)}{slow}")
 
 
 def show_outcome(outcome: Outcome, as_json: bool) -> None:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import DAEMON_MEMBER
 from edgebit.deploy.device import SHORT_TIMEOUT_S, AgentError, Device, uninterrupted
-from edgebit.deploy.plan import Action, InstallOptions, Step, plan_install
+from edgebit.deploy.plan import Action, InstallOptions, Step, bytes_to_send, duration, plan_install, refuse_slow
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import BrokerError, ConfigError, DeployError, EdgebitError, TransportError
-from edgebit.transport import Progress, Section, Transport
+from edgebit.transport import Progress, Section, Transport, seconds_to_send
 
 LOG_LINES = 15
 
@@ -58,9 +58,12 @@ def install(bundle: Bundle, transport: Transport, options: InstallOptions, repor
     """
     bundle.verify()  # also where the device has its files already: a damaged bundle is not the one that it says it is
     state = probe(transport)
-    return Installation(bundle, transport, state, options, reporter).carry_out(
-        plan_install(bundle.manifest, bundle.id, state, options)
-    )
+    steps = plan_install(bundle.manifest, bundle.id, state, options)
+    if seconds := seconds_to_send(transport, bytes_to_send(steps)):
+        if not options.yes_slow:
+            refuse_slow(steps, seconds, bundle.manifest, state)
+        reporter.remark(f"sending takes about {duration(seconds)}")
+    return Installation(bundle, transport, state, options, reporter).carry_out(steps)
 
 
 class Installation:

@@ -12,6 +12,7 @@ PYTHON_MIN = (3, 11)
 DISK_MARGIN_BYTES = 16 << 20  # for logs, state and the file system itself
 MEMORY_MARGIN_BYTES = 64 << 20  # Python, the daemon and a small KV cache
 CHECK_TIMEOUT_S = 120.0
+SLOW_S = 3600.0  # of sending; what takes longer has to be insisted on
 
 Action = Literal[
     "prepare",
@@ -50,6 +51,7 @@ class InstallOptions:
     service: str = "auto"  # auto, systemd, supervisor
     force: bool = False  # deploy again what is there, or was taken back
     check_timeout_s: float = CHECK_TIMEOUT_S
+    yes_slow: bool = False  # send also what takes longer than SLOW_S
 
 
 def plan_install(manifest: Manifest, identity: str, state: DeviceState, options: InstallOptions) -> list[Step]:
@@ -133,6 +135,28 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
 def bytes_to_send(steps: Sequence[Step]) -> int:
     """What a plan sends over the way to the device, in bytes."""
     return sum(step.bytes for step in steps)
+
+
+def refuse_slow(steps: Sequence[Step], seconds: float, manifest: Manifest, state: DeviceState) -> None:
+    """Raise DeployError where sending takes longer than SLOW_S, and say how the largest file comes there otherwise."""
+    if seconds <= SLOW_S:
+        return
+    name = max((step for step in steps if step.action == "send"), key=lambda step: step.bytes).name
+    root = state.root if state.root.startswith("/") else f"~/{state.root}"
+    place = f"{root}/store/{manifest.files[name].sha256}"
+    raise DeployError(
+        f"sending {_size(bytes_to_send(steps))} takes about {duration(seconds)} over this line. Bring {name} there some"
+        f" other way, such as an SD card or ssh, as {place}: it is found by its sum (tar -xOf BUNDLE {name} writes it)."
+        " Or insist with --yes-slow"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 40 s, 12 min, 39 h."""
+    for unit, length, limit in (("s", 1, 100), ("min", 60, 100 * 60)):
+        if seconds < limit:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 3600:.0f} h"
 
 
 def _sending_order(manifest: Manifest) -> list[str]:

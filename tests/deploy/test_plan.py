@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo
-from edgebit.deploy.plan import InstallOptions, bytes_to_send, plan_install
+from edgebit.deploy.plan import InstallOptions, bytes_to_send, duration, plan_install, refuse_slow
 from edgebit.device_probe import DeviceState, Python, parse_probe
 from edgebit.errors import DeployError
 
@@ -118,6 +118,29 @@ def test_unfit_device_is_refused(change, options, promised):
         plan_install(MANIFEST, ID, dataclasses.replace(FRESH, **change), options)
 
     assert promised in str(refused.value)
+
+
+def test_hopeless_copy_is_refused():
+    """Over an hour; the error says how long, and where the largest file is looked for when it comes another way."""
+    steps = plan_install(MANIFEST, ID, FRESH, OPTIONS)
+    refuse_slow(steps, 3600, MANIFEST, FRESH)
+
+    with pytest.raises(DeployError) as refused:
+        refuse_slow(steps, 6_200, MANIFEST, FRESH)
+
+    assert "sending 50.1 MB takes about 2 h" in str(refused.value)
+    assert f"~/.local/share/edgebit/store/{FILES['model.ebm'].sha256}" in str(refused.value)
+    assert "--yes-slow" in str(refused.value)
+    brought = dataclasses.replace(FRESH, has_root=True, stored={FILES["model.ebm"].sha256: SIZES["model.ebm"]})
+    assert bytes_to_send(plan_install(MANIFEST, ID, brought, OPTIONS)) == 91_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (101, "2 min"), (6001, "2 h"), (139e3, "39 h")]
+)
+def test_times_are_said_as_people_say_them(seconds, text):
+    """To two figures or so."""
+    assert duration(seconds) == text
 
 
 def test_probe_is_read():
