@@ -23,12 +23,14 @@ MAY_IMPORT = {
     },
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
-    "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
+    # The last three: a bundle file that is on the device is installed as any other, with the device as the other end.
+    "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle", "edgebit.deploy", "edgebit.device_probe",
+                       "edgebit.transport"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic"},
     "edgebit.bionic": {"edgebit.elf"},
     "edgebit.kernel_program": {"edgebit.elf"},
     "edgebit.elf": set(),
-}
+}  # fmt: skip
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
         "edgebit.footprint", "edgebit.artifacts", "edgebit.bionic", "edgebit.elf", "edgebit.kernel_program",
         "edgebit.transport", "edgebit.runtime"}  # fmt: skip

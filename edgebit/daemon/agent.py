@@ -240,6 +240,24 @@ class Agent:
         except FileNotFoundError:
             return {"text": "", "next": 0}
 
+    def install(self, options: argparse.Namespace) -> Answer:
+        """Install from a bundle file that is on the device, as a deploy does it."""
+        from edgebit.daemon.local_install import install_here
+
+        settings = {"mqtt": {"url": options.mqtt}} if options.mqtt else {}
+        if options.device_name:
+            settings["device"] = {"name": options.device_name}
+        return install_here(
+            self.root, options.bundle, settings=settings, service=options.service, force=options.force,
+            keep=not options.on_trial, name=options.name, identity=options.id, check_timeout_s=options.timeout_s,
+        )  # fmt: skip
+
+    def retract(self, options: argparse.Namespace) -> Answer:
+        """Undo the installation of a bundle, on trial or kept."""
+        from edgebit.daemon.local_install import take_back
+
+        return take_back(self.root, options.id, check_timeout_s=options.timeout_s)
+
     def uninstall(self, options: argparse.Namespace) -> Answer:
         """Stop the daemon and remove everything."""
         self.service.disable()
@@ -319,6 +337,21 @@ def parser() -> argparse.ArgumentParser:
     logs = verbs.add_parser("logs")
     logs.add_argument("--lines", type=int, default=100)
     logs.add_argument("--after", type=int)
+    install = verbs.add_parser("install", help="install a bundle file that is on this device")
+    install.add_argument("bundle", type=Path)
+    install.add_argument("--mqtt", default="", metavar="URL", help="the broker, needed once")
+    install.add_argument("--device-name", default="", help="the name in topics (default: the host's)")
+    install.add_argument("--service", choices=("auto", "systemd", "supervisor"), default="", help="default: as before")
+    install.add_argument("--force", action="store_true", help="also one that is there, or was taken back")
+    install.add_argument(
+        "--on-trial", action="store_true", help="do not keep it yet: `commit ID` or `retract ID` follow"
+    )
+    install.add_argument("--name", default="", help="refuse a bundle that is called otherwise")
+    install.add_argument("--id", default="", help="refuse a bundle with another id")
+    retract = verbs.add_parser("retract", help="undo an installation, on trial or kept")
+    retract.add_argument("id")
+    for asking in (install, retract):
+        asking.add_argument("--timeout-s", type=float, default=120.0)
     verbs.add_parser("uninstall").add_argument("--keep-config", action="store_true")
     return top
 

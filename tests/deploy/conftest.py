@@ -91,10 +91,10 @@ def acting_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package, paho_folder = resources.package_dir(), Path(paho.mqtt.__path__[0]).parent
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", ACTING_DAEMON)
-        for folder in ("bundle", "daemon", "runtime"):
+        for folder in ("bundle", "daemon", "deploy", "runtime", "transport"):
             for source in sorted((package / folder).glob("*.py")):
                 archive.write(source, f"edgebit/{folder}/{source.name}")
-        for name in ("__init__.py", "errors.py", "resources.py"):
+        for name in ("__init__.py", "device_probe.py", "errors.py", "resources.py"):
             archive.write(package / name, f"edgebit/{name}")
         for source in sorted(paho_folder.rglob("*.py")):
             archive.write(source, Path("paho") / source.relative_to(paho_folder))

@@ -1,0 +1,95 @@
+"""Installing from a bundle file that is on the device already: by hand, or by an update manager that brought it there.
+
+It is a deploy like any other, with the device itself as the other end (edgebit/deploy/). With `keep` false the bundle
+stays on trial, for an update manager that has a word in it: the verb `commit` keeps it, take_back() undoes it.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgebit.bundle.archive import open_bundle
+from edgebit.bundle.slots import Slots
+from edgebit.daemon.service import Service
+from edgebit.deploy.device import Device
+from edgebit.deploy.install import Installation
+from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, Step, plan_install
+from edgebit.device_probe import probe
+from edgebit.errors import BundleError, DeployError
+from edgebit.transport import Progress
+from edgebit.transport.local import LocalTransport
+
+
+class _Lines:
+    """Says each step on standard error."""
+
+    def step(self, step: Step) -> None:
+        print(step.line, file=sys.stderr, flush=True)
+
+    def remark(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def sending(self, name: str, size: int) -> Progress:
+        return lambda count: None
+
+
+def install_here(
+    root: Path,
+    path: Path,
+    *,
+    settings: Mapping[str, Mapping[str, Any]],
+    service: str = "",
+    force: bool = False,
+    keep: bool = True,
+    name: str = "",
+    identity: str = "",
+    check_timeout_s: float = CHECK_TIMEOUT_S,
+) -> dict[str, Any]:
+    """Install the bundle file `path` under `root`; gives what was done, and the id of the bundle before.
+
+    service: auto, systemd or supervisor; empty: as before, else auto. name, identity: what the bundle must be called.
+    Raises BundleError for another bundle or a damaged one, DeployError as a deploy does.
+    """
+    bundle = open_bundle(path)
+    for wanted, found, what in ((name, bundle.manifest.name, "name"), (identity, bundle.id, "id")):
+        if wanted and wanted != found:
+            raise BundleError(f"{path} holds the bundle with the {what} {found!r}, not {wanted!r}. Name that one")
+    bundle.verify()
+    before = Slots(root).active()
+    options = InstallOptions(
+        settings=settings, service=service or _as_before(root), force=force, check_timeout_s=check_timeout_s
+    )
+    with LocalTransport(root) as transport:
+        state = probe(transport)
+        steps = plan_install(bundle.manifest, bundle.id, state, options)
+        if not keep:
+            steps = [step for step in steps if step.action != "commit"]
+        outcome = Installation(bundle, transport, state, options, _Lines()).carry_out(steps)
+    return {**asdict(outcome), "before": before.id if before else None, "kept": keep or not outcome.slot}
+
+
+def take_back(root: Path, identity: str, *, check_timeout_s: float = CHECK_TIMEOUT_S) -> dict[str, Any]:
+    """Undo the installation of a bundle, whether it is still on trial or was kept meanwhile; gives what runs now.
+
+    Does nothing where another bundle runs already. Raises DeployError where there is none to return to.
+    """
+    with LocalTransport(root) as transport:
+        device, service = Device.installed(transport), _as_before(root)
+        active = Slots(root).active()
+        if active is None or active.id != identity:
+            return {"id": active.id if active else None, "changed": False}
+        if active.status != "trying":
+            device.rollback(service=service, check_timeout_s=check_timeout_s)
+        elif not device.ask("withdraw", timeout_s=120):
+            raise DeployError(f"there was no bundle before {identity}, so none runs now")
+        else:
+            device.ask("start", "--service", service, timeout_s=120)
+            device.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=check_timeout_s + 60)
+        return {"id": device.active_id(), "changed": True}
+
+
+def _as_before(root: Path) -> str:
+    """What keeps the daemon running now, as a wish."""
+    return "supervisor" if Service(root).kind() == "supervisor" else "auto"
