@@ -9,13 +9,16 @@ Every operation may be cut off at any step, by a crash or a power cut: `active` 
 and after its steps, and the next operation clears what was left. Standard library only: this runs on the device.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -39,11 +42,43 @@ OWN_FILES = (
     "mqtt.password",
     "mqtt.password.new",
     *(f"run/{name}" for name in ("edgebitd.log", "edgebitd.log.1", "edgebitd.pid", "service")),
-    *(f"run/{name}" for name in ("slots.lock", "supervisor.lock")),
+    *(f"run/{name}" for name in ("slots.lock", "supervisor.lock", "gate.lock", "service.new")),
     "state/connection",
     "state/connection.part",
 )
 _LEFTOVERS = ("slots/a.new", "slots/b.new", "slots/a.old", "slots/b.old", "active.new", "state.json.new")
+
+
+@contextmanager
+def locked(root: Path, wait_s: float | None = None) -> Iterator[None]:
+    """Nobody else changes the slots of `root` meanwhile.
+
+    Raises TimeoutError, an OSError, where somebody else holds them for longer than `wait_s`.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (root / "run").mkdir(exist_ok=True)
+    handle = os.open(root / "run" / "slots.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if wait_s is None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        else:
+            _lock_within(handle, wait_s)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock_within(handle: int, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another deploy holds the slots for longer than {wait_s:g} s") from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,15 +285,15 @@ class Slots:
     def starting(self) -> Slot:
         """To be called before each start of the daemon: counts the tries of a bundle on trial, and ends the trial.
 
+        A bundle with none before it is tried for ever: three power cuts are no reason to have nothing at all.
         Gives the slot to start. Raises DeployError where none is left.
         """
         self.recover()
         active = self._must_be_active()
-        if active.status == "trying":
-            if active.tries_left <= 0:
-                self.fail(f"did not stay up in {TRIES} starts")
-                return self._must_be_active()
+        if active.status == "trying" and active.tries_left > 0:
             self._set(active, "trying", active.tries_left - 1)
+        elif active.status == "trying" and self.previous() is not None:
+            self.fail(f"did not stay up in {TRIES} starts")
         return self._must_be_active()
 
     def recover(self) -> None:

@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
     from edgebit.daemon.app import Daemon, set_up_logging
     from edgebit.daemon.engine import LoadedModel
+    from edgebit.daemon.gate import start_gate
 
     set_up_logging(options.log_level)
     bundle: Path = options.bundle
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if root is not None:
         bundle = Path(os.path.realpath(root / "active"))  # the slot of now: a later switch must not change it under us
         slot = bundle.name
+        start_gate(root)
     state: Path = options.state or (root or config_path.parent) / "state"
     return Daemon(config, state, lambda: LoadedModel.open(bundle, config.engine, state), slot=slot).run()
 

@@ -6,20 +6,18 @@ exit code. Files come in through standard input or the store, never through argu
 """
 
 import argparse
-import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from edgebit import __version__
 from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, parse_manifest
-from edgebit.bundle.slots import Slot, Slots
+from edgebit.bundle.slots import Slot, Slots, locked
 from edgebit.daemon.service import Service, detect
 from edgebit.daemon.settings import (
     CONFIG_NAME,
@@ -45,17 +43,9 @@ class Agent:
         self.slots = Slots(root)
         self.service = Service(root)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Nobody else changes the slots meanwhile."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.root / "run").mkdir(exist_ok=True)
-        handle = os.open(self.root / "run" / "slots.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.root)
 
     def missing(self, options: argparse.Namespace) -> Answer:
         """Which files of the manifest on standard input the store lacks; reads those it has."""
@@ -138,8 +128,7 @@ class Agent:
         return {"service": detect(options.service)}
 
     def start(self, options: argparse.Namespace) -> Answer:
-        """Start, or start again, the daemon of the active slot."""
-        self.service.stop()
+        """Start the daemon of the active slot; one that runs ends first."""
         kind = detect(options.service)
         return {"service": kind, "remark": self.service.start(kind)}
 
@@ -170,39 +159,38 @@ class Agent:
         return _about(slot)
 
     def fail(self, options: argparse.Namespace) -> Answer:
-        """Refuse the active bundle from now on and return to the one before, if there is one."""
-        self.service.stop()
+        """Refuse the active bundle from now on and return to the one before, if there is one, which `start` starts."""
         with self.locked():
             slot = self.slots.fail(options.reason)
             restore_settings(self.root)
-        return _about(slot) if slot else {}
+        return self._about_or_stop(slot)
 
     def withdraw(self, options: argparse.Namespace) -> Answer:
         """Return to the bundle before, if there is one; the one on trial may be deployed again."""
-        self.service.stop()
         with self.locked():
             slot = self.slots.withdraw()
             restore_settings(self.root)
-        return _about(slot) if slot else {}
+        return self._about_or_stop(slot)
 
     def rollback(self, options: argparse.Namespace) -> Answer:
-        """Return to the bundle before."""
-        with self.locked():
-            if self.slots.previous() is None:
-                raise DeployError("there is no bundle before this one on the device. Deploy the one you want")
-        self.service.stop()
+        """Return to the bundle before, which `start` starts."""
         with self.locked():
             return _about(self.slots.rollback())
 
     def starting(self, options: argparse.Namespace) -> Answer:
         """Before each start by systemd: counts the tries of a bundle on trial."""
-        self.service.rotate_log()
-        with self.locked():
-            return _about(self.service.starting())
+        return _about(self.service.starting())
+
+    def gate(self, options: argparse.Namespace) -> Answer:
+        """Beside the daemon: decide a trial that nobody else decides."""
+        from edgebit.daemon.gate import Gate
+
+        gate = Gate(self.root, options.id, options.guarded, options.timeout_s)
+        return {"trial": gate.decide(options.delay_s, options.again_s)}
 
     def supervise(self, options: argparse.Namespace) -> None:
         """Run the daemon and start it again when it dies."""
-        self.service.supervise(self.locked)
+        self.service.supervise()
 
     def status(self, options: argparse.Namespace) -> Answer:
         """What is on the device and whether it runs."""
@@ -265,6 +253,13 @@ class Agent:
         with self.locked():
             self.slots.recover()
         return {"left": self.slots.remove(keep=keep)}
+
+    def _about_or_stop(self, slot: Slot | None) -> Answer:
+        """The slot to go on with; without one, the daemon that must not is stopped."""
+        if slot is None:
+            self.service.stop()
+            return {}
+        return _about(slot)
 
     def _slot(self, identity: str) -> Slot:
         slot = next((slot for slot in self.slots.slots().values() if slot.id == identity), None)
@@ -333,6 +328,12 @@ def parser() -> argparse.ArgumentParser:
     commit.add_argument("id")
     commit.add_argument("--keep-store", action="store_true")
     verbs.add_parser("check").add_argument("--timeout-s", type=float, default=120.0)
+    gate = verbs.add_parser("gate")
+    gate.add_argument("id")
+    gate.add_argument("guarded", type=int)
+    gate.add_argument("--timeout-s", type=float, default=120.0)
+    gate.add_argument("--delay-s", type=float, default=15.0)
+    gate.add_argument("--again-s", type=float, default=30.0)
     verbs.add_parser("fail").add_argument("reason")
     logs = verbs.add_parser("logs")
     logs.add_argument("--lines", type=int, default=100)

@@ -1,5 +1,6 @@
 """A number for each connection to the broker, kept over restarts: it tells an old will from a new one."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -8,18 +9,25 @@ from edgebit.errors import ConfigError
 
 log = logging.getLogger("edgebit.mqtt")
 
+# A disk that is full or, after an error, read-only makes nobody mute; all else is a folder that was named wrongly.
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 class ConnectionCounter:
     """The number in `path`; next() counts it up and has it on the disk before it is used."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigError where the folder cannot be written."""
+        """Raises ConfigError where the folder cannot be written, unless that is the disk's fault."""
         self._path = path
+        self.value = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.value = self._read()
             self._write(self.value)
         except OSError as error:
+            if error.errno in _DISK_FAULTS:
+                log.warning("%s cannot be written, connections are counted in memory: %s", path.parent, error)
+                return
             raise ConfigError(f"{path.parent} cannot be written, the daemon keeps its state there: {error}") from error
 
     def next(self) -> int:

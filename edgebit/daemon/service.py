@@ -1,9 +1,11 @@
 """Keeping the daemon running: by systemd where the device has it, else by a small supervisor of our own.
 
 The supervisor is a detached process that restarts the daemon when it dies, ever more slowly, and counts the tries of a
-bundle on trial. systemd's unit does the same through ExecStartPre. Standard library only.
+bundle on trial. systemd's unit does the same through ExecStartPre. At no time is there nobody who would start the
+daemon: systemd restarts it in one job, and a new supervisor ends the old one itself. Standard library only.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -14,14 +16,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
-from edgebit.bundle.slots import Slot, Slots
-from edgebit.daemon.settings import restore_settings
+from edgebit.bundle.slots import TRIES, Slot, Slots, locked
+from edgebit.daemon.settings import count_start, restore_settings, settings_on_trial
 from edgebit.errors import DeployError
 
 Kind = Literal["systemd-user", "systemd-system", "supervisor"]
@@ -31,7 +31,8 @@ STOP_TIMEOUT_S = 30.0  # for the daemon to answer what it has with 503 and to en
 LOG_MAX_BYTES = 4 << 20  # then it becomes edgebitd.log.1
 _STEADY_S = 60.0  # a daemon that ran so long begins anew with the shortest pause
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-_LOCK_WAIT_S = 2.0  # who asks whether a supervisor runs holds its lock for a moment
+_TAKE_OVER_S = STOP_TIMEOUT_S + 5  # for the supervisor before to end its daemon and itself
+_SLOTS_WAIT_S = 10.0  # a deploy that sums a large model holds the slots; the daemon does not wait for it for ever
 _PR_SET_PDEATHSIG = 1
 
 
@@ -67,16 +68,17 @@ class Service:
     def start(self, kind: Kind) -> str:
         """Start the daemon of the active slot, now and, where there is systemd, at every boot; gives a remark or "".
 
-        Raises DeployError where it cannot be started.
+        One that runs already ends first, in the same act. Raises DeployError where it cannot be started.
         """
-        if self.kind() not in (None, kind):
-            self.stop()
         (self.root / "run").mkdir(exist_ok=True)
-        (self.root / "run" / "service").write_text(kind + "\n")
+        if self.kind() not in (None, kind):
+            self.disable()
+        self._remember(kind)
         if kind == "supervisor":
             self._start_supervisor()
             return "no systemd here: the daemon is restarted when it dies, but not after a reboot"
         self._install_unit(kind)
+        self._stop_supervisor()
         for verb in (("daemon-reload",), ("enable", UNIT), ("restart", UNIT)):
             done = _systemctl(kind, *verb)
             if done.returncode:
@@ -87,18 +89,25 @@ class Service:
         """Stop the daemon, which answers what it has with 503. Does nothing where none runs."""
         if (kind := self.kind()) in ("systemd-user", "systemd-system") and _unit_path(kind).exists():
             _systemctl(kind, "stop", UNIT)
+        self._stop_supervisor()
+
+    def _stop_supervisor(self) -> None:
         pid = self._supervisor_pid()
         if pid is None:
             return
         _signal(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT_S + 5
+        deadline = time.monotonic() + _TAKE_OVER_S
         while self._supervisor_pid() == pid:
             if time.monotonic() > deadline:
-                _signal(pid, signal.SIGKILL)
-                if (child := self.pid()) is not None:
-                    _signal(child, signal.SIGKILL)
+                self._kill_supervisor(pid)
                 deadline = time.monotonic() + 5
             time.sleep(0.05)
+
+    def _kill_supervisor(self, pid: int) -> None:
+        child = self._daemon_pid()
+        _signal(pid, signal.SIGKILL)
+        if child is not None:
+            _signal(child, signal.SIGKILL)
 
     def disable(self) -> None:
         """Stop the daemon and take its unit away."""
@@ -115,8 +124,9 @@ class Service:
         if kind in ("systemd-user", "systemd-system"):
             shown = _systemctl(kind, "show", "--property=MainPID", "--value", UNIT).stdout.strip()
             return int(shown) if shown.isdigit() and int(shown) else None
-        if self._supervisor_pid() is None:
-            return None
+        return None if self._supervisor_pid() is None else self._daemon_pid()
+
+    def _daemon_pid(self) -> int | None:
         try:
             pid = int((self.root / "run" / "edgebitd.pid").read_text())
             os.kill(pid, 0)
@@ -128,30 +138,45 @@ class Service:
         """Whether something keeps the daemon running; the daemon itself may just be starting again."""
         kind = self.kind()
         if kind in ("systemd-user", "systemd-system"):
-            return _systemctl(kind, "is-active", "--quiet", UNIT).returncode == 0
+            state = _systemctl(kind, "show", "--property=ActiveState", "--value", UNIT).stdout.strip()
+            return state in ("active", "activating", "reloading")
         return self._supervisor_pid() is not None
 
     def starting(self) -> Slot:
-        """Before each start: count the tries of a bundle on trial. When the trial ends, its settings go with it.
+        """Before each start: count the tries of a bundle and of settings on trial, and end the trial after TRIES.
 
-        Gives the slot to start. Raises DeployError where none is left. The caller holds the lock of the slots.
+        Gives the slot to start. A full or read-only disk, or a deploy that holds the slots, is no reason not to: then
+        it is what `active` names, uncounted. Raises DeployError where none is left.
         """
+        try:
+            self.rotate_log()
+            with locked(self.root, _SLOTS_WAIT_S):
+                return self._counted()
+        except OSError as error:
+            self._say(f"this start is not counted: {error}")
+        slot = Slots(self.root).active()
+        if slot is None:
+            raise DeployError(f"no bundle is active under {self.root}. Deploy one")
+        return slot
+
+    def _counted(self) -> Slot:
         slots = Slots(self.root)
         before, slot = slots.active(), slots.starting()
         if before is not None and before.name != slot.name:
             restore_settings(self.root)
+        elif settings_on_trial(self.root) and not count_start(self.root, TRIES):
+            restore_settings(self.root)
+            self._say(f"the settings from before are back: with the new ones it did not stay up in {TRIES} starts")
         return slot
 
-    def supervise(self, locked: Callable[[], AbstractContextManager[None]]) -> None:
-        """Be the supervisor: returns after SIGTERM, or when the daemon ended by itself without a fault.
+    def supervise(self) -> None:
+        """Be the supervisor, once the one before has ended: returns after SIGTERM.
 
-        `locked` guards the slots against a deploy at the same time. Raises DeployError where no slot is left to start.
+        Raises DeployError where no slot is left to start.
         """
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while (guard := _lock_or_none(self.root / "run" / "supervisor.lock")) is None:
-            if time.monotonic() > deadline:
-                raise DeployError("another supervisor runs already")
-            time.sleep(0.01)
+        if Slots(self.root).active() is None:
+            raise DeployError(f"no bundle is active under {self.root}. Deploy one")
+        guard = self._take_over()
         os.ftruncate(guard, 0)
         os.pwrite(guard, f"{os.getpid()}\n".encode(), 0)
         stopping = threading.Event()
@@ -166,47 +191,89 @@ class Service:
         signal.signal(signal.SIGINT, stop)
         failures = 0
         while not stopping.is_set():
-            with locked():
-                slot = self.starting()
+            slot = self.starting()
             self._say(f"starting bundle {slot.id} from slot {slot.name}")
             began = time.monotonic()
-            child = subprocess.Popen(
-                daemon_argv(self.root), stdin=subprocess.DEVNULL, cwd=self.root, preexec_fn=_die_with_parent
-            )
-            (self.root / "run" / "edgebitd.pid").write_text(f"{child.pid}\n")
-            if stopping.is_set():  # the signal came before there was a child to pass it on to
-                child.send_signal(signal.SIGTERM)
-            code = self._wait(child, stopping)
-            (self.root / "run" / "edgebitd.pid").unlink(missing_ok=True)
-            if stopping.is_set() or code == 0:
+            child = self._spawn_daemon()
+            if child is not None:
+                if stopping.is_set():  # the signal came before there was a child to pass it on to
+                    child.send_signal(signal.SIGTERM)
+                how = _how(self._wait(child, stopping))
+            else:
+                how = "no process"
+            if stopping.is_set():
                 break
             failures = 0 if time.monotonic() - began > _STEADY_S else failures
             pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
             failures += 1
-            self._say(f"the daemon ended with {_how(code)}; next start in {pause_s:g} s")
+            self._say(f"the daemon ended with {how}; next start in {pause_s:g} s")
             stopping.wait(pause_s)
         self._say("stopped")
+
+    def _take_over(self) -> int:
+        """The supervisor's lock, as a handle, after whoever held it was told to end, and killed if it did not."""
+        told: int | None = None
+        deadline = time.monotonic() + _TAKE_OVER_S
+        while (guard := _lock_or_none(self.root / "run" / "supervisor.lock")) is None:
+            holder = self._supervisor_pid()
+            if holder is not None and holder != told:
+                _signal(holder, signal.SIGTERM)
+                told = holder
+            if holder is not None and time.monotonic() > deadline:
+                self._kill_supervisor(holder)
+                deadline = time.monotonic() + 5
+            time.sleep(0.01)
+        return guard
+
+    def _spawn_daemon(self) -> subprocess.Popen[bytes] | None:
+        """The daemon, or None where the system has no room for a process now."""
+        place = self.root / "run" / "edgebitd.pid"
+        try:
+            child = subprocess.Popen(
+                daemon_argv(self.root), stdin=subprocess.DEVNULL, cwd=self.root, preexec_fn=die_with_parent
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self._say(f"the daemon cannot be started now: {error}")
+            return None
+        with contextlib.suppress(OSError):  # a full disk: then only `status` does not know it
+            place.write_text(f"{child.pid}\n")
+        return child
 
     def _wait(self, child: subprocess.Popen[bytes], stopping: threading.Event) -> int:
         deadline = None
         while True:
             try:
-                return child.wait(timeout=1.0)
+                code = child.wait(timeout=1.0)
             except subprocess.TimeoutExpired:
                 self.rotate_log()
+            else:
+                with contextlib.suppress(OSError):
+                    (self.root / "run" / "edgebitd.pid").unlink(missing_ok=True)
+                return code
             if stopping.is_set():
                 deadline = deadline or time.monotonic() + STOP_TIMEOUT_S
                 if time.monotonic() > deadline:
                     child.kill()
 
     def rotate_log(self) -> None:
-        """Keep the log short: the daemon holds it open for appending, so it is copied and emptied, not renamed."""
-        if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
-            shutil.copyfile(self.log, self.log.with_name("edgebitd.log.1"))
-            os.truncate(self.log, 0)
+        """Keep the log short: the daemon holds it open for appending, so it is copied and emptied, not renamed.
+
+        Where the disk has no room for the copy, the old lines go.
+        """
+        with contextlib.suppress(OSError):
+            if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
+                with contextlib.suppress(OSError):
+                    shutil.copyfile(self.log, self.log.with_name("edgebitd.log.1"))
+                os.truncate(self.log, 0)
 
     def _say(self, text: str) -> None:
-        print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), "supervisor:", text, flush=True)
+        with contextlib.suppress(OSError):  # a full disk must not end who starts the daemon
+            print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), "supervisor:", text, file=sys.stderr, flush=True)
+
+    def _remember(self, kind: Kind) -> None:
+        new = self.root / "run" / "service.new"
+        new.write_text(kind + "\n")
+        new.replace(self.root / "run" / "service")
 
     def _start_supervisor(self) -> None:
         with self.log.open("ab") as log:
@@ -218,12 +285,12 @@ class Service:
                 cwd=self.root,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
-        while self._supervisor_pid() is None:
+        deadline = time.monotonic() + _TAKE_OVER_S + 30
+        while self._supervisor_pid() != started.pid:
             if started.poll() is not None:
                 raise DeployError(f"the supervisor ended with code {started.returncode}. Look at `edgebit logs`")
             if time.monotonic() > deadline:
-                raise DeployError("the supervisor did not come up within 30 s. Look at `edgebit logs`")
+                raise DeployError("the supervisor did not come up in time. Look at `edgebit logs`")
             time.sleep(0.05)
 
     def _supervisor_pid(self) -> int | None:
@@ -242,7 +309,18 @@ class Service:
         template = (self.root / "active" / SERVICE_MEMBER).read_text()
         path = _unit_path(kind)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render_unit(template, kind, self.root, sys.executable, pwd.getpwuid(os.getuid()).pw_name))
+        text = render_unit(template, kind, self.root, sys.executable, pwd.getpwuid(os.getuid()).pw_name)
+        new = path.with_name(path.name + ".new")  # no unit of systemd's: it has another ending
+        with new.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+def gate_argv(root: Path, identity: str, guarded: int) -> list[str]:
+    """The command that decides the trial of the bundle `identity`, whose daemon is the process `guarded`."""
+    return [*_pyz_argv(root), "agent", "--root", str(root), "gate", identity, str(guarded)]
 
 
 def daemon_argv(root: Path) -> list[str]:
@@ -318,7 +396,7 @@ def _lock_or_none(path: Path) -> int | None:
     return handle
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: end when the supervisor is gone, so that no daemon runs that nobody minds (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -132,6 +132,20 @@ def keep_settings(root: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
+def settings_on_trial(root: Path) -> bool:
+    """Whether the settings have not proved themselves yet."""
+    return (root / BEFORE_NAME).is_dir()
+
+
+def count_start(root: Path, tries: int) -> bool:
+    """Count a start with settings on trial; gives whether it is one of the first `tries`."""
+    place = root / BEFORE_NAME / "starts"
+    text = place.read_text() if place.exists() else ""
+    starts = int(text) + 1 if text.strip().isdigit() else 1
+    _write_whole(place, f"{starts}\n")
+    return starts <= tries
+
+
 def restore_settings(root: Path) -> bool:
     """Bring back what set_aside() kept; gives whether there was any. May be cut off, and called again."""
     before = root / BEFORE_NAME

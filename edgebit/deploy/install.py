@@ -92,7 +92,6 @@ class Installation:
             "selftest": self._selftest,
             "configure": self._configure,
             "ensure": self._ensure,
-            "stop": self._stop,
             "switch": self._switch,
             "start": self._start,
             "check": self._check,
@@ -191,9 +190,6 @@ class Installation:
         else:
             self._outcome.service = status["service"]
 
-    def _stop(self, step: Step) -> None:
-        self._ask("stop", timeout_s=120)
-
     def _switch(self, step: Step) -> None:
         self._ask("switch", self._bundle.id)
 
@@ -279,7 +275,7 @@ class Installation:
             ) from None
 
 
-_STOPPING: frozenset[Action] = frozenset({"ensure", "stop", "switch", "start", "check", "commit"})
+_STOPPING: frozenset[Action] = frozenset({"ensure", "switch", "start", "check", "commit"})
 _CHANGING = _STOPPING | {"configure"}  # from here on, a fault has something to undo
 
 # Whether the agent that is there is the one we mean; without it, nothing else can be asked.

@@ -23,7 +23,6 @@ Action = Literal[
     "selftest",
     "configure",
     "ensure",
-    "stop",
     "switch",
     "start",
     "check",
@@ -121,12 +120,11 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
         Step("selftest", "run the golden probes there, bit for bit"),
         *configure,
     ]
-    if active:
-        steps.append(Step("stop", f"stop the daemon of bundle {active['id']}"))
+    before = f", once that of bundle {active['id']} has answered what it has" if active else ""
     return [
         *steps,
         Step("switch", f"switch to bundle {identity}, on trial"),
-        Step("start", "start the daemon"),
+        Step("start", f"start the daemon{before}"),
         check,
         Step("commit", "keep it, and throw away what no slot needs"),
     ]

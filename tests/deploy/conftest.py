@@ -52,7 +52,9 @@ def run(root):
     from paho.mqtt import client as paho
     from paho.mqtt.enums import CallbackAPIVersion
     from edgebit.daemon.config import read_config
+    from edgebit.daemon.gate import start_gate
     act = behaviour(root / "active")["answers"]
+    start_gate(root)
     print("daemon of", os.path.realpath(root / "active"), "acts", act, flush=True)
     if act == "crash":
         sys.exit(70)
