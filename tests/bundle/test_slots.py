@@ -105,6 +105,14 @@ def test_bundle_on_trial_goes_back_after_its_tries(tmp_path):
     assert "did not stay up" in slots.refused()[second]
 
 
+def test_first_bundle_is_tried_for_ever(tmp_path):
+    """With none before it, three power cuts would otherwise leave nothing at all."""
+    first = install(tmp_path, "first", commit=False)
+
+    assert {Slots(tmp_path).starting().id for _ in range(TRIES + 5)} == {first}
+    assert Slots(tmp_path).refused() == {}
+
+
 def test_withdrawn_bundle_is_not_refused(tmp_path):
     """It was not its fault; a good bundle is not withdrawn at all."""
     first = install(tmp_path, "first")

@@ -1,5 +1,6 @@
 """The daemon's connection: coming, going, coming back, and being refused."""
 
+import errno
 import json
 import random
 import signal
@@ -322,6 +323,18 @@ def test_the_connection_counter_outlives_the_process(tmp_path):
     path.write_text("\x00\x00")
     assert ConnectionCounter(path).next() > 2
     assert not list(path.parent.glob("*.part"))
+
+
+def test_a_full_disk_makes_nobody_mute(tmp_path, monkeypatch):
+    """The numbers are counted in memory then."""
+    path = tmp_path / "state" / "connection"
+    assert ConnectionCounter(path).next() == 1
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ConnectionCounter, "_write", refuse)
+    assert ConnectionCounter(path).next() == 2
 
 
 def test_a_state_folder_that_cannot_be_made(tmp_path):
