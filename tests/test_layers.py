@@ -52,7 +52,7 @@ SERVICES = {
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),
     "edgebit.synthesize": set(),
-    "edgebit.verify": {"edgebit.convert", "edgebit.probe_runs"},
+    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}
