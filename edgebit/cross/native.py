@@ -1,5 +1,6 @@
 """The engine's native files for a target: plan() decides, build_native() acts, and what was built is cached."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from edgebit.cross.toolchain import (
     choose_toolchain,
     clean_environment,
     compute_toolchain_id,
+    engine_environment,
     find_tool,
     install_zig,
 )
@@ -25,7 +27,7 @@ from edgebit.resources import cross_dir, kernels_dir, native_library
 from edgebit.targets import Target
 
 RUNNER_NAME = "edgebit-run"
-_PRODUCTS = ("libedgebit.so", RUNNER_NAME)
+PRODUCTS = ("libedgebit.so", RUNNER_NAME)
 _RECORD = "build.json"
 _LOG_LINES = 25
 
@@ -65,14 +67,17 @@ def plan(
     cmake: str = "cmake",
     ninja: str = "ninja",
     jobs: int = 2,
+    place: str = "/src",
 ) -> CrossPlan:
-    """The commands that build libedgebit.so and edgebit-run for `target` in `build_dir`. Runs nothing."""
+    """The commands that build libedgebit.so and edgebit-run for `target` in `build_dir`. Runs nothing.
+
+    place: where sources and build folder lie in a container; on this machine they lie where they are.
+    """
     kernels, cross = kernels or kernels_dir(), cross or cross_dir()
     toolchain_id = compute_toolchain_id(target, toolchain, kernels, cross)
-    env = clean_environment(build_dir)
     source_at, build_at, cross_at = str(kernels), str(build_dir), str(cross)
-    if toolchain.builder == "docker":
-        source_at, build_at, cross_at = "/src/kernels", "/src/build", "/src/cross"
+    if toolchain.container is not None:
+        source_at, build_at, cross_at = (f"{place}/{folder}" for folder in ("kernels", "build", "cross"))
         cmake, ninja = "cmake", "ninja"
     configure = (
         cmake, "-S", source_at, "-B", build_at, "-G", "Ninja",
@@ -84,12 +89,12 @@ def plan(
     )  # fmt: skip
     compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", "edgebit", RUNNER_NAME)
     commands: tuple[tuple[str, ...], ...] = (configure, compile_)
-    if toolchain.builder == "docker":
-        mounts = (f"{kernels}:/src/kernels:ro", f"{cross}:/src/cross:ro", f"{build_dir}:/src/build")
-        run: tuple[str, ...] = ("docker", "run", "--rm", "--network=none", f"--user={os.getuid()}:{os.getgid()}")
-        run += tuple(f"--volume={mount}" for mount in mounts)
-        run += tuple(f"--env={key}={value}" for key, value in sorted(FIXED_ENV.items()))
-        commands = tuple((*run, toolchain.compiler, *command) for command in commands)
+    env = clean_environment(build_dir)
+    if toolchain.container is not None:
+        env |= engine_environment()
+        engine, image = toolchain.container.engine, toolchain.container.image
+        mounts = ((kernels, source_at, "ro"), (cross, cross_at, "ro"), (build_dir, build_at, "rw"))
+        commands = tuple(engine.run_command(image, command, mounts=mounts, env=FIXED_ENV) for command in commands)
     return CrossPlan(toolchain=toolchain, toolchain_id=toolchain_id, commands=commands, env=env, build_dir=build_dir)
 
 
@@ -108,33 +113,58 @@ def build_native(
     if target.is_host and builder == "auto":
         return _installed()
     toolchain = choose_toolchain(target, builder)
-    if builder == "auto":
-        report(f"builder: {toolchain.builder} ({toolchain.compiler})")
+    if builder == "auto" or toolchain.container is not None:
+        report(_says_who(toolchain))
     kernels, cross = kernels_dir(), cross_dir()
     toolchain_id = compute_toolchain_id(target, toolchain, kernels, cross)
-    place = cache_dir() / "cross" / toolchain_id
+    place = cache_dir() / "cross" / f"{toolchain_id}-{toolchain.builder}"
     if not fresh and (native := _from_cache(place, toolchain, toolchain_id)) is not None:
         report(f"native files {toolchain_id} are in the cache, nothing to compile")
         return native
 
-    cmake, ninja = (_need_tool(name) for name in ("cmake", "ninja"))
     if toolchain.name == "zig":
         report("compiling with zig; its first build for an architecture compiles its libc too, which takes minutes")
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{toolchain_id}.", dir=place.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{place.name}.", dir=place.parent) as scratch:
         build_dir = Path(scratch) / "build"
         build_dir.mkdir()
-        planned = plan(target, toolchain, build_dir, cmake=str(cmake), ninja=str(ninja), jobs=os.cpu_count() or 1)
-        for command in planned.commands:
-            _run(command, planned.env)
+        compile_native(target, toolchain, build_dir)
         _keep(build_dir, place, Path(scratch) / "kept")
     native = _from_cache(place, toolchain, toolchain_id)
     if native is None:
         raise BuildError(f"{place} was changed while it was written. Delete it and build again")
-    return NativeFiles(
-        library=native.library, runner=native.runner, builder=native.builder, compiler=native.compiler,
-        toolchain_id=toolchain_id, from_cache=False,
-    )  # fmt: skip
+    return dataclasses.replace(native, from_cache=False)
+
+
+def compile_native(
+    target: Target,
+    toolchain: Toolchain,
+    build_dir: Path,
+    *,
+    kernels: Path | None = None,
+    cross: Path | None = None,
+    place: str = "/src",
+) -> dict[str, Path]:
+    """Compile in the empty folder `build_dir`, whatever a cache has: name -> file of all that was built.
+
+    kernels, cross: copies of these folders, where not those that ship. Raises BuildError as build_native() does.
+    """
+    tools = {}
+    if toolchain.container is None:
+        tools = {name: str(_need_tool(name)) for name in ("cmake", "ninja")}
+    planned = plan(
+        target, toolchain, build_dir, kernels=kernels, cross=cross, jobs=os.cpu_count() or 1, place=place, **tools
+    )
+    for command in planned.commands:
+        _run(command, planned.env)
+    return {name: build_dir / name for name in PRODUCTS}
+
+
+def _says_who(toolchain: Toolchain) -> str:
+    if toolchain.container is None:
+        return f"builder: {toolchain.builder} ({toolchain.compiler})"
+    engine = toolchain.container.engine
+    return f"builder: docker ({toolchain.compiler}; {toolchain.container.tag} on {engine.name} {engine.version})"
 
 
 def _installed() -> NativeFiles:
@@ -174,7 +204,7 @@ def _keep(build_dir: Path, place: Path, staging: Path) -> None:
     """Move the products into the cache in one step, with their sums."""
     staging.mkdir()
     sums = {}
-    for name in _PRODUCTS:
+    for name in PRODUCTS:
         data = (build_dir / name).read_bytes()
         (staging / name).write_bytes(data)
         (staging / name).chmod(0o755)
@@ -189,7 +219,7 @@ def _from_cache(place: Path, toolchain: Toolchain, toolchain_id: str) -> NativeF
     """The cached files, or None where there are none or their sums are wrong."""
     try:
         sums = json.loads((place / _RECORD).read_text(encoding="utf-8"))
-        whole = all(hashlib.sha256((place / name).read_bytes()).hexdigest() == sums[name] for name in _PRODUCTS)
+        whole = all(hashlib.sha256((place / name).read_bytes()).hexdigest() == sums[name] for name in PRODUCTS)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not whole:

@@ -6,17 +6,28 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgebit.cross.container import ContainerEngine, find_container_engine
+from edgebit.cross.images import require_image
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir
 from edgebit.targets import Target, host_target
 
 BUILDERS = ("auto", "zig", "system", "docker")
+_CROSS_THERE = "/src/cross"  # in a container
 FIXED_ENV = {"LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """An image on an engine."""
+
+    engine: ContainerEngine
+    image: str  # its id, which means one content
+    tag: str  # what people call it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +36,10 @@ class Toolchain:
 
     builder: str  # zig, system, docker
     name: str  # of the file cross/toolchains/<name>.cmake
-    compiler: str  # as it names itself, with its version
+    compiler: str  # as it names itself, with its version; and its linker and libc
+    parts: str = ""  # sum over what it links into static programs: libc, libgcc, start-up objects; zig's come with it
     variables: Mapping[str, str] = field(default_factory=dict)  # for CMake; paths of this machine may stand in them
+    container: Container | None = None  # where it runs; None: on this machine
 
 
 def find_tool(name: str) -> Path | None:
@@ -58,50 +71,98 @@ def system_compilers(target: Target) -> list[tuple[str, str]]:
     return compilers
 
 
+def find_container(target: Target) -> Container:
+    """The image for `target`, ready to compile. Raises BuildError saying how to get an engine, or the image."""
+    engine = find_container_engine()
+    state = require_image(target, engine)
+    assert state.id is not None
+    return Container(engine=engine, image=state.id, tag=state.recipe.tag)
+
+
 def choose_toolchain(
     target: Target,
     builder: str,
     *,
     tool: Callable[[str], Path | None] = find_tool,
     zig: Callable[[], Path | None] = find_zig,
-    ask_version: Callable[[list[str]], str] | None = None,
+    container: Callable[[Target], Container] = find_container,
+    ask: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> Toolchain:
-    """The toolchain of `builder` for `target`; `auto` takes zig where it is installed, else this machine's compiler.
+    """The toolchain of `builder` for `target`.
 
-    The callables find programs and ask for versions; tests give their own.
+    `auto` takes the image where someone built it (edgebit cross build), else zig where it is installed, else this
+    machine's compiler. The callables find programs and run them for what they print; tests give their own.
     Raises BuildError saying what to install.
     """
-    ask = ask_version or _first_line
+    ask = ask or _lines
     if builder == "auto":
-        if zig() is not None:
-            return choose_toolchain(target, "zig", tool=tool, zig=zig, ask_version=ask)
-        if any(tool(program) for _, program in system_compilers(target)):
-            return choose_toolchain(target, "system", tool=tool, zig=zig, ask_version=ask)
-        raise BuildError(
-            f"no compiler for {target.arch} was found: neither zig nor {target.triple}-gcc. Install one of them:"
-            f" {install_zig()}, or: {_install_gcc(target)}"
-        )
+        return _choose_any(target, tool, zig, container, ask)
     if builder == "zig":
         program = zig()
         if program is None:
             raise BuildError(f"--builder zig needs the ziglang package. Install it: {install_zig()}")
-        version = f"zig {ask([str(program), 'version'])}, {ask([str(program), 'cc', '--version'])}"
+        version = f"zig {ask([str(program), 'version'])[0]}, {ask([str(program), 'cc', '--version'])[0]}"
         return Toolchain(builder="zig", name="zig", compiler=version, variables={"EB_ZIG": str(program)})
     if builder == "system":
-        for name, program_name in system_compilers(target):
-            if (program := tool(program_name)) is not None:
-                variables = {"EB_CC": str(program), **({"EB_TRIPLE": target.triple} if name == "clang" else {})}
-                return Toolchain(
-                    builder="system", name=name, compiler=ask([str(program), "--version"]), variables=variables
-                )
-        raise BuildError(
-            f"--builder system needs a compiler for {target.arch}: {target.triple}-gcc is not on PATH. Install it:"
-            f" {_install_gcc(target)}. Or use --builder zig"
-        )
+        return _system_toolchain(target, tool, ask)
     if builder == "docker":
-        image = docker_image()
-        return Toolchain(builder="docker", name="gcc", compiler=image, variables={"EB_CC": f"{target.triple}-gcc"})
+        place = container(target)
+        compiler = f"{target.triple}-gcc"
+        identify = ("sh", f"{_CROSS_THERE}/identify.sh", "ld", compiler)
+        said = ask(place.engine.run_command(place.image, identify, mounts=((cross_dir(), _CROSS_THERE, "ro"),)))
+        return Toolchain(
+            builder="docker",
+            name="gcc",
+            compiler=said[0],
+            parts=said[-1],
+            variables={"EB_CC": compiler},
+            container=place,
+        )
     raise BuildError(f"there is no builder {builder!r}; there are {', '.join(BUILDERS)}")
+
+
+def _choose_any(
+    target: Target,
+    tool: Callable[[str], Path | None],
+    zig: Callable[[], Path | None],
+    container: Callable[[Target], Container],
+    ask: Callable[[Sequence[str]], list[str]],
+) -> Toolchain:
+    try:
+        place = container(target)
+    except BuildError:  # not asked for by name: one builder of three that is not here
+        pass
+    else:
+        return choose_toolchain(target, "docker", container=lambda _: place, ask=ask)
+    if zig() is not None:
+        return choose_toolchain(target, "zig", zig=zig, ask=ask)
+    if any(tool(program) for _, program in system_compilers(target)):
+        return choose_toolchain(target, "system", tool=tool, ask=ask)
+    raise BuildError(
+        f"no compiler for {target.arch} was found: no cross image, no zig, no {target.triple}-gcc. Get one of them:"
+        f" {install_zig()}, or: {_install_gcc(target)}, or with Docker or Podman: edgebit cross build {target.name}"
+    )
+
+
+def _system_toolchain(
+    target: Target, tool: Callable[[str], Path | None], ask: Callable[[Sequence[str]], list[str]]
+) -> Toolchain:
+    identify = ["sh", str(cross_dir() / "identify.sh")]
+    for name, program_name in system_compilers(target):
+        program = tool(program_name)
+        if program is None:
+            continue
+        variables = {"EB_CC": str(program)}
+        if name == "clang":
+            variables["EB_TRIPLE"] = target.triple
+            said = ask([*identify, "ld.lld", str(program), f"--target={target.triple}", "-fuse-ld=lld"])
+        else:
+            said = ask([*identify, "ld", str(program)])
+        return Toolchain(builder="system", name=name, compiler=said[0], parts=said[-1], variables=variables)
+    raise BuildError(
+        f"--builder system needs a compiler for {target.arch}: {target.triple}-gcc is not on PATH. Install it:"
+        f" {_install_gcc(target)}. Or use --builder zig"
+    )
 
 
 def install_zig() -> str:
@@ -113,37 +174,29 @@ def _install_gcc(target: Target) -> str:
     return f"apt-get install {package} (Debian, Ubuntu)"
 
 
-def docker_image() -> str:
-    """The pinned image of the docker builder. Raises BuildError where none is published or no engine is here."""
-    path = cross_dir() / "images.toml"
-    entry = tomllib.loads(path.read_text(encoding="utf-8"))["linux"]
-    if not entry["digest"]:
-        raise BuildError(
-            f"--builder docker: no image is published yet ({path.name} has no digest for {entry['image']}). Use"
-            " --builder zig or --builder system"
-        )
-    if shutil.which("docker") is None:
-        raise BuildError(
-            "--builder docker: the docker command is not on PATH. Install Docker, or use --builder zig or --builder"
-            " system"
-        )
-    return f"{entry['image']}@{entry['digest']}"
-
-
-def _first_line(argv: list[str]) -> str:
+def _lines(argv: Sequence[str]) -> list[str]:
+    """What a program prints, line by line, at least one. Raises BuildError where it does not run."""
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=300, check=True, env=clean_environment(None)
-        )
+            argv, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
+            env=clean_environment(None) | engine_environment(),
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"{argv[0]} is there but does not run: {error}. Install it again") from error
-    return done.stdout.strip().splitlines()[0]
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        words = (done.stderr.strip() or "it printed nothing")[-400:]
+        raise BuildError(f"{' '.join(argv)} does not run ({done.returncode}): {words}")
+    return lines
 
 
 def compute_toolchain_id(target: Target, toolchain: Toolchain, kernels: Path, cross: Path) -> str:
-    """First 16 hex digits of the sum over all that the bytes of the native files depend on; no path is among it."""
+    """First 16 hex digits of the sum over all that the bytes of the native files depend on.
+
+    No path is among it and no builder: a compiler in an image and the same one on this machine give the same bytes.
+    """
     digest = hashlib.sha256()
-    for text in (target.arch, target.triple, toolchain.builder, toolchain.name, toolchain.compiler):
+    for text in (target.arch, target.triple, toolchain.name, toolchain.compiler, toolchain.parts):
         digest.update(text.encode() + b"\0")
     for root in (kernels, cross / "toolchains"):
         for path in sorted(root.rglob("*")):
@@ -166,3 +219,9 @@ def clean_environment(build_dir: Path | None) -> dict[str, str]:
     if build_dir is not None:
         env["ZIG_LOCAL_CACHE_DIR"] = str(build_dir / "zig-cache")
     return env
+
+
+def engine_environment() -> dict[str, str]:
+    """What Docker and Podman take from the user: where the engine is, and where its images lie."""
+    prefixes = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_", "STORAGE_")
+    return {key: value for key, value in os.environ.items() if key.startswith(prefixes)}

@@ -154,7 +154,7 @@ def test_bundle_that_is_there_is_kept(bundle, reference_checkpoint):
         (
             ["{packed}", "--target", "rpi", "--builder", "docker", "--out", "{tmp}/x"],
             BuildError,
-            "no image is published",
+            "no container engine.*--builder zig",
         ),
     ],
 )
@@ -163,6 +163,7 @@ def test_failed_build_says_why_and_leaves_nothing(
 ):
     """The message says what to do; the folder is as it was."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody-listens")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.ebm").write_text("hello")
     (tmp_path / "magic.ebm").write_bytes(MAGIC)

@@ -1,6 +1,7 @@
 """Which builder is taken, what it runs, and what is kept: decided without a compiler."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,24 +9,34 @@ from pathlib import Path
 import pytest
 
 from edgebit.cross import native as cross_native
+from edgebit.cross.container import ContainerEngine
 from edgebit.cross.native import build_native, plan
-from edgebit.cross.toolchain import BUILDERS, Toolchain, choose_toolchain, compute_toolchain_id
+from edgebit.cross.toolchain import BUILDERS, Container, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir, kernels_dir
-from edgebit.targets import find_target
+from edgebit.targets import Target, find_target
 
 RPI = find_target("rpi")
 GCC = "aarch64-linux-gnu-gcc"
 
 
-def choose(builder: str, *, tools: tuple[str, ...] = (), zig: bool = False) -> Toolchain:
-    """The choice on a machine that has these programs and no others."""
+ENGINE = ContainerEngine(name="docker", program="/usr/bin/docker", version="27", rootless=False)
+IMAGE = Container(engine=ENGINE, image="sha256:" + "0" * 64, tag="edgebit-cross:aarch64-linux-gnu")
+
+
+def find_no_image(target: Target) -> Container:
+    raise BuildError("--builder docker: no image. Or do without: --builder zig")
+
+
+def choose(builder: str, *, tools: tuple[str, ...] = (), zig: bool = False, image: bool = False) -> Toolchain:
+    """The choice on a machine that has these programs and no others; compilers of one name are one compiler."""
     return choose_toolchain(
         RPI,
         builder,
         tool=lambda name: Path("/usr/bin") / name if name in tools else None,
         zig=lambda: Path("/wheels/zig") if zig else None,
-        ask_version=lambda argv: f"version of {Path(argv[0]).name}",
+        container=lambda target: IMAGE if image else find_no_image(target),
+        ask=lambda argv: [f"version of {Path(argv[-1] if 'identify.sh' in ' '.join(argv) else argv[0]).name}", "parts"],
     )
 
 
@@ -44,13 +55,25 @@ def test_auto_takes_the_cross_compiler_otherwise():
     assert (chosen.builder, chosen.name, chosen.variables) == ("system", "gcc", {"EB_CC": f"/usr/bin/{GCC}"})
 
 
+def test_auto_takes_the_image_that_someone_built():
+    """It was made on purpose, and its compiler is pinned."""
+    chosen = choose("auto", tools=(GCC,), zig=True, image=True)
+
+    assert (chosen.builder, chosen.name, chosen.container) == ("docker", "gcc", IMAGE)
+
+
 @pytest.mark.parametrize(
     ("builder", "tools", "zig", "promised"),
     [
-        ("auto", (), False, ["-m pip install ziglang", "apt-get install gcc-aarch64-linux-gnu"]),
+        (
+            "auto",
+            (),
+            False,
+            ["-m pip install ziglang", "apt-get install gcc-aarch64-linux-gnu", "edgebit cross build rpi"],
+        ),
         ("zig", (GCC,), False, ["--builder zig", "-m pip install ziglang"]),
         ("system", (), True, ["--builder system", "apt-get install gcc-aarch64-linux-gnu", "--builder zig"]),
-        ("docker", (GCC,), True, ["--builder docker", "no image", "--builder zig or --builder system"]),
+        ("docker", (GCC,), True, ["--builder docker", "no image", "--builder zig"]),
         ("podman", (), True, ["no builder 'podman'", *BUILDERS]),
     ],
 )
@@ -91,16 +114,37 @@ def test_plan_says_all_and_runs_nothing(tmp_path, monkeypatch):
 
 
 def test_docker_plan_runs_the_same_in_a_container(tmp_path):
-    """The prepared place: same commands, sources read-only, no network, the user's own id, image by digest."""
-    image = "edgebit/cross-linux@sha256:" + "0" * 64
-    toolchain = Toolchain(builder="docker", name="gcc", compiler=image, variables={"EB_CC": GCC})
+    """Same commands, sources read-only, no network, the user's own id, the image by what it holds and not by a name."""
+    planned = plan(RPI, choose("docker", image=True), tmp_path)
 
-    for command in plan(RPI, toolchain, tmp_path).commands:
-        assert command[:2] == ("docker", "run")
-        assert "--network=none" in command
-        assert f"--volume={kernels_dir()}:/src/kernels:ro" in command
-        assert any(part.startswith("--user=") for part in command)
-        assert command[command.index(image) + 1] == "cmake"
+    for command in planned.commands:
+        assert command[:2] == ("/usr/bin/docker", "run")
+        assert {"--network=none", "--read-only", f"--user={os.getuid()}:{os.getgid()}"} <= set(command)
+        assert {f"--volume={kernels_dir()}:/src/kernels:ro", f"--volume={tmp_path}:/src/build:rw"} <= set(command)
+        assert "--env=SOURCE_DATE_EPOCH=0" in command
+        assert command[command.index(IMAGE.image) + 1] == "cmake"
+    assert f"-DEB_CC={GCC}" in planned.commands[0]
+
+
+def test_container_reaches_the_users_engine(tmp_path, monkeypatch):
+    """Where the engine is comes from the user's environment; what changes code does not."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///somewhere")
+    monkeypatch.setenv("CFLAGS", "-march=native")
+
+    env = plan(RPI, choose("docker", image=True), tmp_path).env
+
+    assert env["DOCKER_HOST"] == "unix:///somewhere"
+    assert "CFLAGS" not in env
+
+
+def test_same_compiler_same_id_whoever_runs_it():
+    """Here or in an image: the bytes hang on the compiler and what it links in, and so does the id."""
+    here, image = choose("system", tools=(GCC,)), choose("docker", image=True)
+    other_libc = dataclasses.replace(image, parts="another libc")
+
+    ids = [compute_toolchain_id(RPI, chosen, kernels_dir(), cross_dir()) for chosen in (here, image, other_libc)]
+
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_id_depends_on_sources_toolchain_and_target_and_on_no_path(tmp_path):
