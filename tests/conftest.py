@@ -36,6 +36,12 @@ def require_tool() -> Callable[[str], str]:
     return require
 
 
+@pytest.fixture(scope="session")
+def skip() -> Callable[[str], NoReturn]:
+    """Gives the function that skips a test with a reason, for what is neither a program nor a package."""
+    return _skip
+
+
 def _skip(reason: str) -> NoReturn:
     """The only place in the tests that skips."""
     pytest.skip(reason)
