@@ -5,15 +5,22 @@ Sources: AOSP, bionic's documents "Android changes for NDK developers", "status.
 """
 
 import functools
+import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgebit import elf
-from edgebit.elf import Elf, Symbol
+from edgebit.elf import Elf, Symbol, read_elf
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir
 
 LINKER = "/system/bin/linker64"
+ROOT_VARIABLE = (
+    "EDGEBIT_BIONIC_ROOT"  # names a folder that holds system/bin/linker64 and system/lib64/libc.so of a phone
+)
+ROOT_FILES = ("system/bin/linker64", "system/lib64/libc.so", "system/lib64/libdl.so", "system/lib64/libm.so")
 _THREAD_LOCAL_LEVEL = 29
 _RELR_LEVELS = {elf.DT_ANDROID_RELR: 28, elf.DT_RELR: 30}
 _NOTE_OF_LEVEL = ("Android", 1)  # its content begins with the API level
@@ -182,3 +189,31 @@ def _note(file: Elf, api_level: int) -> Rule:
             problems = (f"made for API level {level}, the target is {api_level}",) if level > api_level else ()
             return Rule("API level", problems, str(level))
     return Rule("API level", (), "none named")
+
+
+# ---- running such a program on this machine ----
+
+
+def needs_linker(program: Path) -> bool:
+    """Whether the file is a program that Android's loader starts."""
+    data = program.read_bytes()
+    return data[:4] == b"\x7fELF" and read_elf(data, program.name).interpreter == LINKER
+
+
+def find_root(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The folder with a phone's loader and libc that EDGEBIT_BIONIC_ROOT names; None where it names none.
+
+    Raises BuildError where a file is missing there, or cannot be executed: the emulator would end without a word.
+    """
+    named = environment.get(ROOT_VARIABLE)
+    if not named:
+        return None
+    root = Path(named)
+    for name in ROOT_FILES[:2]:
+        if not (root / name).is_file():
+            raise BuildError(
+                f"{ROOT_VARIABLE} names {root}, which has no {name}. Name a folder with a phone's files, or unset it"
+            )
+        if not os.access(root / name, os.X_OK):
+            raise BuildError(f"{root / name} cannot be executed, and the emulator needs that: chmod +x {root / name}")
+    return root

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgebit import bionic
 from edgebit.artifacts import Check
 from edgebit.convert import convert
-from edgebit.elf import PT_INTERP, read_elf
+from edgebit.elf import read_elf
 from edgebit.errors import BuildError
 from edgebit.kernel_program import kernel_program
 from edgebit.resources import demo_model_dir
@@ -56,11 +57,18 @@ class Run:
 
 
 def check_model_probes(
-    runner: Path, model: Path, model_size: int, target: Target, *, every_level: bool = False
+    runner: Path,
+    model: Path,
+    model_size: int,
+    target: Target,
+    *,
+    every_level: bool = False,
+    bionic_root: Path | None = None,
 ) -> list[Check]:
     """Run the golden probes of `model`, a model file or a bundle, whose model has `model_size` bytes.
 
     every_level: on CPUs of all ISA levels, by masks too, and with larger pages; else on the CPUs of the target.
+    bionic_root: where a phone's loader and libc lie, for a program that needs them; else EDGEBIT_BIONIC_ROOT says.
     A model too large to emulate is stood in for by the one that ships: it goes through the same micro-kernels. Its own
     probes then run on the device, before it goes live, and here where this machine has the target's architecture.
     """
@@ -68,7 +76,12 @@ def check_model_probes(
     if isinstance(runs, Check):
         return [runs]
     if loader := _loader(runner):
-        return [Check("probes", "not run", f"edgebit-run needs {loader} of the device; the device runs them")]
+        root = _root_for(loader, bionic_root)
+        if root is None:
+            return [Check("probes", "not run", f"{_needs(loader)}; the device runs them")]
+        # With the phone's own page size, which its loader is made for.
+        emulated = [run for run in runs if run.emulator and "-p" not in run.emulator]
+        runs = [dataclasses.replace(run, emulator=(*run.emulator, "-L", str(root))) for run in emulated]
     if model_size <= EMULATED_MODEL_MAX:
         return check_probes(runner, model, runs)
     with tempfile.TemporaryDirectory(prefix="edgebit-probes-") as folder:
@@ -78,7 +91,7 @@ def check_model_probes(
             dataclasses.replace(check, name=f"{check.name}, the shipped model's")
             for check in check_probes(runner, stand_in, runs)
         ]
-    if target.arch == host_target().arch:
+    if target.arch == host_target().arch and not loader:
         return [*checks, *check_probes(runner, model, [Run("this machine")])]
     text = f"{model_size >> 20} MiB are too many to emulate; the device runs them before the bundle goes live"
     return [*checks, Check("probes of this model", "not run", text)]
@@ -168,13 +181,19 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
 def _loader(runner: Path) -> str | None:
     """The loader that a program names, which this machine may not have; None: it is static, or no ELF file at all."""
     try:
-        data = runner.read_bytes()
-        (segment, *_) = read_elf(data, runner.name).segments_of(PT_INTERP) or (None,)
+        return read_elf(runner.read_bytes(), runner.name).interpreter
     except BuildError:
         return None
-    if segment is None:
-        return None
-    return data[segment.offset : segment.offset + segment.file_size].rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _root_for(loader: str, bionic_root: Path | None) -> Path | None:
+    """Where this machine has the libraries of a program that names `loader`."""
+    return (bionic_root or bionic.find_root()) if loader == bionic.LINKER else None
+
+
+def _needs(loader: str) -> str:
+    has = f" ({bionic.ROOT_VARIABLE} may name a copy)" if loader == bionic.LINKER else ""
+    return f"edgebit-run needs {loader} of the device{has}"
 
 
 # ---- forced instructions ----
@@ -188,9 +207,13 @@ def check_refusal(runner: Path, target: Target) -> Check:
     emulator = find_emulator(target.arch)
     if emulator is None:
         return Check(name, "not run", _NO_QEMU)
+    libraries: list[str] = []
     if loader := _loader(runner):
-        return Check(name, "not run", f"edgebit-run needs {loader} of the device")
-    done = _start([emulator, "-cpu", lowest, str(runner.absolute()), "--isa"], highest)
+        root = _root_for(loader, None)
+        if root is None:
+            return Check(name, "not run", _needs(loader))
+        libraries = ["-L", str(root)]
+    done = _start([emulator, "-cpu", lowest, *libraries, str(runner.absolute()), "--isa"], highest)
     if done is None:
         return Check(name, "failed", f"no result within {PROBE_TIMEOUT_S} s")
     said = _last_line(done)

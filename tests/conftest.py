@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from edgebit import resources
+from edgebit import bionic, resources
 from edgebit.convert import convert
 from edgebit.errors import EngineError
 from edgebit.runtime.native import Library
@@ -81,6 +81,15 @@ def npm_package(
         return folder / "package"
 
     return package
+
+
+@pytest.fixture(scope="session")
+def bionic_root() -> Path:
+    """The folder with a phone's loader and libc that EDGEBIT_BIONIC_ROOT names; without one the test is skipped."""
+    root = bionic.find_root()
+    if root is None:
+        _skip(f"{bionic.ROOT_VARIABLE} names no folder with a phone's loader and libc")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.cross", "edgebit.synthesize"},
+    "edgebit.bionic_pull": {"edgebit.convert", "edgebit.probe_runs"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),
