@@ -84,6 +84,14 @@ class Target:
         return self.triple.endswith("-android")
 
     @property
+    def compile_triple(self) -> str:
+        """The triple that a compiler for Linux is asked for.
+
+        Files for Android come from one for glibc and take nothing of it, so the library is the same for both.
+        """
+        return f"{self.arch}-linux-gnu" if self.is_android else self.triple
+
+    @property
     def is_host(self) -> bool:
         """Whether this is the machine that edgebit runs on, with its installed library."""
         return self.name == HOST

@@ -51,7 +51,7 @@ class NativeFiles:
 
     library: Path
     runner: Path | None  # edgebit-run; None where the installed edgebit has none
-    builder: str  # zig, system, docker, installed
+    builder: str  # zig, system, ndk, docker, installed
     compiler: str
     toolchain_id: str
     from_cache: bool
@@ -86,6 +86,7 @@ def plan(
         "-DCMAKE_BUILD_TYPE=Release",
         f"-DEB_ARCH_NAME={target.arch}",
         *(f"-D{key}={value}" for key, value in sorted(toolchain.variables.items())),
+        *(_bionic_variables(target, cross_at) if target.is_android and toolchain.name in ("gcc", "clang") else ()),
     )  # fmt: skip
     compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", "edgebit", RUNNER_NAME)
     commands: tuple[tuple[str, ...], ...] = (configure, compile_)
@@ -96,6 +97,14 @@ def plan(
         mounts = ((kernels, source_at, "ro"), (cross, cross_at, "ro"), (build_dir, build_at, "rw"))
         commands = tuple(engine.run_command(image, command, mounts=mounts, env=FIXED_ENV) for command in commands)
     return CrossPlan(toolchain=toolchain, toolchain_id=toolchain_id, commands=commands, env=env, build_dir=build_dir)
+
+
+def _bionic_variables(target: Target, cross: str) -> tuple[str, ...]:
+    """For edgebit-run with Android's libc by a compiler that has none of it: its trials must not link either."""
+    return (
+        f"-DEB_BIONIC={cross}/android", f"-DEB_API_LEVEL={target.api_level}",
+        "-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY",
+    )  # fmt: skip
 
 
 # ---- building ----

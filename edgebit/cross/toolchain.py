@@ -13,10 +13,11 @@ from pathlib import Path
 from edgebit.cross.container import ContainerEngine, find_container_engine
 from edgebit.cross.images import require_image
 from edgebit.errors import BuildError
+from edgebit.ndk import find_ndk
 from edgebit.resources import cross_dir
 from edgebit.targets import Target, host_target
 
-BUILDERS = ("auto", "zig", "system", "docker")
+BUILDERS = ("auto", "zig", "system", "ndk", "docker")
 _CROSS_THERE = "/src/cross"  # in a container
 FIXED_ENV = {"LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1"}
 
@@ -34,7 +35,7 @@ class Container:
 class Toolchain:
     """A compiler, and how CMake is told about it."""
 
-    builder: str  # zig, system, docker
+    builder: str  # zig, system, ndk, docker
     name: str  # of the file cross/toolchains/<name>.cmake
     compiler: str  # as it names itself, with its version; and its linker and libc
     parts: str = ""  # sum over what it links into static programs: libc, libgcc, start-up objects; zig's come with it
@@ -63,8 +64,8 @@ def find_zig() -> Path | None:
 
 def system_compilers(target: Target) -> list[tuple[str, str]]:
     """Programs that can compile for `target` as this machine's own compiler: (toolchain, program), best first."""
-    compilers = [("gcc", f"{target.triple}-gcc")]
-    if target.triple == host_target().triple:
+    compilers = [("gcc", f"{target.compile_triple}-gcc")]
+    if target.compile_triple == host_target().triple:
         compilers += [("gcc", "gcc"), ("gcc", "cc")]
     if shutil.which("ld.lld"):
         compilers.append(("clang", "clang"))
@@ -105,9 +106,12 @@ def choose_toolchain(
         return Toolchain(builder="zig", name="zig", compiler=version, variables={"EB_ZIG": str(program)})
     if builder == "system":
         return _system_toolchain(target, tool, ask)
+    if builder == "ndk":
+        ndk = find_ndk(target)
+        return _ndk_toolchain(target, "ndk", ndk.clang, f"NDK {ndk.version}, {ask([str(ndk.clang), '--version'])[0]}")
     if builder == "docker":
         place = container(target)
-        compiler = f"{target.triple}-gcc"
+        compiler = f"{target.compile_triple}-gcc"
         identify = ("sh", f"{_CROSS_THERE}/identify.sh", "ld", compiler)
         said = ask(place.engine.run_command(place.image, identify, mounts=((cross_dir(), _CROSS_THERE, "ro"),)))
         return Toolchain(
@@ -139,8 +143,9 @@ def _choose_any(
     if any(tool(program) for _, program in system_compilers(target)):
         return choose_toolchain(target, "system", tool=tool, ask=ask)
     raise BuildError(
-        f"no compiler for {target.arch} was found: no cross image, no zig, no {target.triple}-gcc. Get one of them:"
-        f" {install_zig()}, or: {_install_gcc(target)}, or with Docker or Podman: edgebit cross build {target.name}"
+        f"no compiler for {target.arch} was found: no cross image, no zig, no {target.compile_triple}-gcc. Get one of"
+        f" them: {install_zig()}, or: {_install_gcc(target)}, or with Docker or Podman: edgebit cross build"
+        f" {target.name}"
     )
 
 
@@ -154,15 +159,24 @@ def _system_toolchain(
             continue
         variables = {"EB_CC": str(program)}
         if name == "clang":
-            variables["EB_TRIPLE"] = target.triple
-            said = ask([*identify, "ld.lld", str(program), f"--target={target.triple}", "-fuse-ld=lld"])
+            variables["EB_TRIPLE"] = target.compile_triple
+            flags = [f"--target={target.compile_triple}", "-fuse-ld=lld"]
+            if target.is_android:  # nothing of a libc is taken, and none need be here
+                said = [", ".join(ask([who, "--version"])[0] for who in (str(program), "ld.lld")), ""]
+            else:
+                said = ask([*identify, "ld.lld", str(program), *flags])
         else:
             said = ask([*identify, "ld", str(program)])
         return Toolchain(builder="system", name=name, compiler=said[0], parts=said[-1], variables=variables)
     raise BuildError(
-        f"--builder system needs a compiler for {target.arch}: {target.triple}-gcc is not on PATH. Install it:"
-        f" {_install_gcc(target)}. Or use --builder zig"
+        f"--builder system needs a compiler for {target.arch}: {target.compile_triple}-gcc is not on PATH."
+        f" Install it: {_install_gcc(target)}. Or use --builder zig"
     )
+
+
+def _ndk_toolchain(target: Target, builder: str, clang: Path, version: str) -> Toolchain:
+    variables = {"EB_CC": str(clang), "EB_API_LEVEL": str(target.api_level)}
+    return Toolchain(builder=builder, name="ndk", compiler=version, variables=variables)
 
 
 def install_zig() -> str:
@@ -196,11 +210,13 @@ def compute_toolchain_id(target: Target, toolchain: Toolchain, kernels: Path, cr
     No path is among it and no builder: a compiler in an image and the same one on this machine give the same bytes.
     """
     digest = hashlib.sha256()
-    for text in (target.arch, target.triple, toolchain.name, toolchain.compiler, toolchain.parts):
+    for text in (target.arch, target.compile_triple, toolchain.name, toolchain.compiler, toolchain.parts):
         digest.update(text.encode() + b"\0")
-    for root in (kernels, cross / "toolchains"):
+    if target.is_android and toolchain.name != "zig":  # zig's edgebit-run is static, and any Linux's
+        digest.update(f"Android {target.api_level}".encode() + b"\0")
+    for root in (kernels, cross / "toolchains", cross / "android"):
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix in {".c", ".h", ".inc", ".txt", ".cmake"}:
+            if path.is_file() and path.suffix in {".c", ".h", ".inc", ".txt", ".cmake", ".map"}:
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0")
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
