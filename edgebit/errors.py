@@ -84,3 +84,9 @@ class PeerError(EdgebitError):
     """A program that edgebit is measured against is missing, failed, or printed what cannot be read."""
 
     exit_code = 15  # 14 is edgebit-run's, for a golden probe that differs
+
+
+class KeyFileError(EdgebitError):
+    """A key that signs bundles is missing, damaged or locked, or its file may be read by others."""
+
+    exit_code = 16

@@ -19,12 +19,15 @@ from edgebit.bundle.manifest import (
     MANIFEST_MAX_BYTES,
     MANIFEST_NAME,
     MODEL_MEMBER,
+    SIGNATURE_NAME,
     FileEntry,
     Manifest,
     bundle_id,
     is_member_name,
     parse_manifest,
 )
+from edgebit.bundle.signature import SIGNATURE_MAX_BYTES, Signature, parse_signatures
+from edgebit.bundle.trust import Offer
 from edgebit.errors import BundleError
 
 BLOCK = 512  # a tar's members begin at multiples of this
@@ -62,15 +65,22 @@ class Member:
 class Bundle:
     """A bundle whose manifest and structure are checked. verify() reads the content too.
 
-    Attributes: path, manifest, manifest_bytes, id, members (name -> Member, manifest.json not among them).
+    Attributes: path, manifest, manifest_bytes, id, members (name -> Member, manifest.json and manifest.sig not among
+    them), signature_bytes (of manifest.sig, None where there is none), signatures (well formed, not yet verified).
     """
 
-    def __init__(self, path: Path, manifest_bytes: bytes, members: Mapping[str, Member]) -> None:
+    def __init__(
+        self, path: Path, manifest_bytes: bytes, signature_bytes: bytes | None, members: Mapping[str, Member]
+    ) -> None:
         where = f"{path}: {MANIFEST_NAME}"
         self.path = path
         self.manifest_bytes = manifest_bytes
         self.manifest: Manifest = parse_manifest(manifest_bytes, where)
         self.id = bundle_id(manifest_bytes)
+        self.signature_bytes = signature_bytes
+        self.signatures: tuple[Signature, ...] = (
+            () if signature_bytes is None else parse_signatures(signature_bytes, f"{path}: {SIGNATURE_NAME}")
+        )
         self.members = members
         for name, entry in self.manifest.files.items():
             if name not in members:
@@ -80,6 +90,11 @@ class Bundle:
                     f"{path}: {name} has {members[name].size} bytes, the manifest says {entry.size}. Copy or build the"
                     " bundle again"
                 )
+
+    @property
+    def offer(self) -> Offer:
+        """The bundle as it asks a device to be let in."""
+        return Offer(self.manifest_bytes, self.signature_bytes)
 
     def member(self, name: str) -> Member:
         """Where `name` lies. Raises BundleError where the bundle has none of that name."""
@@ -182,12 +197,17 @@ def _open_folder(path: Path) -> Bundle:
     _check_regular(manifest_path, path, MANIFEST_NAME)
     with manifest_path.open("rb") as file:
         data = file.read(MANIFEST_MAX_BYTES + 1)
+    signature_path, signature = path / SIGNATURE_NAME, None
+    if signature_path.is_symlink() or signature_path.exists():
+        _check_regular(signature_path, path, SIGNATURE_NAME)
+        with signature_path.open("rb") as file:
+            signature = file.read(SIGNATURE_MAX_BYTES + 1)
     members = {}
     for name in parse_manifest(data, f"{path}: {MANIFEST_NAME}").files:
         place = path / name
         _check_regular(place, path, name)
         members[name] = Member(place, 0, place.lstat().st_size)
-    return Bundle(path, data, members)
+    return Bundle(path, data, signature, members)
 
 
 def _check_regular(place: Path, bundle: Path, name: str) -> None:
@@ -213,15 +233,23 @@ def _open_file(path: Path) -> Bundle:
         if not names or names[0] != MANIFEST_NAME:
             first = names[0] if names else "nothing"
             raise BundleError(f"{path}: a bundle begins with {MANIFEST_NAME}, this begins with {first}")
-        place = members.pop(MANIFEST_NAME)
-        if place.size > MANIFEST_MAX_BYTES:
-            raise BundleError(f"{path}: {MANIFEST_NAME} has {place.size} bytes, at most {MANIFEST_MAX_BYTES} are taken")
-        file.seek(place.offset)
-        data = file.read(place.size)
+        if SIGNATURE_NAME in names[2:]:
+            raise BundleError(f"{path}: {SIGNATURE_NAME} stands second in a bundle, here behind {names[1]}")
+        data = _read_small(file, path, MANIFEST_NAME, members.pop(MANIFEST_NAME), MANIFEST_MAX_BYTES)
+        signature = None
+        if SIGNATURE_NAME in members:
+            signature = _read_small(file, path, SIGNATURE_NAME, members.pop(SIGNATURE_NAME), SIGNATURE_MAX_BYTES)
     listed = parse_manifest(data, f"{path}: {MANIFEST_NAME}").files
     if unlisted := sorted(set(members) - set(listed)):
         raise BundleError(f"{path}: {unlisted[0]} is not in the manifest: the bundle was changed. Build it again")
-    return Bundle(path, data, members)
+    return Bundle(path, data, signature, members)
+
+
+def _read_small(file: IO[bytes], path: Path, name: str, place: Member, most: int) -> bytes:
+    if place.size > most:
+        raise BundleError(f"{path}: {name} has {place.size} bytes, at most {most} are taken")
+    file.seek(place.offset)
+    return file.read(place.size)
 
 
 def _read_members(file: IO[bytes], path: Path, file_size: int) -> dict[str, Member]:
@@ -250,7 +278,7 @@ def _read_members(file: IO[bytes], path: Path, file_size: int) -> dict[str, Memb
             raise BundleError(
                 f"{path}: {name!r} is {_KINDS.get(kind, f'of kind {kind!r}')}; a bundle holds plain files only"
             )
-        if name != MANIFEST_NAME and not is_member_name(name):
+        if name not in (MANIFEST_NAME, SIGNATURE_NAME) and not is_member_name(name):
             raise BundleError(f"{path}: {name!r} is not a name that may stand in a bundle (a plain relative path)")
         if name in members:
             raise BundleError(f"{path}: {name} stands twice. Build the bundle again")
@@ -327,11 +355,20 @@ def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:
     return FileEntry(size=size, sha256=digest.hexdigest())
 
 
-def write_archive(out: Path, manifest: Manifest, sources: Mapping[str, Path], progress: Progress | None = None) -> str:
+def write_archive(
+    out: Path,
+    manifest: Manifest,
+    sources: Mapping[str, Path],
+    progress: Progress | None = None,
+    *,
+    sign: Callable[[bytes], bytes] | None = None,
+) -> str:
     """Write the bundle `out` from `sources`, name -> file, exactly those of the manifest; gives the bundle's id.
 
-    The bytes depend on the content alone: manifest first, then by name; time 0 or SOURCE_DATE_EPOCH, owner 0, files in
-    bin/ executable. Written beside `out` as `.part`, flushed to the disk and renamed: a failed write leaves nothing.
+    sign: makes manifest.sig from the bytes of manifest.json; without it the bundle is not signed.
+    The bytes depend on the content alone: manifest and signature first, then by name; time 0 or SOURCE_DATE_EPOCH,
+    owner 0, files in bin/ executable. Written beside `out` as `.part`, flushed to the disk and renamed: a failed write
+    leaves nothing.
     Raises OSError, such as a full disk; ValueError where sources and manifest differ (a mistake of ours).
     """
     if set(sources) != set(manifest.files):
@@ -339,6 +376,9 @@ def write_archive(out: Path, manifest: Manifest, sources: Mapping[str, Path], pr
     data = manifest.to_bytes()
     with _part_file(out) as file, tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(_tar_info(MANIFEST_NAME, len(data)), io.BytesIO(data))
+        if sign is not None:
+            signature = sign(data)
+            tar.addfile(_tar_info(SIGNATURE_NAME, len(signature)), io.BytesIO(signature))
         for name in sorted(sources):
             with sources[name].open("rb") as source:
                 entry = manifest.files[name]

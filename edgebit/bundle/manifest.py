@@ -8,13 +8,17 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.errors import BundleError
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 MANIFEST_MAX_BYTES = 1 << 20
+SIGNATURE_NAME = "manifest.sig"
+KEYS_NAME = "manifest.keys"  # in a slot: the public keys that its bundle was accepted by
 MODEL_MEMBER = "model.ebm"
 LIBRARY_MEMBER = "lib/libedgebit.so"
 RUNNER_MEMBER = "bin/edgebit-run"
@@ -25,6 +29,10 @@ NAME_MAX = 100  # what a tar header holds without an extension
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MEMBER_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_TIME_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_SEQUENCE_MAX = 2**53  # what every reader of JSON keeps exactly
+_RELEASE_KEYS_MAX = 8
 
 T = TypeVar("T")
 
@@ -75,6 +83,25 @@ class BuildInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """What the signer says to devices: which bundles it follows, until when, and whom to trust from then on."""
+
+    sequence: int  # a device takes none below the highest it kept
+    created: datetime  # UTC, whole seconds
+    expires: datetime | None = None  # not to be installed from this moment on
+    keys: tuple[PublicKey, ...] = ()  # that devices trust once they kept this bundle; none: those that they trust now
+
+    def as_json(self) -> dict[str, Any]:
+        """As manifest.json has it."""
+        return {
+            "sequence": self.sequence,
+            "created": self.created.strftime(_TIME),
+            **({"expires": self.expires.strftime(_TIME)} if self.expires else {}),
+            **({"keys": [str(key) for key in self.keys]} if self.keys else {}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """The content of manifest.json, schema 1."""
 
@@ -84,7 +111,8 @@ class Manifest:
     target: TargetInfo
     model: ModelInfo
     build: BuildInfo
-    files: Mapping[str, FileEntry]  # every file of the bundle but manifest.json
+    files: Mapping[str, FileEntry]  # every file of the bundle but manifest.json and manifest.sig
+    release: Release | None = None  # in a signed bundle
 
     def to_bytes(self) -> bytes:
         """The bytes of manifest.json: the same for the same content."""
@@ -96,6 +124,7 @@ class Manifest:
             "target": asdict(self.target),
             "model": asdict(self.model),
             "build": {**asdict(self.build), "checks": dict(sorted(self.build.checks.items()))},
+            **({"release": self.release.as_json()} if self.release else {}),
             "files": {name: asdict(self.files[name]) for name in sorted(self.files)},
         }
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
@@ -110,7 +139,7 @@ def is_member_name(name: str) -> bool:
     """Whether `name` may stand in a bundle: a relative path of plain parts, none of which begins with a dot."""
     return (
         0 < len(name) <= NAME_MAX
-        and name.partition("/")[0] != MANIFEST_NAME
+        and name.partition("/")[0] not in (MANIFEST_NAME, SIGNATURE_NAME, KEYS_NAME)
         and all(_MEMBER_PART.fullmatch(part) for part in name.split("/"))
     )
 
@@ -122,21 +151,14 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     this reader would miss; in `target`, `model` and `build`, which describe, they are ignored.
     Raises BundleError.
     """
-    if len(data) > MANIFEST_MAX_BYTES:
-        raise BundleError(f"{where} has {len(data)} bytes, a manifest has at most {MANIFEST_MAX_BYTES}")
-    try:
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=_object_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not JSON: {error}. The bundle is damaged: copy or build it again") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{where} is not a JSON object. The bundle is damaged: copy or build it again")
+    content = _read_object(data, where)
     schema = content.get("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         raise BundleError(
             f"{where} has schema {schema!r}, this edgebit reads schema {SCHEMA}. Use the edgebit that built the bundle,"
             " or build it again"
         )
-    known = {"schema", "name", "edgebit", "abi", "target", "model", "build", "files"}
+    known = {"schema", "name", "edgebit", "abi", "target", "model", "build", "release", "files"}
     if unknown := sorted(set(content) - known):
         raise BundleError(f"{where} has a key that schema {SCHEMA} does not know: {unknown[0]!r}")
 
@@ -154,7 +176,29 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         model=_section(content, "model", _model, where),
         build=_section(content, "build", _build, where),
         files=_section(content, "files", _files, where),
+        release=_section(content, "release", _release, where) if "release" in content else None,
     )
+
+
+def parse_release(data: bytes, where: str) -> Release | None:
+    """The section `release` of a manifest.json of any schema, so that a device can judge what its successor will read.
+
+    Raises BundleError.
+    """
+    content = _read_object(data, where)
+    return _section(content, "release", _release, where) if "release" in content else None
+
+
+def _read_object(data: bytes, where: str) -> dict[str, Any]:
+    if len(data) > MANIFEST_MAX_BYTES:
+        raise BundleError(f"{where} has {len(data)} bytes, a manifest has at most {MANIFEST_MAX_BYTES}")
+    try:
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=_object_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} is not JSON: {error}. The bundle is damaged: copy or build it again") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{where} is not a JSON object. The bundle is damaged: copy or build it again")
+    return content
 
 
 def _section(content: dict[str, Any], key: str, read: Callable[[dict[str, Any], str], T], where: str) -> T:
@@ -190,6 +234,36 @@ def _build(content: dict[str, Any], where: str) -> BuildInfo:
         toolchain_id=_get(content, "toolchain_id", str, where, default=""),
         checks=checks,
     )
+
+
+def _release(content: dict[str, Any], where: str) -> Release:
+    if unknown := sorted(set(content) - {"sequence", "created", "expires", "keys"}):
+        raise BundleError(f"{where} has a key that this edgebit does not know: {unknown[0]!r}. Use a later one")
+    sequence = _get(content, "sequence", int, where)
+    if not 0 <= sequence <= _SEQUENCE_MAX:
+        raise BundleError(f"{where}: sequence is {sequence}, it is a number from 0 to {_SEQUENCE_MAX}")
+    lines = _strings(_get(content, "keys", list, where, default=[]), f"{where}.keys")
+    if "keys" in content and not 1 <= len(lines) <= _RELEASE_KEYS_MAX:
+        raise BundleError(f"{where}: keys has {len(lines)} keys, where it stands it has 1 to {_RELEASE_KEYS_MAX}")
+    keys = tuple(parse_public_key(line, f"{where}.keys") for line in lines)
+    if len({key.key_id for key in keys}) != len(keys):
+        raise BundleError(f"{where}: keys has a key twice")
+    return Release(
+        sequence=sequence,
+        created=_time(content, "created", where),
+        expires=_time(content, "expires", where) if "expires" in content else None,
+        keys=keys,
+    )
+
+
+def _time(content: dict[str, Any], key: str, where: str) -> datetime:
+    text = _get(content, key, str, where)
+    try:
+        if _TIME_FORM.fullmatch(text):
+            return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    raise BundleError(f"{where}: {key!r} is {text!r}, and no time in UTC such as 2027-01-31T00:00:00Z")
 
 
 def _files(content: dict[str, Any], where: str) -> dict[str, FileEntry]:

@@ -4,6 +4,7 @@
     slots/a, slots/b      a bundle each: hard links into the store, and manifest.json
     active -> slots/a     the one that runs; changed by rename(2) alone
     state.json            what is known about the slots, and the bundles that were taken back
+    trust.json            whose bundles are taken (trust.py); changed when a bundle is kept
 
 Every operation may be cut off at any step, by a crash or a power cut: `active` names a complete slot before, between
 and after its steps, and the next operation clears what was left. Standard library only: this runs on the device.
@@ -17,13 +18,23 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from edgebit.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, bundle_id, parse_manifest
+from edgebit.bundle.manifest import (
+    KEYS_NAME,
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    FileEntry,
+    Manifest,
+    bundle_id,
+    parse_manifest,
+)
+from edgebit.bundle.signature import PublicKey, parse_public_key
+from edgebit.bundle.trust import POLICY_NAME, Policy, parse_policy, policy_after
 from edgebit.errors import BundleError, DeployError
 
 STATE_SCHEMA = 1
@@ -37,6 +48,7 @@ _STORED = re.compile(r"[0-9a-f]{64}(\.part)?")
 OWN_FILES = (
     "active",
     "state.json",
+    POLICY_NAME,
     "edgebitd.toml",
     "edgebitd.toml.new",
     "mqtt.password",
@@ -46,7 +58,15 @@ OWN_FILES = (
     "state/connection",
     "state/connection.part",
 )
-_LEFTOVERS = ("slots/a.new", "slots/b.new", "slots/a.old", "slots/b.old", "active.new", "state.json.new")
+_LEFTOVERS = (
+    "slots/a.new",
+    "slots/b.new",
+    "slots/a.old",
+    "slots/b.old",
+    "active.new",
+    "state.json.new",
+    f"{POLICY_NAME}.new",
+)
 
 
 @contextmanager
@@ -132,6 +152,23 @@ class Slots:
         """What the slot holds."""
         return parse_manifest((slot.path / MANIFEST_NAME).read_bytes(), f"{slot.path / MANIFEST_NAME}")
 
+    def policy(self) -> Policy | None:
+        """Whose bundles are taken here; None where no bundle was ever kept.
+
+        Raises ConfigError for a trust.json that is damaged. One that is missing is what the signed bundles make of it.
+        """
+        place = self.root / POLICY_NAME
+        try:
+            return parse_policy(place.read_bytes(), str(place))
+        except FileNotFoundError:
+            pass
+        policy = None
+        kept = [(self.manifest(slot).release, slot) for slot in self.slots().values() if slot.status == "good"]
+        for release, slot in sorted(kept, key=lambda found: found[0].sequence if found[0] else 0):
+            if accepted := self._accepted(slot):
+                policy = policy_after(policy, release, accepted)
+        return policy
+
     # The store
 
     def missing(self, manifest: Manifest) -> list[str]:
@@ -184,9 +221,17 @@ class Slots:
 
     # Changes
 
-    def stage(self, manifest_bytes: bytes, *, force: bool = False) -> Slot:
+    def stage(
+        self,
+        manifest_bytes: bytes,
+        *,
+        force: bool = False,
+        signature: bytes | None = None,
+        accepted: Sequence[PublicKey] = (),
+    ) -> Slot:
         """Lay a bundle, whose files are all in the store, into the slot that does not run.
 
+        signature, accepted: its manifest.sig, and the keys that it was let in by (trust.judge).
         Raises DeployError for a bundle that was taken back here (unless forced), files that the store lacks, and while
         another bundle is on trial.
         """
@@ -208,7 +253,11 @@ class Slots:
         if place.exists():
             self._rename(place, old)
             self._remove_tree(old)
-        self._fill(new, manifest, manifest_bytes)
+        beside = {MANIFEST_NAME: manifest_bytes}
+        if signature is not None:
+            beside[SIGNATURE_NAME] = signature
+            beside[KEYS_NAME] = "".join(f"{key}\n" for key in accepted).encode()
+        self._fill(new, manifest, beside)
         self._rename(new, place)
         state["refused"].pop(identity, None)
         state["slots"][name] = {"id": identity, "status": "staged"}
@@ -232,7 +281,9 @@ class Slots:
         return self._must_be_active()
 
     def commit(self, identity: str, *, prune: bool = True) -> Slot:
-        """The active bundle has proved itself: it stays. What no slot needs any more is thrown away, if `prune`.
+        """The active bundle has proved itself: it stays, and what it says of keys holds from now on.
+
+        What no slot needs any more is thrown away, if `prune`.
 
         Raises DeployError where another bundle is active: the device went back by itself meanwhile.
         """
@@ -240,7 +291,12 @@ class Slots:
         active = self._must_be_active()
         if active.id != identity:
             raise DeployError(f"the device returned to bundle {active.id} by itself")
-        self._set(active, "good")
+        if active.status != "good":
+            before = self.policy()
+            after = policy_after(before, self.manifest(active).release, self._accepted(active))
+            if after != before:
+                self._write_policy(after)  # first: a bundle is good only once its word holds
+            self._set(active, "good")
         if prune:
             self.prune()
         return self._must_be_active()
@@ -386,7 +442,13 @@ class Slots:
         except (OSError, BundleError):
             return None
 
-    def _fill(self, folder: Path, manifest: Manifest, manifest_bytes: bytes) -> None:
+    def _accepted(self, slot: Slot) -> tuple[PublicKey, ...]:
+        """The keys that the slot's bundle was let in by."""
+        place = slot.path / KEYS_NAME
+        lines = place.read_text(encoding="ascii").splitlines() if place.is_file() else []
+        return tuple(parse_public_key(line, str(place)) for line in lines)
+
+    def _fill(self, folder: Path, manifest: Manifest, beside: Mapping[str, bytes]) -> None:
         self._make_folder(folder)
         folders = {folder}
         for name, entry in sorted(manifest.files.items()):
@@ -406,7 +468,8 @@ class Slots:
             if name.startswith("bin/"):
                 self._before("chmod", place)
                 place.chmod(0o555)
-        self._write(folder / MANIFEST_NAME, manifest_bytes)
+        for name, data in beside.items():
+            self._write(folder / name, data)
         for made in folders:
             _sync(made)
 
@@ -439,6 +502,13 @@ class Slots:
         new = self.root / "state.json.new"
         self._write(new, (json.dumps(state, indent=1, sort_keys=True) + "\n").encode())
         self._rename(new, self.root / "state.json")
+
+    def _write_policy(self, policy: Policy) -> None:
+        new = self.root / f"{POLICY_NAME}.new"
+        self._write(new, policy.to_bytes())
+        self._before("chmod", new)
+        new.chmod(0o600)
+        self._rename(new, self.root / POLICY_NAME)
 
     def _write(self, path: Path, data: bytes) -> None:
         self._before("write", path)

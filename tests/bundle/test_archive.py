@@ -8,9 +8,11 @@ import random
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from signing_keys import make_key, signing
 
 from edgebit.bundle import archive
 from edgebit.bundle.archive import hash_file, locate_model, looks_like_bundle, open_bundle, write_archive
@@ -211,6 +213,10 @@ def special(name: str, kind: bytes, link: str = "") -> tuple[tarfile.TarInfo, by
     return info, b""
 
 
+def signature(data: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
+    return tarfile.TarInfo("manifest.sig"), data or signing(make_key(1)).sign(b"{}")
+
+
 GOOD = {"model.ebm": b"m", "lib/libedgebit.so": b"l"}
 HOSTILE = {
     "absolute path": ([(tarfile.TarInfo("/etc/passwd"), b"x")], "'/etc/passwd' is not a name"),
@@ -224,8 +230,10 @@ HOSTILE = {
     "folder": ([special("lib", tarfile.DIRTYPE)], "is a folder"),
     "unknown kind": ([special("what", b"Z")], "is of kind"),
     "twice": ([(tarfile.TarInfo("model.ebm"), b"m")], "model.ebm stands twice"),
+    "signature twice": ([signature(b"x"), signature(b"x")], "manifest.sig stands twice"),
     "manifest twice": ([(tarfile.TarInfo("manifest.json"), b"{}")], "manifest.json stands twice"),
     "not in the manifest": ([(tarfile.TarInfo("extra"), b"x")], "extra is not in the manifest"),
+    "signature last": ([signature()], "manifest.sig stands second in a bundle, here behind model.ebm"),
     "many": ([(tarfile.TarInfo(f"f{i}"), b"") for i in range(300)], "more than 256 files"),
 }
 
@@ -241,6 +249,93 @@ def test_hostile_tar_is_refused(name, tmp_path):
 
     assert promised in str(refused.value)
     assert str(path) in str(refused.value)
+
+
+def write_signed(folder: Path, *keys) -> Path:
+    """A sound signed bundle file."""
+    sources, plan = write_sources(folder), signing(*keys)
+    manifest = replace(manifest_of(sources), release=plan.release)
+    write_archive(folder / "signed.bundle", manifest, sources, sign=plan.sign)
+    return folder / "signed.bundle"
+
+
+def test_signature_stands_behind_the_manifest(tmp_path, require_tool):
+    """In the file and in the folder that tar makes of it; neither the id nor another member changes with it."""
+    one, two = make_key(1), make_key(2)
+    opened = open_bundle(write_signed(tmp_path, one, two))
+    listed = subprocess.run([require_tool("tar"), "tf", opened.path], capture_output=True, text=True, check=True).stdout
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    subprocess.run([require_tool("tar"), "xf", opened.path, "-C", folder], check=True)
+
+    assert listed.split()[:3] == ["manifest.json", "manifest.sig", "bin/edgebit-run"]
+    assert [signed.id for signed in opened.signatures] == [one.public.id, two.public.id]
+    assert set(opened.members) == set(CONTENT)
+    assert open_bundle(folder).offer == opened.offer
+    opened.verify()
+    (folder / "manifest.sig").unlink()
+    assert open_bundle(folder).id == opened.id
+    assert open_bundle(folder).signatures == ()
+
+
+def test_signed_bytes_depend_on_content_alone(tmp_path):
+    """Signed again elsewhere, with the same key at the same time: the same file."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+    assert (
+        write_signed(tmp_path / "a", make_key(1)).read_bytes() == write_signed(tmp_path / "b", make_key(1)).read_bytes()
+    )
+
+
+BAD_SIGNATURES = {
+    "empty": (b"", "has 1 lines"),
+    "huge": (b"x" * 5000, "manifest.sig has 5000 bytes, at most 4096"),
+    "cut short": (signature()[1][:-9], "its fourth line is no signature"),
+    "rubbish behind": (signature()[1] + b"more\n", "has 5 lines"),
+    "no UTF-8": (b"\xff" * 100, "is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+@pytest.mark.parametrize("name", BAD_SIGNATURES)
+def test_malformed_signature_is_refused(name, form, tmp_path):
+    """When the bundle is opened, by whoever does."""
+    data, promised = BAD_SIGNATURES[name]
+    entries = entries_of(GOOD)
+    if form == "file":
+        bad = tarfile.TarInfo("manifest.sig")
+        path = tar_of([entries[0], (bad, data), *entries[1:]], tmp_path / "bad.bundle")
+    else:
+        path = tmp_path / "bad"
+        for info, content in [*entries, (tarfile.TarInfo("manifest.sig"), data)]:
+            (path / info.name).parent.mkdir(parents=True, exist_ok=True)
+            (path / info.name).write_bytes(content)
+
+    with pytest.raises(BundleError) as refused:
+        open_bundle(path)
+
+    assert promised.replace("has 5000", "has 5000" if form == "file" else "has 4097") in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_signature_that_is_a_link_is_refused(tmp_path):
+    """In a folder, as any other file."""
+    opened = open_bundle(write_signed(tmp_path, make_key(1)))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes(opened.manifest_bytes)
+    (folder / "manifest.sig").symlink_to("nowhere")
+
+    with pytest.raises(BundleError, match=r"manifest\.sig is not a plain file"):
+        open_bundle(folder)
+
+
+def test_signature_cannot_be_listed(tmp_path):
+    """It would have to sum itself, and a slot's own notes are no part of a bundle."""
+    for name in ("manifest.sig", "manifest.keys", "manifest.sig/x"):
+        with pytest.raises(BundleError, match="is not a name that may stand in a bundle"):
+            open_bundle(tar_of(entries_of({name: b"x", **GOOD})[:1], tmp_path / "bad.bundle"))
 
 
 def test_missing_member_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from signing_keys import make_key, signing
 
 from edgebit.bundle.manifest import (
     BuildInfo,
@@ -65,7 +66,49 @@ def test_describing_sections_may_grow():
     assert parse_manifest(json.dumps(content).encode(), "m") == manifest()
 
 
+ONE, TWO = make_key(1), make_key(2)
+RELEASE = signing(ONE, TWO, sequence=7, expires="90d", trust=(ONE, TWO)).release
+
+
+def test_release_is_read_back():
+    """With what devices are told, and without what they are not."""
+    for release in (RELEASE, signing(ONE).release):
+        signed = dataclasses.replace(manifest(), release=release)
+
+        assert parse_manifest(signed.to_bytes(), "m") == signed
+    assert b"release" not in manifest().to_bytes()
+
+
+def releasing(**changes):
+    """Puts a release with some keys changed into a manifest; None takes a key away."""
+
+    def change(content):
+        release = RELEASE.as_json() | changes
+        content["release"] = {key: value for key, value in release.items() if value is not None}
+
+    return change
+
+
 BROKEN = {
+    "release list": (lambda c: c.update(release=[]), "'release' must be an object"),
+    "release unknown key": (releasing(until="x"), "release has a key that this edgebit does not know: 'until'"),
+    "no sequence": (releasing(sequence=None), "release lacks 'sequence'"),
+    "sequence true": (releasing(sequence=True), "'sequence' must be a whole number"),
+    "sequence below zero": (releasing(sequence=-1), "sequence is -1"),
+    "sequence beyond JSON": (releasing(sequence=2**53 + 1), "sequence is 9007199254740993"),
+    "no created": (releasing(created=None), "release lacks 'created'"),
+    "created number": (releasing(created=1), "'created' must be a string"),
+    "created local": (releasing(created="2026-03-01T12:00:00"), "no time in UTC"),
+    "created no day": (releasing(created="2026-02-30T12:00:00Z"), "no time in UTC"),
+    "created other digits": (releasing(created="٢٠٢٦-03-01T12:00:00Z"), "no time in UTC"),
+    "expires date": (releasing(expires="2027-01-31"), "'expires' is '2027-01-31', and no time in UTC"),
+    "expires null": (lambda c: c.update(release=RELEASE.as_json() | {"expires": None}), "'expires' must be a string"),
+    "release keys text": (releasing(keys="RW"), "'keys' must be a list"),
+    "release keys numbers": (releasing(keys=[1]), "release.keys must hold strings only"),
+    "release no keys": (releasing(keys=[]), "keys has 0 keys"),
+    "release many keys": (releasing(keys=[str(ONE.public)] * 9), "keys has 9 keys"),
+    "release key twice": (releasing(keys=[str(ONE.public)] * 2), "keys has a key twice"),
+    "release key damaged": (releasing(keys=["RW" + "A" * 54]), "no public key"),
     "schema 2": (lambda c: c.update(schema=2), "has schema 2, this edgebit reads schema 1"),
     "schema true": (lambda c: c.update(schema=True), "has schema True"),
     "no schema": (lambda c: c.pop("schema"), "has schema None"),

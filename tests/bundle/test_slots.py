@@ -4,10 +4,13 @@ import hashlib
 import json
 
 import pytest
+from signing_keys import make_key, signing
 
+from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo, bundle_id
 from edgebit.bundle.slots import TRIES, Slots
-from edgebit.errors import BundleError, DeployError
+from edgebit.bundle.trust import Policy
+from edgebit.errors import BundleError, ConfigError, DeployError
 
 SHARED = b"the library, the same in all"
 
@@ -16,7 +19,7 @@ class PowerCut(Exception):
     """The power went off."""
 
 
-def put_bundle(root, name):
+def put_bundle(root, name, release=None):
     """Put a bundle's files into the store as a deploy does; gives its manifest's bytes."""
     contents = {"model.ebm": name.encode() * 50, "lib/libedgebit.so": SHARED, "bin/edgebit-run": SHARED + b"!"}
     entries = {member: FileEntry(size=len(data), sha256=sha256(data)) for member, data in contents.items()}
@@ -28,6 +31,7 @@ def put_bundle(root, name):
         model=ModelInfo(name=name),
         build=BuildInfo(),
         files=entries,
+        release=release,
     )
     (root / "store").mkdir(parents=True, exist_ok=True)
     slots = Slots(root)
@@ -36,6 +40,17 @@ def put_bundle(root, name):
             (root / "store" / f"{entries[member].sha256}.part").write_bytes(data)
             slots.admit(entries[member])
     return manifest.to_bytes()
+
+
+def install_signed(root, name, plan, accepted, *, commit=True):
+    """Install a signed bundle as a device does that let it in by the keys `accepted`; gives its id."""
+    manifest = put_bundle(root, name, plan.release)
+    slots = Slots(root)
+    slots.stage(manifest, signature=plan.sign(manifest), accepted=[key.public for key in accepted])
+    slots.switch(bundle_id(manifest))
+    if commit:
+        slots.commit(bundle_id(manifest))
+    return bundle_id(manifest)
 
 
 def sha256(data):
@@ -304,6 +319,115 @@ def test_power_cut_at_every_step(tmp_path, operation):
             slots.switch(ids["third"])
             slots.commit(ids["third"])
         assert_complete(root, {ids["third"]})
+
+
+OLD, NEW = make_key(1), make_key(2)
+FIRST, HAND_OVER = signing(OLD, sequence=3), signing(OLD, NEW, sequence=4, trust=(NEW,))
+PINNED = Policy(keys=(OLD.public,), unsigned=False, floor=3)
+HANDED_OVER = Policy(keys=(NEW.public,), unsigned=False, floor=4)
+
+
+def test_kept_bundle_makes_the_policy(tmp_path):
+    """Not the staged one, and not the one on trial; a slot holds what proves whose it is."""
+    assert Slots(tmp_path).policy() is None
+    install_signed(tmp_path, "first", FIRST, [OLD])
+    assert Slots(tmp_path).policy() == PINNED
+    second = install_signed(tmp_path, "second", HAND_OVER, [OLD], commit=False)
+    assert Slots(tmp_path).policy() == PINNED
+
+    Slots(tmp_path).commit(second)
+
+    assert Slots(tmp_path).policy() == HANDED_OVER
+    assert (tmp_path / "trust.json").stat().st_mode & 0o777 == 0o600
+    assert open_bundle(tmp_path / "active").signatures[0].id == OLD.public.id
+
+
+def test_unsigned_bundle_opens_a_new_device_only(tmp_path):
+    """The policy says so in the file from then on."""
+    install(tmp_path, "first")
+    assert Slots(tmp_path).policy() == Policy(keys=(), unsigned=True)
+
+    install_signed(tmp_path, "second", FIRST, [OLD])
+
+    assert Slots(tmp_path).policy() == PINNED
+
+
+@pytest.mark.parametrize("end", ["withdraw", "fail"])
+def test_bundle_that_goes_leaves_the_policy(tmp_path, end):
+    """Keys and floor of a bundle that was not kept never hold."""
+    install_signed(tmp_path, "first", FIRST, [OLD])
+    install_signed(tmp_path, "second", HAND_OVER, [OLD], commit=False)
+    slots = Slots(tmp_path)
+
+    slots.withdraw() if end == "withdraw" else slots.fail("silent")
+
+    assert slots.policy() == PINNED
+
+
+def test_rollback_leaves_the_policy(tmp_path):
+    """The bundle before runs although it is below the floor; what it said of keys does not come back."""
+    first = install_signed(tmp_path, "first", FIRST, [OLD])
+    install_signed(tmp_path, "second", HAND_OVER, [OLD])
+    slots = Slots(tmp_path)
+
+    assert slots.rollback().id == first
+    slots.commit(first)
+
+    assert slots.policy() == HANDED_OVER
+
+
+def test_missing_policy_is_made_of_the_signed_bundles(tmp_path):
+    """To remove trust.json does not open a device; to damage it closes it."""
+    install_signed(tmp_path, "first", FIRST, [OLD])
+    install_signed(tmp_path, "second", HAND_OVER, [OLD])
+    slots = Slots(tmp_path)
+
+    (tmp_path / "trust.json").unlink()
+    assert slots.policy() == HANDED_OVER
+    (tmp_path / "trust.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"trust\.json is not JSON"):
+        slots.policy()
+    assert slots.rollback().status == "good"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, PINNED), (PINNED, HANDED_OVER)], ids=["first key", "next key"])
+def test_power_cut_while_keys_change(tmp_path, before, after):
+    """At each step of a commit the policy is the one before or the one after, and a good bundle's word holds."""
+
+    def prepare_trial(root):
+        if before is None:
+            return install_signed(root, "first", FIRST, [OLD], commit=False)
+        install_signed(root, "first", FIRST, [OLD])
+        return install_signed(root, "second", HAND_OVER, [OLD], commit=False)
+
+    steps = []
+    identity = prepare_trial(tmp_path / "whole")
+    Slots(tmp_path / "whole", lambda kind, path: steps.append((kind, path.name))).commit(identity)
+    assert ("rename", "trust.json") in steps
+
+    seen = []
+    for last in range(len(steps)):
+        root, left = tmp_path / f"cut-{last}", iter(range(last))
+
+        def cut(kind, path, left=left):
+            if next(left, None) is None:
+                raise PowerCut
+
+        prepare_trial(root)
+        with pytest.raises(PowerCut):
+            Slots(root, cut).commit(identity)
+
+        slots = Slots(root)
+        seen.append(slots.policy())
+        assert seen[-1] in (before, after)
+        slots.recover()
+        assert slots.policy() == seen[-1]
+        assert not (root / "trust.json.new").exists()
+        if slots.active().status == "good":
+            assert slots.policy() == after
+        slots.commit(identity)
+        assert slots.policy() == after
+    assert before in seen and after in seen
 
 
 def test_remove_takes_all_but_strange_files(tmp_path):
