@@ -43,6 +43,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native
 from edgebit.errors import BuildError
+from edgebit.keys import Signing
 from edgebit.probe_runs import check_model_probes
 from edgebit.pyz import build_pyz
 from edgebit.resources import package_dir
@@ -81,6 +82,7 @@ class BuildOptions:
     embedding: Literal["exact", "int8"] = "exact"
     name: str | None = None  # of the bundle; None: of its file
     force: bool = False  # replace a bundle that is there
+    signing: Signing | None = None  # None: the bundle is not signed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +96,7 @@ class BuildResult:
     native_from_cache: bool
     checks: tuple[Check, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> time
+    signed_by: tuple[str, ...] = ()  # ids of keys
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -171,8 +174,10 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
                 checks={check.name: f"{check.status}: {check.detail}" for check in checks},
             ),
             files={name: hash_file(path, count) for name, path in sources.items()},
+            release=options.signing.release if options.signing else None,
         )
-        identity = write_archive(out, manifest, sources, count)
+        sign = options.signing.sign if options.signing else None
+        identity = write_archive(out, manifest, sources, count, sign=sign)
     return BuildResult(
         out=out,
         bundle_id=identity,
@@ -181,6 +186,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         native_from_cache=native.from_cache,
         checks=tuple(checks),
         seconds=clock.end(),
+        signed_by=tuple(key.public.id for key in options.signing.keys) if options.signing else (),
     )
 
 

@@ -12,7 +12,8 @@ from edgebit.transport import Transport
 
 # What a first deploy that was cut off leaves in root, or an uninstall that keeps the settings.
 _OWN = frozenset({"store", "slots", "run", "state", "edgebitd.toml", "mqtt.password", "active", "active.new",
-                  "state.json.new", "edgebitd.toml.new", "mqtt.password.new"})  # fmt: skip
+                  "state.json.new", "edgebitd.toml.new", "mqtt.password.new", "trust.json",
+                  "trust.json.new"})  # fmt: skip
 _STORED = re.compile(r"[0-9a-f]{64}(\.part)?")
 
 # ELF e_machine, little-endian hex -> the architecture as `uname -m` says it.
@@ -25,6 +26,7 @@ echo "machine $(uname -m)"
 echo "kernel $(uname -s) $(uname -r)"
 echo "host $(uname -n)"
 echo "uid $(id -u)"
+echo "clock_s $(date +%s)"
 echo "elf $(od -An -tx1 -j18 -N2 /bin/sh | tr -d ' \n')"
 echo "page_bytes $(getconf PAGESIZE 2>/dev/null)"
 [ -r /proc/meminfo ] && while read -r key value _; do
@@ -57,6 +59,7 @@ for place in active slots/a slots/b; do
   [ -f "$root/$place/edgebitd.pyz" ] && { echo "pyz $root/$place/edgebitd.pyz"; break; }
 done
 [ -L "$root/active" ] && echo "active $(readlink "$root/active")"
+[ -f "$root/trust.json" ] && echo "trust $(tr '\n' ' ' <"$root/trust.json")"
 [ -f "$root/state.json" ] && echo "state $(tr '\n' ' ' <"$root/state.json")"
 [ -f "$root/state.json" ] || for place in "$root"/* "$root"/.[!.]*; do
   [ -e "$place" ] || [ -L "$place" ] && echo "entry ${place##*/}"
@@ -112,6 +115,8 @@ class DeviceState:
     active: str = ""  # the slot that runs
     slots: Mapping[str, Mapping[str, Any]]
     refused: Mapping[str, str]
+    trust: str = ""  # its trust.json, as it is
+    clock_s: int = 0  # since 1970, UTC; 0: it did not say
     strange: tuple[str, ...] = ()  # in root, where edgebit has no state.json: what no cut-off deploy leaves
     stored: Mapping[str, int]  # files in the store, the unfinished ones too: name -> bytes
 
@@ -127,7 +132,9 @@ class DeviceState:
     def as_json(self) -> dict[str, Any]:
         """For `status --json`: the device without its store."""
         return {
-            key: value for key, value in asdict(self).items() if key not in ("stored", "slots", "refused", "active")
+            key: value
+            for key, value in asdict(self).items()
+            if key not in ("stored", "slots", "refused", "active", "trust")
         }
 
 
@@ -181,6 +188,8 @@ def parse_probe(text: str) -> DeviceState:
         active=active if active in slots else "",
         slots=slots,
         refused=refused,
+        trust=facts.get("trust", ""),
+        clock_s=_number(facts, "clock_s"),
         strange=tuple(sorted([name for name in entries if name not in _OWN] + _strange_stored(stored, entries))),
         stored=stored,
     )

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgebit.artifacts import (
@@ -29,6 +30,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.cross.native import build_native
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError, BundleError, EngineError, TargetError
+from edgebit.keys import check_signature, list_keys
 from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.targets import ARCH_FEATURES, Target, find_target, host_target
@@ -85,7 +87,7 @@ def verify_bundle(path: Path, extent: Extent = _DEFAULT_EXTENT, *, progress: Pro
     except BundleError as error:
         return Report(None, None, (Group("bundle", (Check("structure", "failed", str(error)),)),))
     whole = [Check("structure", "passed", f"{len(bundle.members)} files, all in the manifest"), _check_parts(bundle)]
-    whole += [_check_signature(bundle), *_check_sums(bundle, progress)]
+    whole += [check_signature(bundle, list_keys(), datetime.now(UTC)), *_check_sums(bundle, progress)]
     target = _target_of(bundle.manifest)
     if target is None:
         text = f"{bundle.manifest.target.triple} is none that edgebit builds for"
@@ -110,10 +112,6 @@ def _check_parts(bundle: Bundle) -> Check:
     if bundle.manifest.abi != abi:
         return Check("parts", "failed", f"made for ABI {bundle.manifest.abi}, this edgebit has {abi}. Build it again")
     return Check("parts", "passed", "model, library, daemon and service")
-
-
-def _check_signature(bundle: Bundle) -> Check:
-    return Check("signature", "not run", "unsigned: the sums show that it is whole, and nothing shows who built it")
 
 
 def _check_sums(bundle: Bundle, progress: Progress) -> list[Check]:

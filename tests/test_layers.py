@@ -39,22 +39,23 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.cross", "edgebit.synthesize"},
     "edgebit.bionic_pull": {"edgebit.convert", "edgebit.probe_runs"},
-    "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs", "edgebit.pyz"},
+    "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),
     "edgebit.demo": {"edgebit.build", "edgebit.convert", "edgebit.cross", "edgebit.deploy", "edgebit.device_probe",
-                     "edgebit.local_broker", "edgebit.probe_runs", "edgebit.pyz"},
+                     "edgebit.keys", "edgebit.local_broker", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.deploy": {"edgebit.device_probe"},
     "edgebit.device_probe": set(),
     "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy", "edgebit.device_probe",
                        "edgebit.probe_runs"},
     "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},
+    "edgebit.keys": set(),
     "edgebit.local_broker": set(),
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),
     "edgebit.synthesize": set(),
-    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.probe_runs"},
+    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}

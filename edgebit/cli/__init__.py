@@ -31,6 +31,7 @@ COMMANDS = {
     "demo": "The whole way on one machine, with the model that ships.",
     "tune": "Find the best engine settings on this machine, and write them.",
     "cross": "Build and enter the images that compile for other machines.",
+    "keys": "Make and list the keys that sign bundles.",
     "targets": "List the devices that bundles can be built for.",
     "tokenize": "Text on standard input, token ids on standard output.",
     "logits": "Write the logits of given token ids to a file.",

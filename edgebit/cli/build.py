@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import signal
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -13,8 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
+from edgebit.cli.keys import asks_password
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
+from edgebit.errors import BuildError
+from edgebit.keys import Signing, find_public_key, find_secret_key, load_secret_key, plan_signing
 from edgebit.targets import find_target
 
 
@@ -46,6 +52,13 @@ from edgebit.targets import find_target
     show_default=True,
     help="int8 is smaller and lossy (docs/decisions).",
 )
+@click.option("--sign", "sign_with", multiple=True, metavar="KEY", help="Sign it (`edgebit keys`); also by several.")
+@click.option(
+    "--key-password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="First line: of the keys."
+)
+@click.option("--sequence", type=click.IntRange(0), help="Devices take none lower later.  [default: the time]")
+@click.option("--expires", metavar="DATE|DAYSd", help="Last day that it may be installed.  [default: none]")
+@click.option("--trust", multiple=True, metavar="KEY", help="Devices that keep it trust these keys from then on.")
 @click.option("--name", help="The bundle's name.  [default: of its file]")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -56,6 +69,11 @@ def command(
     builder: str,
     layout: Literal["auto", "t2", "t1"],
     embedding: Literal["exact", "int8"],
+    sign_with: tuple[str, ...],
+    key_password_file: Path | None,
+    sequence: int | None,
+    expires: str | None,
+    trust: tuple[str, ...],
     name: str | None,
     force: bool,
     as_json: bool,
@@ -79,6 +97,7 @@ def command(
         embedding=embedding,
         name=name,
         force=force,
+        signing=_signing(sign_with, key_password_file, sequence=sequence, expires=expires, trust=trust),
     )
     console = Console(stderr=True)
     with BuildDisplay(console) as display:
@@ -87,6 +106,29 @@ def command(
         click.echo(json.dumps(_as_dict(result), indent=2, ensure_ascii=False))
     else:
         _print_summary(result)
+
+
+def _signing(
+    sign_with: Sequence[str],
+    password_file: Path | None,
+    *,
+    sequence: int | None,
+    expires: str | None,
+    trust: Sequence[str],
+) -> Signing | None:
+    """What the options say of signing, with the keys unlocked; None without --sign."""
+    if not sign_with:
+        if sequence is not None or expires is not None or trust or password_file is not None:
+            raise BuildError("--sequence, --expires, --trust and --key-password-file go with --sign KEY")
+        return None
+    epoch = os.environ.get("SOURCE_DATE_EPOCH") or str(int(time.time()))
+    if not epoch.isdecimal() or len(epoch) > 11:
+        raise BuildError(f"SOURCE_DATE_EPOCH is {epoch!r}, and no number of seconds. Correct it, or unset it")
+    places = [find_secret_key(text) for text in sign_with]
+    keys = [load_secret_key(place, asks_password(password_file, f"key {place}")) for place in places]
+    trusted = [find_public_key(text) for text in trust]
+    now = datetime.fromtimestamp(int(epoch), UTC)
+    return plan_signing(keys, now=now, sequence=sequence, expires=expires, trust=trusted)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -142,6 +184,9 @@ def _print_summary(result: BuildResult) -> None:
     click.echo(f"{result.out}: {result.size / (1 << 20):.1f} MiB, bundle {result.bundle_id}")
     click.echo(f"  model    {manifest.model.name}, {manifest.model.parameters / 1e6:.1f} M weights{bits}")
     cached = ", from the cache" if result.native_from_cache and manifest.build.builder != "installed" else ""
+    if manifest.release is not None:
+        until = f", until {manifest.release.expires:%Y-%m-%d %H:%M} UTC" if manifest.release.expires else ""
+        click.echo(f"  signed   by key {' and '.join(result.signed_by)}, sequence {manifest.release.sequence}{until}")
     click.echo(f"  engine   for {manifest.target.name}, by {manifest.build.compiler or manifest.build.builder}{cached}")
     click.echo(f"  checked  {len(passed)} checks passed" + _probes_text(result))
     for check in result.checks:
@@ -165,6 +210,7 @@ def _as_dict(result: BuildResult) -> dict[str, object]:
         "size": result.size,
         "bits_per_weight": result.bits_per_weight,
         "native_from_cache": result.native_from_cache,
+        "signed_by": result.signed_by,
         "manifest": json.loads(result.manifest.to_bytes()),
         "checks": [dataclasses.asdict(check) for check in result.checks],
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},

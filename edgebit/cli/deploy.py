@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,19 @@ from edgebit.cli.broker_options import broker_password
 from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
 from edgebit.daemon.topics import is_segment, segment_of
 from edgebit.deploy.install import Outcome, install
-from edgebit.deploy.plan import CHECK_TIMEOUT_S, SLOW_S, InstallOptions, Step, bytes_to_send, duration, plan_install
+from edgebit.deploy.plan import (
+    CHECK_TIMEOUT_S,
+    SLOW_S,
+    InstallOptions,
+    KnownKeys,
+    Step,
+    bytes_to_send,
+    duration,
+    plan_deploy,
+)
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
+from edgebit.keys import find_public_key, list_keys
 from edgebit.mqtt_client import parse_broker_url
 from edgebit.transport import Options, open_transport, seconds_to_send
 from edgebit.transport import Progress as Told
@@ -79,6 +90,7 @@ def default_service(url: str) -> str:
 @click.option("--dry-run", is_flag=True, help="Show the plan and the bytes to send, and change nothing.")
 @click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")
 @click.option("--yes-slow", is_flag=True, help="Send also what takes more than an hour over a serial line.")
+@click.option("--trust", multiple=True, metavar="KEY", help="Refuse what this key did not sign (`edgebit keys`).")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @device_options
 @rollout_options
@@ -93,6 +105,7 @@ def command(
     dry_run: bool,
     force: bool,
     yes_slow: bool,
+    trust: tuple[str, ...],
     as_json: bool,
     fleet: FleetChoice,
     **device: Any,
@@ -114,11 +127,11 @@ def command(
         )
     if url is not None and fleet != FleetChoice():
         raise click.UsageError("with --to there is one device: leave out what is about many")
-    content = open_bundle(bundle)
+    content, known = open_bundle(bundle), known_keys(trust)
     if url is None:
         if mqtt or mqtt_password_file or device_name or service or any(device.values()):
             raise click.UsageError("how each device of an inventory is reached and set up stands in it (docs/fleet.md)")
-        roll_out(content, fleet, force=force, timeout_s=timeout_s, dry_run=dry_run, as_json=as_json)
+        roll_out(content, fleet, known=known, force=force, timeout_s=timeout_s, dry_run=dry_run, as_json=as_json)
         return
     options = InstallOptions(
         settings=mqtt_settings(mqtt, mqtt_password_file, device_name),
@@ -126,16 +139,24 @@ def command(
         force=force,
         check_timeout_s=timeout_s,
         yes_slow=yes_slow,
+        known=known,
     )
     with open_transport(url, way(**device)) as transport:
         if dry_run:
             state = probe(transport)
-            steps = plan_install(content.manifest, content.id, state, options)
+            steps = plan_deploy(content, state, options)
             show_plan(steps, state, seconds_to_send(transport, bytes_to_send(steps)), as_json)
             return
         with Reporter(Console(stderr=as_json, highlight=False)) as reporter:
             outcome = install(content, transport, options, reporter)
     show_outcome(outcome, as_json)
+
+
+def known_keys(trust: Sequence[str]) -> KnownKeys:
+    """Those of --trust, and then no others, or all that this machine knows."""
+    if trust:
+        return KnownKeys({text: find_public_key(text) for text in trust}, demanded=True)
+    return KnownKeys({key.name: key.public for key in list_keys()})
 
 
 def mqtt_settings(url: str | None, password_file: Path | None, device_name: str | None) -> dict[str, dict[str, Any]]:

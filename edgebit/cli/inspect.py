@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from edgebit.bundle.model_format import Role, Tensor
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.errors import EngineError
+from edgebit.keys import check_signature, list_keys
 from edgebit.runtime.native import Library, Tokenizer
 
 
@@ -132,7 +134,16 @@ def _by_role(tensors: list[Tensor]) -> list[dict[str, Any]]:
 
 def _describe_bundle(path: Path) -> dict[str, Any]:
     bundle = open_bundle(path)
-    return {"id": bundle.id, **json.loads(bundle.manifest_bytes)}
+    signature = check_signature(bundle, list_keys(), datetime.now(UTC))
+    return {
+        "id": bundle.id,
+        "signature": {
+            "keys": [signed.id for signed in bundle.signatures],
+            "status": signature.status,
+            "detail": signature.detail,
+        },
+        **json.loads(bundle.manifest_bytes),
+    }
 
 
 def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
@@ -163,6 +174,8 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
     bundle = facts["bundle"]
     if bundle:
         lines.insert(0, ("bundle", f"{bundle['name']}, id {bundle['id']}, for {bundle['target']['name']}"))
+        signature = bundle["signature"]
+        lines.insert(1, ("signature", f"{signature['status']}: {signature['detail']}"))
         lines += [("holds", f"{name}, {_size(entry['size'])}") for name, entry in sorted(bundle["files"].items())]
     head = Table.grid(padding=(0, 2))
     for key, value in lines:

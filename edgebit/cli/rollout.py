@@ -19,7 +19,7 @@ from edgebit.bundle.archive import Bundle
 from edgebit.cli.broker_options import PASSWORD_VARIABLE
 from edgebit.cli.rollout_display import RolloutDisplay
 from edgebit.cli.terminal import printable
-from edgebit.deploy.plan import bytes_to_send
+from edgebit.deploy.plan import KnownKeys, bytes_to_send
 from edgebit.errors import ConfigError, DeployError
 from edgebit.fleet.inventory import FleetDevice, Inventory, find_inventory, read_inventory
 from edgebit.fleet.journal import open_journal
@@ -130,7 +130,7 @@ rollout_options = _packed((*_CHOOSING, *_GOING_ON), _ALL_FIELDS)  # and how a ro
 
 
 def roll_out(
-    bundle: Bundle, fleet: FleetChoice, *, force: bool, timeout_s: float, dry_run: bool, as_json: bool
+    bundle: Bundle, fleet: FleetChoice, *, known: KnownKeys, force: bool, timeout_s: float, dry_run: bool, as_json: bool
 ) -> None:
     """Deploy to every device chosen, and end with the exit code that tells how it went."""
     inventory, devices = fleet.read()
@@ -140,6 +140,7 @@ def roll_out(
             parallel=fleet.parallel, max_failures=fleet.max_failures, soak_s=fleet.soak_s, retries=fleet.retries
         ),
         force=force,
+        known=known,
         check_timeout_s=timeout_s,
         password=os.environ.get(PASSWORD_VARIABLE),
     )

@@ -12,12 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edgebit import __version__
 from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, parse_manifest
+from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import Slot, Slots, locked
+from edgebit.bundle.trust import POLICY_NAME, Offer, describe_policy, judge
 from edgebit.daemon.service import Service, detect
 from edgebit.daemon.settings import (
     CONFIG_NAME,
@@ -47,21 +50,35 @@ class Agent:
         """Nobody else changes the slots meanwhile."""
         return locked(self.root)
 
+    def judge(self, options: argparse.Namespace) -> Answer:
+        """Whether the bundle of the manifest and signature on standard input may come in, by the device's policy.
+
+        Asked of the bundle that runs, before anything of the new one is sent.
+        """
+        offer = Offer.from_bytes(sys.stdin.buffer.read())
+        with self.locked():
+            return {"signed_by": [key.id for key in self._judge(offer, options.key)]}
+
     def missing(self, options: argparse.Namespace) -> Answer:
         """Which files of the manifest on standard input the store lacks; reads those it has."""
-        manifest = parse_manifest(sys.stdin.buffer.read(), "the manifest sent")
+        manifest = parse_manifest(Offer.from_bytes(sys.stdin.buffer.read()).manifest, "the manifest sent")
         with self.locked():
             self.slots.recover()
             return {"missing": self.slots.missing(manifest)}
 
     def stage(self, options: argparse.Namespace) -> Answer:
-        """Check the files that were sent, and lay the bundle of the manifest on standard input into the free slot."""
-        manifest = sys.stdin.buffer.read()
+        """Check the files that were sent, and lay the bundle of the manifest on standard input into the free slot.
+
+        A signature stands behind the manifest and a NUL byte.
+        """
+        offer = Offer.from_bytes(sys.stdin.buffer.read())
         with self.locked():
-            for entry in parse_manifest(manifest, "the manifest sent").files.values():
+            accepted = self._judge(offer, options.key)
+            for entry in parse_manifest(offer.manifest, "the manifest sent").files.values():
                 if not (self.root / "store" / entry.sha256).exists():
                     self.slots.admit(entry)
-            return _about(self.slots.stage(manifest, force=options.force))
+            staged = self.slots.stage(offer.manifest, force=options.force, signature=offer.signature, accepted=accepted)
+            return _about(staged)
 
     def selftest(self, options: argparse.Namespace) -> Answer:
         """Run the golden probes of a staged bundle, in a process of its own: a crash there is a refusal here."""
@@ -207,6 +224,7 @@ class Agent:
             "pid": self.service.pid(),
             "store_bytes": sum(place.stat().st_size for place in (self.root / "store").glob("*")),
             "free_bytes": shutil.disk_usage(self.root).free,
+            "trust": self._trust(),
             **self._settings(),
         }
 
@@ -238,6 +256,7 @@ class Agent:
         return install_here(
             self.root, options.bundle, settings=settings, service=options.service, force=options.force,
             keep=not options.on_trial, name=options.name, identity=options.id, check_timeout_s=options.timeout_s,
+            first_keys=options.key,
         )  # fmt: skip
 
     def retract(self, options: argparse.Namespace) -> Answer:
@@ -249,7 +268,7 @@ class Agent:
     def uninstall(self, options: argparse.Namespace) -> Answer:
         """Stop the daemon and remove everything."""
         self.service.disable()
-        keep = ("edgebitd.toml", "mqtt.password") if options.keep_config else ()
+        keep = (CONFIG_NAME, PASSWORD_NAME, POLICY_NAME) if options.keep_config else ()
         with self.locked():
             self.slots.recover()
         return {"left": self.slots.remove(keep=keep)}
@@ -260,6 +279,13 @@ class Agent:
             self.service.stop()
             return {}
         return _about(slot)
+
+    def _judge(self, offer: Offer, first_keys: Sequence[str]) -> tuple[PublicKey, ...]:
+        """The keys that let the bundle in. Raises BundleError where none does."""
+        active = self.slots.active()
+        release = self.slots.manifest(active).release if active else None
+        keys = [parse_public_key(line, "--key") for line in first_keys]
+        return judge(offer, self.slots.policy(), keys, datetime.now(UTC), release.created if release else None)
 
     def _slot(self, identity: str) -> Slot:
         slot = next((slot for slot in self.slots.slots().values() if slot.id == identity), None)
@@ -277,6 +303,12 @@ class Agent:
             "target": manifest.target.name,
             "bytes": sum(entry.size for entry in manifest.files.values()),
         }
+
+    def _trust(self) -> Answer | None:
+        try:
+            return describe_policy(self.slots.policy())
+        except EdgebitError as error:
+            return {"error": str(error)}
 
     def _settings(self) -> Answer:
         from edgebit.daemon.config import read_config
@@ -316,7 +348,10 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     for verb in ("missing", "configure", "restore", "stop", "withdraw", "rollback", "starting", "supervise", "status"):
         verbs.add_parser(verb)
-    verbs.add_parser("stage").add_argument("--force", action="store_true")
+    stage = verbs.add_parser("stage")
+    stage.add_argument("--force", action="store_true")
+    for judging in (stage, verbs.add_parser("judge")):
+        judging.add_argument("--key", action="append", default=[], help="trusted where the device trusts none yet")
     selftest = verbs.add_parser("selftest")
     selftest.add_argument("id")
     selftest.add_argument("--timeout-s", type=float, default=SELFTEST_TIMEOUT_S)
@@ -349,6 +384,7 @@ def parser() -> argparse.ArgumentParser:
     )
     install.add_argument("--name", default="", help="refuse a bundle that is called otherwise")
     install.add_argument("--id", default="", help="refuse a bundle with another id")
+    install.add_argument("--key", action="append", default=[], help="refuse what this public key did not sign")
     retract = verbs.add_parser("retract", help="undo an installation, on trial or kept")
     retract.add_argument("id")
     for asking in (install, retract):

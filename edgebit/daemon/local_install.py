@@ -5,17 +5,18 @@ stays on trial, for an update manager that has a word in it: the verb `commit` k
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgebit.bundle.archive import open_bundle
+from edgebit.bundle.signature import parse_public_key
 from edgebit.bundle.slots import Slots
 from edgebit.daemon.service import Service
 from edgebit.deploy.device import Device
 from edgebit.deploy.install import Installation
-from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, Step, plan_install
+from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, KnownKeys, Step, plan_deploy
 from edgebit.device_probe import probe
 from edgebit.errors import BundleError, DeployError
 from edgebit.transport import Progress
@@ -46,10 +47,12 @@ def install_here(
     name: str = "",
     identity: str = "",
     check_timeout_s: float = CHECK_TIMEOUT_S,
+    first_keys: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Install the bundle file `path` under `root`; gives what was done, and the id of the bundle before.
 
     service: auto, systemd or supervisor; empty: as before, else auto. name, identity: what the bundle must be called.
+    first_keys: public keys of which one must have signed it; a device that trusts none yet trusts them from then on.
     Raises BundleError for another bundle or a damaged one, DeployError as a deploy does.
     """
     bundle = open_bundle(path)
@@ -57,13 +60,18 @@ def install_here(
         if wanted and wanted != found:
             raise BundleError(f"{path} holds the bundle with the {what} {found!r}, not {wanted!r}. Name that one")
     bundle.verify()
+    keys = [parse_public_key(line, "--key") for line in first_keys]
     before = Slots(root).active()
     options = InstallOptions(
-        settings=settings, service=service or _as_before(root), force=force, check_timeout_s=check_timeout_s
+        settings=settings,
+        service=service or _as_before(root),
+        force=force,
+        check_timeout_s=check_timeout_s,
+        known=KnownKeys({key.id: key for key in keys}, demanded=bool(keys)),
     )
     with LocalTransport(root) as transport:
         state = probe(transport)
-        steps = plan_install(bundle.manifest, bundle.id, state, options)
+        steps = plan_deploy(bundle, state, options)
         if not keep:
             steps = [step for step in steps if step.action != "commit"]
         outcome = Installation(bundle, transport, state, options, _Lines()).carry_out(steps)

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import DAEMON_MEMBER
 from edgebit.deploy.device import SHORT_TIMEOUT_S, AgentError, Device, uninterrupted
-from edgebit.deploy.plan import Action, InstallOptions, Step, bytes_to_send, duration, plan_install, refuse_slow
+from edgebit.deploy.plan import Action, InstallOptions, Step, bytes_to_send, duration, plan_deploy, refuse_slow
 from edgebit.device_probe import DeviceState, probe
-from edgebit.errors import BrokerError, ConfigError, DeployError, EdgebitError, TransportError
+from edgebit.errors import BrokerError, BundleError, ConfigError, DeployError, EdgebitError, TransportError
 from edgebit.transport import Progress, Section, Transport, seconds_to_send
 
 LOG_LINES = 15
@@ -58,7 +58,7 @@ def install(bundle: Bundle, transport: Transport, options: InstallOptions, repor
     """
     bundle.verify()  # also where the device has its files already: a damaged bundle is not the one that it says it is
     state = probe(transport)
-    steps = plan_install(bundle.manifest, bundle.id, state, options)
+    steps = plan_deploy(bundle, state, options)
     if seconds := seconds_to_send(transport, bytes_to_send(steps)):
         if not options.yes_slow:
             refuse_slow(steps, seconds, bundle.manifest, state)
@@ -84,6 +84,7 @@ class Installation:
         self._python = state.python.path if state.python else "python3"
         self._device = Device(transport, state, self._stored(DAEMON_MEMBER))
         self._acts: Mapping[Action, Callable[[Step], None]] = {
+            "judge": self._judge,
             "prepare": self._prepare,
             "settle": self._settle,
             "verify": self._verify,
@@ -120,6 +121,33 @@ class Installation:
                 raise undone from error
         self._outcome.total_s = time.monotonic() - began
         return self._outcome
+
+    def _judge(self, step: Step) -> None:
+        """Have the code that runs there judge the new bundle, before any of the new bundle's is sent."""
+        if not self._state.pyz:
+            return  # the first bundle: this machine judged it, and its own agent does once more
+        running = Device(self._transport, self._state, self._state.pyz)
+        try:
+            running.ask("judge", *self._first_keys, input=self._bundle.offer.to_bytes())
+        except AgentError as refused:
+            try:
+                running.ask("detect")  # nothing of the bundle has a say in this
+            except AgentError as broken:
+                if broken.code == DeployError.exit_code:
+                    raise refused from None
+                self._reporter.remark(
+                    f"the agent that is on the device is damaged ({broken}), so the new bundle's own judges it there"
+                )
+                return
+            if refused.code == BundleError.exit_code:
+                raise BundleError(str(refused)) from None
+            raise
+
+    @property
+    def _first_keys(self) -> list[str]:
+        """The keys that signed the bundle and this machine knows, as the agent takes them."""
+        signed_by = {signature.key_id for signature in self._bundle.signatures}
+        return [f"--key={key}" for key in self._options.known.keys.values() if key.key_id in signed_by]
 
     def _prepare(self, step: Step) -> None:
         self._run(["mkdir", "-p", "-m", "700", self._state.root])
@@ -166,8 +194,8 @@ class Installation:
             self._reporter.remark(f"bundle {active} was taken back: {error}")
 
     def _stage(self, step: Step) -> None:
-        flags = ["--force"] if self._options.force else []
-        self._outcome.slot = self._ask("stage", *flags, input=self._bundle.manifest_bytes, timeout_s=600)["slot"]
+        flags = [*self._first_keys, *(["--force"] if self._options.force else [])]
+        self._outcome.slot = self._ask("stage", *flags, input=self._bundle.offer.to_bytes(), timeout_s=600)["slot"]
 
     def _selftest(self, step: Step) -> None:
         self._ask("detect", "--service", self._options.service)  # what would refuse the start refuses it now

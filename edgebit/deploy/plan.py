@@ -1,10 +1,14 @@
 """What a deploy will do, or why it cannot: decided from a description of the device, before anything is touched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, Manifest
+from edgebit.bundle.archive import Bundle
+from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, Manifest, Release
+from edgebit.bundle.signature import PublicKey
+from edgebit.bundle.trust import POLICY_NAME, Offer, Policy, judge, parse_policy, policy_after
 from edgebit.device_probe import DeviceState
 from edgebit.errors import DeployError
 
@@ -15,6 +19,7 @@ CHECK_TIMEOUT_S = 120.0
 SLOW_S = 3600.0  # of sending; what takes longer has to be insisted on
 
 Action = Literal[
+    "judge",
     "prepare",
     "settle",
     "verify",
@@ -40,6 +45,14 @@ class Step:
     bytes: int = 0  # to send
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKeys:
+    """The public keys that this machine knows, for devices that trust none yet, and for their names."""
+
+    keys: Mapping[str, PublicKey] = field(default_factory=dict)  # name -> key
+    demanded: bool = False  # refuse, for every device, what none of them signed
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InstallOptions:
     """What the user chose for a deploy."""
@@ -51,6 +64,43 @@ class InstallOptions:
     force: bool = False  # deploy again what is there, or was taken back
     check_timeout_s: float = CHECK_TIMEOUT_S
     yes_slow: bool = False  # send also what takes longer than SLOW_S
+    known: KnownKeys = field(default_factory=KnownKeys)
+
+
+def plan_deploy(bundle: Bundle, state: DeviceState, options: InstallOptions) -> list[Step]:
+    """What it takes to bring the bundle to the device: to be let in, and then to be installed.
+
+    Pure. Raises DeployError where the device cannot run it, BundleError where the device would not let it in.
+    """
+    steps = plan_install(bundle.manifest, bundle.id, state, options)
+    judged = plan_judgement(bundle.offer, bundle.manifest.release, state, options)
+    return [judged, *steps] if any(step.action == "stage" for step in steps) else steps
+
+
+def plan_judgement(offer: Offer, release: Release | None, state: DeviceState, options: InstallOptions) -> Step:
+    """How the device will see the bundle's signature, said before anything is sent: the verdict is the device's own.
+
+    Pure. Raises BundleError where it would refuse.
+    """
+    policy = parse_policy(state.trust.encode(), f"{state.root}/{POLICY_NAME} on the device") if state.trust else None
+    first_keys, now = tuple(options.known.keys.values()), datetime.fromtimestamp(state.clock_s, UTC)
+    if options.known.demanded:
+        judge(offer, Policy(keys=first_keys, unsigned=False), (), now)
+    accepted = judge(offer, policy, first_keys, now)
+    if not accepted:
+        rule = "its policy allows" if policy is not None else "any from now on"
+        return Step("judge", f"let the bundle in without a signature, as {rule}: nothing proves who built it")
+    after, names = policy_after(policy, release, accepted), {key: name for name, key in options.known.keys.items()}
+
+    def say(keys: Iterable[PublicKey]) -> str:
+        return ", ".join(f"{key.id} ({names[key]})" if names.get(key, key.id) != key.id else key.id for key in keys)
+
+    line = f"check the signature by key {say(accepted)} and sequence {after.floor}"
+    if policy is None or not policy.keys:
+        line += f"; from then on the device takes only bundles signed by {say(after.keys)}"
+    elif after.keys != policy.keys:
+        line += f"; then the device trusts key {say(after.keys)} instead of {say(policy.keys)}"
+    return Step("judge", line)
 
 
 def plan_install(manifest: Manifest, identity: str, state: DeviceState, options: InstallOptions) -> list[Step]:

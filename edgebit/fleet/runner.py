@@ -13,7 +13,7 @@ from typing import Protocol
 from edgebit.bundle.archive import Bundle
 from edgebit.deploy.device import AgentError, Device
 from edgebit.deploy.install import Outcome, install
-from edgebit.deploy.plan import InstallOptions, Step, plan_install
+from edgebit.deploy.plan import InstallOptions, KnownKeys, Step, plan_deploy
 from edgebit.device_probe import probe
 from edgebit.errors import EdgebitError, NoAnswerError, TransportError
 from edgebit.fleet.inventory import FleetDevice
@@ -24,7 +24,9 @@ from edgebit.transport import Transport, open_transport
 
 RETRY_PAUSE_S = 3.0  # before a device that was out of reach is tried again
 _SOAK_CHECK_S = 30.0  # that a canary has to answer after the soak
-_QUIET = frozenset({"prepare", "settle", "verify", "send", "stage", "selftest"})  # nothing has changed that runs
+_QUIET = frozenset(
+    {"judge", "prepare", "settle", "verify", "send", "stage", "selftest"}
+)  # nothing has changed that runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,7 @@ class RolloutOptions:
     limits: Limits = field(default_factory=Limits)
     force: bool = False
     check_timeout_s: float = 120.0
+    known: KnownKeys = field(default_factory=KnownKeys)
     password: str | None = None  # of the broker, for devices whose inventory entry names no file
 
     def install_options(self, device: FleetDevice) -> InstallOptions:
@@ -43,6 +46,7 @@ class RolloutOptions:
             service=device.service or ("supervisor" if device.url.startswith("local:") else "auto"),
             force=self.force,
             check_timeout_s=self.check_timeout_s,
+            known=self.known,
         )
 
 
@@ -344,7 +348,7 @@ def plan_device(bundle: Bundle, device: FleetDevice, options: RolloutOptions) ->
     try:
         with open_transport(device.url, device.way) as transport:
             state = probe(transport)
-            steps = plan_install(bundle.manifest, bundle.id, state, options.install_options(device))
+            steps = plan_deploy(bundle, state, options.install_options(device))
     except EdgebitError as error:
         return DevicePlan(device.name, why=str(error))
     return DevicePlan(device.name, tuple(steps))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,12 @@ import pytest
 from edgebit import resources
 from edgebit.bundle.archive import Bundle, hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.bundle.signature import PublicKey
 from edgebit.deploy.device import Device
 from edgebit.deploy.install import Outcome, install
-from edgebit.deploy.plan import InstallOptions, Step
+from edgebit.deploy.plan import InstallOptions, KnownKeys, Step
 from edgebit.device_probe import probe
+from edgebit.keys import Signing
 from edgebit.transport import Progress, open_transport
 
 ACTING_DAEMON = r"""
@@ -108,7 +110,14 @@ def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
     """Makes a bundle whose engine and daemon act as told."""
 
     def make(
-        name: str = "one", *, golden: str = "ok", answers: str = "yes", poses_as: str = "", arch: str | None = None
+        name: str = "one",
+        *,
+        golden: str = "ok",
+        answers: str = "yes",
+        poses_as: str = "",
+        arch: str | None = None,
+        pyz: Path = acting_pyz,
+        signing: Signing | None = None,
     ) -> Bundle:
         folder = tmp_path / f"{name}-files"
         folder.mkdir()
@@ -120,7 +129,7 @@ def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
         sources = {
             "model.ebm": folder / "model.ebm",
             "lib/libedgebit.so": folder / "libedgebit.so",
-            "edgebitd.pyz": acting_pyz,
+            "edgebitd.pyz": pyz,
             "service/edgebit-daemon.service": service,
         }
         manifest = Manifest(
@@ -131,9 +140,10 @@ def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
             model=ModelInfo(name=name),
             build=BuildInfo(),
             files={member: hash_file(path) for member, path in sources.items()},
+            release=signing.release if signing else None,
         )
         path = tmp_path / f"{name}.bundle"
-        write_archive(path, manifest, sources)
+        write_archive(path, manifest, sources, sign=signing.sign if signing else None)
         return open_bundle(path)
 
     return make
@@ -212,13 +222,16 @@ class LocalDevice:
     def url(self) -> str:
         return f"local:{self.root}"
 
-    def deploy(self, bundle: Bundle, *, force: bool = False, timeout_s: float = 20) -> Outcome:
+    def deploy(
+        self, bundle: Bundle, *, force: bool = False, timeout_s: float = 20, keys: Mapping[str, PublicKey] | None = None
+    ) -> Outcome:
         """Deploy with a reporter of its own each time."""
         self.reporter = Recorder()
         options = InstallOptions(
             settings={"mqtt": {"url": self.broker}, "device": {"name": "test"}},
             service="supervisor",
             force=force,
+            known=KnownKeys(keys or {}),
             check_timeout_s=timeout_s,
         )
         with open_transport(self.url) as transport:

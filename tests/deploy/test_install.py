@@ -344,6 +344,6 @@ def test_uninstall_can_keep_the_configuration(make_bundle, local_device):
     """Then the next deploy needs no broker."""
     local_device.deploy(make_bundle())
 
-    assert local_device.installed().uninstall(keep_config=True) == ["edgebitd.toml"]
+    assert local_device.installed().uninstall(keep_config=True) == ["edgebitd.toml", "trust.json"]
 
     assert (local_device.root / "edgebitd.toml").exists()
