@@ -45,6 +45,7 @@ def show_status(status: dict[str, Any]) -> None:
     )
     if status.get("config_error"):
         click.echo(f"configuration: {status['config_error']}")
+    click.echo(f"takes: {_taken(status['trust'])}")
     for name, slot in sorted(status["slots"].items()):
         mark = "*" if name == status["active"] else " "
         state = f"on trial, {slot['tries_left']} starts left" if slot["status"] == "trying" else slot["status"]
@@ -53,3 +54,15 @@ def show_status(status: dict[str, Any]) -> None:
         )
     for identity, reason in status["refused"].items():
         click.echo(f"refused: {identity}: {reason}")
+
+
+def _taken(trust: dict[str, Any] | None) -> str:
+    """Which bundles the device takes, by its policy."""
+    if trust is None:
+        return "any bundle, until the first is kept"
+    if "error" in trust:
+        return f"no bundle: {trust['error']}"
+    if not trust["keys"]:
+        return "unsigned bundles, until the first signed one" if trust["unsigned"] == "allow" else "signed bundles"
+    unsigned = ", and unsigned ones" if trust["unsigned"] == "allow" else ""
+    return f"bundles signed by key {' or '.join(trust['keys'])}, from sequence {trust['floor']}{unsigned}"

@@ -34,6 +34,7 @@ def test_life_of_a_device(make_bundle, local_device):
 
     shown = edgebit("status", url).stdout
     assert f"* a  {bundle.id}  one" in shown
+    assert "takes: unsigned bundles, until the first signed one" in shown
     assert "acts yes" in edgebit("logs", url).stdout
     assert edgebit("logs", url, "-n", "0").stdout == ""
     assert "no bundle before" in edgebit("rollback", url, code=8).stderr

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from signing_keys import make_key, signing
 
 
 class OnDevice:
@@ -115,3 +116,17 @@ def test_the_first_on_trial_leaves_nothing_when_taken_back(make_bundle, on_devic
 
     assert "no bundle before" in on_device(acting_pyz, "retract", bundle.id, code=8)
     assert local_device.running() is None
+
+
+def test_signed_first_bundle_names_its_key(make_bundle, on_device, local_device, acting_pyz):
+    """Without a key there is nobody to trust; with it, the device trusts it from then on."""
+    key = make_key(1).public
+    signed = make_bundle("signed", signing=signing(make_key(1), sequence=5))
+    settings = ("--mqtt", local_device.broker, "--device-name", "here", "--service", "supervisor")
+
+    assert "Name its public key" in on_device(acting_pyz, "install", signed.path, *settings, code=3)
+    assert "is not signed" in on_device(acting_pyz, "install", make_bundle().path, f"--key={key}", *settings, code=3)
+    on_device(acting_pyz, "install", signed.path, f"--key={key}", *settings)
+
+    assert local_device.installed().status()["trust"] == {"keys": [key.id], "unsigned": "refuse", "floor": 5}
+    assert "is not signed" in on_device(on_device.installed, "install", make_bundle("unsigned").path, code=3)

@@ -3,11 +3,21 @@
 import dataclasses
 
 import pytest
+from signing_keys import MADE, make_key, signing
 
 from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo
-from edgebit.deploy.plan import InstallOptions, bytes_to_send, duration, plan_install, refuse_slow
+from edgebit.bundle.trust import Offer, Policy
+from edgebit.deploy.plan import (
+    InstallOptions,
+    KnownKeys,
+    bytes_to_send,
+    duration,
+    plan_install,
+    plan_judgement,
+    refuse_slow,
+)
 from edgebit.device_probe import DeviceState, Python, parse_probe
-from edgebit.errors import DeployError
+from edgebit.errors import BundleError, ConfigError, DeployError
 
 SIZES = {"edgebitd.pyz": 1_000, "model.ebm": 50_000_000, "lib/libedgebit.so": 90_000}
 FILES = {name: FileEntry(size=size, sha256=f"{n:064x}") for n, (name, size) in enumerate(SIZES.items())}
@@ -141,6 +151,63 @@ def test_hopeless_copy_is_refused():
 def test_times_are_said_as_people_say_them(seconds, text):
     """To two figures or so."""
     assert duration(seconds) == text
+
+
+OLD, NEW = make_key(1), make_key(2)
+KNOWN = KnownKeys({"home": OLD.public})
+MADE_S = int(MADE.timestamp())
+
+
+def judgement(policy, *keys, known=KNOWN, clock_s=MADE_S + 60, **says):
+    """The line that a plan has for a bundle signed by `keys`, on a device with a policy."""
+    plan = signing(*keys, **says) if keys else None
+    manifest = dataclasses.replace(MANIFEST, release=plan.release if plan else None)
+    data = manifest.to_bytes()
+    trust = " ".join(policy.to_bytes().decode().splitlines()) if policy else ""
+    state = dataclasses.replace(FRESH, trust=trust, clock_s=clock_s)
+    options = dataclasses.replace(OPTIONS, known=known)
+    return plan_judgement(Offer(data, plan.sign(data) if plan else None), manifest.release, state, options).line
+
+
+def test_plan_says_whom_the_device_will_trust():
+    """Before anything is sent: a first key, the same again, another one, none."""
+    pinned = Policy(keys=(OLD.public,), unsigned=False, floor=3)
+
+    assert "any from now on: nothing proves who built it" in judgement(None)
+    assert "as its policy allows" in judgement(Policy(keys=(), unsigned=True))
+    first = f"by key {OLD.public.id} (home) and sequence 5; from then on the device takes only bundles signed by"
+    assert first in judgement(None, OLD, sequence=5)
+    assert judgement(pinned, OLD, sequence=5).endswith(f"by key {OLD.public.id} (home) and sequence 5")
+    handed = f"then the device trusts key {NEW.public.id} instead of {OLD.public.id} (home)"
+    assert handed in judgement(pinned, OLD, NEW, sequence=5, trust=(NEW,))
+
+
+@pytest.mark.parametrize(
+    ("policy", "keys", "says", "promised"),
+    [
+        (Policy(keys=(OLD.public,), unsigned=False), (), {}, "is not signed"),
+        (None, (NEW,), {}, f"signed by key {NEW.public.id}, and the device takes only"),
+        (Policy(keys=(NEW.public,), unsigned=False), (OLD,), {}, f"only bundles signed by key {NEW.public.id}"),
+        (None, (OLD,), {"known": KnownKeys()}, "Name its public key"),
+        (None, (), {"known": KnownKeys(KNOWN.keys, demanded=True)}, "is not signed"),
+        (Policy(keys=(NEW.public,), unsigned=False), (NEW,), {"known": KnownKeys(KNOWN.keys, demanded=True)},
+         f"only bundles signed by key {OLD.public.id}"),
+        (None, (OLD,), {"expires": "1d", "clock_s": MADE_S + 86_400}, "expired at 2026-03-02 12:00"),
+        (None, (OLD,), {"expires": "1d", "clock_s": 0}, "the device's clock is wrong"),
+    ],
+)  # fmt: skip
+def test_plan_refuses_what_the_device_would(policy, keys, says, promised):
+    """And what --trust does not want, whatever the device says."""
+    with pytest.raises(BundleError) as refused:
+        judgement(policy, *keys, **says)
+
+    assert promised in str(refused.value)
+
+
+def test_damaged_policy_is_said_before_anything_is_sent():
+    """Nobody is let in by it."""
+    with pytest.raises(ConfigError, match=r"trust\.json on the device is not JSON"):
+        plan_judgement(Offer(b"{}"), None, dataclasses.replace(FRESH, trust="{"), OPTIONS)
 
 
 def test_probe_is_read():
