@@ -4,6 +4,8 @@
 #   .ci/emulated_pi.sh [rootfs]          make the root file system, once; prints its folder
 #   .ci/emulated_pi.sh sshd FOLDER PORT  its sshd on 127.0.0.1:PORT, until killed. FOLDER holds authorized_keys and
 #                                        host_key, and gets what the device writes; the root file system stays as it is.
+#   .ci/emulated_pi.sh getty FOLDER      a getty on the terminal that this is started on, until killed. FOLDER holds
+#                                        password, the user's.
 #   .ci/emulated_pi.sh shell             a shell in it, to look around
 #
 # EDGEBIT_PI_ROOTFS names the folder of the root file system (default /var/cache/edgebit-ci/pi-rootfs).
@@ -81,6 +83,21 @@ sshd)
     enter "$2" /usr/sbin/sshd -D -e -f /dev/null -h /etc/ssh/test_host_key \
         -o "ListenAddress=127.0.0.1:$3" -o UsePAM=no -o PasswordAuthentication=no -o PidFile=none
     ;;
+getty)
+    [ $# = 2 ] || fail "write: emulated_pi.sh getty FOLDER"
+    terminal=$(tty) || fail "getty wants a terminal"
+    enable_emulation
+    make_rootfs
+    mkdir -p "$2/upper/root"
+    printf 'pi:%s\n' "$(cat "$2/password")" >"$2/upper/root/password"
+    # login hangs the terminal up, so each getty opens it anew.
+    # shellcheck disable=SC2016 # the inner shell expands these
+    enter "$2" /bin/sh -euc '
+        chpasswd </root/password
+        rm /root/password
+        while :; do setsid --wait agetty --local-line 115200 "$1" vt100 || sleep 1; done
+    ' sh "${terminal#/dev/}"
+    ;;
 shell)
     enable_emulation
     make_rootfs
@@ -88,7 +105,7 @@ shell)
     enter "$scratch" /bin/bash
     ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
