@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgebit.cli.fleet_export import export
 from edgebit.cli.rollout import FleetChoice, choice_options
 from edgebit.cli.terminal import printable
 from edgebit.fleet.inventory import FleetDevice, find_inventory, read_inventory
@@ -19,12 +20,15 @@ from edgebit.fleet.survey import DeviceStatus, survey
 
 @click.group()
 def command() -> None:
-    """The devices of an inventory, fleet.toml (docs/fleet.md).
+    """The devices of an inventory, fleet.toml, and ways to others' update managers (docs/fleet.md).
 
     \b
     edgebit fleet status
     edgebit deploy chat.bundle --group kitchen --canary 1 --batch 25% --max-failures 2
     """
+
+
+command.add_command(export)
 
 
 @command.command("list")

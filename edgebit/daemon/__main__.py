@@ -21,10 +21,15 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("--bundle", type=Path, help="a bundle, folder or file; goes with --config")
     run.add_argument("--config", type=Path, help="configuration (default: ROOT/edgebitd.toml)")
     run.add_argument("--state", type=Path, help="folder for what outlives a restart (default: ROOT/state)")
+    run.add_argument("--device-name", help="name in topics, before the configuration's; made lower-case")
     run.add_argument("--check-config", action="store_true", help="read the configuration and end")
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     tune = verbs.add_parser("tune", help="find the best settings of [engine] by short measurements, and write them")
     add_tune_arguments(tune)
+    asked = verbs.add_parser("ping", help="ask a daemon that runs whether it answers, over its own broker")
+    asked.add_argument("--config", type=Path, required=True)
+    asked.add_argument("--device-name")
+    asked.add_argument("--timeout-s", type=float, default=15.0)
     verbs.add_parser("agent", help="the device's side of edgebit deploy", add_help=False)
     return top
 
@@ -53,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return agent.main(arguments[1:])
     options = parser().parse_args(arguments)
     try:
-        return {"run": run, "tune": run_tune}[options.verb](options)
+        return {"run": run, "tune": run_tune, "ping": run_ping}[options.verb](options)
     except EdgebitError as error:
         print(f"edgebitd: {error}", file=sys.stderr)
         return error.exit_code
@@ -67,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     config_path: Path | None = options.config or (root and root / "edgebitd.toml")
     if config_path is None:
         raise ConfigError("--bundle goes with --config FILE")
-    config = read_config(config_path)
+    config = read_config(config_path).called(options.device_name)
     if options.check_config:
         print(f"{config_path}: device {config.device_name}, broker {config.mqtt.url}")
         return 0
@@ -87,6 +92,16 @@ def run(options: argparse.Namespace) -> int:
         start_gate(root)
     state: Path = options.state or (root or config_path.parent) / "state"
     return Daemon(config, state, lambda: LoadedModel.open(bundle, config.engine, state), slot=slot).run()
+
+
+def run_ping(options: argparse.Namespace) -> int:
+    """Ping the daemon of a configuration. Raises BrokerError, or NoAnswerError where it is silent."""
+    from edgebit.daemon.config import read_config
+    from edgebit.daemon.health import ping
+
+    config = read_config(options.config).called(options.device_name)
+    print(f"bundle {ping(config, options.timeout_s)} answers as {config.device_name}")
+    return 0
 
 
 def run_tune(options: argparse.Namespace) -> int:

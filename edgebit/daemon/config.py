@@ -135,6 +135,12 @@ class Config:
         """The device's name in topics."""
         return self.device.name or topics.segment_of(socket.gethostname())
 
+    def called(self, name: str | None) -> "Config":
+        """The same under another name, made fit for topics; itself where there is none."""
+        if not name:
+            return self
+        return dataclasses.replace(self, device=DeviceConfig(name=topics.segment_of(name)))
+
     @property
     def topics(self) -> topics.DeviceTopics:
         """The device's topics."""

@@ -70,6 +70,22 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
     }
 
 
+def ping(config: Config, timeout_s: float) -> str:
+    """Ask a daemon whether it has a model that answers; gives its bundle.
+
+    Raises BrokerError where the broker cannot be reached, NoAnswerError where the daemon is silent or has no model.
+    """
+    deadline = time.monotonic() + timeout_s
+    with _Caller(config, timeout_s) as caller:
+        while (pong := caller.ask("ping", {}, _PING_INTERVAL_S)) is None:
+            if time.monotonic() > deadline:
+                caller.must_be_connected()
+                raise NoAnswerError(f"{config.device_name} did not answer a ping within {timeout_s:g} s")
+    if pong["state"] not in ("ready", "busy"):
+        raise NoAnswerError(f"{config.device_name} answers, but its state is {pong['state']!r}")
+    return str(pong.get("bundle", ""))
+
+
 class _Caller:
     """A connection to the broker that asks one question at a time, in MQTT 3.1.1, unless the configuration says 5."""
 

@@ -1,0 +1,1 @@
+"""What other update managers and orchestrators take: files whose @NAMES@ edgebit/fleet/export.py fills in."""
