@@ -14,11 +14,11 @@ from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.signature import parse_public_key
 from edgebit.bundle.slots import Slots
 from edgebit.daemon.service import Service
-from edgebit.deploy.device import Device
+from edgebit.deploy.device import AgentError, Device
 from edgebit.deploy.install import Installation
 from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, KnownKeys, Step, plan_deploy
 from edgebit.device_probe import probe
-from edgebit.errors import BundleError, DeployError
+from edgebit.errors import BrokerError, BundleError, DeployError
 from edgebit.transport import Progress
 from edgebit.transport.local import LocalTransport
 
@@ -53,7 +53,8 @@ def install_here(
 
     service: auto, systemd or supervisor; empty: as before, else auto. name, identity: what the bundle must be called.
     first_keys: public keys of which one must have signed it; a device that trusts none yet trusts them from then on.
-    Raises BundleError for another bundle or a damaged one, DeployError as a deploy does.
+    Raises BundleError for another bundle or a damaged one, BrokerError where only the broker was out of reach, and
+    DeployError as a deploy does.
     """
     bundle = open_bundle(path)
     for wanted, found, what in ((name, bundle.manifest.name, "name"), (identity, bundle.id, "id")):
@@ -74,7 +75,12 @@ def install_here(
         steps = plan_deploy(bundle, state, options)
         if not keep:
             steps = [step for step in steps if step.action != "commit"]
-        outcome = Installation(bundle, transport, state, options, _Lines()).carry_out(steps)
+        try:
+            outcome = Installation(bundle, transport, state, options, _Lines()).carry_out(steps)
+        except DeployError as error:
+            if isinstance(error.__cause__, AgentError) and error.__cause__.code == BrokerError.exit_code:
+                raise BrokerError(str(error)) from error  # who calls may try again when the broker is back
+            raise
     return {**asdict(outcome), "before": before.id if before else None, "kept": keep or not outcome.slot}
 
 
