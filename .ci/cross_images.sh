@@ -23,7 +23,13 @@ work=$(mktemp -d)
 user=
 finish() {
     stop_docker
-    [ -z "$user" ] || userdel --remove "$user" 2>/dev/null || true
+    if [ -n "$user" ]; then
+        # Podman leaves a process that holds the user's namespace, and no user goes away before its processes.
+        if pause=$(cat "/home/$user/run/libpod/tmp/pause.pid" 2>/dev/null); then
+            kill "$pause" 2>/dev/null && tail --pid="$pause" -f /dev/null
+        fi
+        userdel --remove "$user" 2>/dev/null || true
+    fi
     rm -rf "$work"
 }
 trap finish EXIT
@@ -45,7 +51,11 @@ stop_docker
 
 # Podman, as an ordinary user without any right; root's Python may be out of such a user's reach, its packages are not.
 command -v podman >/dev/null || { echo "no podman here: its part did not run"; exit 0; }
-site=$("$python" -c 'import edgebit, pathlib; print(pathlib.Path(edgebit.__file__).parent.parent)')
+site=$("$python" - <<'END'
+import click, edgebit, pathlib
+print(":".join(dict.fromkeys(str(pathlib.Path(module.__file__).parent.parent) for module in (edgebit, click))))
+END
+)
 user=edgebit-$$
 useradd --create-home "$user"
 chmod 755 "$work"
@@ -57,12 +67,12 @@ fi
 cat >"$work/as_user.sh" <<END
 set -eu
 unset DOCKER_HOST XDG_CACHE_HOME
-export HOME=/home/$user XDG_RUNTIME_DIR=/home/$user/run PYTHONPATH=$site EDGEBIT_CONTAINER_ENGINE=podman
+export HOME=/home/$user XDG_RUNTIME_DIR=/home/$user/run PYTHONPATH=$site EDGEBIT_CONTAINER_ENGINE=podman BUILDAH_LAYERS=false
 mkdir -p -m 700 \$XDG_RUNTIME_DIR \$HOME/.config/containers
 # A container without systemd inside another: no cgroups to manage, no limits to raise.
 printf '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n' >\$HOME/.config/containers/containers.conf
 printf '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n' >>\$HOME/.config/containers/containers.conf
-printf '[storage]\ndriver = "vfs"\n' >\$HOME/.config/containers/storage.conf
+printf '[storage]\ndriver = "overlay"\n' >\$HOME/.config/containers/storage.conf
 cd \$HOME
 podman import --quiet $work/base.tar debian:bookworm
 /usr/bin/python3 -m edgebit cross build rpi --base debian:bookworm --network host

@@ -1,6 +1,9 @@
 """Real cross images (`edgebit cross build`, .ci/cross_images.sh): what they compile, and what they keep out."""
 
+import dataclasses
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,7 @@ from edgebit import elf
 from edgebit.artifacts import check_program
 from edgebit.build import check_native
 from edgebit.cli import cli
-from edgebit.cross.images import image_state, recipe_of
+from edgebit.cross.images import build_image, image_state, plan_image, recipe_of
 from edgebit.cross.native import build_native
 from edgebit.cross.reproduce import check_reproducible
 from edgebit.cross.toolchain import Container, find_container
@@ -128,26 +131,25 @@ def test_dynamic_programs_hold_the_glibc_floor(image, require_tool, reference_mo
     model = reference_model("bitnet-packed")
     build = tmp_path / "build"
     build.mkdir()
-    found = {}
-    for compiler in ("aarch64-linux-gnu-floor-gcc", "aarch64-linux-gnu-gcc"):
-        script = f"""
-            cmake -S /src/kernels -B /build/{compiler} -G Ninja -DCMAKE_TOOLCHAIN_FILE=/src/cross/toolchains/gcc.cmake \
-                -DEB_ARCH_NAME=aarch64 -DEB_CC={compiler} -DEB_RUN_STATIC=OFF
-            cmake --build /build/{compiler} --parallel 2 --target edgebit-run
-            cp -r /opt/libc /build/{compiler}/libc"""
-        mounts = ((kernels_dir(), "/src/kernels", "ro"), (cross_dir(), "/src/cross", "ro"), (build, "/build", "rw"))
-        done = run(container, script, *mounts)
-        assert done.returncode == 0, done.stdout + done.stderr
-        program = build / compiler / "edgebit-run"
-        assert read_elf(program.read_bytes(), compiler).segments_of(elf.PT_INTERP)
-        checks = check_program(program.read_bytes(), RPI)
-        found[compiler] = next(check for check in checks if check.name == "glibc version")
-    floor = build / "aarch64-linux-gnu-floor-gcc"
-    argv = [qemu, "-L", str(floor / "libc"), "-cpu", "cortex-a53", str(floor / "edgebit-run"), str(model), "--check"]
+    script = """
+        cmake -S /src/kernels -B /build -G Ninja -DCMAKE_TOOLCHAIN_FILE=/src/cross/toolchains/gcc.cmake \
+            -DEB_ARCH_NAME=aarch64 -DEB_CC=aarch64-linux-gnu-floor-gcc -DEB_RUN_STATIC=OFF
+        cmake --build /build --parallel 2 --target edgebit-run
+        cp -r /opt/libc /build/libc
+        echo 'int main(void) { return 0; }' >/tmp/main.c
+        aarch64-linux-gnu-gcc -o /build/newer /tmp/main.c"""
+    mounts = ((kernels_dir(), "/src/kernels", "ro"), (cross_dir(), "/src/cross", "ro"), (build, "/build", "rw"))
+    done = run(container, script, *mounts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    status = {}
+    for name in ("edgebit-run", "newer"):
+        program = (build / name).read_bytes()
+        assert read_elf(program, name).segments_of(elf.PT_INTERP)
+        status[name] = next(check.status for check in check_program(program, RPI) if check.name == "glibc version")
+    argv = [qemu, "-L", str(build / "libc"), "-cpu", "cortex-a53", str(build / "edgebit-run"), str(model), "--check"]
     ran = subprocess.run(argv, capture_output=True, text=True, check=False)
 
-    assert found["aarch64-linux-gnu-floor-gcc"].status == "passed", found
-    assert found["aarch64-linux-gnu-gcc"].status == "failed", "Debian 12's own glibc must be too new for the floor"
+    assert status == {"edgebit-run": "passed", "newer": "failed"}, "Debian 12's own glibc is too new for the floor"
     assert ran.returncode == 0, ran.stderr
 
 
@@ -170,3 +172,31 @@ def test_the_image_is_not_roots(image):
 
     assert found is not None and found["Config"]["User"] == "builder"
     assert image_state(recipe_of(RPI.triple), container.engine).state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("pin", "promised"),
+    [
+        (r'"cmake" = "[^"]*"', r"cmake: pinned is 1, the archive has 3"),
+        (r'"libc6-dev:arm64" = "[^"]*"', r"libc6-dev:arm64: pinned is 1, the archive has 2\.31"),
+    ],
+)
+def test_another_version_than_the_pinned_ends_the_build(image, tmp_path, pin, promised, skip):
+    """Of a package that is installed, and of one that is unpacked: named, with both versions and what mends it."""
+    container = image(RPI)
+    state = image_state(recipe_of(RPI.triple), container.engine)
+    shutil.copytree(cross_dir(), tmp_path / "cross")
+    pins = tmp_path / "cross" / "images.toml"
+    name = pin.partition(" = ")[0]
+    pins.write_text(re.sub(pin, f'{name} = "1"', pins.read_text()))
+    recipe = dataclasses.replace(recipe_of(RPI.triple, tmp_path / "cross"), triple="test-of-pins")
+    command = plan_image(recipe, container.engine, base=state.base, network="host")
+
+    with pytest.raises(BuildError) as refused:
+        build_image(recipe, container.engine, command, lambda line: None)
+
+    if "do not reach Debian's archive" in str(refused.value):
+        skip(str(refused.value))
+    assert re.search(promised, str(refused.value)), refused.value
+    assert "--mirror" in str(refused.value)
+    assert container.engine.inspect(recipe.tag) is None
