@@ -81,7 +81,8 @@ def command(
     """Convert MODEL, cross-build the engine, check both, and write a bundle.
 
     MODEL is a checkpoint's folder (config.json, tokenizer.json, safetensors) or a model file. The builder `auto` takes
-    zig where it is installed (pip install ziglang cmake ninja), else this machine's cross compiler, and says which.
+    the image where you built it (edgebit cross build TARGET), else zig where it is installed (pip install ziglang cmake
+    ninja), else this machine's cross compiler, and says which.
 
     \b
     edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle

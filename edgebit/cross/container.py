@@ -135,9 +135,11 @@ def find_container_engine(
             return engine
         words = (done.stderr.strip() or done.stdout.strip() or "no answer").splitlines()[-1]
         where = f" (DOCKER_HOST={os.environ['DOCKER_HOST']})" if "DOCKER_HOST" in os.environ else ""
-        failures.append(f"{candidate} is there and its engine does not answer{where}: {words[:200]}")
+        failures.append(f"{candidate} is there and its engine does not answer{where}: {words[:200].rstrip('.?!')}")
+    silent = any("does not answer" in failure for failure in failures)
+    start = "Start it (sudo systemctl start docker) and be in its group, or get another: " if silent else "Get one: "
     raise BuildError(
-        f"no container engine: {'; '.join(failures)}. Get one: {INSTALL_ENGINE}. Or do without: --builder zig"
+        f"no container engine: {'; '.join(failures)}. {start}{INSTALL_ENGINE}. Or do without: --builder zig"
     )
 
 

@@ -200,7 +200,10 @@ def _lines(argv: Sequence[str]) -> list[str]:
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
         words = (done.stderr.strip() or "it printed nothing")[-400:]
-        raise BuildError(f"{' '.join(argv)} does not run ({done.returncode}): {words}")
+        hint = ""
+        if f"{_CROSS_THERE}/identify.sh" in words:  # the shell in the image does not find it
+            hint = ". The engine does not see this machine's folders: it must run here, not elsewhere (DOCKER_HOST)"
+        raise BuildError(f"{' '.join(argv)} does not run ({done.returncode}): {words}{hint}")
     return lines
 
 

@@ -35,7 +35,7 @@ build)
     ;;
 image) cat "$FAKE/$3" 2>/dev/null || exit 1 ;;
 pull) [ -f "$FAKE/registry" ] || exit 1; cp "$FAKE/registry" "$FAKE/$2" ;;
-run) cat "$FAKE/versions" ;;
+run) cat "$FAKE/versions" || { echo "sh: 0: cannot open /src/cross/identify.sh: No such file" >&2; exit 127; } ;;
 esac
 """
 
@@ -148,6 +148,14 @@ def test_missing_image_says_how_it_is_built(engine):
         edgebit("cross", "check", "rpi", "--builder", "docker")
 
     assert "build" not in {line.split()[0] for line in (engine / "calls").read_text().splitlines()}
+
+
+def test_engine_on_another_machine_is_told_from_a_broken_one(engine, cross):
+    """Its containers do not see the folders that are mounted."""
+    edgebit("cross", "build", "rpi")
+
+    with pytest.raises(BuildError, match=r"does not see this machine's folders.*DOCKER_HOST"):
+        edgebit("cross", "check", "rpi", "--builder", "docker")
 
 
 def test_shell_shows_the_sources_read_only(engine, cross):
