@@ -38,11 +38,12 @@ class ContainerEngine:
         *,
         mounts: Sequence[tuple[Path, str, str]] = (),
         env: Mapping[str, str] | None = None,
+        name: str | None = None,
         terminal: bool = False,
     ) -> tuple[str, ...]:
         """Argv that runs `command` in `image`: without network, as the calling user, nothing but `mounts` to be seen.
 
-        mounts: (folder of this machine, place in the container, "ro" or "rw").
+        mounts: (folder of this machine, place in the container, "ro" or "rw"). name: of the container, for kill().
         """
         user = f"{os.getuid()}:{os.getgid()}"
         argv = [self.program, "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp:exec", "--cap-drop=all"]
@@ -54,6 +55,7 @@ class ContainerEngine:
         elif self.rootless:
             user = "0:0"  # rootless Docker maps its root to the calling user, and offers no keep-id
         argv.append(f"--user={user}")
+        argv += [f"--name={name}"] if name else []
         if terminal:
             argv += ["--interactive", "--tty"]
         argv += [f"--volume={here}:{there}:{mode}" for here, there, mode in mounts]
@@ -80,6 +82,10 @@ class ContainerEngine:
         argv += [f"--build-arg={key}={value}" for key, value in sorted(arguments.items())]
         argv += [f"--label={key}={value}" for key, value in sorted(labels.items())]
         return (*argv, str(dockerfile.parent))
+
+    def kill(self, name: str) -> None:
+        """End the container `name`, if it is still there: one outlives the command that started it."""
+        ask([self.program, "kill", name])
 
     def inspect(self, image: str) -> Mapping[str, Any] | None:
         """What the engine knows of an image it has; None where it has none of that name."""

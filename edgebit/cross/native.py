@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +44,7 @@ class CrossPlan:
     commands: tuple[tuple[str, ...], ...]
     env: Mapping[str, str]
     build_dir: Path
+    containers: tuple[str, ...] = ()  # names of those that the commands start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,13 +92,21 @@ def plan(
     )  # fmt: skip
     compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", "edgebit", RUNNER_NAME)
     commands: tuple[tuple[str, ...], ...] = (configure, compile_)
+    names: tuple[str, ...] = ()
     env = clean_environment(build_dir)
     if toolchain.container is not None:
         env |= engine_environment()
         engine, image = toolchain.container.engine, toolchain.container.image
         mounts = ((kernels, source_at, "ro"), (cross, cross_at, "ro"), (build_dir, build_at, "rw"))
-        commands = tuple(engine.run_command(image, command, mounts=mounts, env=FIXED_ENV) for command in commands)
-    return CrossPlan(toolchain=toolchain, toolchain_id=toolchain_id, commands=commands, env=env, build_dir=build_dir)
+        names = tuple(f"edgebit-{secrets.token_hex(6)}" for _ in commands)
+        commands = tuple(
+            engine.run_command(image, command, mounts=mounts, env=FIXED_ENV, name=name)
+            for name, command in zip(names, commands, strict=True)
+        )
+    return CrossPlan(
+        toolchain=toolchain, toolchain_id=toolchain_id, commands=commands, env=env, build_dir=build_dir,
+        containers=names,
+    )  # fmt: skip
 
 
 def _bionic_variables(target: Target, cross: str) -> tuple[str, ...]:
@@ -164,8 +174,14 @@ def compile_native(
     planned = plan(
         target, toolchain, build_dir, kernels=kernels, cross=cross, jobs=os.cpu_count() or 1, place=place, **tools
     )
-    for command in planned.commands:
-        _run(command, planned.env)
+    try:
+        for command in planned.commands:
+            _run(command, planned.env)
+    except KeyboardInterrupt:
+        if toolchain.container is not None:
+            for name in planned.containers:
+                toolchain.container.engine.kill(name)
+        raise
     return {name: build_dir / name for name in PRODUCTS}
 
 

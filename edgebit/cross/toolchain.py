@@ -242,5 +242,5 @@ def clean_environment(build_dir: Path | None) -> dict[str, str]:
 
 def engine_environment() -> dict[str, str]:
     """What Docker and Podman take from the user: where the engine is, and where its images lie."""
-    prefixes = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_", "STORAGE_")
+    prefixes = ("DOCKER_", "CONTAINER_", "CONTAINERS_", "XDG_", "STORAGE_", "DBUS_")
     return {key: value for key, value in os.environ.items() if key.startswith(prefixes)}

@@ -10,7 +10,7 @@ import pytest
 
 from edgebit.cross import native as cross_native
 from edgebit.cross.container import ContainerEngine
-from edgebit.cross.native import build_native, plan
+from edgebit.cross.native import build_native, compile_native, plan
 from edgebit.cross.toolchain import BUILDERS, Container, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir, kernels_dir
@@ -124,6 +124,21 @@ def test_docker_plan_runs_the_same_in_a_container(tmp_path):
         assert "--env=SOURCE_DATE_EPOCH=0" in command
         assert command[command.index(IMAGE.image) + 1] == "cmake"
     assert f"-DEB_CC={GCC}" in planned.commands[0]
+
+
+def test_interrupted_build_ends_its_containers(tmp_path, monkeypatch):
+    """They outlive the engine's command, and would go on writing into a folder that is gone."""
+    killed: list[str] = []
+    monkeypatch.setattr(ContainerEngine, "kill", lambda self, name: killed.append(name))
+
+    def interrupt(command: tuple[str, ...], env: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cross_native, "_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compile_native(RPI, choose("docker", image=True), tmp_path)
+
+    assert len(set(killed)) == 2 and all(name.startswith("edgebit-") for name in killed)
 
 
 def test_container_reaches_the_users_engine(tmp_path, monkeypatch):
