@@ -103,6 +103,7 @@ class Link:
         self._number = 0
         self._heard = bytearray()
         self._unsure = False  # the device may be in the middle of a line
+        self._busy_until = 0.0  # it may still do what was asked before we were interrupted
         self._s_per_char = 10 / (line.address.baud or _SLOWEST_BAUD)
         self._good = 0
         self.damaged = 0  # messages and answers that had to be repeated
@@ -122,7 +123,9 @@ class Link:
         lines += [b">%s %s" % (_digest(head + b" " + content).encode(), head)]
         message = b"\n".join(lines) + b"\n"
         wait_s = LATENCY_S + 3 * len(message) * self._s_per_char
-        until = time.monotonic() + timeout_s + TRIES * wait_s
+        timeout_s += max(0, self._busy_until - time.monotonic())
+        self._busy_until = time.monotonic() + timeout_s
+        until = self._busy_until + TRIES * wait_s
         refusals, damaged_before = 0, self.damaged
         while True:
             began = time.monotonic()
@@ -130,7 +133,7 @@ class Link:
             self._unsure = True
             answer = self._answer(wait_s)
             if answer is not None and answer[0] == str(self._number):
-                self._unsure = False
+                self._unsure, self._busy_until = False, 0.0
                 self._learn(len(message), time.monotonic() - began, whole=self.damaged == damaged_before)
                 return answer[1]
             self.damaged += 1

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgebit.transport.ssh import DEFAULT_ROOT
 PASSWORD_VARIABLE = "EDGEBIT_SERIAL_PASSWORD"
 SUM_TIMEOUT_S = 600
 _SHARE = 0.7  # of the bits on the line that are a file's: base64 takes a quarter, waiting for answers a little
+_TIMED_OUT = 124  # what `timeout` ends with, and a program may
 _GZIP_GAIN = 0.9  # compress a piece where it comes out smaller than this
 
 
@@ -50,14 +52,15 @@ class SerialTransport:
         return cls(Address.parse(url), options)
 
     def run(self, argv: Sequence[str], *, input: bytes | None = None, timeout_s: float = 60) -> Completed:
-        command = f"exec {shlex.join(argv)}\n".encode()
         if input is not None:
             self._write("$T/in", input)
-        source = "/dev/null" if input is None else "$T/in"
+        command = f"exec {shlex.join(argv)}\n".encode()
         limit_s = max(1, math.ceil(timeout_s))
-        self._write("$T/command", command)
-        code, out, err, *inlined = self._link.ask(f'run {limit_s} "{source}"', timeout_s=limit_s).split()
-        if int(code) == 124:
+        source = "/dev/null" if input is None else "$T/in"
+        began = time.monotonic()
+        answer = self._write("$T/command", command, then=f'run {limit_s} "{source}"', timeout_s=limit_s)
+        code, out, err, *inlined = answer.split()
+        if int(code) == _TIMED_OUT and time.monotonic() - began >= limit_s:
             raise TransportError(f"{argv[0]} on {self.url} did not end within {timeout_s:g} s")
         if inlined:
             stdout, stderr = (base64.b64decode(text.removeprefix(".")) for text in inlined)
@@ -133,12 +136,18 @@ class SerialTransport:
             self._done("append cat", raw)
         return len(raw)
 
-    def _write(self, place: str, data: bytes) -> None:
-        """Write a file of the device; `place` is read by its shell."""
-        piece = self._link.piece_bytes
-        self._done(f"F={place}; empty; append cat", data[:piece])
-        for begin in range(piece, len(data), piece):
-            self._done("append cat", data[begin : begin + piece])
+    def _write(self, place: str, data: bytes, *, then: str = "", timeout_s: float = 0) -> str:
+        """Write a file of the device, and once it is whole have `then` done; gives the last answer.
+
+        `place` and `then` are read by the device's shell.
+        """
+        code, piece, answer = f"F={place}; empty; append cat", self._link.piece_bytes, ""
+        for begin in range(0, len(data) or 1, piece):
+            if then and begin + piece >= len(data):
+                code += f'; [ "$r" = ok ] && {then}'
+            answer = self._done(code, data[begin : begin + piece], timeout_s=timeout_s)
+            code = "append cat"
+        return answer
 
     def _read(self, place: str, size: int) -> bytes:
         """Read a file of the device; `place` is read by its shell."""
@@ -155,10 +164,12 @@ class SerialTransport:
         if file.tell() != size:
             raise TransportError(f"{self.url}: a file changed its size while it was read. Try again")
 
-    def _done(self, code: str, payload: bytes = b"") -> None:
-        answer = self._link.ask(code, payload)
-        if answer != "ok":
+    def _done(self, code: str, payload: bytes = b"", *, timeout_s: float = 0) -> str:
+        """Ask, and raise TransportError with the device's words where it could not be done."""
+        answer = self._link.ask(code, payload, timeout_s=timeout_s)
+        if answer.startswith("no "):
             raise TransportError(f"{self.url} says: {answer.removeprefix('no ').strip()}")
+        return answer
 
 
 def _credentials(address: Address, options: Options) -> Credentials:

@@ -120,7 +120,23 @@ def test_programs_that_fail(board):
         assert transport.run(["no-such-program"]).code == 127
         with pytest.raises(TransportError, match=r"sleep on serial://.* did not end within 0\.5 s"):
             transport.run(["sleep", "30"], timeout_s=0.5)
+        assert transport.run(["sh", "-c", "exit 124"]).code == 124
         assert transport.run(["echo", "here"]).stdout == "here\n"
+
+
+def test_next_command_waits_for_one_that_was_interrupted(board, monkeypatch):
+    """Ctrl-C is heard here and not there: what puts the device in order then waits for the command that goes on."""
+    monkeypatch.setattr(console_link, "LATENCY_S", 0.05)
+    monkeypatch.setattr(console_link, "TRIES", 2)
+    with open_transport(board().serial_url) as transport:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Line, "read", interrupted)
+            transport.run(["sleep", "1"], timeout_s=5)
+        assert transport.run(["echo", "next"], timeout_s=1).stdout == "next\n"
+
+
+def interrupted(line: Line, patience_s: float) -> bytes:
+    raise KeyboardInterrupt
 
 
 def test_console_is_left_as_it_was_found(board, tmp_path):
