@@ -14,7 +14,7 @@ from edgebit.transport import Transport
 _OWN = frozenset({"store", "slots", "run", "state", "edgebitd.toml", "mqtt.password", "active", "active.new",
                   "state.json.new", "edgebitd.toml.new", "mqtt.password.new", "trust.json",
                   "trust.json.new"})  # fmt: skip
-_STORED = re.compile(r"[0-9a-f]{64}(\.part)?")
+_STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")
 
 # ELF e_machine, little-endian hex -> the architecture as `uname -m` says it.
 _MACHINES = {"b700": "aarch64", "3e00": "x86_64", "2800": "armv7l", "0300": "i686", "f300": "riscv64"}

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,6 +45,19 @@ def skip() -> Callable[[str], NoReturn]:
 def _skip(reason: str) -> NoReturn:
     """The only place in the tests that skips."""
     pytest.skip(reason)
+
+
+@pytest.fixture
+def small_disk(require_tool: Callable[[str], str], tmp_path: Path) -> Iterator[Path]:
+    """The folder of a file system of 24 MB of its own; skips where none may be mounted."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    command = [require_tool("mount"), "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        _skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run([require_tool("umount"), "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ Status = Literal["staged", "trying", "good", "bad"]
 Name = Literal["a", "b"]
 
 _CHUNK = 1 << 20
-_STORED = re.compile(r"[0-9a-f]{64}(\.part)?")
+_STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")
 OWN_FILES = (
     "active",
     "state.json",

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from edgebit.bundle.archive import open_bundle
+from edgebit.bundle.manifest import Manifest
 from edgebit.cli.broker_options import broker_password
 from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
 from edgebit.daemon.topics import is_segment, segment_of
@@ -30,6 +31,7 @@ from edgebit.deploy.plan import (
     InstallOptions,
     KnownKeys,
     Step,
+    bundle_bytes,
     bytes_to_send,
     duration,
     plan_deploy,
@@ -87,6 +89,11 @@ def default_service(url: str) -> str:
 @click.option("--service", type=click.Choice(["auto", "systemd", "supervisor"]), help="What keeps the daemon running.")
 @click.option("--timeout", "timeout_s", type=click.IntRange(1, 86_400), default=int(CHECK_TIMEOUT_S), show_default=True,
               help="Seconds that the new bundle has to answer.")  # fmt: skip
+@click.option("--stay-up", "stay_up_s", type=click.FloatRange(0, 3600), default=3.0, show_default=True,
+              help="Seconds that it must stay up after its first answer, and then answer again.")  # fmt: skip
+@click.option("--min-tok-s", type=click.FloatRange(0), default=0.0, help="Take it back if it decodes more slowly.")
+@click.option("--max-rss", "rss_max_mib", type=click.FloatRange(0), default=0.0, metavar="MIB",
+              help="Take it back if the daemon holds more memory, the mapped model aside.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show the plan and the bytes to send, and change nothing.")
 @click.option("--force", is_flag=True, help="Also a bundle that is there already, or was taken back before.")
 @click.option("--yes-slow", is_flag=True, help="Send also what takes more than an hour over a serial line.")
@@ -102,6 +109,9 @@ def command(
     device_name: str | None,
     service: str | None,
     timeout_s: float,
+    stay_up_s: float,
+    min_tok_s: float,
+    rss_max_mib: float,
     dry_run: bool,
     force: bool,
     yes_slow: bool,
@@ -138,6 +148,9 @@ def command(
         service=service or default_service(url),
         force=force,
         check_timeout_s=timeout_s,
+        soak_s=stay_up_s,
+        min_tok_s=min_tok_s,
+        rss_max_mib=rss_max_mib,
         yes_slow=yes_slow,
         known=known,
     )
@@ -145,10 +158,10 @@ def command(
         if dry_run:
             state = probe(transport)
             steps = plan_deploy(content, state, options)
-            show_plan(steps, state, seconds_to_send(transport, bytes_to_send(steps)), as_json)
+            show_plan(content.manifest, steps, state, seconds_to_send(transport, bytes_to_send(steps)), as_json)
             return
         with Reporter(Console(stderr=as_json, highlight=False)) as reporter:
-            outcome = install(content, transport, options, reporter)
+            outcome = install(content, transport, options, reporter, reporter.plan)
     show_outcome(outcome, as_json)
 
 
@@ -185,11 +198,18 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
     return settings
 
 
-def show_plan(steps: list[Step], state: DeviceState, seconds: float | None, as_json: bool) -> None:
+def sizes(manifest: Manifest, steps: list[Step], state: DeviceState) -> str:
+    """What a plan sends, of how much, and how much room there is."""
+    of = f"{bytes_to_send(steps) / 1e6:.1f} of {bundle_bytes(manifest) / 1e6:.1f} MB"
+    return f"{of} to send, {state.free_bytes / 1e6:.0f} MB free on the device"
+
+
+def show_plan(manifest: Manifest, steps: list[Step], state: DeviceState, seconds: float | None, as_json: bool) -> None:
     """Print what would be done, and how long sending takes where the way knows that."""
     if as_json:
         plan = {
             "bytes_to_send": bytes_to_send(steps),
+            "bundle_bytes": bundle_bytes(manifest),
             "seconds_to_send": seconds,
             "steps": [asdict(step) for step in steps],
         }
@@ -197,8 +217,7 @@ def show_plan(steps: list[Step], state: DeviceState, seconds: float | None, as_j
         return
     for step in steps:
         click.echo(f"would {step.line}")
-    free_mb = state.free_bytes / 1e6
-    click.echo(f"{bytes_to_send(steps)} bytes to send, {free_mb:.0f} MB free on the device; nothing was changed")
+    click.echo(f"{sizes(manifest, steps, state)}; nothing was changed")
     if seconds:
         slow = ", which wants --yes-slow" if seconds > SLOW_S else ""
         click.echo(f"sending takes about {duration(seconds)}{slow}")
@@ -211,9 +230,11 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
         return
     if outcome.probes:
         click.echo(f"{outcome.probes} golden probes equal bit for bit on {outcome.isa}")
-    rate = f" at {outcome.sent_bytes / outcome.send_s / 1e6:.1f} MB/s" if outcome.send_s > 0.5 else ""
+    rate = f" at {outcome.wire_bytes / outcome.send_s / 1e6:.1f} MB/s" if outcome.send_s > 0.5 else ""
     files = f"{outcome.sent_files} file{'' if outcome.sent_files == 1 else 's'}"
-    click.echo(f"sent {files}, {outcome.sent_bytes} bytes{rate}; {outcome.total_s:.1f} s in all")
+    deflated = f", {outcome.wire_bytes / 1e6:.1f} MB on the way" if outcome.wire_bytes < outcome.sent_bytes else ""
+    of = f"{outcome.sent_bytes / 1e6:.1f} of {outcome.bundle_bytes / 1e6:.1f} MB"
+    click.echo(f"sent {of} ({files}{deflated}){rate}; {outcome.total_s:.1f} s in all")
     at = "" if outcome.broker in _ASK_DEFAULTS else f"--broker {shlex.quote(outcome.broker)} "
     click.echo(f'Bundle {outcome.id} answers. Try: edgebit ask {at}--device {outcome.device} "Why is the sky blue?"')
 
@@ -241,6 +262,13 @@ class Reporter:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def plan(self, manifest: Manifest, steps: list[Step], state: DeviceState) -> None:
+        """What will be done, before anything is touched."""
+        self._console.print(f"Plan: {sizes(manifest, steps, state)}", markup=False)
+        for number, step in enumerate(steps, 1):
+            self._console.print(f"{number:3}. {step.line}", markup=False)
+        self._console.print()
 
     def step(self, step: Step) -> None:
         """A step begins."""

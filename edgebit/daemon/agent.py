@@ -161,12 +161,14 @@ class Agent:
 
     def check(self, options: argparse.Namespace) -> Answer:
         """Ask the daemon over its own broker: a ping, then a few tokens."""
-        from edgebit.daemon.health import check_health
+        from edgebit.daemon.health import Limits, check_health
 
         active = self.slots.active()
         if active is None:
             raise DeployError(f"no bundle is active under {self.root}. Deploy one")
-        return check_health(self.root, active.id, options.timeout_s, alive=self.service.is_up)
+        limits = Limits(soak_s=options.soak_s, min_tok_s=options.min_tok_s, rss_max_mib=options.rss_max_mib)
+        service = self.service
+        return check_health(self.root, active.id, options.timeout_s, service.is_up, limits, service.pid)
 
     def commit(self, options: argparse.Namespace) -> Answer:
         """The active bundle and its settings stay."""
@@ -362,7 +364,10 @@ def parser() -> argparse.ArgumentParser:
     commit = verbs.add_parser("commit")
     commit.add_argument("id")
     commit.add_argument("--keep-store", action="store_true")
-    verbs.add_parser("check").add_argument("--timeout-s", type=float, default=120.0)
+    check = verbs.add_parser("check")
+    check.add_argument("--timeout-s", type=float, default=120.0)
+    for limit in ("--soak-s", "--min-tok-s", "--rss-max-mib"):
+        check.add_argument(limit, type=float, default=0.0)
     gate = verbs.add_parser("gate")
     gate.add_argument("id")
     gate.add_argument("guarded", type=int)

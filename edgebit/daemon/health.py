@@ -5,6 +5,7 @@ import queue
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,22 +16,40 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edgebit.daemon.config import Config, read_config, read_password
 from edgebit.daemon.settings import CONFIG_NAME
 from edgebit.daemon.topics import is_principal
-from edgebit.errors import BrokerError, ConfigError, NoAnswerError
+from edgebit.errors import BrokerError, ConfigError, DeployError, NoAnswerError
 
 PROMPT = "Hello"
 TOKENS = 4
+TOKENS_FOR_SPEED = 32
 _PING_INTERVAL_S = 1.0  # a request before the daemon has subscribed is lost, so it is sent again
 _CONNECT_TIMEOUT_S = 15.0
 
 
-def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
-    """Ask the daemon of `root` for an answer; gives its device name, and seconds until ping and answer.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a daemon must hold besides answering; 0 asks for nothing."""
 
-    `identity` is the bundle that must answer; `alive` says whether the daemon is still meant to come up.
-    Three kinds of fault, by their exit codes: BrokerError where the device cannot reach the broker or is refused by it,
-    ConfigError where the settings are wrong or another device has this one's name, and, the only one that speaks
-    against the bundle, NoAnswerError where the daemon is silent or answers with an error.
+    soak_s: float = 0.0  # without a restart after its first answer, and then it must answer again
+    min_tok_s: float = 0.0  # decode
+    rss_max_mib: float = 0.0  # of its own memory, mapped files such as the model aside
+
+
+def check_health(
+    root: Path,
+    identity: str,
+    timeout_s: float,
+    alive: Callable[[], bool],
+    limits: Limits | None = None,
+    pid: Callable[[], int | None] = lambda: None,
+) -> dict[str, Any]:
+    """Ask the daemon of `root` for an answer; gives its device name, seconds until ping and answer, speed and memory.
+
+    `identity` is the bundle that must answer; `alive` says whether the daemon is still meant to come up, `pid` which
+    process it is. Faults, by their exit codes: BrokerError where the device cannot reach the broker or is refused by
+    it, ConfigError where the settings are wrong or another device has this one's name; and, which speak against the
+    bundle, NoAnswerError where the daemon is silent or answers with an error, DeployError where it misses a limit.
     """
+    limits = limits or Limits()
     config = read_config(root / CONFIG_NAME)
     began = time.monotonic()
     deadline = began + timeout_s
@@ -42,7 +61,8 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
                 caller.must_be_connected()
                 raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
         ping_s = time.monotonic() - began
-        fields = {"prompt": PROMPT, "options": {"num_predict": TOKENS, "temperature": 0}}
+        tokens = TOKENS_FOR_SPEED if limits.min_tok_s else TOKENS
+        fields = {"prompt": PROMPT, "options": {"num_predict": tokens, "temperature": 0}}
         while True:
             left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
             answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
@@ -52,6 +72,9 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
             if not answer.get("error", {}).get("retryable") or time.monotonic() > deadline:
                 break
             time.sleep(_PING_INTERVAL_S)  # busy with others' questions, or still loading
+        answer_s, process = time.monotonic() - began, pid()
+        if "error" not in answer:
+            _soak(limits.soak_s, process, pid)
         pong = caller.ask("ping", {}, _PING_INTERVAL_S * 10) or {"error": {"message": "silent after its first answer"}}
     for reply in (pong, answer):
         if "error" in reply:
@@ -61,13 +84,46 @@ def check_health(root: Path, identity: str, timeout_s: float, alive: Callable[[]
             f"bundle {pong['bundle']} answers as {config.device_name!r}, not {identity}: another device has that name"
             " at this broker. Give this one its own: --device-name"
         )
+    tok_s, rss_mib = _tok_s(answer), _rss_mib(process)
+    if limits.min_tok_s and (tok_s is None or tok_s < limits.min_tok_s):
+        found = "no speed" if tok_s is None else f"{tok_s:.2f} tok/s"
+        raise DeployError(f"it decodes at {found}, and {limits.min_tok_s:g} tok/s were asked for")
+    if limits.rss_max_mib and rss_mib is not None and rss_mib > limits.rss_max_mib:
+        raise DeployError(f"it holds {rss_mib:.0f} MiB of memory, and {limits.rss_max_mib:g} MiB were allowed")
     user = f"//{quote(config.mqtt.user, safe='')}@" if config.mqtt.user else "//"
     return {
         "device": config.device_name,
         "broker": config.mqtt.url.replace("//", user, 1),
         "ping_s": round(ping_s, 3),
-        "answer_s": round(time.monotonic() - began, 3),
+        "answer_s": round(answer_s, 3),
+        "tok_s": None if tok_s is None else round(tok_s, 2),
+        "rss_mib": None if rss_mib is None else round(rss_mib, 1),
     }
+
+
+def _soak(seconds: float, process: int | None, pid: Callable[[], int | None]) -> None:
+    """Watch for a while that the same process stays. Raises NoAnswerError where it does not."""
+    deadline = time.monotonic() + seconds
+    while (left_s := deadline - time.monotonic()) > 0:
+        if pid() != process:
+            raise NoAnswerError("the daemon answered, and then ended")
+        time.sleep(min(_PING_INTERVAL_S, left_s))
+
+
+def _tok_s(answer: dict[str, Any]) -> float | None:
+    """Decode speed by the answer's own count; None where it has none, or too few tokens."""
+    count, duration_ns = answer.get("eval_count", 0), answer.get("eval_duration", 0)
+    return count / duration_ns * 1e9 if count > 1 and duration_ns else None
+
+
+def _rss_mib(process: int | None) -> float | None:
+    """Memory of its own that a process holds, without the pages of mapped files; None where nobody says."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return None
+    kib = next((int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), None)
+    return None if kib is None else kib / 1024
 
 
 def ping(config: Config, timeout_s: float) -> str:

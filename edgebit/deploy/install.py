@@ -8,9 +8,19 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from edgebit.bundle.archive import Bundle
-from edgebit.bundle.manifest import DAEMON_MEMBER
+from edgebit.bundle.manifest import DAEMON_MEMBER, Manifest
 from edgebit.deploy.device import SHORT_TIMEOUT_S, AgentError, Device, uninterrupted
-from edgebit.deploy.plan import Action, InstallOptions, Step, bytes_to_send, duration, plan_deploy, refuse_slow
+from edgebit.deploy.plan import (
+    Action,
+    InstallOptions,
+    Step,
+    bundle_bytes,
+    bytes_to_send,
+    duration,
+    plan_deploy,
+    refuse_slow,
+)
+from edgebit.deploy.sending import Sender
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import BrokerError, BundleError, ConfigError, DeployError, EdgebitError, TransportError
 from edgebit.transport import Progress, Section, Transport, seconds_to_send
@@ -28,12 +38,16 @@ class Outcome:
     broker: str = ""  # where it is asked, as mqtt[s]://[USER@]HOST[:PORT]
     service: str = ""
     sent_files: int = 0
-    sent_bytes: int = 0
+    sent_bytes: int = 0  # of the files that were sent
+    wire_bytes: int = 0  # what went over the way for them: less, where it was deflated
+    bundle_bytes: int = 0  # of all its files, each once: what was not sent was there
     send_s: float = 0.0
     total_s: float = 0.0
     probes: int = 0  # golden probes that held on the device
     isa: str = ""  # the micro-kernels that the device chose
     answer_s: float = 0.0  # from its start to its first answer over MQTT
+    tok_s: float | None = None  # of that answer's decode
+    rss_mib: float | None = None  # of the daemon then, the mapped model aside
     remarks: list[str] = field(default_factory=list)
 
 
@@ -50,8 +64,17 @@ class Reporter(Protocol):
         """A file is being sent; gives what is told of the bytes."""
 
 
-def install(bundle: Bundle, transport: Transport, options: InstallOptions, reporter: Reporter) -> Outcome:
-    """Deploy: probe, plan, and carry the plan out.
+Shown = Callable[[Manifest, list[Step], DeviceState], None]
+
+
+def install(
+    bundle: Bundle,
+    transport: Transport,
+    options: InstallOptions,
+    reporter: Reporter,
+    show: Shown = lambda manifest, steps, state: None,
+) -> Outcome:
+    """Deploy: probe, plan, and carry the plan out, which `show` is told before anything is touched.
 
     Raises DeployError where the device cannot run the bundle or it did not answer there; the device then runs what it
     ran before.
@@ -62,7 +85,8 @@ def install(bundle: Bundle, transport: Transport, options: InstallOptions, repor
     if seconds := seconds_to_send(transport, bytes_to_send(steps)):
         if not options.yes_slow:
             refuse_slow(steps, seconds, bundle.manifest, state)
-        reporter.remark(f"sending takes about {duration(seconds)}")
+        reporter.remark(f"sending takes about {duration(seconds)}, less where it is deflated")
+    show(bundle.manifest, steps, state)
     return Installation(bundle, transport, state, options, reporter).carry_out(steps)
 
 
@@ -77,12 +101,13 @@ class Installation:
         self._state = state
         self._options = options
         self._reporter = reporter
-        self._outcome = Outcome(bundle.id)
+        self._outcome = Outcome(bundle.id, bundle_bytes=bundle_bytes(bundle.manifest))
         self._begun: set[Action] = set()
         self._settings_changed = False
         self._was_active = state.slots.get(state.active, {}).get("id")
         self._python = state.python.path if state.python else "python3"
         self._device = Device(transport, state, self._stored(DAEMON_MEMBER))
+        self._sender = Sender(transport, self._python)
         self._acts: Mapping[Action, Callable[[Step], None]] = {
             "judge": self._judge,
             "prepare": self._prepare,
@@ -158,7 +183,8 @@ class Installation:
         began = time.monotonic()
         part = f"{self._place(entry.sha256)}.part"
         progress = self._reporter.sending(step.name, entry.size)
-        self._transport.put(Section(member.path, member.offset, member.size), part, progress)
+        section = Section(member.path, member.offset, member.size)
+        self._outcome.wire_bytes += self._sender.send(section, part, step.bytes, progress)
         self._outcome.send_s += time.monotonic() - began
         if step.name == DAEMON_MEMBER:
             self._run([self._python, "-c", _ADMIT, part, self._place(entry.sha256), entry.sha256])
@@ -229,9 +255,14 @@ class Installation:
             self._reporter.remark(answer["remark"])
 
     def _check(self, step: Step) -> None:
-        limit = str(self._options.check_timeout_s)
-        answer = self._ask("check", "--timeout-s", limit, timeout_s=self._check_limit_s)
+        options = self._options
+        flags = [
+            *("--timeout-s", str(options.check_timeout_s), "--soak-s", str(options.soak_s)),
+            *("--min-tok-s", str(options.min_tok_s), "--rss-max-mib", str(options.rss_max_mib)),
+        ]
+        answer = self._ask("check", *flags, timeout_s=self._check_limit_s + options.soak_s)
         self._outcome.device, self._outcome.answer_s = answer["device"], answer["answer_s"]
+        self._outcome.tok_s, self._outcome.rss_mib = answer["tok_s"], answer["rss_mib"]
         self._outcome.broker = answer["broker"]
 
     def _commit(self, step: Step) -> None:

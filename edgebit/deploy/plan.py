@@ -63,6 +63,9 @@ class InstallOptions:
     service: str = "auto"  # auto, systemd, supervisor
     force: bool = False  # deploy again what is there, or was taken back
     check_timeout_s: float = CHECK_TIMEOUT_S
+    soak_s: float = 0.0  # that it must stay up after its first answer, and then answer again
+    min_tok_s: float = 0.0  # decode; slower is taken back
+    rss_max_mib: float = 0.0  # of the daemon, the mapped model aside; more is taken back; 0: any
     yes_slow: bool = False  # send also what takes longer than SLOW_S
     known: KnownKeys = field(default_factory=KnownKeys)
 
@@ -119,7 +122,7 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
     if options.service == "systemd" and state.init != "systemd":
         raise DeployError("--service systemd: systemd does not run on this device. Leave --service out")
     configure = [Step("configure", "write edgebitd.toml")] if options.settings else []
-    check = Step("check", f"wait for an answer over MQTT, at most {options.check_timeout_s:g} s")
+    check = Step("check", f"wait for an answer over MQTT, at most {options.check_timeout_s:g} s{_asked(options)}")
     steps = [Step("prepare", f"make {state.root}")] if not state.has_root else []
     active = state.slots.get(state.active)
     if active and active["id"] == identity and active["status"] == "good" and not options.force:
@@ -180,9 +183,24 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
     ]
 
 
+def _asked(options: InstallOptions) -> str:
+    """What else the health gate wants."""
+    wanted = [
+        f"{options.soak_s:g} s without a restart" if options.soak_s else "",
+        f"{options.min_tok_s:g} tok/s" if options.min_tok_s else "",
+        f"at most {options.rss_max_mib:g} MiB" if options.rss_max_mib else "",
+    ]
+    return "".join(f"; {words}" for words in wanted if words)
+
+
 def bytes_to_send(steps: Sequence[Step]) -> int:
     """What a plan sends over the way to the device, in bytes."""
     return sum(step.bytes for step in steps)
+
+
+def bundle_bytes(manifest: Manifest) -> int:
+    """What a device without any of it would be sent: each file once."""
+    return sum({entry.sha256: entry.size for entry in manifest.files.values()}.values())
 
 
 def refuse_slow(steps: Sequence[Step], seconds: float, manifest: Manifest, state: DeviceState) -> None:

@@ -1,11 +1,12 @@
 """Devices and bundles for the deploy's tests: a real agent in a real zip file, with a daemon and an engine that act.
 
 How they act stands in the bundle's model.ebm, a JSON object here: `golden` "ok", "wrong" or "crash" for the self-test,
-`answers` "yes", "no", "error" or "crash" for the daemon.
+`answers` "yes", "no", "error", "crash" or "once" (and then it dies) for the daemon, which decodes at 2 tok/s.
 """
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import paho.mqtt
 import pytest
+from compiled_pyz import add_compiled
 
 from edgebit import resources
 from edgebit.bundle.archive import Bundle, hash_file, open_bundle, write_archive
@@ -31,7 +33,7 @@ from edgebit.keys import Signing
 from edgebit.transport import Progress, open_transport
 
 ACTING_DAEMON = r"""
-import hashlib, json, os, signal, sys
+import hashlib, json, os, signal, sys, threading
 from pathlib import Path
 
 def behaviour(folder):
@@ -69,6 +71,10 @@ def run(root):
         principal, op = config.topics.parse_request(message.topic)
         job = json.loads(message.payload)["id"]
         body = {"id": job, "seq": 0, "t": "done", "bundle": identity(root)}
+        if op == "generate":
+            body |= {"eval_count": 4, "eval_duration": 2_000_000_000}
+            if act == "once":
+                threading.Timer(0.3, os._exit, [70]).start()
         if act == "error" and op == "generate":
             body = {"id": job, "seq": 0, "t": "error", "error": {"status": 500, "message": "no working model"}}
         if act != "no":
@@ -97,11 +103,11 @@ def acting_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.writestr("__main__.py", ACTING_DAEMON)
         for folder in ("bundle", "daemon", "deploy", "runtime", "transport"):
             for source in sorted((package / folder).glob("*.py")):
-                archive.write(source, f"edgebit/{folder}/{source.name}")
+                add_compiled(archive, f"edgebit/{folder}/{source.name}", source.read_bytes())
         for name in ("__init__.py", "device_probe.py", "errors.py", "resources.py"):
-            archive.write(package / name, f"edgebit/{name}")
+            add_compiled(archive, f"edgebit/{name}", (package / name).read_bytes())
         for source in sorted(paho_folder.rglob("*.py")):
-            archive.write(source, Path("paho") / source.relative_to(paho_folder))
+            add_compiled(archive, f"paho/{source.relative_to(paho_folder)}", source.read_bytes())
     return path
 
 
@@ -118,11 +124,13 @@ def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
         arch: str | None = None,
         pyz: Path = acting_pyz,
         signing: Signing | None = None,
+        ballast: int = 0,
     ) -> Bundle:
         folder = tmp_path / f"{name}-files"
         folder.mkdir()
+        hexes = random.Random(name).randbytes(ballast // 2).hex()  # deflates to about a half
         (folder / "model.ebm").write_text(
-            json.dumps({"name": name, "golden": golden, "answers": answers, "poses_as": poses_as})
+            json.dumps({"name": name, "golden": golden, "answers": answers, "poses_as": poses_as, "ballast": hexes})
         )
         (folder / "libedgebit.so").write_bytes(b"\x7fELF no library, and the same in each bundle" * 100)
         service = resources.package_dir() / "daemon" / "edgebit-daemon.service"
@@ -223,7 +231,13 @@ class LocalDevice:
         return f"local:{self.root}"
 
     def deploy(
-        self, bundle: Bundle, *, force: bool = False, timeout_s: float = 20, keys: Mapping[str, PublicKey] | None = None
+        self,
+        bundle: Bundle,
+        *,
+        force: bool = False,
+        timeout_s: float = 20,
+        keys: Mapping[str, PublicKey] | None = None,
+        **limits: float,
     ) -> Outcome:
         """Deploy with a reporter of its own each time."""
         self.reporter = Recorder()
@@ -233,6 +247,7 @@ class LocalDevice:
             force=force,
             known=KnownKeys(keys or {}),
             check_timeout_s=timeout_s,
+            **limits,
         )
         with open_transport(self.url) as transport:
             return install(bundle, transport, options, self.reporter)

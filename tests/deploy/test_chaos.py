@@ -7,7 +7,6 @@ a run (its kills by step exactly, its kills by time nearly), EDGEBIT_CHAOS_KILLS
 import contextlib
 import json
 import os
-import py_compile
 import random
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from compiled_pyz import add_compiled
 
 import edgebit
 from edgebit import resources
@@ -91,18 +91,14 @@ def bundles(native, require_tool, tmp_path_factory) -> list[Path]:
 
 
 def dying_pyz(whole: Path, out: Path) -> None:
-    """edgebitd.pyz that can die when told, compiled: some two thousand of them are started here."""
+    """edgebitd.pyz that can die when told."""
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(out, "w") as dying:
         for name in source.namelist():
             content = source.read(name)
             if name == "__main__.py":
                 dying.writestr(name, DYING_AGENT.encode() + content)
             elif name.endswith(".py"):
-                module = out.with_name("module.py")
-                module.write_bytes(content)
-                mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-                compiled = py_compile.compile(str(module), str(module) + "c", invalidation_mode=mode, doraise=True)
-                dying.write(str(compiled), f"{name}c")
+                add_compiled(dying, name, content)
 
 
 @dataclass
@@ -133,15 +129,15 @@ class Chaos:
     def kill_one(self) -> None:
         """Begin a deploy, kill something, and see who answers."""
         bundle, before = self._next_bundle(), self.answering()
-        # What an earlier deploy had switched to, and was killed before it could start it.
-        waiting = bundle_id((self.root / "active" / "manifest.json").read_bytes())
+        # Old is also what an earlier deploy that was killed had switched to, and what the device goes back to from it.
+        there = {bundle_id(path.read_bytes()) for path in self.root.glob("slots/?/manifest.json")}
         kind = self.random.choice(list(KINDS))
         self.last = f"{kind} (old {before}, new {open_bundle(bundle).id})"
         needs_boot = KINDS[kind](self, bundle)
         if needs_boot and not self.processes("supervise"):
             self.boot()
         answering = self.answering()
-        allowed = {before: "old", waiting: "old", open_bundle(bundle).id: "new"}
+        allowed = dict.fromkeys({before, *there}, "old") | {open_bundle(bundle).id: "new"}
         assert answering in allowed, f"{self.last}: {answering} answers\n{self.log()}"
         self.outcomes[allowed[answering]] += 1
         self.outcomes[f"{kind}: {allowed[answering]}"] += 1

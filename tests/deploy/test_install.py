@@ -347,3 +347,34 @@ def test_uninstall_can_keep_the_configuration(make_bundle, local_device):
     assert local_device.installed().uninstall(keep_config=True) == ["edgebitd.toml", "trust.json"]
 
     assert (local_device.root / "edgebitd.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "promised"),
+    [
+        ({"min_tok_s": 3.0}, "it decodes at 2.00 tok/s, and 3 tok/s were asked for"),
+        ({"rss_max_mib": 1.0}, "and 1 MiB were allowed"),
+    ],
+)
+def test_bundle_that_misses_a_limit_is_taken_back(make_bundle, local_device, limits, promised):
+    """It answers, but too slowly, or holds too much; within the limits it stays, and the outcome has the figures."""
+    local_device.deploy(make_bundle("old"))
+    new = make_bundle("new")
+    with pytest.raises(DeployError) as refused:
+        local_device.deploy(new, **limits)
+    assert promised in str(refused.value)
+    assert local_device.running() == "old"
+
+    outcome = local_device.deploy(new, force=True, min_tok_s=1.5, rss_max_mib=200.0)
+
+    assert outcome.tok_s == 2.0 and 1 < outcome.rss_mib < 200
+
+
+def test_bundle_that_answers_once_and_dies_is_taken_back(make_bundle, local_device):
+    """That is what it must stay up for."""
+    local_device.deploy(make_bundle("old"))
+
+    with pytest.raises(DeployError, match="answered, and then ended"):
+        local_device.deploy(make_bundle("flash", answers="once"), soak_s=10.0)
+
+    assert local_device.running() == "old"
