@@ -29,6 +29,7 @@ from edgebit.errors import BuildError, BundleError, KeyFileError
 SECRET_SUFFIX, PUBLIC_SUFFIX = ".key", ".pub"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KEY_LINE = re.compile(r"RW[A-Za-z0-9+/]{54}")
 _COMMENT = "untrusted comment: "
 _KEY_FILE_MAX_BYTES = 4096
 
@@ -97,16 +98,16 @@ def find_public_key(text: str) -> PublicKey:
 
     Raises KeyFileError.
     """
+    if _KEY_LINE.fullmatch(text):  # which may hold slashes, and is no path
+        try:
+            return parse_public_key(text, repr(text))
+        except BundleError as error:
+            raise KeyFileError(str(error)) from error
     if _is_path(text, PUBLIC_SUFFIX):
         return read_public_key(Path(text))
     place = keys_dir() / f"{text}{PUBLIC_SUFFIX}"
     if _NAME.fullmatch(text) and place.is_file():
         return read_public_key(place)
-    if text.startswith("RW"):
-        try:
-            return parse_public_key(text, repr(text))
-        except BundleError as error:
-            raise KeyFileError(str(error)) from error
     raise KeyFileError(_unknown(text, "public key", "its line that begins with RW, or its .pub file's path"))
 
 

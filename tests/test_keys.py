@@ -85,6 +85,17 @@ def test_unknown_key_is_named_with_those_there_are():
         find_public_key("work")
 
 
+def test_public_key_is_found_by_name_line_and_file(key_folder):
+    """A line may hold slashes, and is no path."""
+    made = new_key("home", None).public
+    assert "/" in str(ONE.public)
+
+    for text, key in (("home", made), (str(key_folder / "home.pub"), made), (str(ONE.public), ONE.public)):
+        assert find_public_key(text) == key
+    with pytest.raises(KeyFileError, match="no public key"):
+        find_public_key("RW" + "A" * 54)
+
+
 def damaged(line: bytes) -> dict[str, bytes]:
     """Second lines of a secret key file that are none."""
     return {

@@ -6,11 +6,19 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from edgebit.bundle.archive import Bundle
-from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, Manifest, Release
-from edgebit.bundle.signature import PublicKey
-from edgebit.bundle.trust import POLICY_NAME, Offer, Policy, judge, parse_policy, policy_after
+from edgebit.bundle.manifest import (
+    DAEMON_MEMBER,
+    LIBRARY_MEMBER,
+    MANIFEST_NAME,
+    MODEL_MEMBER,
+    SIGNATURE_NAME,
+    Manifest,
+    Release,
+)
+from edgebit.bundle.signature import PublicKey, find_signers, parse_signatures
+from edgebit.bundle.trust import POLICY_NAME, Offer, judge, parse_policy, policy_after
 from edgebit.device_probe import DeviceState
-from edgebit.errors import DeployError
+from edgebit.errors import BundleError, DeployError
 
 PYTHON_MIN = (3, 11)
 DISK_MARGIN_BYTES = 16 << 20  # for logs, state and the file system itself
@@ -88,7 +96,7 @@ def plan_judgement(offer: Offer, release: Release | None, state: DeviceState, op
     policy = parse_policy(state.trust.encode(), f"{state.root}/{POLICY_NAME} on the device") if state.trust else None
     first_keys, now = tuple(options.known.keys.values()), datetime.fromtimestamp(state.clock_s, UTC)
     if options.known.demanded:
-        judge(offer, Policy(keys=first_keys, unsigned=False), (), now)
+        _refuse_other_signers(offer, first_keys)
     accepted = judge(offer, policy, first_keys, now)
     if not accepted:
         rule = "its policy allows" if policy is not None else "any from now on"
@@ -223,6 +231,17 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds / 3600:.0f} h"
+
+
+def _refuse_other_signers(offer: Offer, keys: Sequence[PublicKey]) -> None:
+    """Raise BundleError for a bundle that none of `keys` signed."""
+    signatures = parse_signatures(offer.signature, SIGNATURE_NAME) if offer.signature is not None else ()
+    if not find_signers(offer.manifest, signatures, keys, MANIFEST_NAME):
+        by = ", ".join(signature.id for signature in signatures)
+        raise BundleError(
+            f"a bundle signed by key {' or '.join(key.id for key in keys)} is wanted, and this one is "
+            + (f"signed by key {by}" if by else "not signed")
+        )
 
 
 def _sending_order(manifest: Manifest) -> list[str]:

@@ -125,7 +125,9 @@ def test_signed_first_bundle_names_its_key(make_bundle, on_device, local_device,
     settings = ("--mqtt", local_device.broker, "--device-name", "here", "--service", "supervisor")
 
     assert "Name its public key" in on_device(acting_pyz, "install", signed.path, *settings, code=3)
-    assert "is not signed" in on_device(acting_pyz, "install", make_bundle().path, f"--key={key}", *settings, code=3)
+    assert "this one is not signed" in on_device(
+        acting_pyz, "install", make_bundle().path, f"--key={key}", *settings, code=3
+    )
     on_device(acting_pyz, "install", signed.path, f"--key={key}", *settings)
 
     assert local_device.installed().status()["trust"] == {"keys": [key.id], "unsigned": "refuse", "floor": 5}

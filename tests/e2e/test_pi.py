@@ -13,9 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from signing_keys import make_key, signing
 
 from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.model_format import HEADER, SECTION
+from edgebit.keys import Signing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -32,12 +34,15 @@ def unpack(bundle: Path, folder: Path) -> dict[str, Path]:
     return files
 
 
-def pack(like: Path, files: dict[str, Path], out: Path) -> Path:
+def pack(like: Path, files: dict[str, Path], out: Path, signed: Signing | None = None) -> Path:
     """A bundle of changed files whose manifest is right about them."""
     manifest = dataclasses.replace(
-        open_bundle(like).manifest, name=out.stem, files={name: hash_file(path) for name, path in files.items()}
+        open_bundle(like).manifest,
+        name=out.stem,
+        files={name: hash_file(path) for name, path in files.items()},
+        release=signed.release if signed else None,
     )
-    write_archive(out, manifest, files)
+    write_archive(out, manifest, files, sign=signed.sign if signed else None)
     return out
 
 
@@ -233,6 +238,25 @@ def test_silent_bundle_is_taken_back(pi, bundle, tmp_path):
     assert "was taken back: the daemon did not answer a ping within 15 s" in done.stderr
     status = pi.status()
     assert status["slots"][status["active"]]["id"] == open_bundle(bundle).id
+    assert pi.request(PROMPT)["t"] == "done"
+
+
+def test_signed_bundle_closes_the_device(pi, bundle, tmp_path):
+    """The device's own Python checks signatures: the first one pins its key, and the unsigned bundle is refused."""
+    key, stranger = make_key(1), make_key(2)
+    files = unpack(bundle, tmp_path / "files")
+    signed = pack(bundle, files, tmp_path / "signed.bundle", signing(key, sequence=5))
+    other = pack(bundle, files, tmp_path / "other.bundle", signing(stranger, sequence=6))
+
+    pi.deploy(signed, "--trust", str(key.public))
+
+    assert pi.status()["trust"] == {"keys": [key.public.id], "unsigned": "refuse", "floor": 5}
+    assert pi.request(PROMPT)["t"] == "done"
+    for refused in (bundle, other):
+        assert f"only bundles signed by key {key.public.id}" in " ".join(pi.deploy(refused, code=3).stderr.split())
+    by_hand = pi.shell("python3 .local/share/edgebit/active/edgebitd.pyz agent --root .local/share/edgebit judge"
+                       f" <<'END' 2>&1 || true\n{open_bundle(bundle).manifest_bytes.decode()}END\n")  # fmt: skip
+    assert "is not signed" in by_hand
     assert pi.request(PROMPT)["t"] == "done"
 
 
