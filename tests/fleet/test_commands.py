@@ -3,12 +3,14 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from signing_keys import make_key
 
-from edgebit.bundle.archive import hash_file, write_archive
+from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.cli import cli
 from edgebit.errors import ConfigError
@@ -67,6 +69,18 @@ def test_the_status_says_who_is_out_of_reach(call):
     assert "none" in rows["here"] and "out of reach" in rows["nowhere"]
     statuses = json.loads(call("fleet", "status", "--json", "--group", "kitchen").stdout)
     assert statuses[0]["reachable"] and not statuses[0]["up"]
+
+
+def test_signatures_are_wanted_of_every_device(call, tmp_path):
+    """--trust holds for each, and the reason stands beside it."""
+    odd = open_bundle(tmp_path / "odd.bundle")
+    fitting = replace(odd.manifest, target=TargetInfo(name="here", triple=f"{os.uname().machine}-linux-gnu"))
+    files = {"model.ebm": tmp_path / "a", "lib/libedgebit.so": tmp_path / "b", "edgebitd.pyz": tmp_path / "c"}
+    write_archive(tmp_path / "unsigned.bundle", fitting, files)
+    wanted = ("deploy", "unsigned.bundle", "--group", "kitchen", "--dry-run", "--trust", make_key(1).public)
+
+    assert "is wanted, and this one is not signed" in " ".join(call(*wanted).output.split())
+    assert "0.0 MB in 3 files" in call(*wanted[:-2]).output
 
 
 def test_plans_are_shown_and_nothing_is_done(call, tmp_path):
