@@ -38,6 +38,11 @@ edgebit() { "$python" -m edgebit "$@"; }
 
 start_docker "$work"
 docker import "$base" debian:bookworm >/dev/null
+# A mirror that has moved on is no fault of the project; the pins that ship are then for `edgebit cross pin` to write anew.
+if edgebit cross pin --dry-run --base debian:bookworm --network host | grep -E '^(bookworm|bullseye) '; then
+    echo "Debian has other packages than cross/images.toml pins: this run takes today's"
+    edgebit cross pin --base debian:bookworm --network host >/dev/null
+fi
 printf 'description = "Alpine Linux"\ntriple = "aarch64-linux-musl"\n' >"$work/alpine.toml"
 for target in rpi "$work/alpine.toml"; do
     edgebit cross build "$target" --base debian:bookworm --network host >"$work/build.log" 2>&1 ||

@@ -237,7 +237,8 @@ def pin(engine_name: str | None, base: str | None, mirror: str | None, network: 
     said = read_images(path)["base"]
     digest = pull_digest(engine, said["image"])
     if not digest:
-        click.echo(f"{said['image']} cannot be pulled: its digest is not pinned, only its name", err=True)
+        digest = said["digest"]
+        click.echo(f"{said['image']} cannot be pulled: its digest stays {digest or 'unknown'}", err=True)
     versions = read_versions(engine, base or said["image"], network=network, mirror=mirror)
     changes = write_pins(path, versions, digest, datetime.datetime.now(datetime.UTC).date(), dry_run=dry_run)
     for line in changes:

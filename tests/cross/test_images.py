@@ -224,6 +224,10 @@ def test_pin_writes_todays_versions_and_keeps_the_rest(engine, cross):
     assert "bookworm gcc: 4:12.2.0-3 -> gone" in wet
     assert recipe_of("aarch64-linux-gnu").base == f"debian:bookworm-slim@{digest}"
 
+    (engine / "registry").unlink()
+    assert f"cannot be pulled: its digest stays {digest}" in edgebit("cross", "pin").output
+    assert recipe_of("aarch64-linux-gnu").base == f"debian:bookworm-slim@{digest}"
+
 
 def test_pins_that_do_not_change_change_no_byte(cross):
     """Writing what is there gives the same file."""
