@@ -133,12 +133,14 @@ def _target_of(manifest: Manifest) -> Target | None:
         return host_target()
     if said.arch not in ARCH_FEATURES:
         return None
+    is_android = said.triple.endswith("-android")
+    stand_in = "android" if is_android else f"linux-{said.arch}"
     try:
         target = find_target(said.name)
     except TargetError:
-        target = find_target(f"linux-{said.arch}")
-    if target.arch != said.arch:
-        target = find_target(f"linux-{said.arch}")
+        target = find_target(stand_in)
+    if target.arch != said.arch or target.is_android != is_android:
+        target = find_target(stand_in)
     return dataclasses.replace(target, name=said.name, triple=said.triple, features=said.features)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from edgebit import verify
-from edgebit.artifacts import Check
+from edgebit.artifacts import SONAME, Check
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import LIBRARY_MEMBER, RUNNER_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.cross.native import NativeFiles
 from edgebit.errors import BuildError
 from edgebit.verify import Extent, verify_bundle
+from tests.artifacts.elf_writer import ElfFile
 
 BUILD = BuildInfo(builder="system", compiler="gcc 12", toolchain_id="0123456789abcdef")
 
@@ -109,3 +110,20 @@ def test_what_cannot_be_built_here_says_why(rebuilt):
     assert missing.detail == "--builder system needs a compiler"
     assert "not on record" in installed.detail
     assert "--rebuild" in not_asked.detail
+
+
+@pytest.mark.parametrize("name", ["android", "a-phone-of-mine", "rpi"])
+def test_files_for_android_are_held_to_androids_rules(tmp_path, name):
+    """Also where the target is a file of its builder's, or its name is another's here: the triple decides."""
+    library = tmp_path / "lib"
+    library.write_bytes(ElfFile(soname=SONAME, needed=("libcutils.so",)).to_bytes())
+    manifest = Manifest(
+        name="x", edgebit="0.1", abi=2, target=TargetInfo(name=name, triple="aarch64-linux-android"),
+        model=ModelInfo(name="m"), build=BUILD, files={LIBRARY_MEMBER: hash_file(library)},
+    )  # fmt: skip
+    write_archive(tmp_path / "x.bundle", manifest, {LIBRARY_MEMBER: library})
+
+    report = verify_bundle(tmp_path / "x.bundle", Extent(run=False))
+
+    details = {check.name: check.detail for group in report.groups for check in group.checks}
+    assert "libcutils.so is no library that Android gives" in details["libraries of Android"]
