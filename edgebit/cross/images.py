@@ -20,8 +20,8 @@ REPOSITORY = "edgebit-cross"
 DATED_ARCHIVE = "http://snapshot.debian.org/archive/debian"
 _RECIPE_LABEL = "edgebit.recipe"
 _BASE_LABEL = "edgebit.base"
-_LINUX = "linux.Dockerfile"
-_DOCKERFILES = {"gnu": _LINUX, "musl": _LINUX}  # by the ABI of a triple
+_LINUX, _ANDROID = "linux.Dockerfile", "android.Dockerfile"
+_DOCKERFILES = {"gnu": _LINUX, "musl": _LINUX, "android": _ANDROID}  # by the ABI of a triple
 _PINS_S = 600
 _LOG_LINES = 12
 
@@ -75,11 +75,18 @@ def recipe_of(triple: str, cross: Path | None = None) -> Recipe:
     cross = cross or cross_dir()
     name = _DOCKERFILES.get(triple.rpartition("-")[2])
     if name is None:
-        raise BuildError(f"there is no cross image for {triple}; there are some for ARCH-linux-gnu and ARCH-linux-musl")
+        forms = ", ".join(f"ARCH-linux-{abi}" for abi in _DOCKERFILES)
+        raise BuildError(f"there is no cross image for {triple}; there are some for {forms}")
     pins = read_images(cross / "images.toml")
     dockerfile = cross / name
-    arguments = {"TRIPLE": triple, "LIBC_SUITE": pins["floor"]["suite"], "FLOOR": pins["floor"]["glibc"]}
-    digest = hashlib.sha256(json.dumps([arguments, pins["packages"]], sort_keys=True).encode())
+    if name == _ANDROID:
+        ndk = pins["ndk"]
+        arguments = {"NDK": ndk["release"], "NDK_SHA256": ndk["sha256"], "API_LEVEL": str(ndk["api_level"])}
+        arguments |= {"TRIPLE": triple, "PAGE_SIZE": str(ndk["page_size"])}
+        digest = hashlib.sha256(json.dumps([arguments], sort_keys=True).encode())
+    else:
+        arguments = {"TRIPLE": triple, "LIBC_SUITE": pins["floor"]["suite"], "FLOOR": pins["floor"]["glibc"]}
+        digest = hashlib.sha256(json.dumps([arguments, pins["packages"]], sort_keys=True).encode())
     for path in (dockerfile, *sorted((cross / "image").glob("*.sh"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     base = pins["base"]

@@ -60,7 +60,8 @@ def check_reproducible(
     Raises BuildError where a builder that was named cannot be had, or a compiler fails.
     """
     checks, rebuilds = [], []
-    for builder in builders or [name for name in BUILDERS if name != "auto"]:
+    foreign = {"auto"} if target.is_android else {"auto", "ndk"}
+    for builder in builders or [name for name in BUILDERS if name not in foreign]:
         try:
             toolchain = choose(target, builder)
         except BuildError as error:

@@ -1,5 +1,6 @@
 """The compiler of each builder: found, named with its version, or an error that says what to install."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -19,6 +20,8 @@ from edgebit.targets import Target, host_target
 
 BUILDERS = ("auto", "zig", "system", "ndk", "docker")
 _CROSS_THERE = "/src/cross"  # in a container
+_NDK_THERE = "/opt/android-ndk"  # in that for Android
+_NDK_CLANG_THERE = f"{_NDK_THERE}/toolchains/llvm/prebuilt/linux-x86_64/bin/clang"
 FIXED_ENV = {"LC_ALL": "C", "TZ": "UTC", "SOURCE_DATE_EPOCH": "0", "ZERO_AR_DATE": "1"}
 
 
@@ -108,9 +111,15 @@ def choose_toolchain(
         return _system_toolchain(target, tool, ask)
     if builder == "ndk":
         ndk = find_ndk(target)
-        return _ndk_toolchain(target, "ndk", ndk.clang, f"NDK {ndk.version}, {ask([str(ndk.clang), '--version'])[0]}")
+        version = f"NDK {ndk.version}, {ask([str(ndk.clang), '--version'])[0]}"
+        return _ndk_toolchain(target, "ndk", str(ndk.clang), version)
     if builder == "docker":
         place = container(target)
+        if target.is_android:
+            script = f"sed -n 's/^Pkg.Revision *= *//p' {_NDK_THERE}/source.properties; {_NDK_CLANG_THERE} --version"
+            said = ask(place.engine.run_command(place.image, ("sh", "-c", script)))
+            version = f"NDK {said[0]}, {said[1] if len(said) > 1 else 'no clang'}"
+            return dataclasses.replace(_ndk_toolchain(target, "docker", _NDK_CLANG_THERE, version), container=place)
         compiler = f"{target.compile_triple}-gcc"
         identify = ("sh", f"{_CROSS_THERE}/identify.sh", "ld", compiler)
         said = ask(place.engine.run_command(place.image, identify, mounts=((cross_dir(), _CROSS_THERE, "ro"),)))
@@ -174,8 +183,8 @@ def _system_toolchain(
     )
 
 
-def _ndk_toolchain(target: Target, builder: str, clang: Path, version: str) -> Toolchain:
-    variables = {"EB_CC": str(clang), "EB_API_LEVEL": str(target.api_level)}
+def _ndk_toolchain(target: Target, builder: str, clang: str, version: str) -> Toolchain:
+    variables = {"EB_CC": clang, "EB_API_LEVEL": str(target.api_level)}
     return Toolchain(builder=builder, name="ndk", compiler=version, variables=variables)
 
 

@@ -4,6 +4,7 @@ It shows that the NDK builder's commands and toolchain file agree with clang's o
 nothing of one is in it.
 """
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,11 +28,8 @@ def make_fake_ndk(folder: Path, *, clang: str | None = None, version: str = "28.
         if clang is not None:
             _fill(host, libraries, clang, level)
     program = host / "bin" / "clang"
-    resources = host / "lib" / "clang"
-    program.write_text(
-        "#!/bin/sh\n"
-        + (f'exec {clang} --sysroot={host}/sysroot -resource-dir={resources} "$@"\n' if clang else "echo clang 19\n")
-    )
+    start = f'here=$(dirname "$0")/..; exec {clang} --sysroot="$here/sysroot" -resource-dir="$here/lib/clang" "$@"'
+    program.write_text(f"#!/bin/sh\n{start if clang else 'echo clang 19'}\n")
     program.chmod(0o755)
     return folder
 
@@ -41,7 +39,8 @@ def _fill(host: Path, libraries: Path, clang: str, level: str) -> None:
     for header in HEADERS.split():
         if header not in ("limits", "stdarg", "stddef", "stdint"):  # the compiler's own
             (include / header).parent.mkdir(parents=True, exist_ok=True)
-            (include / f"{header}.h").write_text(f'#include "{android}/bionic.h"\n')
+            (include / f"{header}.h").write_text("#include <bionic.h>\n")
+    shutil.copy(android / "bionic.h", include)
     target = [clang, f"--target=aarch64-linux-android{level}", "-ffreestanding", "-fPIC", "-nostdlib", "-fuse-ld=lld"]
     empty = libraries / "empty.c"
     empty.write_text("")

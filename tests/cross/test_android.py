@@ -11,8 +11,9 @@ import pytest
 from edgebit import bionic
 from edgebit.artifacts import Check
 from edgebit.build import check_native
+from edgebit.cross.container import ContainerEngine
 from edgebit.cross.native import build_native, plan
-from edgebit.cross.toolchain import Toolchain, choose_toolchain, compute_toolchain_id
+from edgebit.cross.toolchain import Container, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
 from edgebit.ndk import find_ndk
 from edgebit.probe_runs import check_model_probes
@@ -87,6 +88,26 @@ def test_ndk_names_itself_in_the_toolchain(tmp_path, monkeypatch):
     toolchain = choose_toolchain(ANDROID, "ndk")
 
     assert (toolchain.builder, toolchain.name, toolchain.compiler) == ("ndk", "ndk", "NDK 28.2.1, clang 19")
+
+
+def test_image_compiles_by_its_own_ndk(tmp_path):
+    """The place and the level are given, and what the image's NDK says of itself is on record."""
+    engine = ContainerEngine(name="docker", program="/docker", version="27", rootless=False)
+    image = Container(engine=engine, image="sha256:abc", tag="edgebit-cross:aarch64-linux-android")
+    asked = []
+
+    def ask(argv):
+        asked.append(argv)
+        return ["28.2.1", "Android clang 19"]
+
+    toolchain = choose_toolchain(ANDROID, "docker", container=lambda target: image, ask=ask)
+    command = plan(ANDROID, toolchain, tmp_path).commands[0]
+
+    assert (toolchain.builder, toolchain.name, toolchain.compiler) == ("docker", "ndk", "NDK 28.2.1, Android clang 19")
+    assert "sha256:abc" in asked[0] and "--network=none" in asked[0]
+    assert "-DEB_CC=/opt/android-ndk/toolchains/llvm/prebuilt/linux-x86_64/bin/clang" in command
+    assert {"-DEB_API_LEVEL=24", "-DCMAKE_TOOLCHAIN_FILE=/src/cross/toolchains/ndk.cmake"} <= set(command)
+    assert not any("EB_BIONIC" in word for word in command)
 
 
 def broken_ndk(folder: Path, what: str) -> dict[str, str]:

@@ -3,7 +3,9 @@
 import datetime
 import json
 import os
+import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -110,6 +112,46 @@ def test_no_image_for_what_linux_images_cannot_do():
     """Said with what there is."""
     with pytest.raises(BuildError, match="no cross image for arm64-apple-darwin; there are some for ARCH-linux-gnu"):
         recipe_of("arm64-apple-darwin")
+
+
+def test_recipe_of_androids_image_is_an_ndk_by_its_sum(cross):
+    """Release, sum, level and page size are arguments; Debian's packages compile nothing there and change nothing."""
+    recipe = recipe_of("aarch64-linux-android")
+    pins = read_images()
+
+    assert recipe.dockerfile.name == "android.Dockerfile"
+    assert recipe.arguments == {
+        "TRIPLE": "aarch64-linux-android", "NDK": pins["ndk"]["release"], "NDK_SHA256": pins["ndk"]["sha256"],
+        "API_LEVEL": "24", "PAGE_SIZE": "16384",
+    }  # fmt: skip
+    assert re.fullmatch(r"r[0-9]{2}[a-z]?", pins["ndk"]["release"]) and re.fullmatch(
+        "[0-9a-f]{64}", pins["ndk"]["sha256"]
+    )
+    arguments = set(re.findall(r"^ARG (\w+)", recipe.dockerfile.read_text(), re.MULTILINE))
+    assert {*recipe.arguments, "BASE", "MIRROR"} <= arguments
+    text = (cross / "images.toml").read_text()
+    for old, is_another in (('"ninja-build" = "1', False), (pins["ndk"]["sha256"], True)):
+        (cross / "images.toml").write_text(text.replace(old, old[:-1] + "0", 1))
+        assert (recipe_of("aarch64-linux-android").id != recipe.id) is is_another, old
+
+
+@pytest.mark.parametrize("name", ["linux.Dockerfile", "android.Dockerfile"])
+def test_images_run_as_no_root_and_keep_no_lists(name):
+    """The last user is an ordinary one; a step that asks the archive leaves nothing of it behind."""
+    text = (cross_dir() / name).read_text()
+
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == "builder"
+    assert "apt-get update" not in text or "rm -rf /var/lib/apt/lists/*" in text
+    assert not re.search(r"^ADD|:latest", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["linux.Dockerfile", "android.Dockerfile"])
+def test_hadolint_finds_nothing(require_tool, name):
+    """No warning; what is left out on purpose says why beside it."""
+    command = [require_tool("hadolint"), "--failure-threshold=warning", str(cross_dir() / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
 
 
 def test_build_then_list_then_outdated(engine, cross):
