@@ -51,7 +51,7 @@ def image_arch(bundle: Bundle) -> str:
 
 
 def write_image(out: Path, bundle: Bundle, base: Path, tag: str) -> str:
-    """Write the image as an OCI archive, a tar that skopeo, podman, containerd and k3s take; gives its digest.
+    """Write the image as an OCI archive, which docker load takes too; gives its digest.
 
     base: an OCI layout, a folder or a tar, with an image for the bundle's architecture.
     Raises BuildError where the base is none, or damaged.
@@ -88,18 +88,28 @@ def write_image(out: Path, bundle: Bundle, base: Path, tag: str) -> str:
             "platform": {"os": "linux", "architecture": arch},
             "annotations": {"org.opencontainers.image.ref.name": tag},
         }
-        _write_archive(out, entry, [*blobs, layer, config_blob, manifest_blob])
+        older = {
+            "Config": _place(config_blob),
+            "RepoTags": [tag],
+            "Layers": [_place(blob) for blob in (*blobs, layer)],
+        }  # what `docker load` reads that does not know OCI layouts (before Docker 25)
+        small = {
+            "oci-layout": {"imageLayoutVersion": "1.0.0"},
+            "index.json": {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [entry]},
+            "manifest.json": [older],
+        }
+        _write_archive(out, small, [*blobs, layer, config_blob, manifest_blob])
         return manifest_blob.digest
 
 
-def _write_archive(out: Path, entry: Mapping[str, Any], blobs: list[_Blob]) -> None:
+def _write_archive(out: Path, small: Mapping[str, Any], blobs: list[_Blob]) -> None:
     part = out.with_name(out.name + ".part")
     try:
         with part.open("wb") as file, tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as tar:
-            _add(tar, "oci-layout", _dump({"imageLayoutVersion": "1.0.0"}))
-            _add(tar, "index.json", _dump({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [entry]}))
-            for digest, blob in sorted({blob.digest: blob for blob in blobs}.items()):
-                info = _info(f"blobs/sha256/{digest.removeprefix('sha256:')}", blob.size)
+            for name, value in small.items():
+                _add(tar, name, _dump(value))
+            for _, blob in sorted({blob.digest: blob for blob in blobs}.items()):
+                info = _info(_place(blob), blob.size)
                 file.write(info.tobuf(tarfile.PAX_FORMAT))
                 blob.write(file)
                 file.write(bytes(-blob.size % tarfile.BLOCKSIZE))
@@ -254,11 +264,15 @@ def _json_blob(value: Mapping[str, Any]) -> _Blob:
     return _summed(write)
 
 
+def _place(blob: _Blob) -> str:
+    return f"blobs/sha256/{blob.digest.removeprefix('sha256:')}"
+
+
 def _descriptor(kind: str, blob: _Blob) -> dict[str, Any]:
     return {"mediaType": kind, "digest": blob.digest, "size": blob.size}
 
 
-def _dump(value: Mapping[str, Any]) -> bytes:
+def _dump(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
