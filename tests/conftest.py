@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -103,6 +104,28 @@ def bionic_root() -> Path:
     if root is None:
         _skip(f"{bionic.ROOT_VARIABLE} names no folder with a phone's loader and libc")
     return root
+
+
+@pytest.fixture(scope="session")
+def pypi_wheel(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the wheel of a PyPI package named NAME==VERSION, not installed, kept in pytest's cache; or skips."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
+    kept = cache.mkdir("wheels") if cache else tmp_path_factory.mktemp("wheels")
+
+    def wheel(name: str) -> Path:
+        folder = kept / name
+        if not list(folder.glob("*.whl")):
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), name]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DOWNLOAD_S)
+            except subprocess.TimeoutExpired:
+                _skip(f"{' '.join(command)} took longer than {_DOWNLOAD_S} s")
+            if done.returncode != 0:
+                _skip(f"{' '.join(command)} cannot fetch it: {done.stderr.strip()[-300:]}")
+        (path,) = folder.glob("*.whl")
+        return path
+
+    return wheel
 
 
 @pytest.fixture(scope="session")
