@@ -20,6 +20,7 @@ from edgebit.transport import Progress
 
 # What a step is called in a narrow column.
 _DOING = {
+    "judge": "judge its signature",
     "prepare": "make its folder",
     "settle": "settle a deploy that was cut off",
     "verify": "check the sums there",
@@ -28,7 +29,6 @@ _DOING = {
     "selftest": "golden probes",
     "configure": "write settings",
     "ensure": "see that it runs",
-    "stop": "stop the old one",
     "switch": "switch, on trial",
     "start": "start",
     "check": "wait for an answer",

@@ -24,9 +24,7 @@ from edgebit.transport import Transport, open_transport
 
 RETRY_PAUSE_S = 3.0  # before a device that was out of reach is tried again
 _SOAK_CHECK_S = 30.0  # that a canary has to answer after the soak
-_QUIET = frozenset(
-    {"judge", "prepare", "settle", "verify", "send", "stage", "selftest"}
-)  # nothing has changed that runs
+_QUIET = frozenset({"judge", "prepare", "settle", "verify", "send", "stage", "selftest"})  # change nothing that runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
