@@ -9,6 +9,7 @@ from edgebit.bundle.archive import open_bundle
 from edgebit.fleet.export import (
     BASE_IMAGE,
     DEVICE_ROOT,
+    export_hawkbit,
     export_kubernetes,
     export_mender,
     export_oci,
@@ -43,6 +44,22 @@ def mender(bundle: Path, out: Path, **options: Any) -> None:
     edgebit fleet export mender chat.bundle --device-type raspberrypi4 --out mender/
     """
     _show(export_mender(open_bundle(bundle), out, **options))
+
+
+@export.command()
+@_BUNDLE
+@_OUT
+@_ROOT
+@click.option("--hardware", multiple=True, required=True, help="Revision of the devices, as SWUpdate knows it.")
+@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM, to sign with.")
+@click.option("--key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key, PEM.")
+def hawkbit(bundle: Path, out: Path, **options: Any) -> None:
+    """hawkBit: an update for SWUpdate, which installs what hawkBit hands out.
+
+    \b
+    edgebit fleet export hawkbit chat.bundle --hardware 1.0 --certificate fleet.pem --key fleet.key --out hawkbit/
+    """
+    _show(export_hawkbit(open_bundle(bundle), out, **options))
 
 
 @export.command("thin-edge")

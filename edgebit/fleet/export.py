@@ -1,4 +1,4 @@
-"""A bundle in the form that other update managers and orchestrators take: Mender, thin-edge.io, OCI, Kubernetes.
+"""A bundle in the form that others take: Mender, hawkBit, thin-edge.io, container engines, Kubernetes.
 
 Each export fills a folder: the adapter's own README, and what it lists.
 """
@@ -6,6 +6,7 @@ Each export fills a folder: the adapter's own README, and what it lists.
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import MANIFEST_NAME, MODEL_MEMBER
 from edgebit.errors import BuildError
 from edgebit.fleet.oci_image import USER, image_arch, write_image
+from edgebit.fleet.swu_file import Content, write_swu
 from edgebit.mqtt_client import parse_broker_url
 from edgebit.resources import package_dir
 
@@ -22,6 +24,7 @@ MEMORY_MARGIN_MIB = 192  # Python, the daemon, and a KV cache
 
 _ADAPTERS = package_dir() / "fleet" / "adapters"
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
+_REVISION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FOLDER = re.compile(r"/[A-Za-z0-9_./+-]*")
 
 
@@ -51,6 +54,47 @@ def export_mender(
     if payload != bundle.path:
         payload.unlink()
     return [*made, artifact]
+
+
+def export_hawkbit(
+    bundle: Bundle,
+    out: Path,
+    *,
+    hardware: Sequence[str],
+    root: str = DEVICE_ROOT,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> list[Path]:
+    """Write an update for SWUpdate, which hawkBit hands out; gives the file.
+
+    hardware: revisions that may take it. certificate, key: PEM, to sign with.
+    """
+    if (certificate is None) != (key is None):
+        raise BuildError("--certificate and --key go together")
+    for revision in hardware:
+        if not _REVISION.fullmatch(revision):
+            raise BuildError(f"--hardware {revision!r} is not made of letters, digits and . _ -")
+    if not bundle.path.is_file():
+        raise _no_file(bundle)
+    _check_root(root)
+    _begin(out, "hawkbit")
+    file_name, folder = f"{_file_name(bundle)}.bundle", _ADAPTERS / "hawkbit"
+    names = {
+        "VERSION": bundle.id,
+        "NAME": bundle.manifest.name,
+        "ID": bundle.id,
+        "HARDWARE": ", ".join(f'"{revision}"' for revision in hardware),
+        "FILE": file_name,
+        "ROOT": root,
+    }
+    update = out / f"{_file_name(bundle)}.swu"
+    with tempfile.TemporaryDirectory() as work:
+        script = Path(work, "edgebit-install")
+        script.write_text(_with(names, (folder / "edgebit-install").read_text(encoding="utf-8")), encoding="utf-8")
+        description = _with(names, (folder / "sw-description").read_text(encoding="utf-8"))
+        contents = [Content(file_name, bundle.path), Content("edgebit-install", script, executable=True)]
+        write_swu(update, description, contents, (certificate, key) if certificate and key else None)
+    return [update]
 
 
 def export_thin_edge(bundle: Bundle, out: Path, *, root: str = DEVICE_ROOT) -> list[Path]:
@@ -117,12 +161,17 @@ def export_kubernetes(bundle: Bundle, out: Path, *, image: str, mqtt: str) -> li
 
 def _script(out: Path, adapter: str, root: str) -> Path:
     """The adapter's program for the device."""
-    if not _FOLDER.fullmatch(root) or ".." in root.split("/"):
-        raise BuildError(f"{root!r} is no absolute path of plain names. Choose another --root")
+    _check_root(root)
     _begin(out, adapter)
     script = _filled(out, adapter, "edgebit", {"ROOT": root})
     script.chmod(0o755)
     return script
+
+
+def _check_root(root: str) -> None:
+    """It is written into a program."""
+    if not _FOLDER.fullmatch(root) or ".." in root.split("/"):
+        raise BuildError(f"{root!r} is no absolute path of plain names. Choose another --root")
 
 
 def _begin(out: Path, adapter: str) -> None:
@@ -131,11 +180,15 @@ def _begin(out: Path, adapter: str) -> None:
 
 
 def _filled(out: Path, adapter: str, name: str, names: Mapping[str, str]) -> Path:
-    text = (_ADAPTERS / adapter / name).read_text(encoding="utf-8")
-    for key, value in names.items():
-        text = text.replace(f"@{key}@", value)
+    text = _with(names, (_ADAPTERS / adapter / name).read_text(encoding="utf-8"))
     (out / name).write_text(text, encoding="utf-8")
     return out / name
+
+
+def _with(names: Mapping[str, str], text: str) -> str:
+    for key, value in names.items():
+        text = text.replace(f"@{key}@", value)
+    return text
 
 
 def _plain_bundle(bundle: Bundle, out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Mender's own client and thin-edge's calls, with what is exported for them and the real agent."""
+"""Mender's and SWUpdate's own clients, and thin-edge's calls, with what is exported for them and the real agent."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgebit.deploy.device import Device
-from edgebit.fleet.export import export_mender, export_thin_edge
+from edgebit.fleet.export import export_hawkbit, export_mender, export_thin_edge
 from edgebit.transport import open_transport
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount the update module where Mender looks")
@@ -112,6 +112,86 @@ def test_mender_refuses_what_is_for_another_device(make_bundle, local_device, me
     mender("install", artifact(make_bundle("new"), device_type="another"), code=1)
 
     assert local_device.running() == "old"
+
+
+class SwUpdate:
+    """SWUpdate as a program of the device, and a key that it trusts."""
+
+    def __init__(self, folder, program, openssl):
+        self.folder, self._program = folder, program
+        (folder / "tmp").mkdir(parents=True)
+        self.signers = {}
+        for name in ("fleet", "stranger"):
+            certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+            subprocess.run(
+                [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", f"/CN={name}",
+                 "-addext", "extendedKeyUsage=emailProtection", "-keyout", str(key), "-out", str(certificate)],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            self.signers[name] = {"certificate": certificate, "key": key}
+
+    def __call__(self, update, *, hardware="box:1.0", code=0):
+        argv = [self._program, "-i", str(update), "-k", str(self.signers["fleet"]["certificate"]), "-H", hardware, "-v"]
+        environment = {**os.environ, "TMPDIR": str(self.folder / "tmp"),
+                       "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def swupdate(require_tool, tmp_path):
+    """The program, with a key that it trusts and one that it does not."""
+    return SwUpdate(tmp_path / "swupdate", require_tool("swupdate"), require_tool("openssl"))
+
+
+@pytest.fixture
+def update(swupdate, local_device, tmp_path):
+    """Exports a bundle for the device; gives the update."""
+
+    def make(bundle, signer="fleet"):
+        out = tmp_path / f"{bundle.manifest.name}-{signer}"
+        options = {"hardware": ["1.0", "1.1"], "root": str(local_device.root), **swupdate.signers.get(signer, {})}
+        (made,) = export_hawkbit(bundle, out, **options)
+        return made
+
+    return make
+
+
+@pytest.mark.slow
+def test_swupdate_installs_and_goes_back(make_bundle, local_device, swupdate, update):
+    """What answers stays; what does not is back on the one before, and the update has failed. Nothing is left over."""
+    local_device.deploy(make_bundle("old"))
+
+    assert "SWUpdate was successful" in swupdate(update(make_bundle("new")))
+    assert local_device.running() == "new"
+
+    said = swupdate(update(make_bundle("bad", answers="error")), code=1)
+    assert "was taken back" in said
+    assert local_device.running() == "new"
+    assert not local_device.root.with_name("device.incoming").exists()
+
+
+@pytest.mark.slow
+def test_swupdate_refuses_what_is_not_for_it(make_bundle, local_device, swupdate, update):
+    """Another hardware, another signer, no signature, and a bundle that was changed: before the script is run."""
+    local_device.deploy(make_bundle("old"))
+    new = make_bundle("new")
+    good = update(new)
+
+    swupdate(good, hardware="box:2.0", code=1)
+    swupdate(update(new, "stranger"), code=1)
+    swupdate(update(new, "nobody"), code=1)
+    data = bytearray(good.read_bytes())
+    data[data.index(b"no library")] ^= 1
+    good.write_bytes(data)
+    swupdate(good, code=1)
+
+    assert local_device.running() == "old"
+    slots = local_device.installed().status()["slots"].values()
+    assert [slot["name"] for slot in slots] == ["old"]
 
 
 @pytest.mark.slow
