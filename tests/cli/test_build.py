@@ -201,7 +201,7 @@ def test_artifact_that_fails_a_check_is_not_bundled(native, reference_checkpoint
 def test_full_disk_is_said_and_cleared(native, reference_checkpoint, tmp_path, monkeypatch):
     """With the room that a build needs."""
 
-    def full(*_: object) -> str:
+    def full(*_: object, **options: object) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(build_service, "write_archive", full)
@@ -217,7 +217,7 @@ def test_interrupted_build_leaves_nothing(native, reference_checkpoint, tmp_path
     """Ctrl-C and kill end it with 130 and a clean folder."""
     slow = (
         "import time, edgebit.build as b; from edgebit.cli import main;"
-        "b.write_archive = lambda *_: (print('now', flush=True), time.sleep(60)); main()"
+        "b.write_archive = lambda *_, **options: (print('now', flush=True), time.sleep(60)); main()"
     )
     out = tmp_path / "x.bundle"
     arguments = ["build", str(reference_checkpoint("bitnet-packed")), "--target", "host", "--out", str(out)]
