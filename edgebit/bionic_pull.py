@@ -13,11 +13,14 @@ from pathlib import Path
 
 from edgebit import bionic, elf
 from edgebit.artifacts import Check
+from edgebit.bundle.archive import open_bundle
+from edgebit.bundle.manifest import MODEL_MEMBER, RUNNER_MEMBER
 from edgebit.elf import read_elf
-from edgebit.errors import BuildError, TransportError
+from edgebit.errors import BuildError, BundleError, TransportError
 from edgebit.probe_runs import check_model_probes
 from edgebit.targets import Target
 from edgebit.transport import Transport
+from edgebit.verify import member_as_file, target_of
 
 _RECORD = "phone.json"
 _APEX = "/apex/com.android.runtime"  # where they lie since Android 10; /system has links, which not every adb follows
@@ -88,6 +91,22 @@ def check_on_phone_libc(phone: PhoneLibc, runner: Path, model: Path, model_size:
     said = f"API level {phone.api_level}, {phone.build}"
     probes = check_model_probes(runner, model, model_size, target, bionic_root=phone.root)
     return [Check(name, "passed", said), *probes]
+
+
+def check_bundle_on_phone_libc(phone: PhoneLibc, path: Path) -> list[Check]:
+    """The same of the bundle at `path`. Raises BundleError where it is damaged, not for Android, or without program."""
+    bundle = open_bundle(path)
+    target = target_of(bundle.manifest)
+    if target is None or not target.is_android:
+        raise BundleError(f"{path} is for {bundle.manifest.target.triple}, no Android. Build one: --target android")
+    if RUNNER_MEMBER not in bundle.members or MODEL_MEMBER not in bundle.members:
+        raise BundleError(
+            f"{path} has no {RUNNER_MEMBER} or no {MODEL_MEMBER}: nothing of it can be run. Build it again"
+        )
+    for name in (RUNNER_MEMBER, MODEL_MEMBER):
+        bundle.verify_member(name)
+    with member_as_file(bundle, RUNNER_MEMBER) as runner:
+        return check_on_phone_libc(phone, runner, path, bundle.member(MODEL_MEMBER).size, target)
 
 
 def _ask_build(device: Transport) -> tuple[int, str]:

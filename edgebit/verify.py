@@ -88,7 +88,7 @@ def verify_bundle(path: Path, extent: Extent = _DEFAULT_EXTENT, *, progress: Pro
         return Report(None, None, (Group("bundle", (Check("structure", "failed", str(error)),)),))
     whole = [Check("structure", "passed", f"{len(bundle.members)} files, all in the manifest"), _check_parts(bundle)]
     whole += [check_signature(bundle, list_keys(), datetime.now(UTC)), *_check_sums(bundle, progress)]
-    target = _target_of(bundle.manifest)
+    target = target_of(bundle.manifest)
     if target is None:
         text = f"{bundle.manifest.target.triple} is none that edgebit builds for"
         whole.append(Check("target", "failed", text))
@@ -126,7 +126,7 @@ def _check_sums(bundle: Bundle, progress: Progress) -> list[Check]:
     return checks
 
 
-def _target_of(manifest: Manifest) -> Target | None:
+def target_of(manifest: Manifest) -> Target | None:
     """The target the bundle was built for: the one that ships under its name, or any of the same triple."""
     said = manifest.target
     if said.name == host_target().name and said.triple == host_target().triple:
@@ -148,7 +148,7 @@ def _check_native(bundle: Bundle, target: Target) -> list[Group]:
     groups = []
     if LIBRARY_MEMBER in bundle.members:
         checks = _guarded("ELF file", lambda: check_library(_bytes(bundle, LIBRARY_MEMBER), target, _exports()))
-        with _as_file(bundle, LIBRARY_MEMBER) as library:
+        with member_as_file(bundle, LIBRARY_MEMBER) as library:
             checks.append(check_instructions(library, target))
         groups.append(Group(LIBRARY_MEMBER, tuple(checks)))
     if RUNNER_MEMBER in bundle.members:
@@ -192,7 +192,7 @@ def _check_at_work(bundle: Bundle, target: Target, may_run: bool) -> list[Check]
         text = "not asked for, or a check before it failed: then nothing of the bundle is executed"
         return [Check(name, "not run", text)]
     size = bundle.member(MODEL_MEMBER).size
-    with _as_file(bundle, RUNNER_MEMBER) as runner:
+    with member_as_file(bundle, RUNNER_MEMBER) as runner:
         checks = check_model_probes(runner, bundle.path, size, target, every_level=True)
         checks.append(check_refusal(runner, target))
     return [*checks, *check_must_crash(_bytes(bundle, LIBRARY_MEMBER), target)]
@@ -253,7 +253,7 @@ def _bytes(bundle: Bundle, name: str) -> bytes:
 
 
 @contextmanager
-def _as_file(bundle: Bundle, name: str) -> Iterator[Path]:
+def member_as_file(bundle: Bundle, name: str) -> Iterator[Path]:
     """A passing copy of a member, executable: a tar has no files of their own, and a folder may forbid to execute."""
     with tempfile.TemporaryDirectory(prefix="edgebit-verify-") as folder:
         place = bundle.member(name)

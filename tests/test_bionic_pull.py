@@ -6,14 +6,21 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
+from click.testing import CliRunner
 
 from edgebit.bionic import LINKER, ROOT_FILES, find_root
 from edgebit.bionic_pull import check_on_phone_libc, pull_bionic
+from edgebit.bundle.archive import hash_file, write_archive
+from edgebit.bundle.manifest import MODEL_MEMBER, RUNNER_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.cli.doctor import command
+from edgebit.doctor import phone_libc
+from edgebit.doctor.finding import Finding
 from edgebit.errors import BuildError, TransportError
 from edgebit.targets import find_target
-from edgebit.transport import Completed
+from edgebit.transport import Completed, Options
 from tests.artifacts.elf_writer import ElfFile
 
 LIBRARY = ElfFile().to_bytes()
@@ -44,6 +51,12 @@ class FakePhone:
         path = f"{getprop.parent}:{os.environ['PATH']}"
         done = subprocess.run(there, capture_output=True, text=True, env={"PATH": path}, check=False)
         return Completed(done.stdout.replace(str(self.folder), ""), done.stderr, done.returncode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def get(self, remote: str, local: Path) -> None:
         self.copied += 1
@@ -152,17 +165,23 @@ def test_a_copy_cut_short_is_noticed(phone, tmp_path, monkeypatch):
         pull_bionic(phone, tmp_path / "cache")
 
 
-def test_probes_run_on_the_phones_libc(phone, tmp_path, monkeypatch):
+@pytest.fixture
+def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A qemu that says what edgebit-run would say; gives the file in which it notes its arguments."""
+    program = tmp_path / "qemu-aarch64"
+    levels = "case $2 in cortex-a53) l=neon;; cortex-a76) l=dotprod;; *) l=i8mm;; esac"
+    program.write_text(f'#!/bin/sh\necho $* >>{tmp_path}/ran\n{levels}\necho "3 golden probes hold ($l)"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return tmp_path / "ran"
+
+
+def test_probes_run_on_the_phones_libc(phone, tmp_path, emulator):
     """The emulator is told where it lies; a static program needs none; an older phone is refused."""
     libc = pull_bionic(phone, tmp_path / "cache")
     runner, static = tmp_path / "edgebit-run", tmp_path / "static"
     runner.write_bytes(ElfFile(interpreter=LINKER).to_bytes())
     static.write_text("#!/bin/sh\n")
-    emulator = tmp_path / "qemu-aarch64"
-    levels = "case $2 in cortex-a53) l=neon;; cortex-a76) l=dotprod;; *) l=i8mm;; esac"
-    emulator.write_text(f'#!/bin/sh\necho $* >>{tmp_path}/ran\n{levels}\necho "3 golden probes hold ($l)"\n')
-    emulator.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     android = find_target("android")
 
     checks = check_on_phone_libc(libc, runner, tmp_path / "model", 1000, android)
@@ -171,9 +190,66 @@ def test_probes_run_on_the_phones_libc(phone, tmp_path, monkeypatch):
     old = check_on_phone_libc(pull_bionic(phone, tmp_path / "cache"), runner, tmp_path / "model", 1000, android)
 
     assert [check.status for check in checks] == ["passed"] * 4
-    assert f"-cpu cortex-a53 -L {libc.root} {runner} {tmp_path}/model --check" in (tmp_path / "ran").read_text()
+    assert f"-cpu cortex-a53 -L {libc.root} {runner} {tmp_path}/model --check" in emulator.read_text()
     assert (other[0].status, "static" in other[0].detail) == ("not run", True)
     assert [check.status for check in old] == ["failed"]
+
+
+def make_bundle(folder: Path, triple: str, *names: str) -> Path:
+    """A bundle for `triple`, its program and model being no more than the fake emulator looks at."""
+    sources = {}
+    for name in names:
+        sources[name] = folder / name.replace("/", "-")
+        sources[name].write_bytes(ElfFile(interpreter=LINKER).to_bytes() if name == RUNNER_MEMBER else b"model")
+    manifest = Manifest(
+        name="x", edgebit="0.1", abi=2, target=TargetInfo(name="x", triple=triple), model=ModelInfo(name="m"),
+        build=BuildInfo(builder="system", compiler="gcc", toolchain_id="0" * 16),
+        files={name: hash_file(path) for name, path in sources.items()},
+    )  # fmt: skip
+    write_archive(folder / "x.bundle", manifest, sources)
+    return folder / "x.bundle"
+
+
+def doctor(phone: FakePhone, bundle: Path | None, monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Finding]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(phone_libc, "open_transport", lambda url, options: phone)
+    return phone_libc.check_phone_libc(phone.url, Options(), bundle)
+
+
+def test_doctor_runs_a_bundle_on_the_phones_libc(phone, tmp_path, monkeypatch, emulator):
+    """One row for what was copied, one for each CPU; without a bundle, what to do with the copy."""
+    bundle = make_bundle(tmp_path, "aarch64-linux-android", RUNNER_MEMBER, MODEL_MEMBER)
+
+    findings = doctor(phone, bundle, monkeypatch, tmp_path)
+    alone = doctor(phone, None, monkeypatch, tmp_path)
+
+    assert [finding.state for finding in findings] == ["ok"] * 5
+    assert findings[-1].name == "probes on max (qemu)" and f"-L {tmp_path}/edgebit/bionic/" in emulator.read_text()
+    assert len(alone) == 1 and "EDGEBIT_BIONIC_ROOT=" in alone[0].mend
+
+
+@pytest.mark.parametrize(
+    ("triple", "names", "promised"),
+    [
+        ("aarch64-linux-gnu", (RUNNER_MEMBER, MODEL_MEMBER), "no Android"),
+        ("aarch64-linux-android", (MODEL_MEMBER,), "has no bin/edgebit-run"),
+    ],
+)
+def test_doctor_says_what_bundle_cannot_run_there(phone, tmp_path, monkeypatch, emulator, triple, names, promised):
+    """A finding with its mend, and nothing is executed."""
+    (finding,) = doctor(phone, make_bundle(tmp_path, triple, *names), monkeypatch, tmp_path)
+
+    assert (finding.state, promised in finding.detail) == ("fail", True)
+    assert finding.mend.startswith("Build")
+    assert not emulator.exists()
+
+
+@pytest.mark.parametrize("options", [["--pull-bionic"], ["local:/x", "--bundle", "."]])
+def test_doctor_refuses_options_that_say_nothing(options):
+    """Before anything is looked at."""
+    result = CliRunner().invoke(command, options)
+
+    assert result.exit_code == 2 and "--pull-bionic" in result.stderr
 
 
 def test_a_root_that_would_fail_silently_is_refused(tmp_path):

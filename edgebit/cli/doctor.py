@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from edgebit.cli.terminal import printable
 from edgebit.doctor.device import check_device
 from edgebit.doctor.finding import Finding
 from edgebit.doctor.machine import check_machine
+from edgebit.doctor.phone_libc import check_phone_libc
 from edgebit.errors import EdgebitError
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan"}
@@ -24,9 +26,17 @@ _WIDTH_IN_FILES = 300  # so that a log has a line a finding
 
 @click.command()
 @click.argument("url", required=False)
+@click.option(
+    "--pull-bionic", is_flag=True, help="Copy the loader and libc of the Android at URL into this machine's cache."
+)
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, path_type=Path),
+    help="With --pull-bionic: run this bundle's golden probes on them, emulated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_options
-def command(url: str | None, as_json: bool, **device: Any) -> None:
+def command(url: str | None, pull_bionic: bool, bundle: Path | None, as_json: bool, **device: Any) -> None:
     """Look for whatever could be wrong on this machine and, with a URL, on the device there. Changes nothing.
 
     Each finding has its mend. Exit code 1 where something failed; what is only warned about concerns a part that you
@@ -35,10 +45,17 @@ def command(url: str | None, as_json: bool, **device: Any) -> None:
     \b
     edgebit doctor
     edgebit doctor ssh://pi@raspberrypi.local
+    edgebit doctor adb:// --pull-bionic --bundle chat.bundle
     """
+    if pull_bionic and url is None:
+        raise click.UsageError("--pull-bionic needs the phone's URL: edgebit doctor adb:// --pull-bionic")
+    if bundle is not None and not pull_bionic:
+        raise click.UsageError("--bundle goes with --pull-bionic")
     findings = check_machine()
     if url is not None:
         findings += check_device(url, way(**device))
+        if pull_bionic:
+            findings += check_phone_libc(url, way(**device), bundle)
     if as_json:
         ok = not any(finding.state == "fail" for finding in findings)
         body = {"ok": ok, "findings": [dataclasses.asdict(finding) for finding in findings]}
