@@ -79,8 +79,9 @@ def export_hawkbit(
     _check_root(root)
     _begin(out, "hawkbit")
     file_name, folder = f"{_file_name(bundle)}.bundle", _ADAPTERS / "hawkbit"
+    sequence = bundle.manifest.release.sequence if bundle.manifest.release else 0
     names = {
-        "VERSION": bundle.id,
+        "VERSION": f"{sequence}.0.0+{bundle.id}",  # what `swupdate --no-downgrading` compares
         "NAME": bundle.manifest.name,
         "ID": bundle.id,
         "HARDWARE": ", ".join(f'"{revision}"' for revision in hardware),

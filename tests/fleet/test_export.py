@@ -264,6 +264,61 @@ def test_without_mender_artifact_the_command_is_said(make_bundle, tmp_path, monk
     assert (tmp_path / "out" / "edgebit").stat().st_mode & 0o111
 
 
+def cpio_entries(data):
+    """Name -> (content, mode) of a cpio archive in the format with checksums, which are compared."""
+    entries, position = {}, 0
+    while True:
+        assert data[position : position + 6] == b"070702"
+        fields = [int(data[position + 6 + 8 * n : position + 14 + 8 * n], 16) for n in range(13)]
+        size, length = fields[6], fields[11]
+        name = data[position + 110 : position + 109 + length].decode()
+        begin = position + 110 + length
+        begin += -begin % 4
+        content = data[begin : begin + size]
+        assert sum(content) & 0xFFFFFFFF == fields[12]
+        if name == "TRAILER!!!":
+            return entries
+        entries[name] = (content, fields[1])
+        position = begin + size + -size % 4
+
+
+def test_an_update_for_swupdate_describes_itself_first(make_bundle, tmp_path):
+    """Description, bundle and script, with the sums of the two in it; the same bytes each time."""
+    bundle = make_bundle()
+    options = {"hardware": ["1.0", "rev_B"], "root": "/data/edgebit"}
+    (update,) = export.export_hawkbit(bundle, tmp_path / "out", **options)
+
+    entries = cpio_entries(update.read_bytes())
+    name = f"chat-{bundle.id}.bundle"
+    assert list(entries) == ["sw-description", name, "edgebit-install"]
+    description = entries["sw-description"][0].decode()
+    for file in (name, "edgebit-install"):
+        assert f'sha256 = "{hashlib.sha256(entries[file][0]).hexdigest()}"' in description
+    assert 'hardware-compatibility: [ "1.0", "rev_B" ]' in description
+    assert f'version = "0.0.0+{bundle.id}"' in description and "@" not in description
+    assert entries[name][0] == bundle.path.read_bytes()
+    script, mode = entries["edgebit-install"]
+    assert mode & 0o111 and b"root=/data/edgebit\n" in script
+    (again,) = export.export_hawkbit(bundle, tmp_path / "again", **options)
+    assert again.read_bytes() == update.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "promised"),
+    [
+        ({"hardware": ['1.0" ]; x = [ "']}, "is not made of letters"),
+        ({"hardware": ["1.0"], "root": "relative"}, "Choose another --root"),
+        ({"hardware": ["1.0"], "certificate": Path("c.pem")}, "go together"),
+        ({"hardware": ["1.0"], "certificate": Path("no.pem"), "key": Path("no.key")}, "cannot sign|no openssl"),
+    ],
+)
+def test_what_cannot_stand_in_an_update_is_refused(make_bundle, tmp_path, options, promised):
+    """And no file is left."""
+    with pytest.raises(BuildError, match=promised):
+        export.export_hawkbit(make_bundle(), tmp_path / "out", **options)
+    assert not list(tmp_path.glob("out/*.swu*"))
+
+
 def layout(folder, arch="arm64", os_name="linux"):
     """An OCI layout with one small image."""
     blobs = folder / "blobs" / "sha256"
