@@ -1,4 +1,7 @@
-"""The first look at a device, with nothing of ours on it: one POSIX shell script (dash, busybox), one round trip."""
+"""The first look at a device, with nothing of ours on it: one script for any POSIX shell, one round trip.
+
+dash, busybox, and mksh with toybox (Android) run it.
+"""
 
 import json
 import re
@@ -27,7 +30,7 @@ echo "kernel $(uname -s) $(uname -r)"
 echo "host $(uname -n)"
 echo "uid $(id -u)"
 echo "clock_s $(date +%s)"
-echo "elf $(od -An -tx1 -j18 -N2 /bin/sh | tr -d ' \n')"
+echo "elf $(od -An -tx1 -j18 -N2 "$(command -v sh)")"
 echo "page_bytes $(getconf PAGESIZE 2>/dev/null)"
 [ -r /proc/meminfo ] && while read -r key value _; do
   case $key in
@@ -59,8 +62,12 @@ for place in active slots/a slots/b; do
   [ -f "$root/$place/edgebitd.pyz" ] && { echo "pyz $root/$place/edgebitd.pyz"; break; }
 done
 [ -L "$root/active" ] && echo "active $(readlink "$root/active")"
-[ -f "$root/trust.json" ] && echo "trust $(tr '\n' ' ' <"$root/trust.json")"
-[ -f "$root/state.json" ] && echo "state $(tr '\n' ' ' <"$root/state.json")"
+for name in trust state; do
+  [ -f "$root/$name.json" ] || continue
+  printf '%s ' $name
+  while read -r line; do printf '%s ' "$line"; done <"$root/$name.json"
+  echo
+done
 [ -f "$root/state.json" ] || for place in "$root"/* "$root"/.[!.]*; do
   [ -e "$place" ] || [ -L "$place" ] && echo "entry ${place##*/}"
 done
@@ -170,7 +177,7 @@ def parse_probe(text: str) -> DeviceState:
     active = facts.get("active", "").removeprefix("slots/")
     return DeviceState(
         root=facts.get("root", ""),
-        arch=_MACHINES.get(facts.get("elf", ""), facts.get("machine", "unknown")),
+        arch=_MACHINES.get(facts.get("elf", "").replace(" ", ""), facts.get("machine", "unknown")),
         machine=facts.get("machine", ""),
         kernel=facts.get("kernel", ""),
         host=facts.get("host", ""),

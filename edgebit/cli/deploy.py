@@ -78,7 +78,7 @@ def default_service(url: str) -> str:
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
-@click.option("--to", "url", metavar="URL", help="ssh://[USER@]HOST, serial://PORT, local:FOLDER ...")
+@click.option("--to", "url", metavar="URL", help="ssh://[USER@]HOST, adb://SERIAL, serial://PORT, local:FOLDER ...")
 @click.option("--mqtt", metavar="URL", help="The device's broker: mqtt://[USER@]HOST[:PORT] or mqtts://.")
 @click.option(
     "--mqtt-password-file",
@@ -123,11 +123,12 @@ def command(
     """Copy BUNDLE to a device, or to many of an inventory, and switch its daemon over.
 
     Only files that the device lacks are sent. The bundle before stays until the new one has answered over MQTT, and
-    comes back by itself if it does not.
+    comes back by itself if it does not. A device without python3 gets edgebit-run and the model alone: no daemon.
 
     \b
     edgebit deploy chat.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://broker.local
     edgebit deploy chat.bundle --to "serial:///dev/ttyUSB0?user=pi" --mqtt mqtt://broker.local
+    edgebit deploy chat.bundle --to adb://
     edgebit deploy chat.bundle --to local:./device --mqtt mqtt://localhost --device-name here
     edgebit deploy chat.bundle --group kitchen --canary 1 --batch 25% --max-failures 2
     """
@@ -162,7 +163,7 @@ def command(
             return
         with Reporter(Console(stderr=as_json, highlight=False)) as reporter:
             outcome = install(content, transport, options, reporter, reporter.plan)
-    show_outcome(outcome, as_json)
+    show_outcome(outcome, as_json, url)
 
 
 def known_keys(trust: Sequence[str]) -> KnownKeys:
@@ -223,7 +224,19 @@ def show_plan(manifest: Manifest, steps: list[Step], state: DeviceState, seconds
         click.echo(f"sending takes about {duration(seconds)}{slow}")
 
 
-def show_outcome(outcome: Outcome, as_json: bool) -> None:
+def by_hand(url: str, command: str) -> str:
+    """A command line of the device as it is typed on this machine, for a device that was reached over `url`."""
+    scheme, _, place = url.partition("://")
+    place = place.partition("/")[0]
+    if scheme == "ssh":
+        login, _, port = place.partition(":")
+        return shlex.join(["ssh", *(["-p", port] if port else []), login, command])
+    if scheme == "adb" and "@" not in place:
+        return shlex.join(["adb", *(["-s", place] if place else []), "shell", command])
+    return command
+
+
+def show_outcome(outcome: Outcome, as_json: bool, url: str) -> None:
     """Print how it ended."""
     if as_json:
         click.echo(json.dumps(asdict(outcome), indent=1))
@@ -235,6 +248,9 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
     deflated = f", {outcome.wire_bytes / 1e6:.1f} MB on the way" if outcome.wire_bytes < outcome.sent_bytes else ""
     of = f"{outcome.sent_bytes / 1e6:.1f} of {outcome.bundle_bytes / 1e6:.1f} MB"
     click.echo(f"sent {of} ({files}{deflated}){rate}; {outcome.total_s:.1f} s in all")
+    if outcome.run_with:
+        click.echo(f"Bundle {outcome.id} is in place; no daemon runs there. Try: {by_hand(url, outcome.run_with)}")
+        return
     at = "" if outcome.broker in _ASK_DEFAULTS else f"--broker {shlex.quote(outcome.broker)} "
     click.echo(f'Bundle {outcome.id} answers. Try: edgebit ask {at}--device {outcome.device} "Why is the sky blue?"')
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.deploy.device import Device
+from edgebit.deploy.device import device_at
 from edgebit.transport import open_transport
 
 POLL_S = 1.0
@@ -24,7 +24,7 @@ def command(url: str, lines: int, follow: bool, **device: Any) -> None:
     edgebit logs ssh://pi@raspberrypi.local -f
     """
     with open_transport(url, way(**device)) as transport:
-        installed = Device.installed(transport)
+        installed = device_at(transport)
         text, position = installed.logs(lines)
         click.echo(text, nl=False)
         while follow:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import default_service, device_options, way
-from edgebit.deploy.device import Device
+from edgebit.deploy.device import device_at
 from edgebit.deploy.plan import CHECK_TIMEOUT_S
 from edgebit.transport import open_transport
 
@@ -22,7 +22,7 @@ def command(url: str, timeout_s: float, **device: Any) -> None:
     edgebit rollback ssh://pi@raspberrypi.local
     """
     with open_transport(url, way(**device)) as transport:
-        back = Device.installed(transport).rollback(
+        back = device_at(transport).rollback(
             service=default_service(url), check_timeout_s=timeout_s, say=lambda text: click.echo(text, err=True)
         )
     click.echo(f"Bundle {back['id']} runs again in slot {back['slot']} and answered after {back['answer_s']:.1f} s")

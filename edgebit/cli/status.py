@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.deploy.device import Device
+from edgebit.deploy.device import device_at
 from edgebit.transport import open_transport
 
 
@@ -22,7 +22,7 @@ def command(url: str, as_json: bool, **device: Any) -> None:
     edgebit status ssh://pi@raspberrypi.local
     """
     with open_transport(url, way(**device)) as transport:
-        status = Device.installed(transport).status()
+        status = device_at(transport).status()
     if as_json:
         click.echo(json.dumps(status, indent=1))
     else:
@@ -38,11 +38,14 @@ def show_status(status: dict[str, Any]) -> None:
     click.echo(
         f"{probe['host']}: {probe['arch']}, {probe['kernel']}, {memory}, {status['free_bytes'] / 1e6:.0f} MB disk free"
     )
-    running = f"process {status['pid']}" if status["pid"] else "starting again" if status["up"] else "not running"
-    click.echo(
-        f"daemon: {running} ({status['service'] or 'never started'}), "
-        + (f"device {status['device']}, broker {status['broker']}" if status["broker"] else "no settings yet")
-    )
+    if status["service"] == "none":
+        click.echo("daemon: none, for there is no python3; nothing answers over MQTT, edgebit-run is run by hand")
+    else:
+        running = f"process {status['pid']}" if status["pid"] else "starting again" if status["up"] else "not running"
+        click.echo(
+            f"daemon: {running} ({status['service'] or 'never started'}), "
+            + (f"device {status['device']}, broker {status['broker']}" if status["broker"] else "no settings yet")
+        )
     if status.get("config_error"):
         click.echo(f"configuration: {status['config_error']}")
     click.echo(f"takes: {_taken(status['trust'])}")

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.deploy.device import Device
+from edgebit.deploy.device import device_at
 from edgebit.transport import open_transport
 
 
@@ -21,7 +21,7 @@ def command(url: str, keep_config: bool, yes: bool, **device: Any) -> None:
     edgebit uninstall ssh://pi@raspberrypi.local
     """
     with open_transport(url, way(**device)) as transport:
-        installed = Device.installed(transport)
+        installed = device_at(transport)
         if not yes:
             click.confirm(f"Remove edgebit, its models and settings from {url} ({transport.root})?", abort=True)
         left = installed.uninstall(keep_config=keep_config)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgebit.deploy.plan import CHECK_TIMEOUT_S
+from edgebit.deploy.runner_only import RunnerDevice
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError, EdgebitError
 from edgebit.transport import Transport
@@ -47,8 +48,15 @@ class Device:
 
     @classmethod
     def installed(cls, transport: Transport) -> "Device":
-        """A device that has edgebit. Raises DeployError where it has not."""
-        state = probe(transport)
+        """A device that has edgebit's daemon. Raises DeployError where it has not."""
+        found = device_at(transport)
+        if isinstance(found, RunnerDevice):
+            raise DeployError(f"{transport.url} has no python3, so edgebit-run alone is there, and no daemon to ask")
+        return found
+
+    @classmethod
+    def of(cls, transport: Transport, state: DeviceState) -> "Device":
+        """A device that was looked at. Raises DeployError where it has no edgebit."""
         if not state.pyz:
             raise DeployError(f"there is no edgebit on {transport.url} under {transport.root}. Deploy a bundle first")
         return cls(transport, state, state.pyz)
@@ -128,3 +136,11 @@ class Device:
         """Stop the daemon and remove everything; gives what was left in the folder."""
         left: list[str] = self.ask("uninstall", *(["--keep-config"] if keep_config else []))["left"]
         return left
+
+
+def device_at(transport: Transport) -> Device | RunnerDevice:
+    """A device that has edgebit, with its daemon or as edgebit-run alone. Raises DeployError where it has not."""
+    state = probe(transport)
+    if state.python is None and state.has_root:
+        return RunnerDevice(transport, state)
+    return Device.of(transport, state)

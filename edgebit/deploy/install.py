@@ -20,6 +20,7 @@ from edgebit.deploy.plan import (
     plan_deploy,
     refuse_slow,
 )
+from edgebit.deploy.runner_only import RunnerInstallation
 from edgebit.deploy.sending import Sender
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import BrokerError, BundleError, ConfigError, DeployError, EdgebitError, TransportError
@@ -48,6 +49,7 @@ class Outcome:
     answer_s: float = 0.0  # from its start to its first answer over MQTT
     tok_s: float | None = None  # of that answer's decode
     rss_mib: float | None = None  # of the daemon then, the mapped model aside
+    run_with: str = ""  # the command that asks it there, where no daemon does
     remarks: list[str] = field(default_factory=list)
 
 
@@ -87,6 +89,9 @@ def install(
             refuse_slow(steps, seconds, bundle.manifest, state)
         reporter.remark(f"sending takes about {duration(seconds)}, less where it is deflated")
     show(bundle.manifest, steps, state)
+    if state.python is None:
+        known = options.known.keys.values()
+        return RunnerInstallation(bundle, transport, state, known, reporter, Outcome(bundle.id)).carry_out(steps)
     return Installation(bundle, transport, state, options, reporter).carry_out(steps)
 
 

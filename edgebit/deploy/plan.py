@@ -11,13 +11,15 @@ from edgebit.bundle.manifest import (
     LIBRARY_MEMBER,
     MANIFEST_NAME,
     MODEL_MEMBER,
+    RUNNER_MEMBER,
     SIGNATURE_NAME,
+    FileEntry,
     Manifest,
     Release,
 )
 from edgebit.bundle.signature import PublicKey, find_signers, parse_signatures
 from edgebit.bundle.trust import POLICY_NAME, Offer, judge, parse_policy, policy_after
-from edgebit.device_probe import DeviceState
+from edgebit.device_probe import DeviceState, Python
 from edgebit.errors import BundleError, DeployError
 
 PYTHON_MIN = (3, 11)
@@ -119,12 +121,10 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
 
     Pure. Raises DeployError, naming the reason, where the device cannot run it.
     """
-    _refuse_unfit(manifest, state)
-    if state.strange:
-        raise DeployError(
-            f"{state.root} on the device is not edgebit's: it holds {', '.join(state.strange[:3])}. Choose another"
-            " folder with --root"
-        )
+    if state.python is None:
+        return _plan_runner(manifest, identity, state, options)
+    _refuse_unfit(manifest, state, (DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER))
+    _refuse_python(state.python)
     if not state.configured and "mqtt" not in options.settings:
         raise DeployError("the device does not know its broker yet. Name it: --mqtt mqtt://HOST[:PORT]")
     if options.service == "systemd" and state.init != "systemd":
@@ -249,9 +249,55 @@ def _sending_order(manifest: Manifest) -> list[str]:
     return sorted(manifest.files, key=lambda name: (name != DAEMON_MEMBER, manifest.files[name].size, name))
 
 
-def _refuse_unfit(manifest: Manifest, state: DeviceState) -> None:
-    """Raise DeployError where the bundle cannot run on the device."""
-    for needed in (DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER):
+def _plan_runner(manifest: Manifest, identity: str, state: DeviceState, options: InstallOptions) -> list[Step]:
+    """The same for a device without Python: edgebit-run and the model, tested before the switch, and no daemon."""
+    if options.settings or options.min_tok_s or options.rss_max_mib:
+        raise DeployError(
+            "the device has no python3, so no daemon can answer over MQTT there. Install it (sudo apt install python3;"
+            " in Termux: pkg install python), or leave out what is about the daemon: broker, name, limits. Then"
+            " edgebit-run alone is deployed"
+        )
+    _refuse_unfit(manifest, state, (RUNNER_MEMBER, MODEL_MEMBER))
+    selftest = Step("selftest", "run the golden probes there, bit for bit, and ask for four tokens")
+    active, files = state.slots.get(state.active), runner_files(manifest)
+    if active and active["id"] == identity and active["status"] == "good" and not options.force:
+        there = Step("verify", f"bundle {identity} is there already: check its sums")
+        return [there, selftest]
+    lacking = {entry.sha256: name for name, entry in files.items() if not state.holds(entry)}
+    sends = []
+    for name in sorted(lacking.values(), key=lambda name: files[name].size):
+        size = files[name].size - state.partial(files[name])
+        sends.append(Step("send", f"send {name}: {_size(size)} of {_size(files[name].size)}", name, size))
+    if (to_send := bytes_to_send(sends)) + DISK_MARGIN_BYTES > state.free_bytes:
+        raise DeployError(
+            f"the device has {state.free_bytes / 1e6:.1f} MB free under {state.root}; {to_send / 1e6:.1f} MB are to be"
+            f" sent, and {DISK_MARGIN_BYTES / 1e6:.1f} MB should stay free. Make room there"
+        )
+    return [
+        Step("prepare", f"make {state.root}: no python3 there, so edgebit-run alone, without a daemon and MQTT"),
+        *([Step("verify", "check the sums of what is there")] if any(map(state.holds, files.values())) else []),
+        *sends,
+        Step("stage", f"lay bundle {identity} into the free slot"),
+        selftest,
+        Step("switch", f"switch to bundle {identity}"),
+        Step("commit", "throw away what no slot needs"),
+    ]
+
+
+def runner_files(manifest: Manifest) -> dict[str, FileEntry]:
+    """The files of a bundle that a device without Python gets."""
+    names = (LIBRARY_MEMBER, RUNNER_MEMBER, MODEL_MEMBER)
+    return {name: manifest.files[name] for name in names if name in manifest.files}
+
+
+def _refuse_unfit(manifest: Manifest, state: DeviceState, members: Sequence[str]) -> None:
+    """Raise DeployError where the bundle cannot run on the device, or lacks one of `members`."""
+    if state.strange:
+        raise DeployError(
+            f"{state.root} on the device is not edgebit's: it holds {', '.join(state.strange[:3])}. Choose another"
+            " folder with --root"
+        )
+    for needed in members:
         if needed not in manifest.files:
             raise DeployError(f"the bundle holds no {needed}, so it cannot be deployed. Build it again")
     if manifest.target.arch != state.arch:
@@ -265,14 +311,6 @@ def _refuse_unfit(manifest: Manifest, state: DeviceState) -> None:
             )
             + ". Build it with another --target"
         )
-    if state.python is None:
-        raise DeployError("the device has no python3. Install it there: sudo apt install python3")
-    if state.python.version < PYTHON_MIN:
-        have, need = ".".join(map(str, state.python.version)), ".".join(map(str, PYTHON_MIN))
-        raise DeployError(f"the device has Python {have}, the daemon needs {need} or later. Update the device's system")
-    if state.python.lacks:
-        lacks = ", ".join(state.python.lacks)
-        raise DeployError(f"the device's Python lacks {lacks}. Install the whole of it: sudo apt install python3-full")
     if state.noexec:
         raise DeployError(f"{state.root} lies on a file system mounted noexec. Choose another folder with --root")
     model = manifest.files[MODEL_MEMBER].size
@@ -281,6 +319,16 @@ def _refuse_unfit(manifest: Manifest, state: DeviceState) -> None:
             f"the model has {model / 1e6:.0f} MB, the device {state.memory_bytes / 1e6:.0f} MB of memory in all, of"
             f" which {MEMORY_MARGIN_BYTES / 1e6:.0f} MB go to the daemon. Take a smaller model"
         )
+
+
+def _refuse_python(python: Python) -> None:
+    """Raise DeployError where the daemon cannot run with it."""
+    if python.version < PYTHON_MIN:
+        have, need = ".".join(map(str, python.version)), ".".join(map(str, PYTHON_MIN))
+        raise DeployError(f"the device has Python {have}, the daemon needs {need} or later. Update the device's system")
+    if python.lacks:
+        lacks = ", ".join(python.lacks)
+        raise DeployError(f"the device's Python lacks {lacks}. Install the whole of it: sudo apt install python3-full")
 
 
 def _size(size: int) -> str:

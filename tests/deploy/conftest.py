@@ -94,6 +94,20 @@ run(Path(sys.argv[3]))
 """
 
 
+# What a device without Python runs: edgebit-run as a script; model.ebm begins with how it acts, and a name.
+ACTING_RUNNER = r"""#!/bin/sh
+read -r act name <"$1"
+case "$act $*" in
+wrong*--check*) echo "edgebit-run: golden probe 0 differs in layer 1" >&2; exit 14 ;;
+crash*--check*) kill -ILL $$ ;;
+mute*-p*) echo "edgebit-run: no memory for 99 bytes" >&2; exit 9 ;;
+*--check*) echo "3 golden probes hold (scalar)" ;;
+*--chat*) echo "edgebit-run: has no chat template" >&2; exit 3 ;;
+*) echo "$name answers" ;;
+esac
+"""
+
+
 @pytest.fixture(scope="session")
 def acting_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An edgebitd.pyz with the real agent and paho-mqtt, and the acting daemon."""
@@ -153,6 +167,46 @@ def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
         path = tmp_path / f"{name}.bundle"
         write_archive(path, manifest, sources, sign=signing.sign if signing else None)
         return open_bundle(path)
+
+    return make
+
+
+@pytest.fixture
+def runner_bundle(tmp_path: Path) -> Callable[..., Bundle]:
+    """Makes a bundle whose edgebit-run acts as told."""
+
+    def make(
+        name: str = "one",
+        act: str = "ok",
+        arch: str | None = None,
+        without: tuple[str, ...] = (),
+        size: int = 0,
+        signing: Signing | None = None,
+    ) -> Bundle:
+        folder = tmp_path / f"{name}-files"
+        folder.mkdir()
+        sources = {}
+        for member, text in {
+            "model.ebm": f"{act} {name}\n" + "." * size,
+            "lib/libedgebit.so": "no library, and the same in each bundle\n",
+            "bin/edgebit-run": ACTING_RUNNER,
+            "edgebitd.pyz": "a daemon that no Python runs\n",
+        }.items():
+            if member not in without:
+                sources[member] = folder / member.replace("/", "-")
+                sources[member].write_text(text)
+        manifest = Manifest(
+            name=name,
+            edgebit="0.1.0",
+            abi=1,
+            target=TargetInfo(name="here", triple=f"{arch or host_arch()}-linux-gnu"),
+            model=ModelInfo(name=name),
+            build=BuildInfo(),
+            release=signing.release if signing else None,
+            files={member: hash_file(path) for member, path in sources.items()},
+        )
+        write_archive(tmp_path / f"{name}.bundle", manifest, sources, sign=signing.sign if signing else None)
+        return open_bundle(tmp_path / f"{name}.bundle")
 
     return make
 
