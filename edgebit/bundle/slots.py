@@ -1,7 +1,7 @@
 """The two slots of a device: where bundles lie there, which one runs, and how it changes without a moment of neither.
 
     store/<sha256>        every file once, by content
-    slots/a, slots/b      a bundle each: hard links into the store, and manifest.json
+    slots/a, slots/b      a bundle each: links into the store, hard where that is allowed, and manifest.json
     active -> slots/a     the one that runs; changed by rename(2) alone
     state.json            what is known about the slots, and the bundles that were taken back
     trust.json            whose bundles are taken (trust.py); changed when a bundle is kept
@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -462,9 +461,8 @@ class Slots:
             self._before("link", place)
             try:
                 place.hardlink_to(stored)
-            except OSError:  # a file system without hard links (FAT): the device pays with space
-                shutil.copyfile(stored, place)
-                _sync(place)
+            except OSError:  # Android forbids hard links
+                place.symlink_to(os.path.relpath(stored, place.parent))
             if name.startswith("bin/"):
                 self._before("chmod", place)
                 place.chmod(0o555)

@@ -87,6 +87,25 @@ def test_install_shares_files_between_slots(tmp_path):
     assert (tmp_path / "slots" / "b" / "bin" / "edgebit-run").stat().st_mode & 0o111
 
 
+def test_links_where_hard_ones_are_forbidden(tmp_path, monkeypatch):
+    """As on Android: the store's file is not copied, and each slot is whole through its links, back and forth."""
+
+    def forbidden(path, target):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", forbidden)
+    first, second = install(tmp_path, "first"), install(tmp_path, "second")
+
+    assert_complete(tmp_path, {second})
+    assert not [path for path in tmp_path.glob("slots/*/*/*") if not path.is_symlink()]
+    assert (tmp_path / "active" / "bin" / "edgebit-run").stat().st_mode & 0o111
+    Slots(tmp_path).rollback()
+    assert_complete(tmp_path, {first})
+    install(tmp_path, "third")
+    assert_complete(tmp_path, {bundle_id((tmp_path / "active" / "manifest.json").read_bytes())})
+    assert Slots(tmp_path).remove() == [] and not tmp_path.exists()
+
+
 def test_commit_throws_away_what_no_slot_needs(tmp_path):
     """After the third bundle, the first one's model is gone, and the library all share is not."""
     for name in ("first", "second", "third"):
