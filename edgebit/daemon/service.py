@@ -2,7 +2,8 @@
 
 The supervisor is a detached process that restarts the daemon when it dies, ever more slowly, and counts the tries of a
 bundle on trial. systemd's unit does the same through ExecStartPre. At no time is there nobody who would start the
-daemon: systemd restarts it in one job, and a new supervisor ends the old one itself. Standard library only.
+daemon: systemd restarts it in one job, and a new supervisor ends the old one itself. In Termux that supervisor is
+started after a reboot too (termux.py). Standard library only.
 """
 
 import contextlib
@@ -17,14 +18,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
 from edgebit.bundle.slots import TRIES, Slot, Slots, locked
+from edgebit.daemon import termux
 from edgebit.daemon.settings import count_start, restore_settings, settings_on_trial
 from edgebit.errors import DeployError
 
-Kind = Literal["systemd-user", "systemd-system", "supervisor"]
+Kind = Literal["systemd-user", "systemd-system", "supervisor", "termux"]
 
 UNIT = "edgebit-daemon.service"
 STOP_TIMEOUT_S = 30.0  # for the daemon to answer what it has with 503 and to end; then it is killed
@@ -40,6 +42,8 @@ def detect(wanted: str = "auto") -> Kind:
     """How the daemon is kept running here. Raises DeployError where `wanted` ("systemd") does not exist."""
     if wanted == "supervisor":
         return "supervisor"
+    if wanted == "auto" and termux.is_termux():
+        return "termux"
     if Path("/run/systemd/system").is_dir() and shutil.which("systemctl"):
         if os.geteuid() == 0:
             return "systemd-system"
@@ -63,7 +67,7 @@ class Service:
             text = (self.root / "run" / "service").read_text().strip()
         except OSError:
             return None
-        return text if text in ("systemd-user", "systemd-system", "supervisor") else None  # type: ignore[return-value]
+        return text if text in get_args(Kind) else None  # type: ignore[return-value]
 
     def start(self, kind: Kind) -> str:
         """Start the daemon of the active slot, now and, where there is systemd, at every boot; gives a remark or "".
@@ -77,6 +81,10 @@ class Service:
         if kind == "supervisor":
             self._start_supervisor()
             return "no systemd here: the daemon is restarted when it dies, but not after a reboot"
+        if kind == "termux":
+            termux.install_boot_script([*_pyz_argv(self.root), "agent", "--root", str(self.root), "start"], self.log)
+            self._start_supervisor()
+            return termux.REMARK
         self._install_unit(kind)
         self._stop_supervisor()
         for verb in (("daemon-reload",), ("enable", UNIT), ("restart", UNIT)):
@@ -117,6 +125,8 @@ class Service:
             _systemctl(kind, "disable", UNIT)
             _unit_path(kind).unlink()
             _systemctl(kind, "daemon-reload")
+        if kind == "termux":
+            termux.remove_boot_script()
 
     def pid(self) -> int | None:
         """The daemon's process, where it runs."""
@@ -398,7 +408,7 @@ def _lock_or_none(path: Path) -> int | None:
 
 def die_with_parent() -> None:
     """In the child: end when the supervisor is gone, so that no daemon runs that nobody minds (Linux only)."""
-    if sys.platform == "linux":
+    if sys.platform in ("linux", "android"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
