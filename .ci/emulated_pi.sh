@@ -7,12 +7,18 @@
 #   .ci/emulated_pi.sh getty FOLDER      a getty on the terminal that this is started on, until killed. FOLDER holds
 #                                        password, the user's.
 #   .ci/emulated_pi.sh shell             a shell in it, to look around
+#   .ci/emulated_pi.sh phone FOLDER      make what edgebit sees of a phone over adb in the new FOLDER, for aarch64: mksh as
+#                                        /system/bin/sh, toybox, no Python, and /data/local/tmp, the user's own
+#   .ci/emulated_pi.sh in-phone FOLDER COMMAND   run a command line there as adb's user does
 #
-# EDGEBIT_PI_ROOTFS names the folder of the root file system (default /var/cache/edgebit-ci/pi-rootfs).
+# EDGEBIT_PI_ROOTFS names the folder of the root file system (default /var/cache/edgebit-ci/pi-rootfs); the phone's lies
+# beside it.
 # Needs root, mmdebstrap and qemu-user-static; nothing outlives the process, not even a mount.
 set -eu
 
 rootfs=${EDGEBIT_PI_ROOTFS:-/var/cache/edgebit-ci/pi-rootfs}
+phone_rootfs=$(dirname "$rootfs")/phone-rootfs
+adb_user=2000 # Android's user "shell"
 
 fail() {
     echo "emulated_pi.sh: $*" >&2
@@ -39,6 +45,25 @@ make_rootfs() {
     # A user like a Pi's: no password, let in by key alone.
     chroot "$rootfs.part" useradd --create-home --shell /bin/bash --password '*' pi
     mv "$rootfs.part" "$rootfs"
+}
+
+# What a phone's programs need, once. None of them is Android's: they are Debian's builds of what Android has.
+make_phone_rootfs() {
+    [ -x "$phone_rootfs/system/bin/sh" ] && return
+    mkdir -p "$(dirname "$phone_rootfs")"
+    exec 8>"$phone_rootfs.lock"
+    flock 8
+    [ -x "$phone_rootfs/system/bin/sh" ] && return
+    rm -rf "$phone_rootfs.part"
+    mmdebstrap --quiet --variant=extract --skip=check/qemu --architectures=arm64 --aptopt='Acquire::Retries "5"' \
+        --include=mksh,toybox bookworm "$phone_rootfs.part" >&2
+    mkdir -p "$phone_rootfs.part/system/bin" "$phone_rootfs.part/data/local/tmp" "$phone_rootfs.part/proc"
+    echo "shell:x:$adb_user:$adb_user::/:/system/bin/sh" >"$phone_rootfs.part/etc/passwd"
+    cp "$phone_rootfs.part/bin/mksh" "$phone_rootfs.part/system/bin/sh"
+    for applet in $(chroot "$phone_rootfs.part" /bin/toybox); do
+        ln -s /bin/toybox "$phone_rootfs.part/system/bin/$applet"
+    done
+    mv "$phone_rootfs.part" "$phone_rootfs"
 }
 
 # Run a command in the device: its own processes, its own mounts, its writes in FOLDER alone.
@@ -104,8 +129,26 @@ shell)
     scratch=$(mktemp -d)
     enter "$scratch" /bin/bash
     ;;
+phone)
+    [ $# = 2 ] || fail "write: emulated_pi.sh phone FOLDER"
+    enable_emulation
+    make_phone_rootfs
+    cp -a "$phone_rootfs" "$2"
+    chown "$adb_user:$adb_user" "$2/data/local/tmp"
+    ;;
+in-phone)
+    [ $# = 3 ] || fail "write: emulated_pi.sh in-phone FOLDER COMMAND"
+    # shellcheck disable=SC2016 # the inner shell expands these
+    exec unshare --mount --propagation private -- sh -eu -c '
+        mount --rbind "$1" "$1" # so that / stands in /proc/mounts, where df looks
+        cd "$1"
+        mount -t proc proc proc
+        mount --rbind /dev dev
+        exec chroot --userspec "$3:$3" . /system/bin/env -i PATH=/system/bin HOME=/ /system/bin/sh -c "$2"
+    ' sh "$2" "$3" "$adb_user"
+    ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
