@@ -336,8 +336,8 @@ def _starts_at_boot(kind: str | None, state: DeviceState, facts: Facts) -> Itera
         detail = "kept running by its own supervisor: not after a reboot"
         yield Finding(DAEMON_GROUP, name, "warn", detail, _boot_mend(state, facts))
     elif kind == "termux":
-        detail = "started by the app Termux:Boot, if that is installed and was opened once: it cannot be seen from here"
-        yield Finding(DAEMON_GROUP, name, "unknown", detail)
+        detail = "started by the app Termux:Boot, if that is there, which cannot be seen from here"
+        yield Finding(DAEMON_GROUP, name, "unknown", detail, "install Termux:Boot, and open it once")
     elif kind:
         yield Finding(DAEMON_GROUP, name, "ok", kind)
 

@@ -141,6 +141,7 @@ DAEMON_FAULTS: list[tuple[str, str, str, dict[str, Any], dict[str, Any], dict[st
     ("settings", "fail", "unknown key", {"config_error": "unknown key 'x'"}, {}, {}),
     ("starts at boot", "warn", "disabled", {}, {}, {"enabled": "disabled"}),
     ("starts at boot", "warn", "not after a reboot", {"service": "supervisor"}, {}, {"enabled": ""}),
+    ("starts at boot", "unknown", "by the app Termux:Boot", {"service": "termux"}, {}, {"enabled": ""}),
     ("refused bundle", "warn", "abc: too slow", {"refused": {"abc": "too slow"}}, {}, {}),
     ("unfinished copies", "warn", "1 with 5 MiB", {}, {"stored": {"f" * 64 + ".part": 5 << 20}}, {}),
     ("log", "warn", "20 MiB", {}, {}, {"log_bytes": 20 << 20}),
