@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import pytest
 from adb_fixtures import APPLETS
+from console_fixtures import PASSWORD
 from signing_keys import make_key, signing
 
 from edgebit.bundle.archive import Bundle
@@ -21,7 +22,7 @@ from edgebit.deploy.plan import InstallOptions, KnownKeys, plan_install
 from edgebit.deploy.runner_only import RunnerDevice
 from edgebit.device_probe import probe
 from edgebit.errors import BundleError, ConfigError, DeployError
-from edgebit.transport import open_transport
+from edgebit.transport import Options, open_transport
 from edgebit.transport.local import LocalTransport
 
 
@@ -102,6 +103,18 @@ def bare(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bar
 
 
 @every_shell
+def test_look_at_a_device(bare):
+    """Each shell and its programs tell the same facts, which are this machine's."""
+    state = probe(bare.transport())
+
+    assert (state.arch, state.machine) == (os.uname().machine,) * 2
+    assert (state.uid, state.host) == (os.geteuid(), os.uname().nodename)
+    assert state.page_bytes in (os.sysconf("SC_PAGESIZE"), 0), "busybox has no getconf"
+    assert state.memory_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+    assert state.free_bytes > 0 and state.clock_s > 1_700_000_000 and state.python is None
+
+
+@every_shell
 def test_first_deploy(bare, runner_bundle):
     """edgebit-run, library and model arrive, are tested and run; nothing of the daemon does."""
     bundle = runner_bundle()
@@ -117,6 +130,20 @@ def test_first_deploy(bare, runner_bundle):
     assert not list(bare.root.rglob("edgebitd.pyz"))
     assert len(list((bare.root / "store").iterdir())) == 3
     assert bare.root.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("programs", ["dash and coreutils"], indirect=True)
+def test_deploy_over_a_serial_console(programs, runner_bundle, board, require_tool, tmp_path, monkeypatch):
+    """Nothing in it hangs on one way to a device: the verbs, which are long command lines, go over a console too."""
+    for name in ("base64", "dd", "stty"):
+        (programs / name).symlink_to(require_tool(name))
+    shell, device = require_tool("dash"), BareDevice(tmp_path / "a device")
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("EDGEBIT_SERIAL_PASSWORD", PASSWORD)
+    with open_transport(board(shell=[shell, "-i"]).serial_url, Options(root=str(device.root))) as console:
+        outcome = install(runner_bundle(), console, InstallOptions(), device.reporter)
+
+    assert outcome.probes == 3 and device.answer() == "one answers"
 
 
 @every_shell
