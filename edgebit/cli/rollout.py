@@ -223,4 +223,5 @@ def _in_short(plan: DevicePlan) -> str:
         return f"[red]cannot:[/red] {printable(plan.why)}"
     if not any(step.action == "switch" for step in plan.steps):
         return "is there already: only asked"
-    return f"{bytes_to_send(plan.steps) / 1e6:.1f} MB in {sum(step.action == 'send' for step in plan.steps)} files"
+    files = sum(step.action == "send" for step in plan.steps)
+    return f"{bytes_to_send(plan.steps) / 1e6:.1f} MB in {files} file{'' if files == 1 else 's'}"

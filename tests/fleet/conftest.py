@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgebit.bundle.archive import hash_file, open_bundle, write_archive
+from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.deploy.install import Outcome
 from edgebit.deploy.plan import Step
 from edgebit.errors import DeployError, TransportError
@@ -92,6 +94,27 @@ class ActingFleet:
             options = RolloutOptions(limits=Limits(**limits))
             report = Rollout(bundle, inventory.devices, waves, options, journal, recorder).run()
         return report, recorder
+
+
+@pytest.fixture
+def write_bundle(tmp_path):
+    """Writes a bundle of files that are only bytes: name -> content, a number for so many zeros."""
+
+    def write(name, triple, files):
+        sources = {}
+        for member, content in files.items():
+            sources[member] = tmp_path / f"{name}-{member.replace('/', '-')}"
+            with sources[member].open("wb") as file:
+                file.truncate(content) if isinstance(content, int) else file.write(content.encode())
+        manifest = Manifest(
+            name=name, edgebit="0.1.0", abi=1, target=TargetInfo(name="one", triple=triple),
+            model=ModelInfo(name=name), build=BuildInfo(),
+            files={key: hash_file(path) for key, path in sources.items()},
+        )  # fmt: skip
+        write_archive(tmp_path / f"{name}.bundle", manifest, sources)
+        return open_bundle(tmp_path / f"{name}.bundle")
+
+    return write
 
 
 @pytest.fixture

@@ -3,18 +3,16 @@
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from signing_keys import make_key
 
-from edgebit.bundle.archive import hash_file, open_bundle, write_archive
-from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.cli import cli
 from edgebit.errors import ConfigError
 
+FILES = ("model.ebm", "lib/libedgebit.so", "edgebitd.pyz")
 FLEET = """
 [defaults]
 mqtt = "mqtt://127.0.0.1:1"
@@ -29,21 +27,14 @@ url = "ssh://nobody@127.0.0.1:1"
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch):
+def call(tmp_path, monkeypatch, write_bundle):
     """Calls `edgebit` in a folder with an inventory and a bundle that no device can run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "journal"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     (tmp_path / "fleet.toml").write_text(FLEET)
-    files = {"model.ebm": tmp_path / "a", "lib/libedgebit.so": tmp_path / "b", "edgebitd.pyz": tmp_path / "c"}
-    for path in files.values():
-        path.write_text(path.name)
-    manifest = Manifest(
-        name="odd", edgebit="0.1.0", abi=1, target=TargetInfo(name="odd", triple="m68k-linux-gnu"),
-        model=ModelInfo(name="odd"), build=BuildInfo(), files={name: hash_file(path) for name, path in files.items()},
-    )  # fmt: skip
-    write_archive(tmp_path / "odd.bundle", manifest, files)
+    write_bundle("odd", "m68k-linux-gnu", {name: name for name in FILES})
     return lambda *args: CliRunner().invoke(cli, [str(arg) for arg in args])
 
 
@@ -71,12 +62,9 @@ def test_the_status_says_who_is_out_of_reach(call):
     assert statuses[0]["reachable"] and not statuses[0]["up"]
 
 
-def test_signatures_are_wanted_of_every_device(call, tmp_path):
+def test_signatures_are_wanted_of_every_device(call, write_bundle):
     """--trust holds for each, and the reason stands beside it."""
-    odd = open_bundle(tmp_path / "odd.bundle")
-    fitting = replace(odd.manifest, target=TargetInfo(name="here", triple=f"{os.uname().machine}-linux-gnu"))
-    files = {"model.ebm": tmp_path / "a", "lib/libedgebit.so": tmp_path / "b", "edgebitd.pyz": tmp_path / "c"}
-    write_archive(tmp_path / "unsigned.bundle", fitting, files)
+    write_bundle("unsigned", f"{os.uname().machine}-linux-gnu", {name: name for name in FILES})
     wanted = ("deploy", "unsigned.bundle", "--group", "kitchen", "--dry-run", "--trust", make_key(1).public)
 
     assert "is wanted, and this one is not signed" in " ".join(call(*wanted).output.split())

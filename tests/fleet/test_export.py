@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.bundle.archive import hash_file, open_bundle, write_archive
-from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.errors import BuildError
 from edgebit.fleet import export
 from edgebit.fleet.oci_image import write_image
@@ -34,20 +32,12 @@ if verb == "status":
 
 
 @pytest.fixture
-def make_bundle(tmp_path):
+def make_bundle(write_bundle):
     """Makes a bundle of a few bytes for a 64-bit ARM device."""
 
     def make(name="chat", triple="aarch64-linux-gnu"):
-        files = {}
-        for member in ("model.ebm", "lib/libedgebit.so", "edgebitd.pyz", "bin/edgebit-run"):
-            files[member] = tmp_path / member.replace("/", "-")
-            files[member].write_text(AGENT if member == "edgebitd.pyz" else member)
-        manifest = Manifest(
-            name=name, edgebit="0.1.0", abi=1, target=TargetInfo(name="rpi", triple=triple),
-            model=ModelInfo(name=name), build=BuildInfo(), files={key: hash_file(path) for key, path in files.items()},
-        )  # fmt: skip
-        write_archive(tmp_path / f"{name}.bundle", manifest, files)
-        return open_bundle(tmp_path / f"{name}.bundle")
+        files = {member: member for member in ("model.ebm", "lib/libedgebit.so", "bin/edgebit-run")}
+        return write_bundle(name, triple, {**files, "edgebitd.pyz": AGENT})
 
     return make
 

@@ -10,8 +10,6 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from edgebit.bundle.archive import hash_file, open_bundle, write_archive
-from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.fleet.export import export_kubernetes
 from edgebit.fleet.oci_image import ENTRYPOINT, USER
 
@@ -20,20 +18,10 @@ MODEL_BYTES = 8 << 20
 
 
 @pytest.fixture
-def documents(tmp_path):
+def documents(tmp_path, write_bundle):
     """Writes the manifest for a broker; gives its documents by kind."""
-    model = tmp_path / "model"
-    with model.open("wb") as file:
-        file.truncate(MODEL_BYTES)
-    files = {"model.ebm": model, "edgebitd.pyz": tmp_path / "pyz", "lib/libedgebit.so": tmp_path / "so"}
-    for path in (tmp_path / "pyz", tmp_path / "so"):
-        path.write_text(path.name)
-    manifest = Manifest(
-        name="chat", edgebit="0.1.0", abi=1, target=TargetInfo(name="rpi", triple="aarch64-linux-gnu"),
-        model=ModelInfo(name="chat"), build=BuildInfo(), files={name: hash_file(path) for name, path in files.items()},
-    )  # fmt: skip
-    write_archive(tmp_path / "chat.bundle", manifest, files)
-    bundle = open_bundle(tmp_path / "chat.bundle")
+    files = {"model.ebm": MODEL_BYTES, "edgebitd.pyz": "daemon", "lib/libedgebit.so": "engine"}
+    bundle = write_bundle("chat", "aarch64-linux-gnu", files)
 
     def write(mqtt):
         (path,) = export_kubernetes(bundle, tmp_path / "out", image="registry.local/edgebit:7", mqtt=mqtt)
