@@ -123,11 +123,13 @@ class SerialTransport:
         """Send the next piece of a file; gives its size. It is compressed where that makes it smaller."""
         limit = self._link.piece_bytes
         raw = file.read(min(4 * limit, source.size - done))
-        packed = gzip.compress(raw, mtime=0) if self._has_gzip else raw
-        if len(packed) > limit and len(raw) > limit:
-            file.seek(limit - len(raw), os.SEEK_CUR)
-            raw = raw[:limit]
-            packed = gzip.compress(raw, mtime=0) if self._has_gzip else raw
+        packed = self._packed(raw)
+        for fits in (len(raw) * limit // max(1, len(packed)), limit):  # as if all packs alike; or not at all
+            if len(packed) <= 4 * limit // 3 or len(raw) <= limit:
+                break
+            file.seek(max(fits, limit) - len(raw), os.SEEK_CUR)
+            raw = raw[: max(fits, limit)]
+            packed = self._packed(raw)
         if not raw:
             raise TransportError(f"{source.path} ends {source.size - done} bytes early: it changed")
         if len(packed) < _GZIP_GAIN * len(raw):
@@ -135,6 +137,9 @@ class SerialTransport:
         else:
             self._done("append cat", raw)
         return len(raw)
+
+    def _packed(self, raw: bytes) -> bytes:
+        return gzip.compress(raw, mtime=0) if self._has_gzip else raw
 
     def _write(self, place: str, data: bytes, *, then: str = "", timeout_s: float = 0) -> str:
         """Write a file of the device, and once it is whole have `then` done; gives the last answer.

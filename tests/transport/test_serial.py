@@ -315,6 +315,24 @@ def test_connection_that_breaks_is_continued(board, tmp_path):
     assert there.read_bytes() == source.read_bytes()
 
 
+def test_what_packs_is_sent_packed(board, tmp_path):
+    """Hexadecimal digits at half their size, in pieces that grow as they do for other files."""
+    device, source, carried = board(), tmp_path / "source", [0]
+    source.write_bytes(os.urandom(100_000).hex().encode())
+
+    def count(data: bytes, to_board: bool) -> bytes:
+        carried[0] += len(data) if to_board else 0
+        return data
+
+    with open_transport(device.serial_url) as transport:
+        device.damage = count
+        transport.put(Section(source, 0, 200_000), str(tmp_path / "there"))
+        assert transport._link.piece_bytes > 4 * console_link.PIECE_MIN_BYTES
+
+    assert (tmp_path / "there").read_bytes() == source.read_bytes()
+    assert carried[0] < 200_000 * 0.6 * 4 / 3
+
+
 @pytest.mark.parametrize("left", [b"x" * 5000, b"y" * 30_000], ids=["something else", "too much"])
 def test_what_is_no_beginning_is_replaced(board, tmp_path, left):
     """Its sum says so."""
