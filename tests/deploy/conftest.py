@@ -272,6 +272,12 @@ class Recorder:
         return told
 
 
+@pytest.fixture
+def recorder() -> Recorder:
+    """A reporter of its own."""
+    return Recorder()
+
+
 @dataclass
 class LocalDevice:
     """A device that is a folder of this machine."""
