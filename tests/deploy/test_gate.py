@@ -68,6 +68,7 @@ def test_trial_that_answers_is_kept(make_bundle, local_device):
     assert local_device.running() == "new"
 
 
+@pytest.mark.slow
 def test_silent_trial_goes_back(make_bundle, local_device):
     """The gate refuses it and ends its daemon, here this test's process, so that the one before is started."""
     local_device.deploy(make_bundle("old"))
@@ -88,6 +89,7 @@ def test_silent_trial_goes_back(make_bundle, local_device):
     assert status["slots"][status["active"]]["name"] == "old"
 
 
+@pytest.mark.slow
 def test_lost_deploy_with_wrong_settings_goes_back(make_bundle, local_device):
     """The broker cannot be reached with them, and nobody is there to say so: the ones from before come back."""
     bundle = make_bundle("old")
@@ -105,6 +107,7 @@ def test_lost_deploy_with_wrong_settings_goes_back(make_bundle, local_device):
     assert not (local_device.root / "settings.before").exists()
 
 
+@pytest.mark.slow
 def test_broker_that_is_away_is_no_bundles_fault(make_bundle, local_device):
     """With the settings from before it would be as far away: the trial stays open until it can be decided."""
     local_device.deploy(make_bundle("old"))
@@ -123,6 +126,7 @@ def test_broker_that_is_away_is_no_bundles_fault(make_bundle, local_device):
     assert json.loads(process.communicate(timeout=30)[0]) == {"trial": "kept"}
 
 
+@pytest.mark.slow
 def test_daemon_whose_bundle_is_no_longer_active_is_ended(make_bundle, local_device):
     """A deploy went back and was lost before it could start the one before."""
     local_device.deploy(make_bundle("old"))

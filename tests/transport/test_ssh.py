@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgebit.deploy import sending
 from edgebit.errors import TransportError
 from edgebit.transport import Options, Section, open_transport, resume_at
 
@@ -225,3 +226,21 @@ def test_a_folder_below_the_login_folder(server):
     """~/ is where a login begins; quoted on its way to the device, a shell would not read it so."""
     with open_transport("ssh://device", replace(server.options(), root="~/models")) as device:
         assert device.root == "models"
+
+
+def test_large_file_goes_deflated_over_a_slow_connection(server, tmp_path, monkeypatch):
+    """It is measured with a plain piece, and goes on deflated behind that; a cut-off copy goes on too."""
+    monkeypatch.setattr(sending, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(sending, "SLOW_BYTES_S", 1e12)  # the loopback is
+    content = os.urandom(200_000).hex().encode()
+    (tmp_path / "file").write_bytes(content)
+    source, part, told = Section(tmp_path / "file", 0, len(content)), tmp_path / "it's.part", []
+    with open_transport("ssh://device", server.options()) as device:
+        on_the_way = sending.Sender(device, "python3").send(source, str(part), len(content), told.append)
+        assert part.read_bytes() == content
+        assert 100_000 < on_the_way < 0.7 * len(content)
+        assert sum(told) == len(content)
+
+        part.write_bytes(content[:350_000])
+        sending.Sender(device, "python3").send(source, str(part), 50_000, told.append)
+        assert part.read_bytes() == content
