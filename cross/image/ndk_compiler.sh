@@ -17,7 +17,7 @@ fail() {
 [ -d "$bin/../sysroot/usr/lib/$triple/$level" ] || fail "the NDK has no API level $level for $triple"
 cat >$cc <<END
 #!/bin/sh
-exec $bin/clang --target=$triple$level -Wl,-z,max-page-size=$page "\$@"
+exec $bin/clang --target=$triple$level -fuse-ld=lld -Wl,-z,max-page-size=$page "\$@"
 END
 chmod 755 $cc
 
