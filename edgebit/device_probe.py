@@ -65,7 +65,7 @@ done
 for name in trust state; do
   [ -f "$root/$name.json" ] || continue
   printf '%s ' $name
-  while read -r line; do printf '%s ' "$line"; done <"$root/$name.json"
+  while read -r line || [ -n "$line" ]; do printf '%s ' "$line"; done <"$root/$name.json"
   echo
 done
 [ -f "$root/state.json" ] || for place in "$root"/* "$root"/.[!.]*; do

@@ -4,6 +4,7 @@ The bundle's edgebit-run is a script that acts as its model.ebm says (conftest.p
 """
 
 import dataclasses
+import json
 import os
 import shlex
 import subprocess
@@ -112,6 +113,21 @@ def test_look_at_a_device(bare):
     assert state.page_bytes in (os.sysconf("SC_PAGESIZE"), 0), "busybox has no getconf"
     assert state.memory_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
     assert state.free_bytes > 0 and state.clock_s > 1_700_000_000 and state.python is None
+
+
+@every_shell
+@pytest.mark.parametrize("end", ["", "\n"], ids=["no line's end", "a line's end"])
+def test_look_at_files_that_somebody_edited(bare, end):
+    """With or without an end of the last line, on one line or several."""
+    bare.root.mkdir()
+    slots = {"a": {"id": "0" * 16, "status": "trying"}}
+    (bare.root / "state.json").write_text(json.dumps({"slots": slots, "refused": {}}) + end)
+    (bare.root / "trust.json").write_text('{\n "schema": 1\n}' + end)
+
+    state = probe(bare.transport())
+
+    assert state.slots == slots
+    assert json.loads(state.trust) == {"schema": 1}
 
 
 @every_shell
