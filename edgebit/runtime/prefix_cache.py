@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import struct
+import time
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -182,7 +183,7 @@ class PrefixCache:
             block.used = next(self._clock)
             if block.file_size:
                 try:
-                    os.utime(self._path(block))
+                    _date(self._path(block))
                 except FileNotFoundError:  # another process has taken it away
                     self._lose_file(block)
                     self._forget_if_nowhere(block)
@@ -248,6 +249,7 @@ class PrefixCache:
                 file.write(header)
                 file.write(block.tokens)
                 file.write(state)
+            _date(new)
             new.replace(path)
         except OSError as error:
             log.warning("%s cannot be written: %s", new, error.strerror)
@@ -389,3 +391,9 @@ def _parse_header(file_name: str, header: bytes) -> _Block | None:
     tokens.frombytes(header[_HEADER.size : end])
     name = _name(before, tokens)
     return _Block(name, before, tokens) if file_name == name.hex() + _SUFFIX else None
+
+
+def _date(path: Path) -> None:
+    """Say that a file was used just now; the system's own times stand still for some milliseconds at a time."""
+    now_ns = time.time_ns()
+    os.utime(path, ns=(now_ns, now_ns))
