@@ -30,11 +30,10 @@ MAY_IMPORT = {
     "edgebit.bionic": {"edgebit.elf"},
     "edgebit.kernel_program": {"edgebit.elf"},
     "edgebit.elf": set(),
-    "edgebit.ndk": {"edgebit.targets"},
 }  # fmt: skip
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
         "edgebit.footprint", "edgebit.artifacts", "edgebit.bionic", "edgebit.elf", "edgebit.kernel_program",
-        "edgebit.ndk", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
+        "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.cross", "edgebit.synthesize"},

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from edgebit.cross.container import ContainerEngine, find_container_engine
 from edgebit.cross.images import require_image
+from edgebit.cross.ndk import find_ndk
 from edgebit.errors import BuildError
-from edgebit.ndk import find_ndk
 from edgebit.resources import cross_dir
 from edgebit.targets import Target, host_target
 

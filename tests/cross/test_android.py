@@ -13,9 +13,9 @@ from edgebit.artifacts import Check
 from edgebit.build import check_native
 from edgebit.cross.container import ContainerEngine
 from edgebit.cross.native import build_native, plan
+from edgebit.cross.ndk import find_ndk
 from edgebit.cross.toolchain import Container, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
-from edgebit.ndk import find_ndk
 from edgebit.probe_runs import check_model_probes
 from edgebit.resources import cross_dir, kernels_dir
 from edgebit.targets import find_target, read_target
