@@ -37,8 +37,6 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.cross", "edgebit.synthesize"},
-    "edgebit.bionic_pull": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs",
-                            "edgebit.verify"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),
@@ -46,7 +44,7 @@ SERVICES = {
                      "edgebit.keys", "edgebit.local_broker", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.deploy": {"edgebit.device_probe"},
     "edgebit.device_probe": set(),
-    "edgebit.doctor": {"edgebit.bionic_pull", "edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy",
+    "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy",
                        "edgebit.device_probe", "edgebit.keys", "edgebit.probe_runs", "edgebit.verify"},
     "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},
     "edgebit.keys": set(),

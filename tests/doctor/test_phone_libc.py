@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from edgebit.bionic import LINKER, ROOT_FILES, find_root
-from edgebit.bionic_pull import check_on_phone_libc, pull_bionic
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import MODEL_MEMBER, RUNNER_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.cli.doctor import command
 from edgebit.doctor import phone_libc
 from edgebit.doctor.finding import Finding
+from edgebit.doctor.phone_libc import check_on_phone_libc, pull_bionic
 from edgebit.errors import BuildError, TransportError
 from edgebit.targets import find_target
 from edgebit.transport import Completed, Options
