@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +37,6 @@ _PLACES = {
 }
 _ABI = "arm64-v8a"
 
-Report = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class PhoneLibc:
@@ -48,7 +45,6 @@ class PhoneLibc:
     root: Path
     api_level: int
     build: str  # the phone's system, by its fingerprint
-    from_cache: bool
 
 
 def check_phone_libc(url: str, options: Options, bundle: Path | None) -> list[Finding]:
@@ -65,7 +61,7 @@ def check_phone_libc(url: str, options: Options, bundle: Path | None) -> list[Fi
     return [*findings, *(Finding(GROUP, check.name, _STATES[check.status], check.detail) for check in checks)]
 
 
-def pull_bionic(device: Transport, cache: Path, report: Report = lambda _: None) -> PhoneLibc:
+def pull_bionic(device: Transport, cache: Path) -> PhoneLibc:
     """Copy loader and libc of the Android `device` into a folder of `cache`, once for each build of its system.
 
     Raises TransportError where the device is no 64-bit Arm Android, or a file cannot be had or came damaged.
@@ -73,14 +69,12 @@ def pull_bionic(device: Transport, cache: Path, report: Report = lambda _: None)
     api_level, build = _ask_build(device)
     root = cache / "bionic" / hashlib.sha256(build.encode()).hexdigest()[:16]
     if _is_whole(root):
-        report(f"loader and libc of {build} are in the cache")
-        return PhoneLibc(root, api_level, build, from_cache=True)
+        return PhoneLibc(root, api_level, build)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.", dir=root.parent) as scratch:
         staging = Path(scratch) / "root"
         sums = {}
         for name, places in _PLACES.items():
-            report(f"copying {name.rpartition('/')[2]} from {device.url}")
             local = staging / name
             local.parent.mkdir(parents=True, exist_ok=True)
             _pull(device, places, local)
@@ -91,7 +85,7 @@ def pull_bionic(device: Transport, cache: Path, report: Report = lambda _: None)
         if root.exists():  # what lies there is damaged
             shutil.rmtree(root)
         staging.rename(root)
-    return PhoneLibc(root, api_level, build, from_cache=False)
+    return PhoneLibc(root, api_level, build)
 
 
 def check_on_phone_libc(phone: PhoneLibc, runner: Path, model: Path, model_size: int, target: Target) -> list[Check]:
