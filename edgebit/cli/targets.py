@@ -31,6 +31,7 @@ _SHOWN = {
     "page_kib": "up to {} KiB",
     "throttle_c": "{} °C",
     "glibc_floor": "{}",
+    "api_level": "{}",
     "sensors": "{}",
     "service": "{}",
     "emulate_cpus": "{}",

@@ -149,6 +149,16 @@ def test_show_gives_units():
     assert "80 °C" in output
 
 
+def test_show_gives_every_key():
+    """Whatever a target's file may say has its line, known or not."""
+    output = CliRunner().invoke(command, ["show", "android"], catch_exceptions=False).output
+
+    shown = set(re.findall(r"^  (\w+) ", output, re.MULTILINE))
+    others = {"name", "path", "description", "sources"}
+    assert shown - {"file"} == {field.name for field in dataclasses.fields(Target)} - others
+    assert re.search(r"api_level +24", output)
+
+
 def test_show_gives_figures_with_their_sources():
     """What an estimate is made from, and where that is from."""
     output = CliRunner().invoke(command, ["show", "rpi5"], catch_exceptions=False).output
