@@ -139,14 +139,12 @@ def find_container_engine(
         engine = _read_info(program, done.stdout) if done.returncode == 0 else None
         if engine is not None:
             return engine
-        words = (done.stderr.strip() or done.stdout.strip() or "no answer").splitlines()[-1]
+        words = (done.stderr.strip() or done.stdout.strip() or "no answer").splitlines()[-1].partition(". ")[0]
         where = f" (DOCKER_HOST={os.environ['DOCKER_HOST']})" if "DOCKER_HOST" in os.environ else ""
         failures.append(f"{candidate} is there and its engine does not answer{where}: {words[:200].rstrip('.?!')}")
     silent = any("does not answer" in failure for failure in failures)
     start = "Start it (sudo systemctl start docker) and be in its group, or get another: " if silent else "Get one: "
-    raise BuildError(
-        f"no container engine: {'; '.join(failures)}. {start}{INSTALL_ENGINE}. Or do without: --builder zig"
-    )
+    raise BuildError(f"no container engine: {'; '.join(failures)}. {start}{INSTALL_ENGINE}")
 
 
 def _read_info(program: str, text: str) -> ContainerEngine | None:

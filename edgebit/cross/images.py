@@ -133,9 +133,7 @@ def require_image(target: Target, engine: ContainerEngine) -> ImageState:
             "missing": f"{engine.name} has no image {state.recipe.tag}",
             "outdated": f"{engine.name}'s image {state.recipe.tag} was built from other pins or another Dockerfile",
         }[state.state]
-        raise BuildError(
-            f"--builder docker: {why}. Build it, once: edgebit cross build {target.name}. Or do without: --builder zig"
-        )
+        raise BuildError(f"{why}. Build it, once: edgebit cross build {target.name}")
     return state
 
 

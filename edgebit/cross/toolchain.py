@@ -114,7 +114,10 @@ def choose_toolchain(
         version = f"NDK {ndk.version}, {ask([str(ndk.clang), '--version'])[0]}"
         return _ndk_toolchain(target, "ndk", str(ndk.clang), version)
     if builder == "docker":
-        place = container(target)
+        try:
+            place = container(target)
+        except BuildError as error:
+            raise BuildError(f"--builder docker: {error}. Or do without: --builder zig") from error
         if target.is_android:
             script = f"sed -n 's/^Pkg.Revision *= *//p' {_NDK_THERE}/source.properties; {_NDK_CLANG_THERE} --version"
             said = ask(place.engine.run_command(place.image, ("sh", "-c", script)))

@@ -56,7 +56,7 @@ def test_first_engine_that_answers_is_taken(answers, named, name, rootless):
 @pytest.mark.parametrize(
     ("answers", "environment", "promised"),
     [
-        ({}, {}, ["docker is not on PATH", "podman is not on PATH", "sudo apt-get install podman", "--builder zig"]),
+        ({}, {}, ["docker is not on PATH", "podman is not on PATH", "sudo apt-get install podman"]),
         ({"docker": 1}, {}, ["docker is there and its engine does not answer", "Cannot connect", "podman is not on"]),
         ({"docker": "no json"}, {}, ["docker is there"]),
         ({"docker": "[]"}, {}, ["docker is there"]),

@@ -25,7 +25,7 @@ IMAGE = Container(engine=ENGINE, image="sha256:" + "0" * 64, tag="edgebit-cross:
 
 
 def find_no_image(target: Target) -> Container:
-    raise BuildError("--builder docker: no image. Or do without: --builder zig")
+    raise BuildError("there is no image. Build it")
 
 
 def choose(builder: str, *, tools: tuple[str, ...] = (), zig: bool = False, image: bool = False) -> Toolchain:
