@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgebit import __version__
 from edgebit.artifacts import disassemblers
+from edgebit.cross.container import find_container_engine
 from edgebit.cross.toolchain import cache_dir, choose_toolchain, find_tool, install_zig
 from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.errors import BuildError, EngineError, TargetError
@@ -104,19 +105,13 @@ def _build_tools() -> Iterator[Finding]:
 
 
 def _container_engine() -> Finding:
-    """Docker or Podman; a command without an engine that answers builds nothing."""
-    name, silent = "container engine", ""
-    for program in ("docker", "podman"):
-        if (path := shutil.which(program)) is None:
-            continue
-        done = _ask([path, "info"])
-        if done is not None and done.returncode == 0:
-            return _found(name, "ok", f"{program} answers ({path})")
-        silent = silent or program
-    if silent:
-        mend = f"start it (sudo systemctl start {silent}), and be in the group {silent}"
-        return _found(name, "warn", f"{silent} is installed, and its engine does not answer: no --builder docker", mend)
-    return _found(name, "warn", "neither docker nor podman: no --builder docker", "apt-get install podman")
+    """What `--builder docker` and `edgebit cross` run; a command without an engine that answers builds nothing."""
+    name = "container engine"
+    try:
+        engine = find_container_engine()
+    except BuildError as error:
+        return of_error(GROUP, name, error, "warn")
+    return _found(name, "ok", f"{engine.name} {engine.version} answers ({engine.program})")
 
 
 def _disassembler() -> Finding:
@@ -188,19 +183,13 @@ def _program(name: str, version: str, serves: str, install: str) -> Finding:
     return _found(name, "ok", f"{_first_line([path, version])} ({path})")
 
 
-def _ask(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
-    """What a program says of itself; None where it does not run or end."""
+def _first_line(argv: list[str]) -> str:
+    """What a program says of itself; "does not run" where it does not, or does not end."""
     try:
-        return subprocess.run(
+        done = subprocess.run(
             argv, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
             timeout=_ASK_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
-def _first_line(argv: list[str]) -> str:
-    done = _ask(argv)
-    if done is None:
         return "does not run"
     return next(iter((done.stdout.strip() or done.stderr.strip()).splitlines()), "says no version")
