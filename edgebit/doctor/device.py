@@ -39,7 +39,6 @@ _THROTTLE_BITS = (
     (3, "soft temperature limit", "better cooling"),
 )
 _PYTHON_MEND = "sudo apt install python3; in Termux: pkg install python"
-_LINGER_MEND = "sudo loginctl enable-linger $USER, there"
 _CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))"
 
 
@@ -159,8 +158,8 @@ def _disk(state: DeviceState) -> Finding:
     detail = f"{_mib(state.free_bytes)} free for {state.root}"
     if state.free_bytes >= DISK_WANTED:
         return _found("disk", "ok", detail)
-    state_ = "warn" if state.free_bytes >= DISK_NEEDED else "fail"
-    return _found("disk", state_, detail, "make room there, or choose another folder with --root")  # type: ignore[arg-type]
+    verdict: State = "warn" if state.free_bytes >= DISK_NEEDED else "fail"
+    return _found("disk", verdict, detail, "make room there, or choose another folder with --root")
 
 
 def _folder(state: DeviceState) -> Finding:

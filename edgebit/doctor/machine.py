@@ -141,21 +141,24 @@ def _emulator() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    place = cache_dir()
-    near = next(path for path in (place, *place.parents) if path.exists())
+    near = _existing(cache_dir())
     if os.access(near, os.W_OK | os.X_OK):
-        return _found("cache", "ok", str(place))
+        return _found("cache", "ok", str(cache_dir()))
     return _found("cache", "fail", f"{near} cannot be written", "let its owner be you, or set XDG_CACHE_HOME")
 
 
 def _free_space() -> Finding:
-    place = cache_dir()
-    near = next(path for path in (place, *place.parents) if path.exists())
+    near = _existing(cache_dir())
     free = shutil.disk_usage(near).free
     detail = f"{free / 1e9:.1f} GB free at {near}"
     if free >= _FREE_WANTED:
         return _found("disk", "ok", detail)
     return _found("disk", "warn", detail, f"make room for {_FREE_WANTED / 1e9:.0f} GB, or set XDG_CACHE_HOME")
+
+
+def _existing(place: Path) -> Path:
+    """The nearest folder above `place` that is there, or itself."""
+    return next(path for path in (place, *place.parents) if path.exists())
 
 
 def _temporary_folder() -> Finding:
