@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from edgebit.artifacts import LIBRARY_ALIGN
 from edgebit.daemon.config import PORTS
 from edgebit.deploy.device import Device
 from edgebit.deploy.plan import PYTHON_MIN
@@ -176,7 +177,7 @@ def _page_size(state: DeviceState) -> Finding:
     if not state.page_bytes:
         return _found("page size", "unknown", "getconf PAGESIZE says nothing")
     kib = state.page_bytes // 1024
-    if kib <= 64:
+    if state.page_bytes <= LIBRARY_ALIGN:
         return _found("page size", "ok", f"{kib} KB")
     return _found("page size", "fail", f"{kib} KB, more than the 64 that native files are aligned to", "another kernel")
 
