@@ -86,7 +86,7 @@ END
 su "$user" -c "sh $work/as_user.sh" >"$work/podman.log" 2>&1 || { tail -n 40 "$work/podman.log"; exit 1; }
 "$python" - "/home/$user/check.json" <<'END'
 import json, sys
-from edgebit.cross.toolchain import cache_dir
+from edgebit.resources import cache_dir
 made = json.load(open(sys.argv[1]))["builders"][0]
 kept = json.loads((cache_dir() / "cross" / f"{made['toolchain_id']}-docker" / "build.json").read_text())
 assert made["builds"] == [kept, kept], (made, kept)

@@ -25,6 +25,7 @@ from edgebit.bundle.signature import (
     signed_digest,
 )
 from edgebit.errors import BuildError, BundleError, KeyFileError
+from edgebit.resources import config_dir
 
 SECRET_SUFFIX, PUBLIC_SUFFIX = ".key", ".pub"
 
@@ -72,8 +73,7 @@ class KnownKey:
 
 def keys_dir() -> Path:
     """The folder of keys: $XDG_CONFIG_HOME/edgebit/keys, by default in ~/.config."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "edgebit" / "keys"
+    return config_dir() / "keys"
 
 
 def list_keys() -> list[KnownKey]:

@@ -1,4 +1,4 @@
-"""Where targets/, cross/, kernels/, the demo model and the host's native library lie: in a checkout and in a wheel.
+"""Where things lie: what ships with edgebit, in a checkout and in a wheel, and the user's own folders.
 
 The only module that computes paths from its own place.
 """
@@ -40,6 +40,22 @@ def demo_model_dir() -> Path:
 def package_dir() -> Path:
     """The edgebit package itself: what goes into the daemon's one file."""
     return _PACKAGE
+
+
+def config_dir() -> Path:
+    """The user's own: targets, keys, the inventory of a fleet. $XDG_CONFIG_HOME/edgebit, by default in ~/.config."""
+    return _user_folder("XDG_CONFIG_HOME", ".config")
+
+
+def cache_dir() -> Path:
+    """What can be made again, such as native files of earlier builds and zig's own libc: safe to delete."""
+    return _user_folder("XDG_CACHE_HOME", ".cache")
+
+
+def _user_folder(variable: str, default: str) -> Path:
+    """As the XDG Base Directory Specification has it, which says to ignore a relative path."""
+    named = os.environ.get(variable, "")
+    return (Path(named) if named.startswith("/") else Path.home() / default) / "edgebit"
 
 
 def native_library() -> Path:

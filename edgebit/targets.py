@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.errors import TargetError
-from edgebit.resources import targets_dir
+from edgebit.resources import config_dir, targets_dir
 
 HOST = "host"
 FOLDERS_VARIABLE = "EDGEBIT_TARGETS"  # of the environment: folders with a user's own targets
@@ -106,8 +106,8 @@ def own_folders() -> list[Path]:
     for folder in named:
         if not folder.is_dir():
             raise TargetError(f"{FOLDERS_VARIABLE} names {folder}, which is no folder. Correct it, or unset it")
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgebit" / "targets"
-    return [*named, *([config] if config.is_dir() else [])]
+    own = config_dir() / "targets"
+    return [*named, *([own] if own.is_dir() else [])]
 
 
 def target_files() -> dict[str, list[Path]]:

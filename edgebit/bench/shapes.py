@@ -7,8 +7,8 @@ from typing import Literal
 
 from edgebit.bundle.model_format import VERSION
 from edgebit.convert import convert
-from edgebit.cross.toolchain import cache_dir
 from edgebit.errors import BundleError
+from edgebit.resources import cache_dir
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.synthesize import synthesize
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from edgebit.cross.toolchain import (
     FIXED_ENV,
     Toolchain,
-    cache_dir,
     choose_toolchain,
     clean_environment,
     compute_toolchain_id,
@@ -24,7 +23,7 @@ from edgebit.cross.toolchain import (
     install_zig,
 )
 from edgebit.errors import BuildError
-from edgebit.resources import cross_dir, kernels_dir, native_library
+from edgebit.resources import cache_dir, cross_dir, kernels_dir, native_library
 from edgebit.targets import Target
 
 RUNNER_NAME = "edgebit-run"

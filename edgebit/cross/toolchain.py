@@ -15,7 +15,7 @@ from edgebit.cross.container import ContainerEngine, find_container_engine
 from edgebit.cross.images import require_image
 from edgebit.cross.ndk import find_ndk
 from edgebit.errors import BuildError
-from edgebit.resources import cross_dir
+from edgebit.resources import cache_dir, cross_dir
 from edgebit.targets import Target, host_target
 
 BUILDERS = ("auto", "zig", "system", "ndk", "docker")
@@ -235,11 +235,6 @@ def compute_toolchain_id(target: Target, toolchain: Toolchain, kernels: Path, cr
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0")
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def cache_dir() -> Path:
-    """Where native files of earlier builds and zig's own libc lie: safe to delete."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgebit"
 
 
 def clean_environment(build_dir: Path | None) -> dict[str, str]:

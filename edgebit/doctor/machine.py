@@ -13,10 +13,11 @@ from pathlib import Path
 from edgebit import __version__
 from edgebit.artifacts import disassemblers
 from edgebit.cross.container import find_container_engine
-from edgebit.cross.toolchain import cache_dir, choose_toolchain, find_tool, install_zig
+from edgebit.cross.toolchain import choose_toolchain, find_tool, install_zig
 from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.errors import BuildError, EngineError, TargetError
 from edgebit.probe_runs import find_emulator
+from edgebit.resources import cache_dir
 from edgebit.runtime.native import Library
 from edgebit.targets import find_target, list_targets
 

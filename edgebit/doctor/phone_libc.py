@@ -14,11 +14,11 @@ from edgebit import bionic, elf
 from edgebit.artifacts import Check
 from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.manifest import MODEL_MEMBER, RUNNER_MEMBER
-from edgebit.cross.toolchain import cache_dir
 from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.elf import read_elf
 from edgebit.errors import BuildError, BundleError, EdgebitError, TransportError
 from edgebit.probe_runs import check_model_probes
+from edgebit.resources import cache_dir
 from edgebit.targets import Target
 from edgebit.transport import Options, Transport, open_transport
 from edgebit.verify import member_as_file, target_of

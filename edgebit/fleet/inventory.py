@@ -5,7 +5,6 @@ a password stays in a file of its own.
 """
 
 import dataclasses
-import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from edgebit.daemon.config import Config
 from edgebit.daemon.topics import is_segment, segment_of
 from edgebit.errors import BrokerError, ConfigError
 from edgebit.mqtt_client import parse_broker_url
+from edgebit.resources import config_dir
 from edgebit.transport import TRANSPORTS, Options
 
 FILE_NAME = "fleet.toml"
@@ -120,8 +120,7 @@ def find_inventory(named: Path | None) -> Path:
     """
     if named is not None:
         return named
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = (Path(FILE_NAME), config / "edgebit" / FILE_NAME)
+    places = (Path(FILE_NAME), config_dir() / FILE_NAME)
     for place in places:
         if place.is_file():
             return place
