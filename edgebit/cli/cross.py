@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edgebit.cli.targets import complete_target
-from edgebit.cli.terminal import printable
+from edgebit.cli.terminal import print_table, printable
 from edgebit.cross.container import ENGINE_VARIABLE, ENGINES, ContainerEngine, find_container_engine
 from edgebit.cross.images import (
     ImageState,
@@ -139,7 +138,7 @@ def list_images(engine_name: str | None, as_json: bool) -> None:
         shown = state.state if engine else "no engine"
         recipe = state.recipe
         table.add_row(recipe.tag, shown, _mib(state.size), recipe.id, " ".join(targets) or "your own")
-    Console().print(table)
+    print_table(table)
     if missing:
         click.echo(missing, err=True)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.cli.terminal import printable
+from edgebit.cli.terminal import print_table, printable
 from edgebit.doctor.device import check_device
 from edgebit.doctor.finding import Finding
 from edgebit.doctor.machine import check_machine
@@ -21,7 +20,6 @@ from edgebit.doctor.phone_libc import check_phone_libc
 from edgebit.errors import EdgebitError
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan"}
-_WIDTH_IN_FILES = 300  # so that a log has a line a finding
 
 
 @click.command()
@@ -73,9 +71,6 @@ def _print(findings: list[Finding]) -> None:
         for finding in members:
             said = printable(finding.detail + (f"\n-> {finding.mend}" if finding.mend else ""))
             table.add_row(Text(f"  {finding.name}"), Text(finding.state, style=_STYLES[finding.state]), Text(said))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH_IN_FILES
-    console.print(table)
+    print_table(table)
     counts = {state: sum(finding.state == state for finding in findings) for state in _STYLES}
     click.echo(", ".join(f"{count} {state}" for state, count in counts.items() if count))

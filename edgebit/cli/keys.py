@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from edgebit.cli.terminal import print_table
 from edgebit.errors import KeyFileError
 from edgebit.keys import KnownKey, find_public_key, keys_dir, list_keys, new_key, public_key_file
 
@@ -96,10 +96,7 @@ def list_(as_json: bool) -> None:
     for key in keys:
         signs = "no" if key.secret is None else "with a password" if key.has_password else "without a password"
         table.add_row(key.name, key.public.id, signs, str(key.public))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a line a key
-    console.print(table)
+    print_table(table)
 
 
 @command.command()

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-from rich.console import Console
 from rich.table import Table
 
+from edgebit.cli.terminal import print_table
 from edgebit.errors import EdgebitError
 from edgebit.resources import targets_dir
 from edgebit.targets import HOST, CyclesPerWeight, Target, find_target, host_target, list_targets
@@ -70,7 +70,7 @@ def command(context: click.Context, as_json: bool) -> None:
         table.add_row(
             target.name, target.description, target.arch, " ".join(target.features) or "-", _short_place(target)
         )
-    Console().print(table)
+    print_table(table)
 
 
 def _short_place(target: Target) -> str:

@@ -1,4 +1,4 @@
-"""What others wrote, as a terminal may have it: control characters are shown, not obeyed."""
+"""Text and tables as a terminal may have them: control characters that others wrote are shown, not obeyed."""
 
 import json
 import re
@@ -6,9 +6,12 @@ import sys
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed; C1 too, which terminals obey
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # no UTF-8 can hold one
+_WIDTH_IN_FILES = 300  # columns
 
 
 def printable(text: str) -> str:
@@ -21,6 +24,14 @@ def printable_json(value: Any) -> str:
     """`value` as JSON in one line, whose strings have no control character: JSON itself lets DEL and C1 through."""
     text = json.dumps(value, ensure_ascii=False)
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_table(table: Table) -> None:
+    """`table` on standard output: as wide as a terminal is, and in a file or pipe so wide that a row is one line."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_IN_FILES
+    console.print(table)
 
 
 def echo_piece(piece: str) -> None:

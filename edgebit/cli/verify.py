@@ -12,13 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.bundle.archive import open_bundle
+from edgebit.cli.terminal import print_table
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BundleError
 from edgebit.verify import Extent, Report, verify_bundle
 
 _STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
-
-_WIDTH_IN_FILES = 300  # so that a log has a line a check
 
 
 @click.command()
@@ -69,10 +68,7 @@ def _print_table(path: Path, report: Report) -> None:
         table.add_row(Text(group.title, style="bold"), "", "")
         for check in group.checks:
             table.add_row(Text(f"  {check.name}"), Text(check.status, style=_STYLES[check.status]), Text(check.detail))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH_IN_FILES
-    console.print(table)
+    print_table(table)
     counts = {status: sum(check.status == status for check in report.checks) for status in _STYLES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     identity = f", bundle {report.bundle_id}" if report.bundle_id else ""
