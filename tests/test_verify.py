@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edgebit import verify
 from edgebit.artifacts import SONAME, Check
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import LIBRARY_MEMBER, RUNNER_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.cli import cli
 from edgebit.cross.native import NativeFiles
 from edgebit.errors import BuildError
 from edgebit.verify import Extent, verify_bundle
@@ -127,3 +129,20 @@ def test_files_for_android_are_held_to_androids_rules(tmp_path, name):
 
     details = {check.name: check.detail for group in report.groups for check in group.checks}
     assert "libcutils.so is no library that Android gives" in details["libraries of Android"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_strangers_words_are_shown_and_not_obeyed(tmp_path, options):
+    """A manifest may hold what a terminal would act on."""
+    library = tmp_path / "lib"
+    library.write_bytes(b"a library")
+    manifest = Manifest(
+        name="x", edgebit="0.1", abi=2, target=TargetInfo(name="x", triple="vax\x1b[2J\x9b2J"),
+        model=ModelInfo(name="m"), build=BUILD, files={LIBRARY_MEMBER: hash_file(library)},
+    )  # fmt: skip
+    write_archive(tmp_path / "x.bundle", manifest, {LIBRARY_MEMBER: library})
+
+    result = CliRunner().invoke(cli, ["verify", str(tmp_path / "x.bundle"), *options])
+
+    assert result.exit_code == 3 and "vax" in result.output
+    assert not {"\x1b", "\x9b"} & set(result.output)

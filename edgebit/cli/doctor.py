@@ -1,7 +1,6 @@
 """edgebit doctor: what could be wrong on this machine and on a device, and how to mend it."""
 
 import dataclasses
-import json
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.cli.terminal import print_table, printable
+from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.doctor.device import check_device
 from edgebit.doctor.finding import Finding
 from edgebit.doctor.machine import check_machine
@@ -57,7 +56,7 @@ def command(url: str | None, pull_bionic: bool, bundle: Path | None, as_json: bo
     if as_json:
         ok = not any(finding.state == "fail" for finding in findings)
         body = {"ok": ok, "findings": [dataclasses.asdict(finding) for finding in findings]}
-        click.echo(json.dumps(body, indent=2, ensure_ascii=False))
+        click.echo(printable_json(body, indent=2))
     else:
         _print(findings)
     if any(finding.state == "fail" for finding in findings):

@@ -16,6 +16,7 @@ from edgebit.bundle.archive import locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.model_format import Role, Tensor
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.prompt_program import PromptProgram
+from edgebit.cli.terminal import printable, printable_json
 from edgebit.errors import EngineError
 from edgebit.keys import check_signature, list_keys
 from edgebit.runtime.native import Library, Tokenizer
@@ -37,7 +38,7 @@ def command(path: Path, all_tensors: bool, as_json: bool) -> None:
         facts = describe(model, all_tensors)
     facts["bundle"] = _describe_bundle(path) if looks_like_bundle(path) else None
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        click.echo(printable_json(facts, indent=1))
     else:
         _print(path, facts, Console())
 
@@ -179,7 +180,7 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
         lines += [("holds", f"{name}, {_size(entry['size'])}") for name, entry in sorted(bundle["files"].items())]
     head = Table.grid(padding=(0, 2))
     for key, value in lines:
-        head.add_row(key, Text(value))  # Text: nothing in a template is taken for markup
+        head.add_row(key, Text(printable(value)))  # Text: nothing in a template is taken for markup
     console.print(head)
     console.print()
     sections = Table("section", "offset", "bytes", box=None, header_style="bold")

@@ -20,9 +20,12 @@ def printable(text: str) -> str:
     return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped)
 
 
-def printable_json(value: Any) -> str:
-    """`value` as JSON in one line, whose strings have no control character: JSON itself lets DEL and C1 through."""
-    text = json.dumps(value, ensure_ascii=False)
+def printable_json(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON whose strings have no control character: JSON itself lets DEL and C1 through.
+
+    In one line, or as many as an `indent` makes.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -1,7 +1,6 @@
 """edgebit verify: check every byte, artifact and golden probe of a bundle."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.bundle.archive import open_bundle
-from edgebit.cli.terminal import print_table
+from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BundleError
 from edgebit.verify import Extent, Report, verify_bundle
@@ -48,7 +47,7 @@ def command(bundle: Path, no_run: bool, rebuild: bool, builder: str | None, as_j
         task = bar.add_task("reading", total=_size(bundle))
         report = verify_bundle(bundle, extent, progress=lambda done: bar.advance(task, done))
     if as_json:
-        click.echo(json.dumps(_as_dict(report), indent=2, ensure_ascii=False))
+        click.echo(printable_json(_as_dict(report), indent=2))
     else:
         _print_table(bundle, report)
     if not report.ok:
@@ -67,7 +66,8 @@ def _print_table(path: Path, report: Report) -> None:
     for group in report.groups:
         table.add_row(Text(group.title, style="bold"), "", "")
         for check in group.checks:
-            table.add_row(Text(f"  {check.name}"), Text(check.status, style=_STYLES[check.status]), Text(check.detail))
+            status = Text(check.status, style=_STYLES[check.status])
+            table.add_row(Text(f"  {check.name}"), status, Text(printable(check.detail)))
     print_table(table)
     counts = {status: sum(check.status == status for check in report.checks) for status in _STYLES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
