@@ -76,7 +76,7 @@ class ModelInfo:
 class BuildInfo:
     """What made the native files."""
 
-    builder: str = ""  # zig, system, docker, installed
+    builder: str = ""  # zig, system, ndk, docker, installed
     compiler: str = ""  # as it names itself
     toolchain_id: str = ""  # first 16 hex digits of the sum over sources, toolchain and target: equal ids, equal bytes
     checks: Mapping[str, str] = field(default_factory=dict)  # name -> passed, or why it was not run

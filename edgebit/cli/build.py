@@ -54,7 +54,9 @@ from edgebit.targets import find_target
 )
 @click.option("--sign", "sign_with", multiple=True, metavar="KEY", help="Sign it (`edgebit keys`); also by several.")
 @click.option(
-    "--key-password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="First line: of the keys."
+    "--key-password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file whose first line is the keys' password.",
 )
 @click.option("--sequence", type=click.IntRange(0), help="Devices take none lower later.  [default: the time]")
 @click.option("--expires", metavar="DATE|DAYSd", help="Last day that it may be installed.  [default: none]")

@@ -83,9 +83,9 @@ def build(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Build the image for TARGET: a pinned Debian cross compiler, with the libc of its triple.
+    """Build the image for TARGET: Debian's cross compiler with the libc of its triple, or for Android Google's NDK.
 
-    It fetches about 100 MB of packages from Debian's archive. Targets of one triple share an image.
+    For Linux it fetches about 100 MB of packages from Debian's archive. Targets of one triple share an image.
 
     \b
     edgebit cross build rpi
@@ -151,7 +151,8 @@ def list_images(engine_name: str | None, as_json: bool) -> None:
 def shell(target_name: str, engine_name: str | None, dry_run: bool, as_json: bool) -> None:
     """Open a shell in TARGET's image, in your working folder, with the engine's sources in /src, read-only.
 
-    $CC links programs that run wherever glibc is as old as the image's floor. There is no network in it.
+    $CC links programs for TARGET: with glibc for the image's floor and all that is newer, static with musl, with
+    Android's libc from the image's API level on. There is no network in it.
 
     \b
     edgebit cross shell rpi

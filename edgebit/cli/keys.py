@@ -57,7 +57,9 @@ def command() -> None:
 @click.argument("name")
 @click.option("--no-password", is_flag=True, help="Leave the secret key unlocked: for a machine that builds by itself.")
 @click.option(
-    "--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="First line: the password."
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file whose first line is the password.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def new(name: str, no_password: bool, password_file: Path | None, as_json: bool) -> None:
