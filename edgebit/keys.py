@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgebit.artifacts import Check
 from edgebit.bundle.archive import Bundle
-from edgebit.bundle.manifest import MANIFEST_NAME, Release
+from edgebit.bundle.manifest import MANIFEST_NAME, RELEASE_KEYS_MAX, SEQUENCE_MAX, Release
 from edgebit.bundle.signature import (
     SIGNATURES_MAX,
     PublicKey,
@@ -231,8 +231,8 @@ def plan_signing(
         raise BuildError(
             f"a bundle has at most {SIGNATURES_MAX} signatures, each by another key. Give --sign less often"
         )
-    if len({key.key_id for key in trust}) != len(trust):
-        raise BuildError("--trust names a key twice. Name it once")
+    if len(trust) > RELEASE_KEYS_MAX or len({key.key_id for key in trust}) != len(trust):
+        raise BuildError(f"a bundle names at most {RELEASE_KEYS_MAX} keys to trust, each once. Give --trust less often")
     if trust and not {key.public for key in keys} & set(trust):
         raise BuildError(
             "none of the keys that --trust names signs the bundle, and a key that nobody has would close a device for"
@@ -241,6 +241,8 @@ def plan_signing(
     until = _parse_expiry(expires, created) if expires is not None else None
     if sequence is None:
         sequence = int(created.timestamp())
+    if not 0 <= sequence <= SEQUENCE_MAX:
+        raise BuildError(f"--sequence {sequence} is none that a device takes. Give a number from 0 to {SEQUENCE_MAX}")
     return Signing(tuple(keys), Release(sequence=sequence, created=created, expires=until, keys=tuple(trust)))
 
 

@@ -208,12 +208,20 @@ def test_wrong_expiry_is_refused(text):
         signing(ONE, expires=text)
 
 
+@pytest.mark.parametrize("sequence", [-1, 2**53 + 1])
+def test_sequence_that_no_reader_takes_is_refused(sequence):
+    """Before a bundle is made that nothing opens."""
+    with pytest.raises(BuildError, match="--sequence"):
+        signing(ONE, sequence=sequence)
+
+
 def test_new_keys_without_their_owner_are_refused():
     """A slip of the pen must not close a device for ever."""
     with pytest.raises(BuildError, match="none of the keys that --trust names signs"):
         signing(ONE, trust=(TWO,))
-    with pytest.raises(BuildError, match="a key twice"):
-        signing(ONE, trust=(ONE, ONE))
+    for wrong in ([ONE, ONE], [make_key(n) for n in range(1, 10)]):
+        with pytest.raises(BuildError, match="--trust less often"):
+            signing(*wrong[:1], trust=wrong)
 
     assert signing(ONE, TWO, trust=(TWO,)).release.keys == (TWO.public,)
 

@@ -24,6 +24,8 @@ LIBRARY_MEMBER = "lib/libedgebit.so"
 RUNNER_MEMBER = "bin/edgebit-run"
 DAEMON_MEMBER = "edgebitd.pyz"
 SERVICE_MEMBER = "service/edgebit-daemon.service"
+SEQUENCE_MAX = 2**53  # what every reader of JSON keeps exactly
+RELEASE_KEYS_MAX = 8
 NAME_MAX = 100  # what a tar header holds without an extension
 
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -31,8 +33,6 @@ _MEMBER_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _TIME_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_SEQUENCE_MAX = 2**53  # what every reader of JSON keeps exactly
-_RELEASE_KEYS_MAX = 8
 
 T = TypeVar("T")
 
@@ -240,11 +240,11 @@ def _release(content: dict[str, Any], where: str) -> Release:
     if unknown := sorted(set(content) - {"sequence", "created", "expires", "keys"}):
         raise BundleError(f"{where} has a key that this edgebit does not know: {unknown[0]!r}. Use a later one")
     sequence = _get(content, "sequence", int, where)
-    if not 0 <= sequence <= _SEQUENCE_MAX:
-        raise BundleError(f"{where}: sequence is {sequence}, it is a number from 0 to {_SEQUENCE_MAX}")
+    if not 0 <= sequence <= SEQUENCE_MAX:
+        raise BundleError(f"{where}: sequence is {sequence}, it is a number from 0 to {SEQUENCE_MAX}")
     lines = _strings(_get(content, "keys", list, where, default=[]), f"{where}.keys")
-    if "keys" in content and not 1 <= len(lines) <= _RELEASE_KEYS_MAX:
-        raise BundleError(f"{where}: keys has {len(lines)} keys, where it stands it has 1 to {_RELEASE_KEYS_MAX}")
+    if "keys" in content and not 1 <= len(lines) <= RELEASE_KEYS_MAX:
+        raise BundleError(f"{where}: keys has {len(lines)} keys, where it stands it has 1 to {RELEASE_KEYS_MAX}")
     keys = tuple(parse_public_key(line, f"{where}.keys") for line in lines)
     if len({key.key_id for key in keys}) != len(keys):
         raise BundleError(f"{where}: keys has a key twice")
