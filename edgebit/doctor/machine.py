@@ -78,7 +78,7 @@ def _targets() -> Iterator[Finding]:
 
 
 def _compilers() -> Iterator[Finding]:
-    """Each builder; without any there is no bundle for a device of another architecture."""
+    """The builders that need no image; without them and one there is no bundle for another architecture."""
     target = find_target(_FOREIGN)
     found = 0
     findings = []
@@ -91,7 +91,8 @@ def _compilers() -> Iterator[Finding]:
             findings.append(of_error(GROUP, name, error, "warn"))
     yield from findings
     if not found:
-        yield _found("a compiler for devices", "warn", f"none for {target.arch}", install_zig())
+        detail = f"none for {target.arch}, unless an image was built (edgebit cross list)"
+        yield _found("a compiler for devices", "warn", detail, install_zig())
 
 
 def _build_tools() -> Iterator[Finding]:
