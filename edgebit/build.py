@@ -164,7 +164,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
                 name=target.name,
                 triple=target.triple,
                 features=target.features,
-                libc_floor="",  # the native files are checked to need no libc
+                libc_floor="",  # the native files are checked to need no glibc
             ),
             model=info,
             build=BuildInfo(
