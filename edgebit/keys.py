@@ -18,6 +18,7 @@ from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import MANIFEST_NAME, RELEASE_KEYS_MAX, SEQUENCE_MAX, Release
 from edgebit.bundle.signature import (
     SIGNATURES_MAX,
+    UNTRUSTED_COMMENT,
     PublicKey,
     Signature,
     find_signers,
@@ -31,7 +32,6 @@ SECRET_SUFFIX, PUBLIC_SUFFIX = ".key", ".pub"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY_LINE = re.compile(r"RW[A-Za-z0-9+/]{54}")
-_COMMENT = "untrusted comment: "
 _KEY_FILE_MAX_BYTES = 4096
 
 # The secret key file: algorithm, derivation, checksum's kind, salt, cost in operations and bytes, then the locked part:
@@ -158,7 +158,7 @@ def new_key(name: str, password: str | None) -> KnownKey:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_new(public_path, public_key_file(key.public), 0o644)
         try:
-            _write_new(secret_path, f"{_COMMENT}minisign {kind} secret key {key.public.id}\n{line}\n", 0o600)
+            _write_new(secret_path, f"{UNTRUSTED_COMMENT}minisign {kind} secret key {key.public.id}\n{line}\n", 0o600)
         except OSError:
             public_path.unlink()
             raise
@@ -169,7 +169,7 @@ def new_key(name: str, password: str | None) -> KnownKey:
 
 def public_key_file(key: PublicKey) -> str:
     """The content of a .pub file."""
-    return f"{_COMMENT}minisign public key {key.id}\n{key}\n"
+    return f"{UNTRUSTED_COMMENT}minisign public key {key.id}\n{key}\n"
 
 
 def has_password(path: Path) -> bool:
@@ -306,7 +306,7 @@ def _split(path: Path) -> tuple[tuple[bytes, bytes, bytes, bytes, int, int], byt
         data = base64.b64decode(lines[1].strip(), validate=True) if len(lines) > 1 else b""
     except ValueError:
         data = b""
-    if len(data) != _HEAD.size + _BODY.size or not lines[0].startswith(_COMMENT.encode()):
+    if len(data) != _HEAD.size + _BODY.size or not lines[0].startswith(UNTRUSTED_COMMENT.encode()):
         raise KeyFileError(f"{path} is no secret key file of minisign's kind. Give a file of `edgebit keys new`")
     head: tuple[bytes, bytes, bytes, bytes, int, int] = _HEAD.unpack_from(data)
     algorithm, derivation, checksum, *_ = head

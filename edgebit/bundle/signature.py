@@ -15,12 +15,13 @@ from edgebit.errors import BundleError
 
 SIGNATURES_MAX = 4  # blocks in manifest.sig: two keys while one follows the other, and room
 SIGNATURE_MAX_BYTES = 4096
+UNTRUSTED_COMMENT = "untrusted comment: "  # how each of minisign's files begins
 
 _ID_BYTES = 8
 _KEY_ALGORITHM = b"Ed"
 _ALGORITHM = b"ED"  # Ed25519 over the BLAKE2b-512 of the content
 _LEGACY_ALGORITHM = b"Ed"  # over the content itself
-_UNTRUSTED, _TRUSTED = "untrusted comment: ", "trusted comment: "
+_TRUSTED = "trusted comment: "
 _LINES = 4  # of a block: untrusted comment, signature, trusted comment, signature of both
 _PLAIN = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f-\x9f]*")  # no control character but the tab
 
@@ -59,7 +60,7 @@ class Signature:
         """The block as minisign writes it."""
         first = base64.b64encode(_ALGORITHM + self.key_id + self.signature).decode()
         second = base64.b64encode(self.comment_signature).decode()
-        return f"{_UNTRUSTED}{untrusted_comment}\n{first}\n{_TRUSTED}{self.trusted_comment}\n{second}\n"
+        return f"{UNTRUSTED_COMMENT}{untrusted_comment}\n{first}\n{_TRUSTED}{self.trusted_comment}\n{second}\n"
 
 
 def key_id_text(key_id: bytes) -> str:
@@ -78,7 +79,7 @@ def parse_public_key(text: str, where: str) -> PublicKey:
     Raises BundleError.
     """
     lines = text.strip().splitlines()
-    if lines and lines[0].startswith(_UNTRUSTED):
+    if lines and lines[0].startswith(UNTRUSTED_COMMENT):
         lines = lines[1:]
     data = _base64(lines[0].strip()) if len(lines) == 1 else None
     if data is None or len(data) != 2 + _ID_BYTES + ed25519.KEY_BYTES or not data.startswith(_KEY_ALGORITHM):
@@ -119,10 +120,10 @@ def parse_signatures(data: bytes, where: str) -> tuple[Signature, ...]:
 
 def _parse_block(lines: list[str], where: str) -> Signature:
     untrusted, first, trusted, second = lines
-    if not untrusted.startswith(_UNTRUSTED) or not trusted.startswith(_TRUSTED):
+    if not untrusted.startswith(UNTRUSTED_COMMENT) or not trusted.startswith(_TRUSTED):
         raise BundleError(
-            f"{where} is not as minisign writes it: {_UNTRUSTED!r} and {_TRUSTED!r} begin its lines. Sign the bundle"
-            " again"
+            f"{where} is not as minisign writes it: {UNTRUSTED_COMMENT!r} and {_TRUSTED!r} begin its lines. Sign the"
+            " bundle again"
         )
     if not all(_PLAIN.fullmatch(line) for line in lines):
         raise BundleError(f"{where} has a control character. Sign the bundle again")
