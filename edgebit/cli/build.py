@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
-from edgebit.cli.keys import asks_password
+from edgebit.cli.keys import key_password
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError
@@ -128,7 +129,7 @@ def _signing(
     if not epoch.isdecimal() or len(epoch) > 11:
         raise BuildError(f"SOURCE_DATE_EPOCH is {epoch!r}, and no number of seconds. Correct it, or unset it")
     places = [find_secret_key(text) for text in sign_with]
-    keys = [load_secret_key(place, asks_password(password_file, f"key {place}")) for place in places]
+    keys = [load_secret_key(place, partial(key_password, password_file, f"key {place}")) for place in places]
     trusted = [find_public_key(text) for text in trust]
     now = datetime.fromtimestamp(int(epoch), UTC)
     return plan_signing(keys, now=now, sequence=sequence, expires=expires, trust=trusted)

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,6 @@ def key_password(file: Path | None, what: str, *, confirm: bool = False) -> str:
     if not password:
         raise KeyFileError(f"the password of {what} is empty")
     return password
-
-
-def asks_password(file: Path | None, what: str) -> Callable[[], str]:
-    """Gives the password when it is needed, if it is."""
-    return lambda: key_password(file, what)
 
 
 @click.group()
