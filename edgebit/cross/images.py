@@ -24,6 +24,7 @@ _LINUX, _ANDROID = "linux.Dockerfile", "android.Dockerfile"
 _DOCKERFILES = {"gnu": _LINUX, "musl": _LINUX, "android": _ANDROID}  # by the ABI of a triple
 _PINS_S = 600
 _LOG_LINES = 12
+_NO_NETWORK = r"Temporary failure resolving|Could not resolve|(Could not|Failed to|Unable to) connect|Failed to fetch"
 
 Report = Callable[[str], None]
 
@@ -203,8 +204,10 @@ def _mend(recipe: Recipe, engine: ContainerEngine, tail: str) -> str:
             f"Debian's mirror has moved on since {recipe.pinned}. Take the packages of that day:"
             f" --mirror {DATED_ARCHIVE}/{day}T235959Z. Or pin today's: edgebit cross pin"
         )
-    if re.search(r"Temporary failure resolving|Could not (resolve|connect)|Unable to connect|Failed to fetch", tail):
-        return "The build's steps do not reach Debian's archive. Try the machine's own network: --network host"
+    if "computed checksum did NOT match" in tail:
+        return "What came is not the NDK that images.toml pins. Try again; then see who changes what you download"
+    if re.search(_NO_NETWORK, tail):
+        return "The build's steps do not reach what they fetch from. Try the machine's own network: --network host"
     if re.search(r"\b(pull|manifest|registry|lookup|initializing source)\b", tail):
         return (
             f"The base {recipe.base} cannot be pulled. Make one of Debian's packages and name it:"
