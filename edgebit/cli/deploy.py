@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from edgebit.deploy.plan import (
     Step,
     bundle_bytes,
     bytes_to_send,
+    default_service,
     duration,
     plan_deploy,
 )
@@ -69,11 +70,6 @@ def way(
 ) -> Options:
     """The options as open_transport() takes them."""
     return Options(root=root, ssh_config=ssh_config, ssh_options=ssh_options, serial_password_file=serial_password_file)
-
-
-def default_service(url: str) -> str:
-    """How a daemon is kept running: a device's way, but on this very machine nothing is left in the system."""
-    return "supervisor" if url.startswith("local:") else "auto"
 
 
 @click.command()
@@ -138,23 +134,23 @@ def command(
         )
     if url is not None and fleet != FleetChoice():
         raise click.UsageError("with --to there is one device: leave out what is about many")
-    content, known = open_bundle(bundle), known_keys(trust)
-    if url is None:
-        if mqtt or mqtt_password_file or device_name or service or any(device.values()):
-            raise click.UsageError("how each device of an inventory is reached and set up stands in it (docs/fleet.md)")
-        roll_out(content, fleet, known=known, force=force, timeout_s=timeout_s, dry_run=dry_run, as_json=as_json)
-        return
+    content = open_bundle(bundle)
     options = InstallOptions(
-        settings=mqtt_settings(mqtt, mqtt_password_file, device_name),
-        service=service or default_service(url),
         force=force,
         check_timeout_s=timeout_s,
         soak_s=stay_up_s,
         min_tok_s=min_tok_s,
         rss_max_mib=rss_max_mib,
         yes_slow=yes_slow,
-        known=known,
+        known=known_keys(trust),
     )
+    if url is None:
+        if mqtt or mqtt_password_file or device_name or service or any(device.values()):
+            raise click.UsageError("how each device of an inventory is reached and set up stands in it (docs/fleet.md)")
+        roll_out(content, fleet, options, dry_run=dry_run, as_json=as_json)
+        return
+    settings = mqtt_settings(mqtt, mqtt_password_file, device_name)
+    options = replace(options, settings=settings, service=service or default_service(url))
     with open_transport(url, way(**device)) as transport:
         if dry_run:
             state = probe(transport)

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from edgebit.cli.deploy import default_service, device_options, way
+from edgebit.cli.deploy import device_options, way
 from edgebit.deploy.device import device_at
-from edgebit.deploy.plan import CHECK_TIMEOUT_S
+from edgebit.deploy.plan import CHECK_TIMEOUT_S, default_service
 from edgebit.transport import open_transport
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgebit.bundle.archive import Bundle
 from edgebit.cli.broker_options import PASSWORD_VARIABLE
 from edgebit.cli.rollout_display import RolloutDisplay
 from edgebit.cli.terminal import printable
-from edgebit.deploy.plan import KnownKeys, bytes_to_send
+from edgebit.deploy.plan import InstallOptions, bytes_to_send
 from edgebit.errors import ConfigError, DeployError
 from edgebit.fleet.inventory import FleetDevice, Inventory, find_inventory, read_inventory
 from edgebit.fleet.journal import open_journal
@@ -129,9 +130,7 @@ choice_options = _packed(_CHOOSING, _CHOOSING_FIELDS)  # which devices
 rollout_options = _packed((*_CHOOSING, *_GOING_ON), _ALL_FIELDS)  # and how a roll-out goes on
 
 
-def roll_out(
-    bundle: Bundle, fleet: FleetChoice, *, known: KnownKeys, force: bool, timeout_s: float, dry_run: bool, as_json: bool
-) -> None:
+def roll_out(bundle: Bundle, fleet: FleetChoice, install: InstallOptions, *, dry_run: bool, as_json: bool) -> None:
     """Deploy to every device chosen, and end with the exit code that tells how it went."""
     inventory, devices = fleet.read()
     waves = plan_waves([device.name for device in devices], fleet.canary, parse_batch(fleet.batch, len(devices)))
@@ -139,9 +138,7 @@ def roll_out(
         limits=Limits(
             parallel=fleet.parallel, max_failures=fleet.max_failures, soak_s=fleet.soak_s, retries=fleet.retries
         ),
-        force=force,
-        known=known,
-        check_timeout_s=timeout_s,
+        install=install,
         password=os.environ.get(PASSWORD_VARIABLE),
     )
     for device in devices:
@@ -220,7 +217,7 @@ def _show_plans(
 
 def _in_short(plan: DevicePlan) -> str:
     if plan.why:
-        return f"[red]cannot:[/red] {printable(plan.why)}"
+        return f"[red]cannot:[/red] {escape(printable(plan.why))}"
     if not any(step.action == "switch" for step in plan.steps):
         return "is there already: only asked"
     files = sum(step.action == "send" for step in plan.steps)

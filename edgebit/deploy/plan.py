@@ -80,6 +80,11 @@ class InstallOptions:
     known: KnownKeys = field(default_factory=KnownKeys)
 
 
+def default_service(url: str) -> str:
+    """How a daemon is kept running: a device's way, but on this very machine nothing is left in the system."""
+    return "supervisor" if url.startswith("local:") else "auto"
+
+
 def plan_deploy(bundle: Bundle, state: DeviceState, options: InstallOptions) -> list[Step]:
     """What it takes to bring the bundle to the device: to be let in, and then to be installed.
 

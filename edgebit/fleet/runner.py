@@ -13,7 +13,7 @@ from typing import Protocol
 from edgebit.bundle.archive import Bundle
 from edgebit.deploy.device import AgentError, Device
 from edgebit.deploy.install import Outcome, install
-from edgebit.deploy.plan import InstallOptions, KnownKeys, Step, plan_deploy
+from edgebit.deploy.plan import InstallOptions, Step, default_service, plan_deploy
 from edgebit.device_probe import probe
 from edgebit.errors import EdgebitError, NoAnswerError, TransportError
 from edgebit.fleet.inventory import FleetDevice
@@ -32,20 +32,13 @@ class RolloutOptions:
     """What the user chose for a roll-out."""
 
     limits: Limits = field(default_factory=Limits)
-    force: bool = False
-    check_timeout_s: float = 120.0
-    known: KnownKeys = field(default_factory=KnownKeys)
+    install: InstallOptions = field(default_factory=InstallOptions)  # what holds for every device
     password: str | None = None  # of the broker, for devices whose inventory entry names no file
 
     def install_options(self, device: FleetDevice) -> InstallOptions:
-        """The same for one device."""
-        return InstallOptions(
-            settings=device.daemon_settings(self.password),
-            service=device.service or ("supervisor" if device.url.startswith("local:") else "auto"),
-            force=self.force,
-            check_timeout_s=self.check_timeout_s,
-            known=self.known,
-        )
+        """The same for one device, with what the inventory says of it."""
+        settings, service = device.daemon_settings(self.password), device.service or default_service(device.url)
+        return replace(self.install, settings=settings, service=service)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
