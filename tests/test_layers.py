@@ -23,9 +23,7 @@ MAY_IMPORT = {
     },
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
-    # The last three: a bundle file that is on the device is installed as any other, with the device as the other end.
-    "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle", "edgebit.deploy", "edgebit.device_probe",
-                       "edgebit.transport"},
+    "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic"},
     "edgebit.bionic": {"edgebit.elf"},
     "edgebit.kernel_program": {"edgebit.elf"},
@@ -61,7 +59,8 @@ ALWAYS = {"edgebit", "edgebit.errors", "edgebit.resources"}
 # What a device does not have: nothing of this may come with the parts that run there.
 NOT_ON_A_DEVICE = {"numpy", "click", "rich", "jinja2", "torch", "onnx", "onnxruntime", "tokenizers", "safetensors"}
 ON_A_DEVICE = ["edgebit.errors", "edgebit.runtime", "edgebit.daemon", "edgebit.bundle.archive", "edgebit.bundle.slots",
-               "edgebit.bundle.model_reader", "edgebit.bundle.prompt_program"]  # fmt: skip
+               "edgebit.bundle.model_reader", "edgebit.bundle.prompt_program",
+               "edgebit.deploy.local_install"]  # fmt: skip
 
 _IMPORT_ALL = """
 import importlib, pkgutil, sys

@@ -2,7 +2,8 @@
 
 Each verb prints one JSON object and ends with 0, or says what is wrong on standard error and ends with the error's own
 exit code. Files come in through standard input or the store, never through arguments. Standard library only, but for
-`check`, which needs paho-mqtt, and `golden`, which needs the native library.
+`check` and `gate`, which need paho-mqtt, and `golden`, which needs the native library; `install` and `retract` are a
+whole deploy (edgebit/deploy/local_install.py), and nothing else here knows of that.
 """
 
 import argparse
@@ -250,22 +251,23 @@ class Agent:
 
     def install(self, options: argparse.Namespace) -> Answer:
         """Install from a bundle file that is on the device, as a deploy does it."""
-        from edgebit.daemon.local_install import install_here
+        from edgebit.deploy.local_install import install_here
 
         settings = {"mqtt": {"url": options.mqtt}} if options.mqtt else {}
         if options.device_name:
             settings["device"] = {"name": options.device_name}
         return install_here(
-            self.root, options.bundle, settings=settings, service=options.service, force=options.force,
-            keep=not options.on_trial, name=options.name, identity=options.id, check_timeout_s=options.timeout_s,
-            first_keys=options.key,
+            self.root, options.bundle, settings=settings, force=options.force,
+            service=options.service or self._wanted_before(), keep=not options.on_trial, name=options.name,
+            identity=options.id, check_timeout_s=options.timeout_s, first_keys=options.key,
         )  # fmt: skip
 
     def retract(self, options: argparse.Namespace) -> Answer:
         """Undo the installation of a bundle, on trial or kept."""
-        from edgebit.daemon.local_install import take_back
+        from edgebit.deploy.local_install import take_back
 
-        return take_back(self.root, options.id, check_timeout_s=options.timeout_s)
+        wanted = self._wanted_before()
+        return take_back(self.root, options.id, service=wanted, check_timeout_s=options.timeout_s)
 
     def uninstall(self, options: argparse.Namespace) -> Answer:
         """Stop the daemon and remove everything."""
@@ -274,6 +276,10 @@ class Agent:
         with self.locked():
             self.slots.recover()
         return {"left": self.slots.remove(keep=keep)}
+
+    def _wanted_before(self) -> str:
+        """What keeps the daemon running now, as detect() takes it."""
+        return "supervisor" if self.service.kind() == "supervisor" else "auto"
 
     def _about_or_stop(self, slot: Slot | None) -> Answer:
         """The slot to go on with; without one, the daemon that must not is stopped."""
@@ -315,10 +321,10 @@ class Agent:
     def _settings(self) -> Answer:
         from edgebit.daemon.config import read_config
 
-        if not (self.root / "edgebitd.toml").exists():
+        if not (self.root / CONFIG_NAME).exists():
             return {"device": None, "broker": None}
         try:
-            config = read_config(self.root / "edgebitd.toml")
+            config = read_config(self.root / CONFIG_NAME)
         except EdgebitError as error:
             return {"device": None, "broker": None, "config_error": str(error)}
         return {"device": config.device_name, "broker": config.mqtt.url}

@@ -1,7 +1,7 @@
 """Installing from a bundle file that is on the device already: by hand, or by an update manager that brought it there.
 
-It is a deploy like any other, with the device itself as the other end (edgebit/deploy/). With `keep` false the bundle
-stays on trial, for an update manager that has a word in it: the verb `commit` keeps it, take_back() undoes it.
+It is a deploy like any other, with the device itself as the other end; the agent there calls it. With `keep` false the
+bundle stays on trial, for an update manager that has a word in it: the verb `commit` keeps it, take_back() undoes it.
 """
 
 import sys
@@ -13,7 +13,6 @@ from typing import Any
 from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.signature import parse_public_key
 from edgebit.bundle.slots import Slots
-from edgebit.daemon.service import Service
 from edgebit.deploy.device import AgentError, Device
 from edgebit.deploy.install import Installation
 from edgebit.deploy.plan import CHECK_TIMEOUT_S, InstallOptions, KnownKeys, Step, plan_deploy
@@ -41,7 +40,7 @@ def install_here(
     path: Path,
     *,
     settings: Mapping[str, Mapping[str, Any]],
-    service: str = "",
+    service: str = "auto",
     force: bool = False,
     keep: bool = True,
     name: str = "",
@@ -51,8 +50,8 @@ def install_here(
 ) -> dict[str, Any]:
     """Install the bundle file `path` under `root`; gives what was done, and the id of the bundle before.
 
-    service: auto, systemd or supervisor; empty: as before, else auto. name, identity: what the bundle must be called.
-    first_keys: public keys of which one must have signed it; a device that trusts none yet trusts them from then on.
+    name, identity: what the bundle must be called. first_keys: public keys of which one must have signed it; a device
+    that trusts none yet trusts them from then on.
     Raises BundleError for another bundle or a damaged one, BrokerError where only the broker was out of reach, and
     DeployError as a deploy does.
     """
@@ -65,7 +64,7 @@ def install_here(
     before = Slots(root).active()
     options = InstallOptions(
         settings=settings,
-        service=service or _as_before(root),
+        service=service,
         force=force,
         check_timeout_s=check_timeout_s,
         known=KnownKeys({key.id: key for key in keys}, demanded=bool(keys)),
@@ -84,13 +83,13 @@ def install_here(
     return {**asdict(outcome), "before": before.id if before else None, "kept": keep or not outcome.slot}
 
 
-def take_back(root: Path, identity: str, *, check_timeout_s: float = CHECK_TIMEOUT_S) -> dict[str, Any]:
+def take_back(root: Path, identity: str, *, service: str, check_timeout_s: float = CHECK_TIMEOUT_S) -> dict[str, Any]:
     """Undo the installation of a bundle, whether it is still on trial or was kept meanwhile; gives what runs now.
 
     Does nothing where another bundle runs already. Raises DeployError where there is none to return to.
     """
     with LocalTransport(root) as transport:
-        device, service = Device.installed(transport), _as_before(root)
+        device = Device.installed(transport)
         active = Slots(root).active()
         if active is None or active.id != identity:
             return {"id": active.id if active else None, "changed": False}
@@ -102,8 +101,3 @@ def take_back(root: Path, identity: str, *, check_timeout_s: float = CHECK_TIMEO
             device.ask("start", "--service", service, timeout_s=120)
             device.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=check_timeout_s + 60)
         return {"id": device.active_id(), "changed": True}
-
-
-def _as_before(root: Path) -> str:
-    """What keeps the daemon running now, as a wish."""
-    return "supervisor" if Service(root).kind() == "supervisor" else "auto"
