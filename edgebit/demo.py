@@ -11,7 +11,8 @@ from pathlib import Path
 from edgebit.build import BuildOptions, BuildResult, Listener, build_bundle
 from edgebit.bundle.archive import open_bundle
 from edgebit.deploy.device import Device
-from edgebit.deploy.install import Outcome, Reporter, install
+from edgebit.deploy.install import install
+from edgebit.deploy.outcome import Outcome, Reporter
 from edgebit.deploy.plan import InstallOptions
 from edgebit.local_broker import LocalBroker
 from edgebit.resources import demo_model_dir

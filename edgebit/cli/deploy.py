@@ -24,7 +24,8 @@ from edgebit.bundle.manifest import Manifest
 from edgebit.cli.broker_options import broker_password
 from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
 from edgebit.daemon.topics import is_segment, segment_of
-from edgebit.deploy.install import Outcome, install
+from edgebit.deploy.install import install
+from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import (
     CHECK_TIMEOUT_S,
     SLOW_S,

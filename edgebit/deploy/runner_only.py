@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import KEYS_NAME, MANIFEST_NAME, SIGNATURE_NAME, Manifest, parse_manifest
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import STATE_SCHEMA
 from edgebit.bundle.trust import POLICY_NAME, Policy, describe_policy, judge, parse_policy, policy_after
+from edgebit.deploy.outcome import Outcome, Reporter
 from edgebit.deploy.plan import Action, Step, runner_files
 from edgebit.device_probe import DeviceState
 from edgebit.errors import BundleError, ConfigError, DeployError
 from edgebit.resources import package_dir
-from edgebit.transport import Section, Transport
-
-if TYPE_CHECKING:
-    from edgebit.deploy.install import Outcome, Reporter
+from edgebit.transport import Completed, Section, Transport
 
 LONG_TIMEOUT_S = 1800.0  # to sum, write out or compute with a large model
 _NOT_A_PROGRAM = (126, 127)  # as shells say it
@@ -46,13 +44,16 @@ class RunnerDevice:
 
     def ask(self, verb: str, *args: str, input: bytes | None = None, timeout_s: float = LONG_TIMEOUT_S) -> str:
         """Have the shell there carry out a verb; gives what it printed. Raises DeployError with its words."""
-        script = (package_dir() / "deploy" / "runner_agent.sh").read_text()
-        argv = ["sh", "-c", script, "sh", self._transport.root, verb, *args]
-        done = self._transport.run(argv, input=input, timeout_s=timeout_s)
+        done = self._run(verb, *args, input=input, timeout_s=timeout_s)
         if done.code:
             said = done.stderr.strip() or f"{verb} ended with code {done.code} on the device and said nothing"
             raise BundleError(said) if done.code == BundleError.exit_code else DeployError(said)
         return done.stdout
+
+    def _run(self, verb: str, *args: str, input: bytes | None = None, timeout_s: float = LONG_TIMEOUT_S) -> Completed:
+        script = (package_dir() / "deploy" / "runner_agent.sh").read_text()
+        argv = ["sh", "-c", script, "sh", self._transport.root, verb, *args]
+        return self._transport.run(argv, input=input, timeout_s=timeout_s)
 
     def look(self) -> list[str]:
         """Remember the state as it is now; gives the slots that are complete."""
@@ -100,9 +101,7 @@ class RunnerDevice:
 
         Gives the number of probes, the micro-kernels that were chosen, and whether it takes chats. Raises DeployError.
         """
-        script = (package_dir() / "deploy" / "runner_agent.sh").read_text()
-        argv = ["sh", "-c", script, "sh", self._transport.root, "test", slot]
-        done = self._transport.run(argv, timeout_s=LONG_TIMEOUT_S)
+        done = self._run("test", slot)
         if done.code:
             why = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["it said nothing"])[-1]
             if done.code in (128 + 4, -4):
@@ -193,8 +192,8 @@ class RunnerInstallation:
         transport: Transport,
         state: DeviceState,
         known: Iterable[PublicKey],
-        reporter: "Reporter",
-        outcome: "Outcome",
+        reporter: Reporter,
+        outcome: Outcome,
     ) -> None:
         self._bundle = bundle
         self._transport = transport
@@ -219,7 +218,7 @@ class RunnerInstallation:
             "commit": self._commit,
         }
 
-    def carry_out(self, steps: Sequence[Step]) -> "Outcome":
+    def carry_out(self, steps: Sequence[Step]) -> Outcome:
         """Do each step in turn; the bundle from before is the active one until `switch`, and works at every moment."""
         began = time.monotonic()
         if not any(step.action == "stage" for step in steps):

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from edgebit.bundle.archive import Bundle
 from edgebit.deploy.device import AgentError, Device
-from edgebit.deploy.install import Outcome, install
+from edgebit.deploy.install import install
+from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import InstallOptions, Step, default_service, plan_deploy
 from edgebit.device_probe import probe
 from edgebit.errors import EdgebitError, NoAnswerError, TransportError

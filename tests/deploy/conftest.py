@@ -26,7 +26,8 @@ from edgebit.bundle.archive import Bundle, hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.bundle.signature import PublicKey
 from edgebit.deploy.device import Device
-from edgebit.deploy.install import Outcome, install
+from edgebit.deploy.install import install
+from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import InstallOptions, KnownKeys, Step
 from edgebit.device_probe import probe
 from edgebit.keys import Signing

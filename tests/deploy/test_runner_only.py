@@ -18,7 +18,8 @@ from signing_keys import make_key, signing
 
 from edgebit.bundle.archive import Bundle
 from edgebit.deploy.device import Device, device_at
-from edgebit.deploy.install import Outcome, install
+from edgebit.deploy.install import install
+from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import InstallOptions, KnownKeys, plan_install
 from edgebit.deploy.runner_only import RunnerDevice
 from edgebit.device_probe import probe

@@ -9,7 +9,7 @@ import pytest
 
 from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
-from edgebit.deploy.install import Outcome
+from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import Step
 from edgebit.errors import DeployError, TransportError
 from edgebit.fleet import runner
