@@ -150,15 +150,6 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
         )
 
     lacking = [name for name in _sending_order(manifest) if not state.holds(manifest.files[name])]
-    to_send = sum(
-        entry.size - state.partial(entry)
-        for entry in {manifest.files[name].sha256: manifest.files[name] for name in lacking}.values()
-    )
-    if to_send + DISK_MARGIN_BYTES > state.free_bytes:
-        raise DeployError(
-            f"the device has {state.free_bytes / 1e6:.1f} MB free under {state.root}; {to_send / 1e6:.1f} MB are to be"
-            f" sent, and {DISK_MARGIN_BYTES / 1e6:.1f} MB should stay free. Make room there"
-        )
     sends: dict[str, Step] = {}
     for name in lacking:
         entry = manifest.files[name]
@@ -174,6 +165,7 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
             ),
         )
     in_order = list(sends.values())
+    _refuse_full(in_order, state)
     if there := len({entry.sha256 for entry in manifest.files.values()} - set(sends)):
         # Whatever is damaged there is sent after all; the agent does it, so the agent goes first.
         agent_first = 1 if in_order and in_order[0].name == DAEMON_MEMBER else 0
@@ -273,11 +265,7 @@ def _plan_runner(manifest: Manifest, identity: str, state: DeviceState, options:
     for name in sorted(lacking.values(), key=lambda name: files[name].size):
         size = files[name].size - state.partial(files[name])
         sends.append(Step("send", f"send {name}: {_size(size)} of {_size(files[name].size)}", name, size))
-    if (to_send := bytes_to_send(sends)) + DISK_MARGIN_BYTES > state.free_bytes:
-        raise DeployError(
-            f"the device has {state.free_bytes / 1e6:.1f} MB free under {state.root}; {to_send / 1e6:.1f} MB are to be"
-            f" sent, and {DISK_MARGIN_BYTES / 1e6:.1f} MB should stay free. Make room there"
-        )
+    _refuse_full(sends, state)
     return [
         Step("prepare", f"make {state.root}: no python3 there, so edgebit-run alone, without a daemon and MQTT"),
         *([Step("verify", "check the sums of what is there")] if any(map(state.holds, files.values())) else []),
@@ -323,6 +311,16 @@ def _refuse_unfit(manifest: Manifest, state: DeviceState, members: Sequence[str]
         raise DeployError(
             f"the model has {model / 1e6:.0f} MB, the device {state.memory_bytes / 1e6:.0f} MB of memory in all, of"
             f" which {MEMORY_MARGIN_BYTES / 1e6:.0f} MB go to the daemon. Take a smaller model"
+        )
+
+
+def _refuse_full(sends: Sequence[Step], state: DeviceState) -> None:
+    """Raise DeployError where there is no room for what is to be sent."""
+    to_send = bytes_to_send(sends)
+    if to_send + DISK_MARGIN_BYTES > state.free_bytes:
+        raise DeployError(
+            f"the device has {state.free_bytes / 1e6:.1f} MB free under {state.root}; {to_send / 1e6:.1f} MB are to be"
+            f" sent, and {DISK_MARGIN_BYTES / 1e6:.1f} MB should stay free. Make room there"
         )
 
 
