@@ -4,20 +4,14 @@ dash, busybox, and mksh with toybox (Android) run it.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgebit.bundle.manifest import FileEntry
+from edgebit.bundle.slots import OWN_NAMES, STORED
 from edgebit.errors import TransportError
 from edgebit.transport import Transport
-
-# What a first deploy that was cut off leaves in root, or an uninstall that keeps the settings.
-_OWN = frozenset({"store", "slots", "run", "state", "edgebitd.toml", "mqtt.password", "active", "active.new",
-                  "state.json.new", "edgebitd.toml.new", "mqtt.password.new", "trust.json",
-                  "trust.json.new"})  # fmt: skip
-_STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")
 
 # ELF e_machine, little-endian hex -> the architecture as `uname -m` says it.
 _MACHINES = {"b700": "aarch64", "3e00": "x86_64", "2800": "armv7l", "0300": "i686", "f300": "riscv64"}
@@ -197,13 +191,13 @@ def parse_probe(text: str) -> DeviceState:
         refused=refused,
         trust=facts.get("trust", ""),
         clock_s=_number(facts, "clock_s"),
-        strange=tuple(sorted([name for name in entries if name not in _OWN] + _strange_stored(stored, entries))),
+        strange=tuple(sorted([name for name in entries if name not in OWN_NAMES] + _strange_stored(stored, entries))),
         stored=stored,
     )
 
 
 def _strange_stored(stored: Mapping[str, int], entries: list[str]) -> list[str]:
-    return [f"store/{name}" for name in stored if "store" in entries and not _STORED.fullmatch(name)]
+    return [f"store/{name}" for name in stored if "store" in entries and not STORED.fullmatch(name)]
 
 
 def _number(facts: Mapping[str, str], key: str) -> int:

@@ -43,8 +43,8 @@ Status = Literal["staged", "trying", "good", "bad"]
 Name = Literal["a", "b"]
 
 _CHUNK = 1 << 20
-_STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")
-OWN_FILES = (
+STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")  # what a file of the store is called, a partial one too
+_OWN_FILES = (
     "active",
     "state.json",
     POLICY_NAME,
@@ -66,6 +66,7 @@ _LEFTOVERS = (
     "state.json.new",
     f"{POLICY_NAME}.new",
 )
+OWN_NAMES = frozenset({"store", *(name.partition("/")[0] for name in (*_OWN_FILES, *_LEFTOVERS))})  # in the root folder
 
 
 @contextmanager
@@ -213,7 +214,7 @@ class Slots:
         }
         store, freed = self.root / "store", 0
         for place in sorted(store.iterdir()) if store.is_dir() else []:
-            if _STORED.fullmatch(place.name) and place.name not in kept:
+            if STORED.fullmatch(place.name) and place.name not in kept:
                 freed += place.stat().st_size
                 self._remove(place)
         return freed
@@ -382,8 +383,8 @@ class Slots:
 
         A file that is none of edgebit's stays, in its folders too.
         """
-        stored = [place for place in (self.root / "store").glob("*") if _STORED.fullmatch(place.name)]
-        for place in [*(self.root / name for name in (*_LEFTOVERS, *OWN_FILES)), *stored]:
+        stored = [place for place in (self.root / "store").glob("*") if STORED.fullmatch(place.name)]
+        for place in [*(self.root / name for name in (*_LEFTOVERS, *_OWN_FILES)), *stored]:
             if place.name not in keep and (place.is_symlink() or place.is_file()):
                 self._remove(place)
         for name in ("slots/a", "slots/b", "settings.before", "settings.before.new", *_LEFTOVERS):
