@@ -14,14 +14,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
 from edgebit.errors import TransportError
-from edgebit.transport import Completed, Options, Progress, Section, prefix_sum
+from edgebit.transport import TRANSPORTS, Completed, Options, Progress, Section, Transport, resume_at
 
-FORM = "adb://[PACKAGE@][SERIAL][/FOLDER]"
 ANDROID_FOLDER = "/data/local/tmp"  # where adb's own user may write, and run programs
 CONNECT_TIMEOUT_S = 20.0
 _CHUNK = 4 << 20  # its end is asked for before the next is sent, so no single copy is long enough to time out
@@ -72,17 +70,15 @@ _CONNECT_MENDS = (
 )
 
 
-class AdbTransport:
+class AdbTransport(Transport):
     """adb://[PACKAGE@][SERIAL][/FOLDER]. SERIAL is as `adb devices` shows it, or HOST:PORT; without one, the only one.
 
     PACKAGE@ takes the place of that app, by the device's `run-as`: com.termux@ for Termux where its build allows that.
     """
 
     def __init__(self, serial: str, package: str | None, options: Options, folder: str) -> None:
-        self.url = f"adb://{f'{package}@' if package else ''}{serial}"
         self._serial = _ready(serial)
         self.url = f"adb://{f'{package}@' if package else ''}{self._serial}"
-        self._adb = ["-s", self._serial]
         self._package = package
         self._token = f"edgebit-{secrets.token_hex(6)}"
         self._has_streams = "shell_v2" in self._asked("features").stdout.decode("utf-8", "replace").split()
@@ -100,7 +96,8 @@ class AdbTransport:
         place, slash, folder = url.removeprefix("adb:").removeprefix("//").partition("/")
         package, at, serial = place.rpartition("@")
         if not url.startswith("adb://") or not _SERIAL.fullmatch(serial) or (at and not _PACKAGE.fullmatch(package)):
-            raise TransportError(f"{url!r} names no device. Write {FORM}, with SERIAL as `adb devices` shows it")
+            form = TRANSPORTS["adb"][1]
+            raise TransportError(f"{url!r} names no device. Write {form}, with SERIAL as `adb devices` shows it")
         return cls(serial, package if at else None, options, unquote(slash + folder).rstrip("/"))
 
     def run(self, argv: Sequence[str], *, input: bytes | None = None, timeout_s: float = 60) -> Completed:
@@ -108,7 +105,7 @@ class AdbTransport:
         return Completed(out.decode("utf-8", "replace"), err.decode("utf-8", "replace"), code)
 
     def put(self, source: Section, remote: str, progress: Progress | None = None) -> None:
-        sent = self._resume_at(source, remote)
+        sent = resume_at(self, source, remote)
         if progress is not None and sent:
             progress(sent)
         script = 'cat >>"$1" && stat -c %s "$1"' if sent else 'cat >"$1" && stat -c %s "$1"'
@@ -142,14 +139,6 @@ class AdbTransport:
 
     def close(self) -> None:
         """Nothing is held open; a device in the network stays connected to adb's server."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _look(self) -> str:
         """The folder that is ours to use there: Android's for adb, an app's own home, or a Linux user's."""
@@ -229,18 +218,9 @@ class AdbTransport:
         self, *args: str, input: bytes | None = None, timeout_s: float = 60, name: str = "adb"
     ) -> subprocess.CompletedProcess[bytes]:
         try:
-            return _adb(*self._adb, *args, input=input, timeout_s=timeout_s)
+            return _adb("-s", self._serial, *args, input=input, timeout_s=timeout_s)
         except subprocess.TimeoutExpired:
             raise TransportError(f"{name} on {self._serial} did not end within {timeout_s:g} s") from None
-
-    def _resume_at(self, source: Section, remote: str) -> int:
-        """Bytes of `source` that an earlier try left in `remote`: 0 unless size and sum say so."""
-        asked = self.run(["sh", "-c", '[ -f "$1" ] && stat -c %s "$1" && sha256sum <"$1"', "sh", remote], timeout_s=600)
-        words = asked.stdout.split()
-        if asked.code or len(words) < 2 or not words[0].isdigit():
-            return 0
-        size = int(words[0])
-        return size if 0 < size <= source.size and prefix_sum(source, size) == words[1] else 0
 
     def _cut_off(self, remote: str, sent: int, source: Section, why: str) -> TransportError:
         return TransportError(

@@ -3,16 +3,15 @@
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from edgebit.errors import TransportError
-from edgebit.transport import Completed, Options, Progress, Section
+from edgebit.transport import Completed, Options, Progress, Section, Transport
 
 _CHUNK = 1 << 20
 
 
-class LocalTransport:
+class LocalTransport(Transport):
     """local:FOLDER. Paths are this machine's own."""
 
     def __init__(self, root: Path) -> None:
@@ -63,14 +62,6 @@ class LocalTransport:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _copy(reader: IO[bytes], writer: IO[bytes], source: Section, progress: Progress | None) -> None:

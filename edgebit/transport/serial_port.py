@@ -12,11 +12,10 @@ import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from edgebit.errors import TransportError
-from edgebit.transport import Completed, Options, Progress, Section, resume_at
+from edgebit.transport import Completed, Options, Progress, Section, Transport, resume_at
 from edgebit.transport.console_link import Link
 from edgebit.transport.console_login import Credentials, Login
 from edgebit.transport.serial_line import Address, Line
@@ -29,7 +28,7 @@ _TIMED_OUT = 124  # what `timeout` ends with, and a program may
 _GZIP_GAIN = 0.9  # compress a piece where it comes out smaller than this
 
 
-class SerialTransport:
+class SerialTransport(Transport):
     """serial://PORT, rfc2217:// or socket://HOST:PORT: a shell behind a login, over which only text goes safely."""
 
     def __init__(self, address: Address, options: Options) -> None:
@@ -110,14 +109,6 @@ class SerialTransport:
             pass  # the line broke: its end of it is the device's own affair
         finally:
             self._line.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _append(self, file: IO[bytes], source: Section, done: int) -> int:
         """Send the next piece of a file; gives its size. It is compressed where that makes it smaller."""

@@ -7,12 +7,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 from urllib.parse import unquote, urlsplit
 
 from edgebit.errors import TransportError
-from edgebit.transport import Completed, Options, Progress, Section, resume_at
+from edgebit.transport import TRANSPORTS, Completed, Options, Progress, Section, Transport, resume_at
 
 DEFAULT_ROOT = ".local/share/edgebit"  # counts from the login folder
 CONNECT_TIMEOUT_S = 15
@@ -47,7 +46,7 @@ _MENDS = (
 )
 
 
-class SshTransport:
+class SshTransport(Transport):
     """ssh://[USER@]HOST[:PORT][/FOLDER]. One connection, which all commands share.
 
     No option of ours weakens the check of host keys: StrictHostKeyChecking stays what the user's configuration says.
@@ -82,17 +81,18 @@ class SshTransport:
     @classmethod
     def from_url(cls, url: str, options: Options) -> Self:
         """Connect. Raises TransportError for a URL that is none, and with the mend where ssh fails."""
+        form = TRANSPORTS["ssh"][1]
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise TransportError(f"{url!r}: {error}. Write ssh://[USER@]HOST[:PORT][/FOLDER]") from None
+            raise TransportError(f"{url!r}: {error}. Write {form}") from None
         host, user = parts.hostname or "", unquote(parts.username) if parts.username else None
         host_as_written = parts.netloc.rpartition("@")[2]
         if host_as_written.lower().startswith(host):
             host = host_as_written[: len(host)]  # urlsplit makes it lower-case; names in ssh's configuration may not be
         if not _HOST.fullmatch(host) or (user is not None and not _USER.fullmatch(user)):
-            raise TransportError(f"{url!r} names no host. Write ssh://[USER@]HOST[:PORT][/FOLDER]")
+            raise TransportError(f"{url!r} names no host. Write {form}")
         if parts.password is not None:
             raise TransportError("a password has no place in a URL: use a key (ssh-copy-id), or let ssh ask for it")
         folder = unquote(parts.path).removeprefix("/~/").rstrip("/")
@@ -161,14 +161,6 @@ class SshTransport:
     def close(self) -> None:
         subprocess.run([*self._ssh, "-O", "exit", "--", self._host], capture_output=True, check=False)
         self._sockets.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _connect(self) -> None:
         """Open the connection that later commands share; here ssh may ask for a password or about a host key."""

@@ -9,7 +9,7 @@ import pytest
 from transport.fake_adbd import FakeAdbd, wait_until
 
 from edgebit.errors import TransportError
-from edgebit.transport import Section, open_transport
+from edgebit.transport import Section, open_transport, resume_at
 from edgebit.transport.adb import AdbTransport
 
 
@@ -91,7 +91,7 @@ def test_interrupted_copy_goes_on(fake_phone, tmp_path, left, sent):
     remote.write_bytes(left)
     with open_transport(fake_phone.url) as device:
         assert isinstance(device, AdbTransport)
-        assert 600_000 - device._resume_at(Section(source, 0, 600_000), str(remote)) == sent
+        assert 600_000 - resume_at(device, Section(source, 0, 600_000), str(remote)) == sent
         device.put(Section(source, 0, 600_000), str(remote))
 
     assert remote.read_bytes() == source.read_bytes()
