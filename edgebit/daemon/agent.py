@@ -95,11 +95,11 @@ class Agent:
         ]
         try:
             done = subprocess.run(
-                argv, capture_output=True, text=True, errors="replace", timeout=options.timeout_s, check=False,
+                argv, capture_output=True, text=True, errors="replace", timeout=SELFTEST_TIMEOUT_S, check=False,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise DeployError(f"the self-test did not end within {options.timeout_s:g} s") from None
+            raise DeployError(f"the self-test did not end within {SELFTEST_TIMEOUT_S:g} s") from None
         if done.returncode < 0:
             raise DeployError(
                 f"the self-test was ended by signal {-done.returncode}"
@@ -360,9 +360,7 @@ def parser() -> argparse.ArgumentParser:
     stage.add_argument("--force", action="store_true")
     for judging in (stage, verbs.add_parser("judge")):
         judging.add_argument("--key", action="append", default=[], help="trusted where the device trusts none yet")
-    selftest = verbs.add_parser("selftest")
-    selftest.add_argument("id")
-    selftest.add_argument("--timeout-s", type=float, default=SELFTEST_TIMEOUT_S)
+    verbs.add_parser("selftest").add_argument("id")
     verbs.add_parser("golden").add_argument("folder")
     for verb in ("start", "detect"):
         verbs.add_parser(verb).add_argument("--service", choices=("auto", "systemd", "supervisor"), default="auto")
@@ -377,9 +375,9 @@ def parser() -> argparse.ArgumentParser:
     gate = verbs.add_parser("gate")
     gate.add_argument("id")
     gate.add_argument("guarded", type=int)
-    gate.add_argument("--timeout-s", type=float, default=120.0)
-    gate.add_argument("--delay-s", type=float, default=15.0)
-    gate.add_argument("--again-s", type=float, default=30.0)
+    gate.add_argument("--timeout-s", type=float, default=120.0, help="for the answer")
+    gate.add_argument("--delay-s", type=float, default=15.0, help="a deploy that is still there asks first")
+    gate.add_argument("--again-s", type=float, default=30.0, help="to the next look, where nothing was decided")
     verbs.add_parser("fail").add_argument("reason")
     logs = verbs.add_parser("logs")
     logs.add_argument("--lines", type=int, default=100)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,10 +21,6 @@ from edgebit.daemon.health import check_health
 from edgebit.daemon.service import STOP_TIMEOUT_S, die_with_parent, gate_argv
 from edgebit.daemon.settings import keep_settings, restore_settings, settings_on_trial
 from edgebit.errors import BrokerError, ConfigError, EdgebitError, NoAnswerError
-
-DELAY_S = 15.0  # a deploy that is still there asks first
-AGAIN_S = 30.0  # until the next look, where neither answer nor way back was found
-TIMEOUT_S = 120.0  # for the answer
 
 
 def start_gate(root: Path) -> None:
@@ -41,15 +38,18 @@ def start_gate(root: Path) -> None:
 class Gate:
     """Decides the trial of the bundle `identity`; `guarded` is its daemon's process, this one's parent."""
 
-    def __init__(self, root: Path, identity: str, guarded: int, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, root: Path, identity: str, guarded: int, timeout_s: float) -> None:
         self._root = root
         self._identity = identity
         self._guarded = guarded
         self._timeout_s = timeout_s
 
-    def decide(self, delay_s: float = DELAY_S, again_s: float = AGAIN_S) -> str:
-        """Wait, look, and go on until the trial is over; gives how it ended: "kept", "ended" or "decided" by others."""
-        pause_s = delay_s
+    def decide(self, delay_s: float, again_s: float) -> str:
+        """Wait, look, and go on until the trial is over; gives how it ended: "kept", "ended" or "decided" by others.
+
+        What leaves it open is said in the log, once.
+        """
+        pause_s, said = delay_s, ""
         while self._wait(pause_s):
             pause_s = again_s
             if not self._is_active():
@@ -63,6 +63,9 @@ class Gate:
                 if self._is_daemon_there() and self._went_back(error):
                     self._end_daemon()
                     return "ended"
+                if str(error) != said:
+                    said = str(error)
+                    print(f"bundle {self._identity} stays on trial: {said}", file=sys.stderr, flush=True)
             else:
                 self._keep()
                 return "kept"
@@ -102,7 +105,7 @@ class Gate:
 
     def _wait(self, seconds: float) -> bool:
         """Sleep; gives whether the daemon is still there."""
-        return _until(lambda: not self._is_daemon_there(), seconds) is False
+        return not _until(lambda: not self._is_daemon_there(), seconds)
 
     def _end_daemon(self) -> None:
         """Have it answer what it has and end; whoever keeps it running starts what `active` names."""

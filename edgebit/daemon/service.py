@@ -407,7 +407,7 @@ def _lock_or_none(path: Path) -> int | None:
 
 
 def die_with_parent() -> None:
-    """In the child: end when the supervisor is gone, so that no daemon runs that nobody minds (Linux only)."""
+    """In the child: end when its parent is gone, so that no daemon or gate runs that nobody minds (Linux only)."""
     if sys.platform in ("linux", "android"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
