@@ -115,7 +115,7 @@ def _show_statuses(statuses: list[DeviceStatus]) -> None:
         )
     Console(highlight=False).print(table)
     for told in statuses:
-        if told.why and told.why != "no edgebit":
+        if told.why:
             click.echo(f"{told.name}: {printable(told.why)}")
         if told.refused:
             click.echo(f"{told.name}: {told.refused} bundle{'s' if told.refused > 1 else ''} taken back there")
@@ -125,7 +125,9 @@ def _daemon(told: DeviceStatus) -> str:
     if not told.reachable:
         return "[red]out of reach[/red]"
     if not told.installed:
-        return "[yellow]none[/yellow]" if told.why == "no edgebit" else "[red]fault[/red]"
+        return "[red]fault[/red]" if told.why else "[yellow]none[/yellow]"
+    if told.service == "none":
+        return "[yellow]none[/yellow]"
     return "[green]up[/green]" if told.up else "[red]down[/red]"
 
 

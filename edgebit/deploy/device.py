@@ -140,7 +140,20 @@ class Device:
 
 def device_at(transport: Transport) -> Device | RunnerDevice:
     """A device that has edgebit, with its daemon or as edgebit-run alone. Raises DeployError where it has not."""
-    state = probe(transport)
-    if state.python is None and state.has_root:
+    return device_of(transport, probe(transport))
+
+
+def device_of(transport: Transport, state: DeviceState) -> Device | RunnerDevice:
+    """The same for a device that was looked at."""
+    if _has_runner_alone(state):
         return RunnerDevice(transport, state)
     return Device.of(transport, state)
+
+
+def has_edgebit(state: DeviceState) -> bool:
+    """Whether device_of() has something to give."""
+    return bool(state.pyz) or _has_runner_alone(state)
+
+
+def _has_runner_alone(state: DeviceState) -> bool:
+    return state.python is None and state.has_root

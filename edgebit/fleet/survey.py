@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from edgebit.deploy.device import Device
+from edgebit.deploy.device import device_of, has_edgebit
 from edgebit.device_probe import probe
 from edgebit.errors import EdgebitError, TransportError
 from edgebit.fleet.inventory import FleetDevice
@@ -22,7 +22,8 @@ class DeviceStatus:
     reachable: bool
     why: str = ""  # nothing more is known of it
     installed: bool = False
-    up: bool = False  # something keeps its daemon running
+    service: str | None = None  # what keeps its daemon running; "none": it has no python3, and edgebit-run alone
+    up: bool = False  # the daemon is kept running, or edgebit-run is in place
     bundle: str | None = None  # the active one's id
     bundle_name: str = ""
     slot: str = ""
@@ -50,12 +51,10 @@ def ask_device(device: FleetDevice) -> DeviceStatus:
         with open_transport(device.url, device.way) as transport:
             state = probe(transport)
             heat = _temperature(transport)
-            if not state.pyz:
-                return DeviceStatus(
-                    name=device.name, reachable=True, free_bytes=state.free_bytes, temperature_c=heat, why="no edgebit"
-                )
+            if not has_edgebit(state):
+                return DeviceStatus(name=device.name, reachable=True, free_bytes=state.free_bytes, temperature_c=heat)
             try:
-                status = Device(transport, state, state.pyz).ask("status")
+                status = device_of(transport, state).status()
             except TransportError:
                 raise
             except EdgebitError as error:
@@ -68,6 +67,7 @@ def ask_device(device: FleetDevice) -> DeviceStatus:
         name=device.name,
         reachable=True,
         installed=True,
+        service=status["service"],
         up=status["up"],
         bundle=active.get("id"),
         bundle_name=active.get("name", ""),

@@ -24,6 +24,8 @@ from edgebit.deploy.plan import InstallOptions, KnownKeys, plan_install
 from edgebit.deploy.runner_only import RunnerDevice
 from edgebit.device_probe import probe
 from edgebit.errors import BundleError, ConfigError, DeployError
+from edgebit.fleet.inventory import FleetDevice
+from edgebit.fleet.survey import ask_device
 from edgebit.transport import Options, open_transport
 from edgebit.transport.local import LocalTransport
 
@@ -177,6 +179,16 @@ def test_second_deploy_and_back(bare, runner_bundle):
     assert status["active"] == "b" and status["previous"] == "a" and status["up"]
     assert bare.installed().rollback(service="auto")["id"] == first.id and bare.answer() == "one answers"
     assert bare.installed().rollback(service="auto")["id"] == second.id and bare.answer() == "two answers"
+
+
+def test_a_fleets_status_knows_it(bare, runner_bundle):
+    """Its bundle, and that no daemon is there."""
+    bundle = runner_bundle()
+    bare.deploy(bundle)
+
+    told = ask_device(FleetDevice(name="bare", url=f"local:{bare.root}", device_name="bare"))
+
+    assert (told.bundle, told.slot, told.service, told.up, told.why) == (bundle.id, "a", "none", True, "")
 
 
 def test_third_deploy_throws_away_what_no_slot_needs(bare, runner_bundle):
