@@ -4,6 +4,7 @@ Each export fills a folder: the adapter's own README, and what it lists.
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -46,7 +47,7 @@ def export_mender(
     if shutil.which("mender-artifact") is None:
         raise BuildError(
             "there is no mender-artifact on this machine, which makes the artifact. Install it (sudo apt install"
-            f" mender-artifact), or run where it is: {' '.join(argv)}"
+            f" mender-artifact), or run where it is: {shlex.join(argv)}"
         )
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
