@@ -178,6 +178,9 @@ def show_report(report: RolloutReport) -> None:
             runs = f"bundle {device.runs} runs there" if device.runs else "what runs there is not known"
             kind = "failed" if device.result == "failed" else "out of reach"
             click.echo(f"\n{device.name}: {kind}; {runs}\n  {_indented(printable(device.why))}")
+    for remark in dict.fromkeys(remark for device in report.devices for remark in device.remarks):
+        names = ", ".join(device.name for device in report.devices if remark in device.remarks)
+        click.echo(f"\nNote on {names}: {printable(remark)}")
     if untried := [device.name for device in report.devices if device.result == "untried"]:
         click.echo(f"\nnot tried: {', '.join(untried)}")
     if not report.is_whole:

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ class DeviceReport:
     answer_s: float = 0.0  # from the daemon's start to its first answer
     tries: int = 0
     at: str = ""  # when, in UTC
+    remarks: Sequence[str] = ()  # what its user should know or do
 
 
 class Journal:

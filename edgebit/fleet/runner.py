@@ -291,6 +291,7 @@ class Rollout:
             answer_s=outcome.answer_s,
             tries=tries,
             at=now(),
+            remarks=tuple(reporter.remarks),
         )
 
     def _ask_again(self, device: FleetDevice) -> DeviceReport:

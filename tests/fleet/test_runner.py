@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgebit.cli.rollout import show_report
 from edgebit.deploy.device import AgentError
 from edgebit.errors import DeployError, NoAnswerError
 from edgebit.fleet import runner
@@ -53,6 +54,16 @@ def test_a_device_that_comes_back_is_no_failure(acting_fleet):
     report, _ = acting_fleet.roll_out(retries=1)
 
     assert report.is_whole
+
+
+def test_what_a_user_should_know_stands_in_the_report(acting_fleet, capsys):
+    """Once, with the devices that it is true of."""
+    acting_fleet.acts = dict.fromkeys(("d1", "d4"), lambda reporter: reporter.remark("it stops at log-out") or "ok")
+
+    report, _ = acting_fleet.roll_out()
+
+    show_report(report)
+    assert "Note on d1, d4: it stops at log-out\n" in capsys.readouterr().out
 
 
 def test_a_roll_out_goes_on_where_it_ended(acting_fleet):
