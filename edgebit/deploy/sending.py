@@ -59,7 +59,7 @@ class Sender:
     def __init__(self, transport: Transport, python: str) -> None:
         self._transport = transport
         self._python = python
-        self._bytes_s: float | None = getattr(transport, "bytes_per_s", None)
+        self._bytes_s = transport.bytes_per_s
 
     def send(self, source: Section, part: str, plain_bytes: int, progress: Progress) -> int:
         """Bring `source` into the device's file `part`, of which it lacks `plain_bytes`; gives the bytes on the way.

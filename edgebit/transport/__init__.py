@@ -58,19 +58,15 @@ def resume_at(transport: "Transport", source: Section, remote: str) -> int:
 
 def seconds_to_send(transport: "Transport", size: int) -> float | None:
     """How long `size` bytes take at most, where the way knows its own rate: a serial line does, a network does not."""
-    rate: float | None = getattr(transport, "bytes_per_s", None)
-    return size / rate if rate else None
+    return size / transport.bytes_per_s if transport.bytes_per_s else None
 
 
 class Transport(Protocol):
-    """A device within reach. Every method raises TransportError when the device or the way to it fails.
+    """A device within reach. Every method raises TransportError when the device or the way to it fails."""
 
-    Attributes: url, as given, for messages; root, the folder of edgebit on the device (relative to the login folder, or
-    absolute). One that knows how slow it is has bytes_per_s too, of files that are put: see seconds_to_send().
-    """
-
-    url: str
-    root: str
+    url: str  # as given, for messages
+    root: str  # the folder of edgebit on the device, absolute or counted from the login folder
+    bytes_per_s: float | None = None  # of files that are put, where the way knows its own rate
 
     def run(self, argv: Sequence[str], *, input: bytes | None = None, timeout_s: float = 60) -> Completed:
         """Run a program on the device and wait. A non-zero exit code is no error here."""
