@@ -59,7 +59,6 @@ class _Row:
     sent_all: int = 0
     began: float | None = None
     seconds: float | None = None
-    report: DeviceReport | None = None
 
     def text(self) -> str:
         """What it does now, for the table."""
@@ -130,7 +129,7 @@ class RolloutDisplay:
         with self._lock:
             row = self._rows[report.name]
             row.rank = _DONE if report.result in GOOD else _FAILED
-            row.report, row.style, row.seconds, row.size = report, style, report.seconds, 0
+            row.style, row.seconds, row.size = style, report.seconds, 0
             row.sent_all = report.sent_bytes or row.sent_all
             row.doing = words if report.result in GOOD else f"{words}: {_in_short(report.why)}"
         answered = f" after {report.answer_s:.1f} s" if report.answer_s else ""

@@ -29,9 +29,7 @@ _REVISION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FOLDER = re.compile(r"/[A-Za-z0-9_./+-]*")
 
 
-def export_mender(
-    bundle: Bundle, out: Path, *, device_types: Sequence[str], root: str = DEVICE_ROOT, artifact_name: str = ""
-) -> list[Path]:
+def export_mender(bundle: Bundle, out: Path, *, device_types: Sequence[str], root: str = DEVICE_ROOT) -> list[Path]:
     """Write the update module, and the artifact where mender-artifact is installed; gives the files.
 
     Raises BuildError, with the command to run, where it is not.
@@ -40,7 +38,7 @@ def export_mender(
     artifact = out / f"{_file_name(bundle)}.mender"
     payload = _plain_bundle(bundle, out)
     argv = ["mender-artifact", "write", "module-image", "--type", "edgebit", "--compression", "none"]
-    argv += ["--artifact-name", artifact_name or f"{bundle.manifest.name}-{bundle.id}"]
+    argv += ["--artifact-name", _file_name(bundle)]
     argv += [word for kind in device_types for word in ("--device-type", kind)]
     argv += ["--software-name", "edgebit", "--software-version", bundle.id]
     argv += ["--file", str(payload), "--output-path", str(artifact)]
