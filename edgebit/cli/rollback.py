@@ -25,4 +25,5 @@ def command(url: str, timeout_s: float, **device: Any) -> None:
         back = device_at(transport).rollback(
             service=default_service(url), check_timeout_s=timeout_s, say=lambda text: click.echo(text, err=True)
         )
-    click.echo(f"Bundle {back['id']} runs again in slot {back['slot']} and answered after {back['answer_s']:.1f} s")
+    where = f"is active again in slot {back['slot']}"
+    click.echo(f"Bundle {back['id']} {where}, and answered after {back['answer_s']:.1f} s")

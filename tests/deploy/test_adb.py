@@ -35,7 +35,7 @@ def test_life_of_a_phone(fake_phone: FakePhone, runner_bundle):
     assert outcome["sent_files"] == 1 and outcome["slot"] == "b"
     shown = edgebit("status", fake_phone.url).stdout
     assert "daemon: none, for there is no python3" in shown and f"* b  {two.id}  two" in shown
-    assert "runs again in slot a" in edgebit("rollback", fake_phone.url).stdout
+    assert "is active again in slot a" in edgebit("rollback", fake_phone.url).stdout
     assert "has no log" in edgebit("logs", fake_phone.url, code=8).stderr
     assert "nothing is left" in edgebit("uninstall", fake_phone.url, "--yes").stdout
     assert not os.path.lexists(root)
