@@ -28,6 +28,7 @@ from edgebit.deploy.install import install
 from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import (
     CHECK_TIMEOUT_S,
+    SERVICES,
     SLOW_S,
     InstallOptions,
     KnownKeys,
@@ -83,7 +84,7 @@ def way(
     help="First line: the password.",
 )
 @click.option("--device-name", help="The device's name in topics.  [default: its host name]")
-@click.option("--service", type=click.Choice(["auto", "systemd", "supervisor"]), help="What keeps the daemon running.")
+@click.option("--service", type=click.Choice(SERVICES), help="What keeps the daemon running.")
 @click.option("--timeout", "timeout_s", type=click.IntRange(1, 86_400), default=int(CHECK_TIMEOUT_S), show_default=True,
               help="Seconds that the new bundle has to answer.")  # fmt: skip
 @click.option("--stay-up", "stay_up_s", type=click.FloatRange(0, 3600), default=3.0, show_default=True,

@@ -26,6 +26,7 @@ PYTHON_MIN = (3, 11)
 DISK_MARGIN_BYTES = 16 << 20  # for logs, state and the file system itself
 MEMORY_MARGIN_BYTES = 64 << 20  # Python, the daemon and a small KV cache
 CHECK_TIMEOUT_S = 120.0
+SERVICES = ("auto", "systemd", "supervisor")  # that may be asked to keep the daemon running
 SLOW_S = 3600.0  # of sending; what takes longer has to be insisted on
 
 Action = Literal[
@@ -70,7 +71,7 @@ class InstallOptions:
     settings: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # for edgebitd.toml: {section: {key: value}}
-    service: str = "auto"  # auto, systemd, supervisor
+    service: str = "auto"  # one of SERVICES
     force: bool = False  # deploy again what is there, or was taken back
     check_timeout_s: float = CHECK_TIMEOUT_S
     soak_s: float = 0.0  # that it must stay up after its first answer, and then answer again

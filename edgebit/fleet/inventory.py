@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from edgebit.daemon.config import Config
 from edgebit.daemon.topics import is_segment, segment_of
+from edgebit.deploy.plan import SERVICES
 from edgebit.errors import BrokerError, ConfigError
 from edgebit.mqtt_client import parse_broker_url
 from edgebit.resources import config_dir
@@ -21,7 +22,6 @@ from edgebit.transport import TRANSPORTS, Options
 
 FILE_NAME = "fleet.toml"
 ALL = "all"  # the group that every device is in
-SERVICES = ("auto", "systemd", "supervisor")
 
 # What [defaults], a group and a device may say, and what a device alone.
 _SHARED = ("root", "mqtt", "mqtt_password_file", "service", "ssh_config", "ssh_options", "labels", "settings")

@@ -71,6 +71,17 @@ def test_signatures_are_wanted_of_every_device(call, write_bundle):
     assert "0.0 MB in 3 files" in call(*wanted[:-2]).output
 
 
+def test_limits_hold_for_every_device(call, write_bundle):
+    """What the health gate of one device asks, that of many asks of each."""
+    write_bundle("fitting", f"{os.uname().machine}-linux-gnu", {name: name for name in FILES})
+    limits = ("--timeout", 9, "--stay-up", 7, "--min-tok-s", 5, "--max-rss", 60)
+
+    planned = json.loads(call("deploy", "fitting.bundle", "--device", "here", "--dry-run", "--json", *limits).stdout)
+
+    (check,) = (step["line"] for step in planned["devices"][0]["steps"] if step["action"] == "check")
+    assert check.endswith("at most 9 s; 7 s without a restart; 5 tok/s; at most 60 MiB")
+
+
 def test_plans_are_shown_and_nothing_is_done(call, tmp_path):
     """For each device its wave, and what would be done or why it cannot."""
     planned = call("deploy", "odd.bundle", "--group", "all", "--canary", 1, "--dry-run")
