@@ -33,7 +33,7 @@ from edgebit.bundle.manifest import (
     parse_manifest,
 )
 from edgebit.bundle.signature import PublicKey, parse_public_key
-from edgebit.bundle.trust import POLICY_NAME, Policy, parse_policy, policy_after
+from edgebit.bundle.trust import POLICY_NAME, Policy, parse_policy, policy_after, policy_of
 from edgebit.errors import BundleError, DeployError
 
 STATE_SCHEMA = 1
@@ -162,12 +162,8 @@ class Slots:
             return parse_policy(place.read_bytes(), str(place))
         except FileNotFoundError:
             pass
-        policy = None
-        kept = [(self.manifest(slot).release, slot) for slot in self.slots().values() if slot.status == "good"]
-        for release, slot in sorted(kept, key=lambda found: found[0].sequence if found[0] else 0):
-            if accepted := self._accepted(slot):
-                policy = policy_after(policy, release, accepted)
-        return policy
+        good = (slot for slot in self.slots().values() if slot.status == "good")
+        return policy_of((self.manifest(slot).release, self._accepted(slot)) for slot in good)
 
     # The store
 

@@ -4,7 +4,7 @@ Pure: edgebit/bundle/slots.py keeps the file. Standard library only: the device 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -162,6 +162,18 @@ def policy_after(policy: Policy | None, release: Release | None, accepted: Seque
         unsigned=before.unsigned and bool(before.keys),
         floor=sequence,
     )
+
+
+def policy_of(kept: Iterable[tuple[Release | None, Sequence[PublicKey]]]) -> Policy | None:
+    """The policy of a device that kept these bundles and lost its file: (release, the keys that let it in) of each.
+
+    The latest sequence has the last word; None where none of them was signed.
+    """
+    policy = None
+    for release, accepted in sorted(kept, key=lambda bundle: bundle[0].sequence if bundle[0] else 0):
+        if accepted:
+            policy = policy_after(policy, release, accepted)
+    return policy
 
 
 def describe_policy(policy: Policy | None) -> dict[str, Any] | None:

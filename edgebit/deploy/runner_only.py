@@ -18,7 +18,7 @@ from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import KEYS_NAME, MANIFEST_NAME, SIGNATURE_NAME, Manifest, parse_manifest
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import STATE_SCHEMA
-from edgebit.bundle.trust import POLICY_NAME, Policy, describe_policy, judge, parse_policy, policy_after
+from edgebit.bundle.trust import POLICY_NAME, Policy, describe_policy, judge, parse_policy, policy_after, policy_of
 from edgebit.deploy.outcome import Outcome, Reporter
 from edgebit.deploy.plan import Action, Step, runner_files
 from edgebit.device_probe import DeviceState
@@ -70,18 +70,18 @@ class RunnerDevice:
     def policy(self) -> tuple[Policy | None, str]:
         """Whose bundles the device takes, and the sum of the file that says so.
 
-        Nothing there could check a signature, so this machine does; the rules are those of every device
-        (edgebit/bundle/slots.py). Raises ConfigError for a trust.json that is damaged.
+        Nothing there could check a signature, so this machine does, by the rules of every device (trust.py).
+        Raises ConfigError for a trust.json that is damaged.
         """
         if (said := self._read(POLICY_NAME)) is not None:
             return parse_policy(said, f"{self._transport.root}/{POLICY_NAME} on the device"), sha256(said).hexdigest()
-        policy = None
-        kept = [(self.manifest(name).release, name) for name, slot in self.slots.items() if slot["status"] == "good"]
-        for release, name in sorted(kept, key=lambda found: found[0].sequence if found[0] else 0):
-            lines = (self._read(f"slots/{name}/{KEYS_NAME}") or b"").decode("ascii", "replace").splitlines()
-            if accepted := [parse_public_key(line, KEYS_NAME) for line in lines]:
-                policy = policy_after(policy, release, accepted)
-        return policy, "none"
+        good = (name for name, slot in self.slots.items() if slot["status"] == "good")
+        return policy_of((self.manifest(name).release, self._accepted(name)) for name in good), "none"
+
+    def _accepted(self, slot: str) -> list[PublicKey]:
+        """The keys that the slot's bundle was let in by."""
+        lines = (self._read(f"slots/{slot}/{KEYS_NAME}") or b"").decode("ascii", "replace").splitlines()
+        return [parse_public_key(line, KEYS_NAME) for line in lines]
 
     def _read(self, name: str) -> bytes | None:
         """A small text file below root; None where there is none."""
