@@ -140,7 +140,7 @@ def command(
     options = InstallOptions(
         force=force,
         check_timeout_s=timeout_s,
-        soak_s=stay_up_s,
+        stay_up_s=stay_up_s,
         min_tok_s=min_tok_s,
         rss_max_mib=rss_max_mib,
         yes_slow=yes_slow,

@@ -167,7 +167,7 @@ class Agent:
         active = self.slots.active()
         if active is None:
             raise DeployError(f"no bundle is active under {self.root}. Deploy one")
-        limits = Limits(soak_s=options.soak_s, min_tok_s=options.min_tok_s, rss_max_mib=options.rss_max_mib)
+        limits = Limits(stay_up_s=options.stay_up_s, min_tok_s=options.min_tok_s, rss_max_mib=options.rss_max_mib)
         service = self.service
         return check_health(self.root, active.id, options.timeout_s, service.is_up, limits, service.pid)
 
@@ -370,7 +370,7 @@ def parser() -> argparse.ArgumentParser:
     commit.add_argument("--keep-store", action="store_true")
     check = verbs.add_parser("check")
     check.add_argument("--timeout-s", type=float, default=120.0)
-    for limit in ("--soak-s", "--min-tok-s", "--rss-max-mib"):
+    for limit in ("--stay-up-s", "--min-tok-s", "--rss-max-mib"):
         check.add_argument(limit, type=float, default=0.0)
     gate = verbs.add_parser("gate")
     gate.add_argument("id")

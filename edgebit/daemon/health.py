@@ -29,7 +29,7 @@ _CONNECT_TIMEOUT_S = 15.0
 class Limits:
     """What a daemon must hold besides answering; 0 asks for nothing."""
 
-    soak_s: float = 0.0  # without a restart after its first answer, and then it must answer again
+    stay_up_s: float = 0.0  # without a restart after its first answer, and then it must answer again
     min_tok_s: float = 0.0  # decode
     rss_max_mib: float = 0.0  # of its own memory, mapped files such as the model aside
 
@@ -74,7 +74,7 @@ def check_health(
             time.sleep(_PING_INTERVAL_S)  # busy with others' questions, or still loading
         answer_s, process = time.monotonic() - began, pid()
         if "error" not in answer:
-            _soak(limits.soak_s, process, pid)
+            _watch(limits.stay_up_s, process, pid)
         pong = caller.ask("ping", {}, _PING_INTERVAL_S * 10) or {"error": {"message": "silent after its first answer"}}
     for reply in (pong, answer):
         if "error" in reply:
@@ -101,7 +101,7 @@ def check_health(
     }
 
 
-def _soak(seconds: float, process: int | None, pid: Callable[[], int | None]) -> None:
+def _watch(seconds: float, process: int | None, pid: Callable[[], int | None]) -> None:
     """Watch for a while that the same process stays. Raises NoAnswerError where it does not."""
     deadline = time.monotonic() + seconds
     while (left_s := deadline - time.monotonic()) > 0:

@@ -225,10 +225,10 @@ class Installation:
     def _check(self, step: Step) -> None:
         options = self._options
         flags = [
-            *("--timeout-s", str(options.check_timeout_s), "--soak-s", str(options.soak_s)),
+            *("--timeout-s", str(options.check_timeout_s), "--stay-up-s", str(options.stay_up_s)),
             *("--min-tok-s", str(options.min_tok_s), "--rss-max-mib", str(options.rss_max_mib)),
         ]
-        answer = self._ask("check", *flags, timeout_s=self._check_limit_s + options.soak_s)
+        answer = self._ask("check", *flags, timeout_s=self._check_limit_s + options.stay_up_s)
         self._outcome.device, self._outcome.answer_s = answer["device"], answer["answer_s"]
         self._outcome.tok_s, self._outcome.rss_mib = answer["tok_s"], answer["rss_mib"]
         self._outcome.broker = answer["broker"]

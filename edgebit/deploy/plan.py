@@ -74,7 +74,7 @@ class InstallOptions:
     service: str = "auto"  # one of SERVICES
     force: bool = False  # deploy again what is there, or was taken back
     check_timeout_s: float = CHECK_TIMEOUT_S
-    soak_s: float = 0.0  # that it must stay up after its first answer, and then answer again
+    stay_up_s: float = 0.0  # that it must stay up after its first answer, and then answer again
     min_tok_s: float = 0.0  # decode; slower is taken back
     rss_max_mib: float = 0.0  # of the daemon, the mapped model aside; more is taken back; 0: any
     yes_slow: bool = False  # send also what takes longer than SLOW_S
@@ -192,7 +192,7 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
 def _asked(options: InstallOptions) -> str:
     """What else the health gate wants."""
     wanted = [
-        f"{options.soak_s:g} s without a restart" if options.soak_s else "",
+        f"{options.stay_up_s:g} s without a restart" if options.stay_up_s else "",
         f"{options.min_tok_s:g} tok/s" if options.min_tok_s else "",
         f"at most {options.rss_max_mib:g} MiB" if options.rss_max_mib else "",
     ]

@@ -375,6 +375,6 @@ def test_bundle_that_answers_once_and_dies_is_taken_back(make_bundle, local_devi
     local_device.deploy(make_bundle("old"))
 
     with pytest.raises(DeployError, match="answered, and then ended"):
-        local_device.deploy(make_bundle("flash", answers="once"), soak_s=10.0)
+        local_device.deploy(make_bundle("flash", answers="once"), stay_up_s=10.0)
 
     assert local_device.running() == "old"
