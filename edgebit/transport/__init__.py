@@ -12,6 +12,8 @@ from typing import Protocol, Self
 
 from edgebit.errors import TransportError
 
+DEFAULT_ROOT = ".local/share/edgebit"  # where edgebit lives on a device, counted from the login folder
+
 Progress = Callable[[int], None]  # is told of bytes done since the last call
 
 

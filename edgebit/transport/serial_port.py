@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import IO, Self
 
 from edgebit.errors import TransportError
-from edgebit.transport import Completed, Options, Progress, Section, Transport, resume_at
+from edgebit.transport import DEFAULT_ROOT, Completed, Options, Progress, Section, Transport, resume_at
 from edgebit.transport.console_link import Link
 from edgebit.transport.console_login import Credentials, Login
 from edgebit.transport.serial_line import Address, Line
-from edgebit.transport.ssh import DEFAULT_ROOT
 
 PASSWORD_VARIABLE = "EDGEBIT_SERIAL_PASSWORD"
 SUM_TIMEOUT_S = 600

@@ -11,9 +11,8 @@ from typing import IO, Self
 from urllib.parse import unquote, urlsplit
 
 from edgebit.errors import TransportError
-from edgebit.transport import TRANSPORTS, Completed, Options, Progress, Section, Transport, resume_at
+from edgebit.transport import DEFAULT_ROOT, TRANSPORTS, Completed, Options, Progress, Section, Transport, resume_at
 
-DEFAULT_ROOT = ".local/share/edgebit"  # counts from the login folder
 CONNECT_TIMEOUT_S = 15
 _CHUNK = 1 << 18
 _LOST = 255  # what ssh itself ends with; a command on the device hardly does
