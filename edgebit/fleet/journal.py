@@ -17,7 +17,7 @@ from typing import Any
 
 from edgebit.errors import DeployError
 from edgebit.fleet.inventory import FleetDevice
-from edgebit.fleet.rollout import GOOD
+from edgebit.fleet.rollout import GOOD, Result
 
 SCHEMA = 1
 
@@ -27,7 +27,7 @@ class DeviceReport:
     """How it went on one device."""
 
     name: str
-    result: str  # updated, present, failed, unreachable, stopped (by Ctrl-C), untried
+    result: Result
     wave: str = ""
     why: str = ""  # it is not as it should be
     runs: str | None = None  # the bundle that runs now, where that is known

@@ -6,7 +6,7 @@ from typing import Literal
 
 from edgebit.errors import ConfigError
 
-Result = Literal["updated", "present", "failed", "unreachable"]
+Result = Literal["updated", "present", "failed", "unreachable", "stopped", "untried"]  # stopped: by Ctrl-C
 GOOD: frozenset[str] = frozenset({"updated", "present"})
 
 

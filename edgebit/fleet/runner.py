@@ -203,10 +203,7 @@ class Rollout:
             signal.signal(signal.SIGINT, before)
 
     def _progress(self) -> Progress:
-        results: dict[str, Result] = {
-            name: report.result  # type: ignore[misc]
-            for name, report in self._reports.items()
-        }
+        results = {name: report.result for name, report in self._reports.items()}
         return Progress(results=results, tries=self._tries, running=self._running, soaked=self._soaked)
 
     def _begin(self, name: str, work: Callable[[FleetDevice], DeviceReport]) -> None:
@@ -264,7 +261,8 @@ class Rollout:
         tries = self._tries[device.name]
         began = time.monotonic()
         reporter = _DeviceReporter(device.name, self._listener, self._aborted)
-        outcome, result, why, runs = Outcome(""), "updated", "", None
+        outcome, why, runs = Outcome(""), "", None
+        result: Result
         try:
             if tries > 1 and self._aborted.wait(RETRY_PAUSE_S):
                 raise KeyboardInterrupt
