@@ -44,6 +44,7 @@ Name = Literal["a", "b"]
 
 _CHUNK = 1 << 20
 STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")  # what a file of the store is called, a partial one too
+_PREFIX = re.compile(r"[0-9a-f]{64}\.(kv|[0-9]+\.new)")  # a file of the prefix cache, an unfinished one too
 _OWN_FILES = (
     "active",
     "state.json",
@@ -380,13 +381,14 @@ class Slots:
         A file that is none of edgebit's stays, in its folders too.
         """
         stored = [place for place in (self.root / "store").glob("*") if STORED.fullmatch(place.name)]
-        for place in [*(self.root / name for name in (*_LEFTOVERS, *_OWN_FILES)), *stored]:
+        prefixes = [place for place in (self.root / "state" / "prefixes").glob("*") if _PREFIX.fullmatch(place.name)]
+        for place in [*(self.root / name for name in (*_LEFTOVERS, *_OWN_FILES)), *stored, *prefixes]:
             if place.name not in keep and (place.is_symlink() or place.is_file()):
                 self._remove(place)
         for name in ("slots/a", "slots/b", "settings.before", "settings.before.new", *_LEFTOVERS):
             if (place := self.root / name).is_dir() and not place.is_symlink():
                 self._remove_tree(place)
-        for name in ("slots", "store", "run", "state"):
+        for name in ("slots", "store", "run", "state/prefixes", "state"):
             if (place := self.root / name).is_dir() and not place.is_symlink() and not any(place.iterdir()):
                 place.rmdir()
         left = sorted(place.name for place in self.root.iterdir()) if self.root.is_dir() else []

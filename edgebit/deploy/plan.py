@@ -252,8 +252,8 @@ def _plan_runner(manifest: Manifest, identity: str, state: DeviceState, options:
     if options.settings or options.min_tok_s or options.rss_max_mib:
         raise DeployError(
             "the device has no python3, so no daemon can answer over MQTT there. Install it (sudo apt install python3;"
-            " in Termux: pkg install python), or leave out what is about the daemon: broker, name, limits. Then"
-            " edgebit-run alone is deployed"
+            " in Termux: pkg install python); or, for edgebit-run alone, deploy with --to and without broker, name and"
+            " limits"
         )
     _refuse_unfit(manifest, state, (RUNNER_MEMBER, MODEL_MEMBER))
     selftest = Step("selftest", "run the golden probes there, bit for bit, and ask for four tokens")

@@ -332,6 +332,10 @@ def test_uninstall_leaves_nothing(make_bundle, local_device):
     """No file and no process stays."""
     local_device.deploy(make_bundle())
     pid = local_device.installed().status()["pid"]
+    prefixes = local_device.root / "state" / "prefixes"
+    prefixes.mkdir(parents=True)
+    for name in (f"{'0' * 64}.kv", f"{'1' * 64}.77.new"):  # what [engine] prefix_disk_mib keeps: tokens of prompts
+        (prefixes / name).write_bytes(b"tokens")
 
     assert local_device.installed().uninstall(keep_config=False) == []
 
