@@ -40,8 +40,9 @@ from edgebit.bundle.manifest import (
 )
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.checkpoint.hf import open_hf_checkpoint
 from edgebit.convert import convert
-from edgebit.cross.native import NativeFiles, build_native
+from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
 from edgebit.errors import BuildError
 from edgebit.keys import Signing
 from edgebit.probe_runs import check_model_probes
@@ -119,12 +120,15 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
     out, target = options.out, options.target
     clock = _StageClock(listener)
     with _clear_errors(out), _work_folder(options) as work:
+        # What can be said now is not said after minutes of converting.
+        _check_model(options)
+        toolchain = needed_toolchain(target, options.builder)
         clock.begin("model")
         model = _model_file(options, work, listener)
         info = _model_info(model)
 
         clock.begin("native files")
-        native = build_native(target, options.builder, report=listener.note)
+        native = build_native(target, options.builder, toolchain=toolchain, report=listener.note)
         clock.begin("artifact checks")
         checks = check_native(native, target)
         require(
@@ -212,18 +216,25 @@ def _check_out(options: BuildOptions) -> None:
         raise BuildError(f"the folder {out.parent} for the bundle is not there. Make it: mkdir -p {out.parent}")
 
 
+def _check_model(options: BuildOptions) -> None:
+    model = options.model
+    if not model.is_file():
+        open_hf_checkpoint(model).close()
+        return
+    if looks_like_bundle(model):
+        raise BuildError(f"{model} is a bundle. Give the checkpoint's folder, or a model file")
+    with model.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise BuildError(f"{model} is neither a checkpoint's folder nor a model file")
+    if options.embedding != "exact":
+        raise BuildError(f"{model} is a model file, whose embedding stays as it is. Leave --embedding out")
+    if options.layout != "auto":
+        raise BuildError(f"{model} is a model file, whose layout stays as it is. Leave --layout out")
+
+
 def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
     model = options.model
     if model.is_file():
-        if looks_like_bundle(model):
-            raise BuildError(f"{model} is a bundle. Give the checkpoint's folder, or a model file")
-        with model.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise BuildError(f"{model} is neither a checkpoint's folder nor a model file")
-        if options.embedding != "exact":
-            raise BuildError(f"{model} is a model file, whose embedding stays as it is. Leave --embedding out")
-        if options.layout != "auto":
-            raise BuildError(f"{model} is a model file, whose layout stays as it is. Leave --layout out")
         listener.note(f"{model} is a model file and taken as it is")
         return model
     converted = work / MODEL_MEMBER
@@ -269,7 +280,12 @@ def _work_folder(options: BuildOptions) -> Iterator[Path]:
     """A folder on the bundle's own disk, gone at the end whatever happens. Raises BuildError for a wrong `out`."""
     _check_out(options)
     out = options.out
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BuildError(f"--out {out}: nothing can be made there: {error.strerror}. Give another place") from error
     try:
         yield folder
     finally:

@@ -119,18 +119,29 @@ def _bionic_variables(target: Target, cross: str) -> tuple[str, ...]:
 # ---- building ----
 
 
+def needed_toolchain(target: Target, builder: str) -> Toolchain | None:
+    """What build_native() compiles with; None: it takes the installed files. Raises BuildError as it does."""
+    return None if target.is_host and builder == "auto" else choose_toolchain(target, builder)
+
+
 def build_native(
-    target: Target, builder: str = "auto", *, fresh: bool = False, report: Report = lambda _: None
+    target: Target,
+    builder: str = "auto",
+    *,
+    toolchain: Toolchain | None = None,
+    fresh: bool = False,
+    report: Report = lambda _: None,
 ) -> NativeFiles:
     """libedgebit.so and edgebit-run for `target`, from the cache where sources and toolchain are as before.
 
     The host's come from the installed edgebit unless a builder is named.
+    toolchain: what needed_toolchain() found before, so that it is not looked for again.
     fresh: compile also what is in the cache, and put the new files into their place.
     Raises BuildError naming what is missing and how to install it, or with the last lines of a failed build.
     """
-    if target.is_host and builder == "auto":
+    toolchain = toolchain or needed_toolchain(target, builder)
+    if toolchain is None:
         return _installed()
-    toolchain = choose_toolchain(target, builder)
     if builder == "auto" or toolchain.container is not None:
         report(_says_who(toolchain))
     kernels, cross = kernels_dir(), cross_dir()

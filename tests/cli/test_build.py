@@ -176,6 +176,38 @@ def test_failed_build_says_why_and_leaves_nothing(
     assert left_in(tmp_path / "empty") == []
 
 
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])
+def test_a_place_that_takes_no_files_is_named(native, reference_checkpoint, folder):
+    """As it was given, and not by the name of a folder of ours that could not be made."""
+    out = f"{folder}/x.bundle"
+
+    with pytest.raises(BuildError, match=f"^--out {out}: nothing can be made there: ") as caught:
+        edgebit("build", reference_checkpoint("bitnet-packed"), "--target", "host", "--out", out)
+
+    assert caught.value.exit_code == 6
+
+
+def test_nothing_is_converted_for_a_builder_that_is_not_there(reference_checkpoint, tmp_path, monkeypatch):
+    """Converting takes minutes, and finding out takes none."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody-listens")
+    monkeypatch.setattr(build_service, "convert", lambda *_, **options: pytest.fail("it converts"))
+    checkpoint = reference_checkpoint("bitnet-packed")
+
+    with pytest.raises(BuildError, match="no container engine"):
+        edgebit("build", checkpoint, "--target", "rpi", "--builder", "docker", "--out", tmp_path / "x")
+
+
+def test_nothing_is_said_of_what_is_no_checkpoint(native, tmp_path):
+    """The error is all there is to read."""
+    (tmp_path / "empty").mkdir()
+    arguments = ["build", str(tmp_path / "empty"), "--target", "host", "--out", str(tmp_path / "x")]
+
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+    assert isinstance(result.exception, CheckpointError)
+    assert "layout" not in result.output
+
+
 def test_damaged_model_file_is_refused(bundle, tmp_path):
     """A model file is read before it enters a bundle."""
     model = tmp_path / "model.ebm"
