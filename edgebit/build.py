@@ -241,7 +241,8 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
     if options.layout == "auto":
         choice = choose_layout(options.target)
         layout = choice.layout
-        listener.note(f"layout {layout}: {choice.reason}")
+        more = " (edgebit plan says why)" if choice.is_estimated else ""
+        listener.note(f"layout {layout}: {choice.summary}{more}")
     else:
         layout = options.layout
     report = convert(

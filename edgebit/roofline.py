@@ -63,7 +63,8 @@ class LayoutChoice:
     """A layout, and why."""
 
     layout: Layout
-    reason: str
+    reason: str  # with all figures
+    summary: str  # the reason in few words
     is_estimated: bool = True  # False: figures are missing, and it is the one that does least harm
 
 
@@ -128,7 +129,7 @@ def choose_layout(target: Target, threads: int | None = None) -> LayoutChoice:
 
 def choose_layout_on(machines: Mapping[str, Machine], threads: int | None = None) -> LayoutChoice:
     """As choose_layout(), on machines by their names."""
-    losses: dict[Layout, float] = dict.fromkeys(LAYOUT_BITS, 0.0)
+    losses: dict[Layout, dict[str, float]] = {layout: {} for layout in LAYOUT_BITS}  # by machine
     reasons, unknown = [], []
     for name, machine in machines.items():
         used = threads or machine.cores or 1
@@ -139,17 +140,27 @@ def choose_layout_on(machines: Mapping[str, Machine], threads: int | None = None
             continue
         best = max(known.values())
         for layout, rate in known.items():
-            losses[layout] = max(losses[layout], best / rate - 1)
+            losses[layout][name] = round(best / rate - 1, 2)
         each = ", ".join(f"{layout} {rate / 1e9:.1f}" for layout, rate in known.items())
         reasons.append(f"{name} with {used} {'thread' if used == 1 else 'threads'}: {each} billion weights a second")
-    first = next(iter(LAYOUT_BITS))
     if not reasons:
-        who = ", ".join(unknown)
-        reason = f"of {who} bandwidth or cycles are not known, and {first} takes the fewest cycles"
-        return LayoutChoice(first, reason, is_estimated=False)
+        first = next(iter(LAYOUT_BITS))
+        reason = f"bandwidth and cycles of {', '.join(unknown)} are not known, and {first} takes the fewest cycles"
+        return LayoutChoice(first, reason, reason, is_estimated=False)
     if unknown:
         reasons.append(f"{', '.join(unknown)} not known")
-    return LayoutChoice(min(losses, key=lambda layout: round(losses[layout], 2)), "; ".join(reasons))
+    chosen = min(losses, key=lambda layout: max(losses[layout].values()))
+    return LayoutChoice(chosen, "; ".join(reasons), _summary(losses[chosen], unknown))
+
+
+def _summary(losses: Mapping[str, float], unknown: Sequence[str]) -> str:
+    """On which machines a layout is the fastest, and on which it is not."""
+    said = {
+        "the fastest on": [name for name, loss in losses.items() if not loss],
+        "not the fastest on": [f"{name} ({loss:.0%} behind)" for name, loss in losses.items() if loss],
+        "not known for": unknown,
+    }
+    return ", ".join(f"{words} {', '.join(names)}" for words, names in said.items() if names)
 
 
 def ternary_rate(machine: Machine, layout: Layout, threads: int) -> float | None:

@@ -165,3 +165,17 @@ def test_the_low_end_is_the_engines_share(tmp_path):
 
     assert found.read_bytes_s == pytest.approx((ENGINE_SHARE * 4e9, 5e9))
     assert found.weights_s["gemv_t2"] == pytest.approx((ENGINE_SHARE * 4e9, 4e9))
+
+
+def test_the_reason_is_also_said_in_few_words():
+    """Which the first line of a build has room for; a machine that loses by it is named too."""
+    wins, loses = machine(10, gemv_t2=25, gemv_t1=25), machine(100, gemv_t2=8, gemv_t1=7.5)
+
+    assert choose_layout(find_target("rpi")).summary == "the fastest on rpi-zero2w, rpi3, rpi4, rpi5"
+    assert (
+        choose_layout_on({"a": wins, "b": loses, "c": machine(None)}).summary
+        == "the fastest on a, not the fastest on b (7% behind), not known for c"
+    )
+    assert choose_layout(find_target("host")).summary == (
+        "bandwidth and cycles of host are not known, and t2 takes the fewest cycles"
+    )
