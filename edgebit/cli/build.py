@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -187,11 +188,15 @@ def _print_summary(result: BuildResult) -> None:
     passed = [check for check in result.checks if check.status == "passed"]
     click.echo(f"{result.out}: {result.size / (1 << 20):.1f} MiB, bundle {result.bundle_id}")
     click.echo(f"  model    {manifest.model.name}, {manifest.model.parameters / 1e6:.1f} M weights{bits}")
-    cached = ", from the cache" if result.native_from_cache and manifest.build.builder != "installed" else ""
     if manifest.release is not None:
         until = f", until {manifest.release.expires:%Y-%m-%d %H:%M} UTC" if manifest.release.expires else ""
         click.echo(f"  signed   by key {' and '.join(result.signed_by)}, sequence {manifest.release.sequence}{until}")
-    click.echo(f"  engine   for {manifest.target.name}, by {manifest.build.compiler or manifest.build.builder}{cached}")
+    if manifest.build.builder == "installed":
+        engine = "the installed one"
+    else:
+        engine = f"for {manifest.target.name}, by {manifest.build.compiler or manifest.build.builder}"
+        engine += ", from the cache" if result.native_from_cache else ""
+    click.echo(f"  engine   {engine}")
     click.echo(f"  checked  {len(passed)} checks passed" + _probes_text(result))
     for check in result.checks:
         if check.status != "passed":
@@ -204,6 +209,9 @@ def _probes_text(result: BuildResult) -> str:
         for check in result.checks
         if check.name.startswith("probes on ") and check.status == "passed"
     ]
+    masks = [found[1] for name in ran if (found := re.fullmatch(r"this machine \((\w+)\)", name))]
+    if masks and "this machine" in ran:
+        ran = [f"this machine, with all it has and with {' and '.join(masks)} alone"]
     return f"; golden probes ran on {', '.join(ran)}" if ran else ""
 
 

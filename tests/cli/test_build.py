@@ -119,6 +119,8 @@ def test_the_layout_is_as_asked_or_of_the_target(asked, stored, native, referenc
         assert model.meta["quantisation"]["layout"] == stored
         assert all(t.encoding.name.lower() == stored for t in model.tensors if t.role.is_projection)
     assert ("layout t2: " in result.output) == (asked == "auto")
+    assert "  engine   the installed one\n" in result.output
+    assert "golden probes ran on this machine, with all it has and with scalar alone\n" in result.output
 
 
 def test_default_name_is_of_model_and_target(native, reference_checkpoint, tmp_path, monkeypatch):
