@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-from rich.table import Table
+from rich.table import Column, Table
 
 from edgebit.cli.terminal import print_table
 from edgebit.errors import EdgebitError
@@ -65,7 +65,8 @@ def command(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_as_dict(target) for target in targets], indent=2, ensure_ascii=False))
         return
-    table = Table("target", "device", "architecture", "features", "file", box=None, header_style="bold")
+    heads = (Column("target", no_wrap=True), "device", "architecture", "features", "file")
+    table = Table(*heads, box=None, header_style="bold")
     for target in targets:
         table.add_row(
             target.name, target.description, target.arch, " ".join(target.features) or "-", _short_place(target)

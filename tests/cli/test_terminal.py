@@ -5,8 +5,9 @@ import json
 import sys
 
 import pytest
+from rich.table import Column, Table
 
-from edgebit.cli.terminal import echo_piece, printable, printable_json
+from edgebit.cli.terminal import echo_piece, print_table, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,54 @@ def test_a_file_gets_what_the_model_said(monkeypatch, stream, expected):
     monkeypatch.setattr(sys, "stdout", stream())
     echo_piece("\x1b[2J")
     assert sys.stdout.getvalue() == expected
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Makes standard output a terminal of so many columns that obeys nothing."""
+
+    def make(columns):
+        for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": str(columns)}.items():
+            monkeypatch.setenv(name, value)
+
+    return make
+
+
+KEY = "RWS" + 50 * "k"
+PATH = "/home/somebody/" + 40 * "p"
+
+
+def a_table():
+    table = Table(Column("name", no_wrap=True), Column("key", no_wrap=True), "file", "words", box=None)
+    for name in ("home", "work"):
+        table.add_row(name, KEY, PATH, "several words that may wrap")
+    return table
+
+
+def test_a_row_in_a_pipe_is_one_line(capsys):
+    print_table(a_table())
+
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["home", KEY, PATH, "several", "words", "that", "may", "wrap"]
+
+
+def test_what_may_wrap_is_folded_and_never_cut(terminal, capsys):
+    """A path is broken where the terminal ends, and nothing of it is missing."""
+    terminal(110)
+    print_table(a_table())
+
+    said = capsys.readouterr().out
+    assert said.count(KEY) == 2 and "…" not in said
+    assert "".join(said.split()).count("p") == 2 * 40 + 2  # of the path, and of "wrap"
+    assert max(map(len, said.splitlines())) <= 110
+
+
+def test_a_row_becomes_lines_where_its_columns_do_not_fit(terminal, capsys):
+    """The key stays whole, to be copied."""
+    terminal(64)
+    print_table(a_table())
+
+    said = capsys.readouterr().out
+    assert [line.split()[:2] for line in said.splitlines() if KEY in line] == [["key", KEY]] * 2
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 64
