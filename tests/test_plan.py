@@ -392,3 +392,28 @@ def test_a_file_is_planned_as_it_is_and_told_of_the_faster_layout(tiny):
     assert (known.layout, unknown.layout) == ("t2", "t2")
     assert "t1 would be faster" in known.layout_reason
     assert "faster" not in unknown.layout_reason
+
+
+@pytest.mark.parametrize("columns", ["80", "50"])
+def test_no_figure_is_cut(monkeypatch, columns):
+    """In a pipe and on a narrow terminal; and of a small number there are enough digits."""
+    piped = run("tiny", "--target", "rpi").output
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": columns}.items():
+        monkeypatch.setenv(name, value)
+    shown = run("tiny", "--target", "rpi").output
+
+    for said in (piped, shown):
+        assert "…" not in said
+        assert "46 of 1,792" in said
+        assert "A 0.0013-0.0017" in said
+    assert "13856-21306" in piped
+
+
+def test_the_table_of_2b4t_fits_into_80_columns(monkeypatch):
+    """A row for a device, as it is in a pipe."""
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+
+    rows = [line for line in run("2b4t", "--target", "rpi").output.splitlines() if line.startswith("rpi5 ")]
+
+    assert len(rows) == 1 and "997 of 1,792" in rows[0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from edgebit.cli.targets import complete_target
-from edgebit.cli.terminal import printable
+from edgebit.cli.terminal import print_table, printable
 from edgebit.footprint import KV_TYPES
 from edgebit.plan import (
     MIB,
@@ -109,7 +110,8 @@ def _print(plans: list[Plan], checked: Checks | None, console: Console) -> None:
     console.print("decode with an empty context and at its end, and prefill, in tok/s", highlight=False)
     console.print()
     heads = ("device", "layout", "RAM of MiB", "fits", "decode", "at end", "prefill", "J/token")
-    table = Table(*(Column(head, no_wrap=True) for head in heads), box=None, header_style="bold")
+    columns = (Column(head, no_wrap=True) for head in heads)
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)  # so that most fit into 80 columns
     for plan in plans:
         available = "?" if plan.available_bytes is None else f"{plan.available_bytes / MIB:,.0f}"
         table.add_row(
@@ -122,7 +124,7 @@ def _print(plans: list[Plan], checked: Checks | None, console: Console) -> None:
             _rate(plan.prefill),
             "?" if plan.joules_per_token is None else f"{plan.energy_class} {_range(plan.joules_per_token)}",
         )
-    console.print(table)
+    print_table(table)
     for plan in plans:
         console.print()
         _print_reasons(plan, console)
@@ -171,7 +173,8 @@ def _figure(value: Any) -> str:
 def _print_checks(checked: Checks, console: Console) -> None:
     console.print()
     console.print("[bold]checked[/bold] with one run of the engine alone", highlight=False)
-    table = Table("", "predicted", "measured", "ratio", "", box=None, header_style="bold")
+    heads = ("", "predicted", "measured", "ratio", "")
+    table = Table(*(Column(head, no_wrap=True) for head in heads), box=None, header_style="bold")
     rows = {
         "prefill, tok/s": (checked.prefill, 1),
         f"decode after {checked.context} tokens, tok/s": (checked.decode, 1),
@@ -184,7 +187,7 @@ def _print_checks(checked: Checks, console: Console) -> None:
             predicted = Range(check.predicted.low / unit, check.predicted.high / unit)
             place = "within" if check.within else "[yellow]outside[/yellow]"
             table.add_row(name, _range(predicted), f"{check.measured / unit:,.1f}", f"{check.ratio:.2f}", place)
-    console.print(table)
+    print_table(table)
 
 
 def _rate(estimate: Estimate | None) -> str:
@@ -192,7 +195,9 @@ def _rate(estimate: Estimate | None) -> str:
 
 
 def _range(value: Range) -> str:
-    digits = 2 if value.low < 1 else 1 if value.low < 10 else 0
+    digits = 1 if value.low < 10 else 0
+    if value.low < 1:  # two that say something
+        digits = 1 - math.floor(math.log10(value.low)) if value.low > 0 else 2
     return f"{value.low:.{digits}f}-{value.high:.{digits}f}"
 
 
