@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 
 from edgebit.cli.terminal import print_table
 from edgebit.errors import KeyFileError
@@ -88,7 +88,8 @@ def list_(as_json: bool) -> None:
     if not keys:
         click.echo(f"There is no key in {keys_dir()}. Make one: edgebit keys new NAME")
         return
-    table = Table("name", "key", "signs here", "public key", box=None, header_style="bold")
+    key_id, public_key = Column("key", no_wrap=True), Column("public key", no_wrap=True)  # people copy them
+    table = Table("name", key_id, "signs here", public_key, box=None, header_style="bold")
     for key in keys:
         signs = "no" if key.secret is None else "with a password" if key.has_password else "without a password"
         table.add_row(key.name, key.public.id, signs, str(key.public))

@@ -49,6 +49,15 @@ def test_keys_are_made_listed_and_shown():
     assert secret not in table + shown + json.dumps(listed)
 
 
+def test_a_key_is_whole_on_a_terminal():
+    """It is there to be copied."""
+    made = json.loads(edgebit("keys", "new", "home", "--no-password", "--json").output)
+
+    listed = edgebit("keys", "list", FORCE_COLOR="1", TERM="dumb", COLUMNS="80").output
+
+    assert made["public_key"] in listed and made["id"] in listed
+
+
 def test_password_is_never_guessed(tmp_path):
     """Without a terminal, a file or the variable there is none; an empty one is no password."""
     with pytest.raises(KeyFileError, match="EDGEBIT_KEY_PASSWORD"):
