@@ -18,7 +18,7 @@ from edgebit.deploy.plan import SERVICES
 from edgebit.errors import BrokerError, ConfigError
 from edgebit.mqtt_client import parse_broker_url
 from edgebit.resources import config_dir
-from edgebit.transport import TRANSPORTS, Options
+from edgebit.transport import TRANSPORTS, Options, no_way
 
 FILE_NAME = "fleet.toml"
 ALL = "all"  # the group that every device is in
@@ -242,8 +242,7 @@ class _Reader:
     def _url(self, url: str, where: str) -> str:
         scheme, colon, rest = url.partition(":")
         if not colon or scheme not in TRANSPORTS:
-            forms = " or ".join(form for _, form in TRANSPORTS.values())
-            raise self._wrong(where, f"{url!r} names no way to a device. Write {forms}")
+            raise self._wrong(where, no_way(url))
         if scheme == "local" and rest and not rest.startswith("//"):
             return f"local:{self._folder / Path(rest).expanduser()}"
         try:

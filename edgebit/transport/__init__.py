@@ -3,7 +3,9 @@
 What is done with them (installing, checking, rolling back) is written once, in edgebit/deploy/.
 """
 
+import difflib
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +139,9 @@ TRANSPORTS: Mapping[str, tuple[Opener, str]] = {
     "local": (_open_local, "local:FOLDER"),
 }
 
+# As people call a device for ssh and scp: [USER@]HOST, and then a port or a folder.
+_HOST = re.compile(r"((?:[\w.-]+@)?\w[\w.-]*)(?:(:[0-9]+)|:([^:]*))?")
+
 
 def open_transport(url: str, options: Options | None = None) -> Transport:
     """Connect to the device that `url` names; its scheme chooses the row of TRANSPORTS.
@@ -145,7 +150,36 @@ def open_transport(url: str, options: Options | None = None) -> Transport:
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in TRANSPORTS:
-        forms = " or ".join(form for _, form in TRANSPORTS.values())
-        raise TransportError(f"{url!r} names no way to a device. Write {forms}")
+        raise TransportError(no_way(url))
     opener, _ = TRANSPORTS[scheme]
     return opener(url, options or Options())
+
+
+def no_way(url: str) -> str:
+    """What to say of a text that names no way to a device: what was probably meant, or else all that may be written."""
+    meant = _probably_meant(url)
+    if meant is not None:
+        return f"{url!r} names no way to a device. Did you mean {meant}?"
+    return f"{url!r} names no way to a device. Write {' or '.join(form for _, form in TRANSPORTS.values())}"
+
+
+def _probably_meant(url: str) -> str | None:
+    scheme, colon, rest = url.partition(":")
+    near = difflib.get_close_matches(scheme.lower(), TRANSPORTS, n=1, cutoff=0.65)
+    if near and "@" not in scheme:
+        return f"{near[0]}:{rest}" if colon and rest.strip("/") else None
+    if rest.startswith("//"):
+        return None
+    if url.startswith("/dev/"):
+        return f"serial://{url}"
+    if url.startswith((".", "/", "~")) or (url and "@" not in url and Path(url).is_dir()):
+        return f"local:{url}"
+    found = _HOST.fullmatch(url)
+    if found is None:
+        return None
+    login, port, folder = found.groups(default="")
+    if folder and "@" not in login and "." not in login:
+        return None  # rather a scheme than a host
+    if folder and not folder.startswith("/"):  # of the login folder, as scp takes it
+        folder = f"/~/{folder.removeprefix('~/')}"
+    return f"ssh://{login}{port}{folder}"
