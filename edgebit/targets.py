@@ -1,6 +1,7 @@
 """Targets: the devices that bundles are built for, one TOML file each (targets/README.md)."""
 
 import dataclasses
+import difflib
 import math
 import os
 import platform
@@ -147,8 +148,10 @@ def find_target(name: str) -> Target:
     files = target_files()
     if name in files:
         return _read_only(name, files[name])
+    near = difflib.get_close_matches(name, [*files, HOST], n=1)
+    meant = f": did you mean {near[0]}? There" if near else "; there"
     raise TargetError(
-        f"there is no target {name!r}; there are {', '.join([*files, HOST])}. For a device of your own, write a TOML"
+        f"there is no target {name!r}{meant} are {', '.join([*files, HOST])}. For a device of your own, write a TOML"
         " file as targets/README.md says, and give its path or put it into a folder of your targets"
     )
 

@@ -59,8 +59,11 @@ def command(context: click.Context, as_json: bool) -> None:
     \b
     edgebit targets show rpi5
     """
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        _print_list(as_json)
+
+
+def _print_list(as_json: bool) -> None:
     targets = [*list_targets(lambda problem: click.echo(f"left out: {problem}", err=True)), host_target()]
     if as_json:
         click.echo(json.dumps([_as_dict(target) for target in targets], indent=2, ensure_ascii=False))
@@ -80,11 +83,28 @@ def _short_place(target: Target) -> str:
     return "edgebit's" if target.path.parent == targets_dir().resolve() else str(target.path)
 
 
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(context: click.Context, as_json: bool) -> None:
+    """List the devices that bundles can be built for, as `edgebit targets` does.
+
+    \b
+    edgebit targets list
+    """
+    assert context.parent is not None
+    _print_list(as_json or context.parent.params["as_json"])
+
+
 @command.command()
 @click.argument("name", shell_complete=complete_target)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show the target NAME, or the target in the TOML file NAME."""
+    """Show the target NAME, or the target in the TOML file NAME.
+
+    \b
+    edgebit targets show rpi5
+    """
     target = find_target(name)
     if as_json:
         click.echo(json.dumps(_as_dict(target), indent=2, ensure_ascii=False))

@@ -115,6 +115,12 @@ def test_unknown_target_is_refused(name):
         find_target(name)
 
 
+def test_the_nearest_target_is_suggested():
+    """And all are named."""
+    with pytest.raises(TargetError, match=r"'rk3589': did you mean rk3588\? There are android, .*host\."):
+        find_target("rk3589")
+
+
 def test_file_may_not_be_called_host(tmp_path):
     """host is this machine and nothing else."""
     path = tmp_path / "host.toml"
@@ -139,6 +145,14 @@ def test_list_and_show_as_json():
 
     assert shown in listed
     assert shown["triple"] == "aarch64-linux-gnu"
+
+
+@pytest.mark.parametrize("arguments", [["list", "--json"], ["--json", "list"], ["list"]])
+def test_list_is_what_the_command_alone_gives(arguments):
+    """As it is with the images and the keys."""
+    alone = [argument for argument in arguments if argument != "list"]
+
+    assert CliRunner().invoke(command, arguments).output == CliRunner().invoke(command, alone).output
 
 
 def test_show_gives_units():
