@@ -1,5 +1,6 @@
 """The `edgebit` command: one file a subcommand, loaded when it is called, and the one place that catches errors."""
 
+import difflib
 import errno
 import importlib
 import os
@@ -52,6 +53,15 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"edgebit.cli.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args[0] not in COMMANDS:  # click would look among the commands it has loaded
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -19,6 +19,11 @@ def command(context: click.Context, shell: str) -> None:
     """Print the tab completion script of SHELL.
 
     \b
+    edgebit completion bash
+
+    Where it goes:
+
+    \b
     bash:  eval "$(edgebit completion bash)"    in ~/.bashrc
     zsh:   eval "$(edgebit completion zsh)"     in ~/.zshrc
     fish:  edgebit completion fish > ~/.config/fish/completions/edgebit.fish

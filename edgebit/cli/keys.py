@@ -80,7 +80,11 @@ def new(name: str, no_password: bool, password_file: Path | None, as_json: bool)
 @command.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """List the keys that this machine knows."""
+    """List the keys that this machine knows.
+
+    \b
+    edgebit keys list
+    """
     keys = list_keys()
     if as_json:
         click.echo(json.dumps([_as_dict(key) for key in keys], indent=1))

@@ -26,6 +26,7 @@ def command(path: Path, as_json: bool, bos: bool, special: bool, decode: bool) -
     MODEL is a model file, a bundle, a checkpoint's folder or a tokenizer.json.
 
     \b
+    edgebit tokenize chat.bundle < text.txt
     echo -n "Hello world" | edgebit tokenize chat.bundle
     echo "9906 1917" | edgebit tokenize chat.bundle --decode
     """
