@@ -33,7 +33,7 @@ from edgebit.bundle.manifest import (
     parse_manifest,
 )
 from edgebit.bundle.signature import PublicKey, parse_public_key
-from edgebit.bundle.trust import POLICY_NAME, Policy, parse_policy, policy_after, policy_of
+from edgebit.bundle.trust import POLICY_NAME, Offer, Policy, parse_policy, policy_after, policy_of
 from edgebit.errors import BundleError, DeployError
 
 STATE_SCHEMA = 1
@@ -153,6 +153,17 @@ class Slots:
         """What the slot holds."""
         return parse_manifest((slot.path / MANIFEST_NAME).read_bytes(), f"{slot.path / MANIFEST_NAME}")
 
+    def offer(self, slot: Slot) -> Offer:
+        """The slot's bundle as it was let in: its manifest and its signature."""
+        signature = slot.path / SIGNATURE_NAME
+        return Offer((slot.path / MANIFEST_NAME).read_bytes(), signature.read_bytes() if signature.is_file() else None)
+
+    def accepted(self, slot: Slot) -> tuple[PublicKey, ...]:
+        """The keys that the slot's bundle was let in by."""
+        place = slot.path / KEYS_NAME
+        lines = place.read_text(encoding="ascii").splitlines() if place.is_file() else []
+        return tuple(parse_public_key(line, str(place)) for line in lines)
+
     def policy(self) -> Policy | None:
         """Whose bundles are taken here; None where no bundle was ever kept.
 
@@ -164,7 +175,7 @@ class Slots:
         except FileNotFoundError:
             pass
         good = (slot for slot in self.slots().values() if slot.status == "good")
-        return policy_of((self.manifest(slot).release, self._accepted(slot)) for slot in good)
+        return policy_of((self.manifest(slot).release, self.accepted(slot)) for slot in good)
 
     # The store
 
@@ -290,7 +301,7 @@ class Slots:
             raise DeployError(f"the device returned to bundle {active.id} by itself")
         if active.status != "good":
             before = self.policy()
-            after = policy_after(before, self.manifest(active).release, self._accepted(active))
+            after = policy_after(before, self.manifest(active).release, self.accepted(active))
             if after != before:
                 self._write_policy(after)  # first: a bundle is good only once its word holds
             self._set(active, "good")
@@ -439,12 +450,6 @@ class Slots:
             return parse_manifest((path / MANIFEST_NAME).read_bytes(), str(path / MANIFEST_NAME))
         except (OSError, BundleError):
             return None
-
-    def _accepted(self, slot: Slot) -> tuple[PublicKey, ...]:
-        """The keys that the slot's bundle was let in by."""
-        place = slot.path / KEYS_NAME
-        lines = place.read_text(encoding="ascii").splitlines() if place.is_file() else []
-        return tuple(parse_public_key(line, str(place)) for line in lines)
 
     def _fill(self, folder: Path, manifest: Manifest, beside: Mapping[str, bytes]) -> None:
         self._make_folder(folder)

@@ -130,6 +130,15 @@ def judge(
     return signers
 
 
+def lets_in_again(policy: Policy | None, release: Release | None, accepted: Sequence[PublicKey]) -> bool:
+    """Whether a bundle that is, byte for byte, the one that runs and was kept may come by the keys that it came by.
+
+    After a roll-back the floor is above it. What would change the policy when it is kept once more does not come so:
+    a key that the owner took out stays out.
+    """
+    return policy is not None and policy_after(policy, release, accepted) == policy
+
+
 def _refuse_expired(release: Release, expires: datetime, now: datetime, since: datetime | None) -> None:
     past = max(release.created, since) if since is not None else release.created
     if now < past:

@@ -21,7 +21,7 @@ from edgebit import __version__
 from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, parse_manifest
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import Slot, Slots, locked
-from edgebit.bundle.trust import POLICY_NAME, Offer, describe_policy, judge
+from edgebit.bundle.trust import POLICY_NAME, Offer, describe_policy, judge, lets_in_again
 from edgebit.daemon.service import Service, detect
 from edgebit.daemon.settings import (
     CONFIG_NAME,
@@ -292,8 +292,13 @@ class Agent:
         """The keys that let the bundle in. Raises BundleError where none does."""
         active = self.slots.active()
         release = self.slots.manifest(active).release if active else None
+        policy = self.slots.policy()
+        if active and active.status == "good" and offer == self.slots.offer(active):
+            accepted = self.slots.accepted(active)
+            if lets_in_again(policy, release, accepted):
+                return accepted
         keys = [parse_public_key(line, "--key") for line in first_keys]
-        return judge(offer, self.slots.policy(), keys, datetime.now(UTC), release.created if release else None)
+        return judge(offer, policy, keys, datetime.now(UTC), release.created if release else None)
 
     def _slot(self, identity: str) -> Slot:
         slot = next((slot for slot in self.slots.slots().values() if slot.id == identity), None)

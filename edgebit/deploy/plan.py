@@ -92,20 +92,30 @@ def plan_deploy(bundle: Bundle, state: DeviceState, options: InstallOptions) -> 
     Pure. Raises DeployError where the device cannot run it, BundleError where the device would not let it in.
     """
     steps = plan_install(bundle.manifest, bundle.id, state, options)
-    judged = plan_judgement(bundle.offer, bundle.manifest.release, state, options)
-    return [judged, *steps] if any(step.action == "stage" for step in steps) else steps
+    _refuse_other_signers(bundle.offer, options.known)
+    if not any(step.action == "stage" for step in steps):
+        return steps  # nothing of it comes in, so there is nothing to judge: it was let in and kept once
+    again = _is_there(bundle.id, state)
+    return [plan_judgement(bundle.offer, bundle.manifest.release, state, options, again=again), *steps]
 
 
-def plan_judgement(offer: Offer, release: Release | None, state: DeviceState, options: InstallOptions) -> Step:
+def plan_judgement(
+    offer: Offer, release: Release | None, state: DeviceState, options: InstallOptions, *, again: bool = False
+) -> Step:
     """How the device will see the bundle's signature, said before anything is sent: the verdict is the device's own.
 
+    again: it seems to be the bundle that runs, which the device lets in again if it is that, byte for byte.
     Pure. Raises BundleError where it would refuse.
     """
     policy = parse_policy(state.trust.encode(), f"{state.root}/{POLICY_NAME} on the device") if state.trust else None
     first_keys, now = tuple(options.known.keys.values()), datetime.fromtimestamp(state.clock_s, UTC)
-    if options.known.demanded:
-        _refuse_other_signers(offer, first_keys)
-    accepted = judge(offer, policy, first_keys, now)
+    _refuse_other_signers(offer, options.known)
+    try:
+        accepted = judge(offer, policy, first_keys, now)
+    except BundleError:
+        if not again:
+            raise
+        return Step("judge", "let the bundle in again, if it is the one that runs, byte for byte")
     if not accepted:
         rule = "its policy allows" if policy is not None else "any from now on"
         return Step("judge", f"let the bundle in without a signature, as {rule}: nothing proves who built it")
@@ -139,7 +149,7 @@ def plan_install(manifest: Manifest, identity: str, state: DeviceState, options:
     check = Step("check", f"wait for an answer over MQTT, at most {options.check_timeout_s:g} s{_asked(options)}")
     steps = [Step("prepare", f"make {state.root}")] if not state.has_root else []
     active = state.slots.get(state.active)
-    if active and active["id"] == identity and active["status"] == "good" and not options.force:
+    if _is_there(identity, state) and not options.force:
         here = f"bundle {identity} is there already: start its daemon "
         if not configure:
             return [Step("ensure", f"{here}if it does not run"), check]
@@ -231,8 +241,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-def _refuse_other_signers(offer: Offer, keys: Sequence[PublicKey]) -> None:
-    """Raise BundleError for a bundle that none of `keys` signed."""
+def _is_there(identity: str, state: DeviceState) -> bool:
+    """Whether the bundle runs on the device, and was kept."""
+    active = state.slots.get(state.active)
+    return bool(active and active["id"] == identity and active["status"] == "good")
+
+
+def _refuse_other_signers(offer: Offer, known: KnownKeys) -> None:
+    """Raise BundleError for a bundle that none of the known keys signed, where that is demanded."""
+    if not known.demanded:
+        return
+    keys = tuple(known.keys.values())
     signatures = parse_signatures(offer.signature, SIGNATURE_NAME) if offer.signature is not None else ()
     if not find_signers(offer.manifest, signatures, keys, MANIFEST_NAME):
         by = ", ".join(signature.id for signature in signatures)
@@ -257,8 +276,8 @@ def _plan_runner(manifest: Manifest, identity: str, state: DeviceState, options:
         )
     _refuse_unfit(manifest, state, (RUNNER_MEMBER, MODEL_MEMBER))
     selftest = Step("selftest", "run the golden probes there, bit for bit, and ask for four tokens")
-    active, files = state.slots.get(state.active), runner_files(manifest)
-    if active and active["id"] == identity and active["status"] == "good" and not options.force:
+    files = runner_files(manifest)
+    if _is_there(identity, state) and not options.force:
         there = Step("verify", f"bundle {identity} is there already: check its sums")
         return [there, selftest]
     lacking = {entry.sha256: name for name, entry in files.items() if not state.holds(entry)}

@@ -18,7 +18,17 @@ from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import KEYS_NAME, MANIFEST_NAME, SIGNATURE_NAME, Manifest, parse_manifest
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import STATE_SCHEMA
-from edgebit.bundle.trust import POLICY_NAME, Policy, describe_policy, judge, parse_policy, policy_after, policy_of
+from edgebit.bundle.trust import (
+    POLICY_NAME,
+    Offer,
+    Policy,
+    describe_policy,
+    judge,
+    lets_in_again,
+    parse_policy,
+    policy_after,
+    policy_of,
+)
 from edgebit.deploy.outcome import Outcome, Reporter
 from edgebit.deploy.plan import Action, Step, runner_files
 from edgebit.device_probe import DeviceState
@@ -76,12 +86,16 @@ class RunnerDevice:
         if (said := self._read(POLICY_NAME)) is not None:
             return parse_policy(said, f"{self._transport.root}/{POLICY_NAME} on the device"), sha256(said).hexdigest()
         good = (name for name, slot in self.slots.items() if slot["status"] == "good")
-        return policy_of((self.manifest(name).release, self._accepted(name)) for name in good), "none"
+        return policy_of((self.manifest(name).release, self.accepted(name)) for name in good), "none"
 
-    def _accepted(self, slot: str) -> list[PublicKey]:
+    def offer(self, slot: str) -> Offer:
+        """The slot's bundle as it was let in: its manifest and its signature."""
+        return Offer(self._read(f"slots/{slot}/{MANIFEST_NAME}") or b"", self._read(f"slots/{slot}/{SIGNATURE_NAME}"))
+
+    def accepted(self, slot: str) -> tuple[PublicKey, ...]:
         """The keys that the slot's bundle was let in by."""
         lines = (self._read(f"slots/{slot}/{KEYS_NAME}") or b"").decode("ascii", "replace").splitlines()
-        return [parse_public_key(line, KEYS_NAME) for line in lines]
+        return tuple(parse_public_key(line, KEYS_NAME) for line in lines)
 
     def _read(self, name: str) -> bytes | None:
         """A small text file below root; None where there is none."""
@@ -232,8 +246,13 @@ class RunnerInstallation:
     def _judge(self, step: Step) -> None:
         """Before anything is sent; a policy that another deploy changes meanwhile is found changed at the switch."""
         self._policy, self._policy_sum = self._device.policy()
-        active = self._state.slots.get(self._state.active)
-        release = self._device.manifest(self._state.active).release if active else None
+        name = self._state.active
+        active = self._state.slots.get(name)
+        release = self._device.manifest(name).release if active else None
+        if active and active["status"] == "good" and self._bundle.offer == self._device.offer(name):
+            self._accepted = self._device.accepted(name)
+            if lets_in_again(self._policy, release, self._accepted):
+                return
         now, since = datetime.fromtimestamp(self._state.clock_s, UTC), release.created if release else None
         self._accepted = judge(self._bundle.offer, self._policy, self._known, now, since)
 

@@ -7,7 +7,7 @@ import pytest
 from signing_keys import MADE, make_key, signing
 
 from edgebit.bundle.manifest import parse_release
-from edgebit.bundle.trust import Offer, Policy, describe_policy, judge, parse_policy, policy_after
+from edgebit.bundle.trust import Offer, Policy, describe_policy, judge, lets_in_again, parse_policy, policy_after
 from edgebit.errors import BundleError, ConfigError
 
 OLD, NEW, STRANGER = make_key(1), make_key(2), make_key(3)
@@ -136,6 +136,16 @@ def test_kept_bundle_raises_the_floor_and_changes_the_keys():
 def test_bundle_below_the_floor_changes_nothing():
     """One that was returned to by hand must not bring its keys back."""
     assert policy_after(STRICT, signing(OLD, NEW, sequence=4, trust=(NEW,)).release, [OLD.public]) == STRICT
+
+
+def test_bundle_that_runs_comes_again_where_it_changes_nothing():
+    """Below the floor, yes; not where it would bring back a key that the owner took out, nor to an unknown policy."""
+    below, level = signing(OLD, sequence=4).release, signing(OLD, sequence=5, trust=(OLD,)).release
+
+    assert lets_in_again(STRICT, below, [OLD.public]) and lets_in_again(STRICT, level, [OLD.public])
+    assert lets_in_again(STRICT, None, ()), "an unsigned one from before the first key"
+    assert not lets_in_again(Policy(keys=(NEW.public,), unsigned=False, floor=5), level, [OLD.public])
+    assert not lets_in_again(None, below, [OLD.public])
 
 
 def test_owner_may_allow_unsigned_bundles_beside_keys():

@@ -1,17 +1,19 @@
 """Plans are pure: what a deploy would do on a device of which only a description exists."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 from signing_keys import MADE, make_key, signing
 
-from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo
+from edgebit.bundle.manifest import BuildInfo, FileEntry, Manifest, ModelInfo, TargetInfo, bundle_id
 from edgebit.bundle.trust import Offer, Policy
 from edgebit.deploy.plan import (
     InstallOptions,
     KnownKeys,
     bytes_to_send,
     duration,
+    plan_deploy,
     plan_install,
     plan_judgement,
     refuse_slow,
@@ -203,6 +205,37 @@ def test_plan_refuses_what_the_device_would(policy, keys, says, promised):
         judgement(policy, *keys, **says)
 
     assert promised in str(refused.value)
+
+
+def signed_bundle(*keys, **says):
+    """What a plan asks of a bundle, signed by `keys`."""
+    signed = signing(*keys, **says)
+    manifest = dataclasses.replace(MANIFEST, release=signed.release)
+    data = manifest.to_bytes()
+    return SimpleNamespace(manifest=manifest, id=bundle_id(data), offer=Offer(data, signed.sign(data)))
+
+
+@pytest.mark.parametrize("python", [FRESH.python, None])
+def test_bundle_that_runs_is_not_judged_again(python):
+    """After a roll-back it is below the floor: nothing comes in. Forced, the device looks; another one is refused."""
+    bundle, other = signed_bundle(OLD, sequence=4), signed_bundle(OLD, sequence=3)
+    files = {**FILES, "bin/edgebit-run": FileEntry(size=9, sha256=f"{9:064x}")}
+    manifest = dataclasses.replace(bundle.manifest, files=files)
+    bundle.manifest = other.manifest = manifest
+    policy = Policy(keys=(NEW.public,), unsigned=False, floor=5).to_bytes().decode()
+    slots = {"a": {"id": bundle.id, "status": "good"}}
+    state = dataclasses.replace(RUNNING, python=python, slots=slots, trust=" ".join(policy.splitlines()))
+
+    assert plan_deploy(bundle, state, InstallOptions())[0].action in ("ensure", "verify")
+    forced = plan_deploy(bundle, state, InstallOptions(force=True))
+    assert forced[0].line == "let the bundle in again, if it is the one that runs, byte for byte"
+    with pytest.raises(BundleError, match="only bundles signed by key"):
+        plan_deploy(other, state, InstallOptions())
+    on_trial = dataclasses.replace(state, slots={"a": {"id": bundle.id, "status": "trying"}})
+    with pytest.raises(BundleError, match="only bundles signed by key"):
+        plan_deploy(bundle, on_trial, InstallOptions())
+    with pytest.raises(BundleError, match="is wanted, and this one is signed by"):
+        plan_deploy(bundle, state, InstallOptions(known=KnownKeys({"new": NEW.public}, demanded=True)))
 
 
 def test_damaged_policy_is_said_before_anything_is_sent():

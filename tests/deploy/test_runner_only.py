@@ -370,6 +370,10 @@ def test_keys_follow_one_another(bare, runner_bundle):
     with pytest.raises(BundleError, match=f"only bundles signed by key {NEW.public.id}"):
         bare.deploy(runner_bundle("late", signing=signing(OLD, sequence=7)), keys={"old": OLD.public})
     assert bare.installed().rollback(service="auto")["id"] == first.id, "the floor is for what comes"
+    for force in (False, True):
+        bare.deploy(first, force=force)
+        assert bare.answer() == "first answers", "what runs is no new one"
+    assert bare.installed().status()["trust"] == {"keys": [NEW.public.id], "unsigned": "refuse", "floor": 6}
     assert bare.installed().uninstall(keep_config=True) == ["trust.json"]
 
 

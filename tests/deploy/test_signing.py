@@ -48,6 +48,26 @@ def test_keys_follow_one_another(make_bundle, local_device):
     assert trust_of(local_device) == {"keys": [NEW.public.id], "unsigned": "refuse", "floor": 7}
 
 
+def test_bundle_that_runs_after_a_roll_back_is_no_new_one(make_bundle, local_device):
+    """Its settings can be changed and its files sent again; the same without its signature, or unkept, is refused."""
+    first = make_bundle("first", signing=signing(OLD, sequence=4))
+    local_device.deploy(first, keys=KNOWN)
+    local_device.deploy(make_bundle("second", signing=signing(OLD, NEW, sequence=5, trust=(NEW,))))
+    trust = trust_of(local_device)
+    local_device.installed().rollback(service="supervisor", check_timeout_s=20)
+
+    local_device.deploy(first)
+    assert local_device.reporter.steps[0].action == "configure" and local_device.running() == "first"
+    for offer in (Offer(first.manifest_bytes), Offer(first.manifest_bytes, signing(OLD).sign(b"another"))):
+        for verb in ("judge", "stage"):
+            with pytest.raises(DeployError, match="the device takes only bundles signed by key"):
+                local_device.installed().ask(verb, input=offer.to_bytes())
+
+    local_device.deploy(first, force=True)
+    assert local_device.reporter.steps[0].action == "judge" and local_device.running() == "first"
+    assert trust_of(local_device) == trust == {"keys": [NEW.public.id], "unsigned": "refuse", "floor": 5}
+
+
 def test_agent_that_runs_judges_and_not_the_one_that_comes(
     make_bundle, local_device, acting_pyz, tmp_path, monkeypatch
 ):
@@ -56,7 +76,7 @@ def test_agent_that_runs_judges_and_not_the_one_that_comes(
     marker, evil = tmp_path / "it-ran", tmp_path / "evil.pyz"
     with zipfile.ZipFile(evil, "w") as archive:
         archive.writestr("__main__.py", f"import sys\nopen({str(marker)!r}, 'w')\nprint('{{}}')\n")
-    monkeypatch.setattr(plan, "plan_judgement", lambda *_: plan.Step("judge", "let the device judge"))
+    monkeypatch.setattr(plan, "plan_judgement", lambda *_, **__: plan.Step("judge", "let the device judge"))
     stored = sorted(path.name for path in (local_device.root / "store").iterdir())
 
     for name, says in (("evil-stranger", signing(STRANGER, sequence=9)), ("evil-unsigned", None)):
