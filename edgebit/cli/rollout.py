@@ -181,10 +181,13 @@ def show_report(report: RolloutReport) -> None:
     for remark in dict.fromkeys(remark for device in report.devices for remark in device.remarks):
         names = ", ".join(device.name for device in report.devices if remark in device.remarks)
         click.echo(f"\nNote on {names}: {printable(remark)}")
-    if untried := [device.name for device in report.devices if device.result == "untried"]:
-        click.echo(f"\nnot tried: {', '.join(untried)}")
+    untried = [device for device in report.devices if device.result == "untried"]
+    if names := ", ".join(device.name for device in untried if not device.why):
+        click.echo(f"\nnot tried: {names}")
+    if names := ", ".join(device.name for device in untried if device.why):
+        click.echo(f"\ndone before, but not asked again: {names}")
     if not report.is_whole:
-        click.echo("\nThe same command goes on with it: what is done is not done again")
+        click.echo("\nThe same command goes on with it: what is done is only asked again")
 
 
 def _indented(text: str) -> str:

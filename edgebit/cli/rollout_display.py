@@ -58,6 +58,7 @@ class _Row:
     sent: int = 0  # of that file
     sent_all: int = 0
     began: float | None = None
+    asked: str | None = None  # when, of one that has the bundle and is only asked again
     seconds: float | None = None
 
     def text(self) -> str:
@@ -98,9 +99,17 @@ class RolloutDisplay:
         with self._lock:
             row = self._rows[name]
             row.rank, row.doing, row.style = _RUNNING, "look at it", ""
-            row.began = time.monotonic()
+            row.began, row.asked = time.monotonic(), None
             self._note = ""
         self._line(f"{name}: begins ({wave})")
+
+    def asking(self, name: str, when: str) -> None:
+        """A device that has the bundle is asked again: no line until it has answered."""
+        with self._lock:
+            row = self._rows[name]
+            row.rank, row.doing, row.style = _RUNNING, f"ask again {when}".rstrip(), ""
+            row.began, row.asked = time.monotonic(), when
+            self._note = ""
 
     def step(self, name: str, step: Step) -> None:
         """It does a step."""
@@ -132,8 +141,12 @@ class RolloutDisplay:
             row.style, row.seconds, row.size = style, report.seconds, 0
             row.sent_all = report.sent_bytes or row.sent_all
             row.doing = words if report.result in GOOD else f"{words}: {_in_short(report.why)}"
-        answered = f" after {report.answer_s:.1f} s" if report.answer_s else ""
-        self._line(f"{report.name}: {row.doing}{answered}")
+            doing, asked = row.doing, row.asked
+        if asked is not None and report.result in GOOD:
+            doing = f"{f'asked again {asked}'.rstrip()}: answers"
+        elif report.answer_s:
+            doing += f" after {report.answer_s:.1f} s"
+        self._line(f"{report.name}: {doing}")
 
     def say(self, text: str) -> None:
         """Something about the whole roll-out."""

@@ -30,7 +30,7 @@ class DeviceReport:
     result: Result
     wave: str = ""
     why: str = ""  # it is not as it should be
-    runs: str | None = None  # the bundle that runs now, where that is known
+    runs: str | None = None  # the bundle that runs now, "" for none, None where that is not known
     device: str = ""  # its name in topics
     seconds: float = 0.0
     sent_bytes: int = 0

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgebit.bundle.archive import Bundle
-from edgebit.deploy.device import AgentError, Device
+from edgebit.deploy.device import AgentError, device_at, device_of, has_edgebit
 from edgebit.deploy.install import install
 from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import InstallOptions, Step, default_service, plan_deploy
+from edgebit.deploy.runner_only import RunnerDevice
 from edgebit.device_probe import probe
-from edgebit.errors import EdgebitError, NoAnswerError, TransportError
+from edgebit.errors import DeployError, EdgebitError, NoAnswerError, TransportError
 from edgebit.fleet.inventory import FleetDevice
 from edgebit.fleet.journal import DeviceReport, Journal, now
 from edgebit.fleet.rollout import GOOD, Limits, Progress, Result, Wave, decide
@@ -24,7 +25,7 @@ from edgebit.transport import Progress as Told
 from edgebit.transport import Transport, open_transport
 
 RETRY_PAUSE_S = 3.0  # before a device that was out of reach is tried again
-_SOAK_CHECK_S = 30.0  # that a canary has to answer after the soak
+_ASK_AGAIN_S = 30.0  # that a device which has the bundle has to answer once more
 _QUIET = frozenset({"judge", "prepare", "settle", "verify", "send", "stage", "selftest"})  # change nothing that runs
 
 
@@ -64,6 +65,9 @@ class Listener(Protocol):
 
     def began(self, name: str, wave: str) -> None:
         """A device is under way."""
+
+    def asking(self, name: str, when: str) -> None:
+        """A device that has the bundle is asked again; `when` says it in a sentence, such as "after the soak"."""
 
     def step(self, name: str, step: Step) -> None:
         """It does a step."""
@@ -140,6 +144,7 @@ class Rollout:
         self._waves = tuple(waves)
         self._options = options
         self._journal = journal
+        self._done = journal.done(self._devices)  # by the roll-out that this one goes on with
         self._listener = listener
         self._wave_of = {name: wave.name for wave in waves for name in wave.devices}
         self._reports: dict[str, DeviceReport] = {}
@@ -159,10 +164,8 @@ class Rollout:
 
         Raises DeployError where the journal cannot be written.
         """
-        for report in self._journal.done(self._devices).values():
-            self._reports[report.name] = report
-            self._listener.ended(report)
         with self._hearing_ctrl_c():
+            self._ask_done()
             stopped = self._go_on()
         if self._fault is not None:
             raise self._fault
@@ -170,6 +173,21 @@ class Rollout:
         if ending.is_whole:
             self._journal.finish()
         return ending
+
+    def _ask_done(self) -> None:
+        """Ask each device that was done before: it may be down by now, and the report says what is so."""
+        waiting = list(self._done)
+        while waiting or self._running:
+            if self._interrupts or self._fault:
+                waiting.clear()
+            elif waiting and len(self._running) < self._options.limits.parallel:
+                name = waiting.pop(0)
+                self._tries[name] = 1
+                self._listener.asking(name, "")
+                self._begin(name, self._ask_done_again)
+                continue
+            if self._running:
+                self._take(self._events.get())
 
     def _go_on(self) -> str:
         """Until nothing is left to do, which gives "", or it ends before, which gives why."""
@@ -182,6 +200,7 @@ class Rollout:
             elif decision.act == "start":
                 for name in decision.devices:
                     self._tries[name] = self._tries.get(name, 0) + 1
+                    self._listener.began(name, self._wave_of[name])
                     self._begin(name, self._try_device)
             elif decision.act == "wait":
                 self._take(self._events.get())
@@ -208,7 +227,6 @@ class Rollout:
 
     def _begin(self, name: str, work: Callable[[FleetDevice], DeviceReport]) -> None:
         self._running.add(name)
-        self._listener.began(name, self._wave_of[name])
         threading.Thread(target=self._work, args=(work, self._devices[name]), name=f"device {name}").start()
 
     def _work(self, work: Callable[[FleetDevice], DeviceReport], device: FleetDevice) -> None:
@@ -254,7 +272,8 @@ class Rollout:
             return
         self._asked = set(self._waves[0].devices)
         for name in self._waves[0].devices:
-            self._begin(name, self._ask_again)
+            self._listener.asking(name, "after the soak")
+            self._begin(name, self._ask_canary_again)
 
     def _try_device(self, device: FleetDevice) -> DeviceReport:
         """Deploy to one device; gives how it went."""
@@ -292,27 +311,43 @@ class Rollout:
             remarks=tuple(reporter.remarks),
         )
 
-    def _ask_again(self, device: FleetDevice) -> DeviceReport:
-        """Have a canary answer once more: one that is silent goes back to the bundle before."""
-        before = self._reports[device.name]
+    def _ask_canary_again(self, device: FleetDevice) -> DeviceReport:
+        """After the soak: a canary that is silent goes back to the bundle before."""
+        service, soak_s = self._options.install_options(device).service, self._options.limits.soak_s
+        before, when = self._reports[device.name], f"after the soak of {soak_s:g} s"
+        return self._ask_again(device, before, when, lambda transport: _rolled_back(transport, service))
+
+    def _ask_done_again(self, device: FleetDevice) -> DeviceReport:
+        """Before a roll-out goes on: one that is silent is tried again the next time, so nothing is done to it now."""
+        when = "it was done before, and asked again"
+        return self._ask_again(device, self._done[device.name], when, lambda transport: "")
+
+    def _ask_again(
+        self, device: FleetDevice, before: DeviceReport, when: str, mend: Callable[[Transport], str]
+    ) -> DeviceReport:
+        """Have a device answer once more with the bundle. `mend` sees to one that is silent, and says what it did."""
         try:
             with open_transport(device.url, device.way) as transport:
-                installed = Device.installed(transport)
-                limit = str(_SOAK_CHECK_S)
                 try:
-                    installed.ask("check", "--timeout-s", limit, timeout_s=_SOAK_CHECK_S + 60)
+                    _check_again(transport, self._bundle.id)
                     return before
-                except AgentError as error:
-                    why = f"after the soak of {self._options.limits.soak_s:g} s: {error}"
-                    if error.code == NoAnswerError.exit_code:  # the bundle's own fault
-                        why += _rolled_back(installed, self._options.install_options(device).service)
-                    return replace(before, result="failed", why=why, runs=_what_runs(transport), at=now())
+                except EdgebitError as error:
+                    why = f"{when}: {error}"
+                    if isinstance(error, AgentError) and error.code == NoAnswerError.exit_code:  # the bundle's fault
+                        why += mend(transport)
+                    return replace(before, result=_kind(error), why=why, runs=_what_runs(transport), at=now())
         except EdgebitError as error:
-            return replace(before, result="failed", why=f"after the soak: {error}", runs=None, at=now())
+            return replace(before, result=_kind(error), why=f"{when}: {error}", runs=None, at=now())
 
     def _report(self, stopped: str) -> RolloutReport:
         untried = {
-            name: DeviceReport(name=name, result="untried", wave=self._wave_of[name], device=device.device_name)
+            name: DeviceReport(
+                name=name,
+                result="untried",
+                wave=self._wave_of[name],
+                why="it was done before, but not asked again" if name in self._done else "",
+                device=device.device_name,
+            )
             for name, device in self._devices.items()
         }
         return RolloutReport(
@@ -349,19 +384,36 @@ def _kind(error: EdgebitError) -> Result:
     return "unreachable" if isinstance(error, TransportError) else "failed"
 
 
+def _check_again(transport: Transport, bundle: str) -> None:
+    """Raise an EdgebitError, saying why, where a device does not answer with the bundle."""
+    device = device_at(transport)
+    status = device.status()
+    active: Mapping[str, str] = status["slots"].get(status["active"] or "", {})
+    if active.get("id") != bundle:
+        here = f"bundle {active['id']} is" if active else "no bundle is"
+        raise DeployError(f"{here} active there now")
+    if isinstance(device, RunnerDevice):
+        device.test(status["active"])  # what answering is, where no daemon runs
+    else:
+        device.ask("check", "--timeout-s", str(_ASK_AGAIN_S), timeout_s=_ASK_AGAIN_S + 60)
+
+
 def _what_runs(transport: Transport) -> str | None:
-    """The bundle that runs on a device after a fault; None where that is not to be known or none does."""
+    """The bundle that runs on a device after a fault; "" where none does, None where that is not to be known."""
     try:
-        status = Device.installed(transport).status()
+        state = probe(transport)
+        if not has_edgebit(state):
+            return ""
+        status = device_of(transport, state).status()
     except EdgebitError:
         return None
     active: Mapping[str, str] = status["slots"].get(status["active"] or "", {})
-    return active.get("id") if status["up"] else None
+    return active.get("id", "") if status["up"] else ""
 
 
-def _rolled_back(device: Device, service: str) -> str:
+def _rolled_back(transport: Transport, service: str) -> str:
     try:
-        back = device.rollback(service=service, check_timeout_s=_SOAK_CHECK_S)
+        back = device_at(transport).rollback(service=service, check_timeout_s=_ASK_AGAIN_S)
     except EdgebitError as error:
         return f". Rolling it back failed: {error}"
     return f". It was rolled back to bundle {back['id']}, which answers"

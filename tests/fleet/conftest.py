@@ -9,9 +9,10 @@ import pytest
 
 from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.deploy.device import AgentError
 from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import Step
-from edgebit.errors import DeployError, TransportError
+from edgebit.errors import DeployError, NoAnswerError, TransportError
 from edgebit.fleet import runner
 from edgebit.fleet.inventory import read_inventory
 from edgebit.fleet.journal import open_journal
@@ -25,11 +26,14 @@ class Recorder:
     """A listener that keeps what it is told, and calls `on_say` when something is said of the whole roll-out."""
 
     def __init__(self, on_say=lambda: None):
-        self.begun, self.ends, self.said, self.soaks = [], [], [], []
+        self.begun, self.asked, self.ends, self.said, self.soaks = [], [], [], [], []
         self._on_say = on_say
 
     def began(self, name, wave):
         self.begun.append(name)
+
+    def asking(self, name, when):
+        self.asked.append((name, when))
 
     def step(self, name, step):
         pass
@@ -49,12 +53,37 @@ class Recorder:
 
 
 @dataclass
+class ActingAgent:
+    """What a device's agent answers once the bundle is there. Silent: its daemon is up, or down."""
+
+    runs: str | None = BUNDLE
+    silent: bool = False
+    up: bool = True
+    reached: bool = True
+
+    def status(self):
+        if not self.reached:
+            raise TransportError("it is out of reach")
+        slots = {"a": {"id": self.runs}} if self.runs else {}
+        return {"slots": slots, "active": "a" if self.runs else None, "up": self.up}
+
+    def ask(self, verb, *args, **named):
+        if self.silent:
+            raise AgentError("the daemon did not answer a ping within 30 s", NoAnswerError.exit_code)
+
+    def rollback(self, *, service, check_timeout_s):
+        self.runs = "fedcba9876543210"
+        return {"id": self.runs}
+
+
+@dataclass
 class ActingFleet:
     """Devices that act: install() of the runner asks this instead. `acts`: name -> what becomes of a deploy there."""
 
     folder: Path
     count: int = 6
     acts: dict = field(default_factory=dict)
+    agents: dict = field(default_factory=dict)  # name -> ActingAgent, where it is not as it should be
     lock: threading.Lock = field(default_factory=threading.Lock)
     under_way: int = 0
     most_under_way: int = 0
@@ -62,6 +91,9 @@ class ActingFleet:
     def write(self, extra=""):
         lines = [f'[devices.d{n}]\nurl = "local:d{n}"' for n in range(self.count)]
         (self.folder / "fleet.toml").write_text("\n".join(lines) + "\n" + extra)
+
+    def agent(self, transport, *_):
+        return self.agents.get(Path(transport.root).name) or ActingAgent()
 
     def install(self, bundle, transport, options, reporter):
         name = Path(transport.root).name
@@ -125,4 +157,7 @@ def acting_fleet(tmp_path, monkeypatch):
     fleet = ActingFleet(tmp_path)
     fleet.write()
     monkeypatch.setattr(runner, "install", fleet.install)
+    monkeypatch.setattr(runner, "device_at", fleet.agent)
+    monkeypatch.setattr(runner, "device_of", fleet.agent)
+    monkeypatch.setattr(runner, "has_edgebit", lambda state: True)
     return fleet

@@ -75,3 +75,25 @@ def test_without_a_terminal_there_is_a_line_for_each_event(screen):
         "room-00: answers after 1.2 s",
         "room-01: out of reach: room-01 is out of reach",
     ]
+
+
+def test_one_that_is_asked_again_is_no_second_deploy(screen):
+    """One line, once it has answered, that says so; or why it has failed."""
+    display, lines, console = screen
+    with display:
+        display.asking("room-00", "after the soak")
+        assert "ask again after the soak" in "".join(lines())
+        display.ended(DeviceReport(name="room-00", result="updated", answer_s=1.25))
+        display.asking("room-01", "")
+        display.ended(DeviceReport(name="room-01", result="present", answer_s=1.25))
+        display.asking("room-02", "")
+        display.ended(DeviceReport(name="room-02", result="failed", why="asked again: no answer"))
+        display.began("room-02", "1 of 3")
+        display.ended(DeviceReport(name="room-02", result="updated"))
+    assert console.file.getvalue().splitlines() == [
+        "room-00: asked again after the soak: answers",
+        "room-01: asked again: answers",
+        "room-02: failed: asked again: no answer",
+        "room-02: begins (1 of 3)",
+        "room-02: answers",
+    ]

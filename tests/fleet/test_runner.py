@@ -3,14 +3,12 @@
 import os
 import signal
 import threading
-from types import SimpleNamespace
 
 import pytest
+from fleet.conftest import BUNDLE, ActingAgent
 
 from edgebit.cli.rollout import show_report
-from edgebit.deploy.device import AgentError
-from edgebit.errors import DeployError, NoAnswerError
-from edgebit.fleet import runner
+from edgebit.errors import DeployError
 from edgebit.fleet.journal import open_journal
 
 WAIT_S = 20
@@ -169,37 +167,20 @@ def test_a_fault_of_ours_is_not_swallowed(acting_fleet):
     assert acting_fleet.under_way == 0
 
 
-class _Installed:
-    """The agent of a canary after the soak."""
-
-    code = NoAnswerError.exit_code
-
-    def ask(self, verb, *args, **named):
-        raise AgentError("the daemon did not answer a ping within 30 s", self.code)
-
-    def rollback(self, *, service, check_timeout_s):
-        return {"id": "fedcba9876543210"}
-
-    def status(self):
-        return {"slots": {"a": {"id": "fedcba9876543210"}}, "active": "a", "up": True}
-
-
-def test_a_canary_that_falls_silent_in_the_soak_goes_back(acting_fleet, monkeypatch):
+def test_a_canary_that_falls_silent_in_the_soak_goes_back(acting_fleet):
     """And nobody else is touched."""
-    monkeypatch.setattr(runner, "Device", SimpleNamespace(installed=lambda transport: _Installed()))
+    acting_fleet.agents = {"d0": ActingAgent(silent=True)}
 
     report, heard = acting_fleet.roll_out(canary=1, soak_s=0.01)
 
-    assert heard.begun == ["d0", "d0"] and heard.soaks
+    assert heard.begun == ["d0"] and heard.asked == [("d0", "after the soak")] and heard.soaks
     assert report.stopped == "canary d0 failed"
     assert report.devices[0].runs == "fedcba9876543210"
     assert "rolled back to bundle fedcba9876543210" in report.devices[0].why
 
 
-def test_a_canary_that_still_answers_lets_the_others_begin(acting_fleet, monkeypatch):
+def test_a_canary_that_still_answers_lets_the_others_begin(acting_fleet):
     """After the soak; a roll-out that is taken up does not soak again."""
-    agent = SimpleNamespace(ask=lambda verb, *args, **named: {}, status=_Installed().status)
-    monkeypatch.setattr(runner, "Device", SimpleNamespace(installed=lambda transport: agent))
     acting_fleet.acts = {"d5": "silent"}
 
     report, heard = acting_fleet.roll_out(canary=2, soak_s=0.01)
@@ -209,3 +190,62 @@ def test_a_canary_that_still_answers_lets_the_others_begin(acting_fleet, monkeyp
     acting_fleet.acts = {}
     _, heard = acting_fleet.roll_out(canary=2, soak_s=0.01)
     assert heard.begun == ["d5"] and not heard.soaks
+
+
+@pytest.mark.parametrize(
+    ("agent", "result", "runs", "why"),
+    [
+        (ActingAgent(silent=True, up=False), "failed", "", "did not answer a ping"),
+        (ActingAgent(silent=True), "failed", BUNDLE, "did not answer a ping"),
+        (ActingAgent(runs="fedcba9876543210"), "failed", "fedcba9876543210", "bundle fedcba9876543210 is active there"),
+        (ActingAgent(runs=None, up=False), "failed", "", "no bundle is active there"),
+    ],
+)
+def test_what_was_done_before_is_asked_again(acting_fleet, capsys, agent, result, runs, why):
+    """One that does not answer by now has failed; it is left as it is, and the next roll-out tries it again."""
+    acting_fleet.acts = {"d5": "silent"}
+    acting_fleet.roll_out()
+    acting_fleet.acts, acting_fleet.agents = {}, {"d1": agent}
+
+    report, heard = acting_fleet.roll_out(max_failures=1)
+
+    assert not report.is_whole
+    assert sorted(heard.asked) == [(f"d{n}", "") for n in range(5)] and heard.begun == ["d5"]
+    assert results(report) == {**dict.fromkeys(["d0", "d2", "d3", "d4", "d5"], "updated"), "d1": result}
+    assert report.devices[1].runs == runs and why in report.devices[1].why
+    show_report(report)
+    assert "answers on 5 of 6 devices" in capsys.readouterr().out
+    acting_fleet.agents = {}
+    report, heard = acting_fleet.roll_out()
+    assert report.is_whole and heard.begun == ["d1"]
+
+
+def test_a_done_device_out_of_reach_is_tried_again(acting_fleet):
+    """As often as any other: it may be back."""
+    acting_fleet.acts = {"d5": "silent"}
+    acting_fleet.roll_out()
+    acting_fleet.agents = {"d1": ActingAgent(reached=False)}
+    acting_fleet.acts = {"d1": "present"}
+
+    report, heard = acting_fleet.roll_out(retries=1)
+
+    assert report.is_whole and "d1" in heard.begun and ("d1", "unreachable") in heard.ends
+
+
+def test_what_could_not_be_asked_again_does_not_count(acting_fleet, capsys):
+    """After Ctrl-C; the next roll-out asks it, and does not do it again."""
+    acting_fleet.acts = {"d5": "silent"}
+    acting_fleet.roll_out()
+    asked = ActingAgent()
+    asked.ask = lambda *args, **named: os.kill(os.getpid(), signal.SIGINT)
+    acting_fleet.acts, acting_fleet.agents = {}, {"d0": asked}
+
+    report, _ = acting_fleet.roll_out(parallel=1)
+
+    assert report.interrupted and not report.is_whole
+    show_report(report)
+    told = capsys.readouterr().out
+    assert "done before, but not asked again: d2, d3, d4" in told.replace("d1, ", "") and "not tried: d5" in told
+    acting_fleet.agents = {}
+    report, heard = acting_fleet.roll_out()
+    assert report.is_whole and heard.begun == ["d5"]
