@@ -211,14 +211,17 @@ def _show_plans(
             for name in wave.devices
         ]
         click.echo(json.dumps({"bundle": bundle.id, "devices": told}, indent=1))
-        return
-    table = Table("device", "wave", "plan", box=None, header_style="bold")
-    for wave in waves:
-        for name in wave.devices:
-            table.add_row(name, wave.name, _in_short(plans[name]))
-    Console(highlight=False).print(table)
-    total = sum(bytes_to_send(plan.steps) for plan in plans.values())
-    click.echo(f"{total} bytes to send in all; nothing was changed")
+    else:
+        table = Table("device", "wave", "plan", box=None, header_style="bold")
+        for wave in waves:
+            for name in wave.devices:
+                table.add_row(name, wave.name, _in_short(plans[name]))
+        Console(highlight=False).print(table)
+        total = sum(bytes_to_send(plan.steps) for plan in plans.values())
+        click.echo(f"{total / 1e6:.1f} MB to send in all; nothing was changed")
+    if unfit := sum(bool(plan.why) for plan in plans.values()):
+        click.echo(f"{unfit} of {len(plans)} device{'s' if len(plans) > 1 else ''} cannot take it", err=as_json)
+        sys.exit(DeployError.exit_code)
 
 
 def _in_short(plan: DevicePlan) -> str:

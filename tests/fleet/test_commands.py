@@ -82,14 +82,20 @@ def test_limits_hold_for_every_device(call, write_bundle):
     assert check.endswith("at most 9 s; 7 s without a restart; 5 tok/s; at most 60 MiB")
 
 
-def test_plans_are_shown_and_nothing_is_done(call, tmp_path):
-    """For each device its wave, and what would be done or why it cannot."""
+def test_plans_are_shown_and_nothing_is_done(call, tmp_path, write_bundle):
+    """For each device its wave, and what would be done or why it cannot; exit code 8 if one cannot, 0 if all can."""
+    write_bundle("fitting", f"{os.uname().machine}-linux-gnu", {name: name for name in FILES})
     planned = call("deploy", "odd.bundle", "--group", "all", "--canary", 1, "--dry-run")
 
-    assert planned.exit_code == 0, planned.output
+    assert planned.exit_code == 8, planned.output
     rows = {line.split()[0]: line for line in planned.output.splitlines()}
     assert "canary" in rows["here"] and "cannot: the bundle was built for m68k" in rows["here"]
-    assert "nothing was changed" in planned.output
+    assert "0.0 MB to send in all; nothing was changed\n2 of 2 devices cannot take it\n" in planned.output
+    as_json = call("deploy", "odd.bundle", "--group", "all", "--dry-run", "--json")
+    assert as_json.exit_code == 8 and len(json.loads(as_json.stdout)["devices"]) == 2
+    assert "1 of 2 devices" in call("deploy", "fitting.bundle", "--group", "all", "--dry-run").output
+    fits = call("deploy", "fitting.bundle", "--group", "kitchen", "--dry-run")
+    assert fits.exit_code == 0 and "cannot" not in fits.output
     assert not (tmp_path / "here").exists() and not (tmp_path / "journal").exists()
 
 
