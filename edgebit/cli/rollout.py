@@ -23,7 +23,7 @@ from edgebit.cli.terminal import printable
 from edgebit.deploy.plan import InstallOptions, bytes_to_send
 from edgebit.errors import ConfigError, DeployError
 from edgebit.fleet.inventory import FleetDevice, Inventory, find_inventory, read_inventory
-from edgebit.fleet.journal import open_journal
+from edgebit.fleet.journal import DeviceReport, open_journal
 from edgebit.fleet.rollout import Limits, Wave, parse_batch, plan_waves
 from edgebit.fleet.runner import DevicePlan, Rollout, RolloutOptions, RolloutReport, plan_device
 
@@ -175,9 +175,8 @@ def show_report(report: RolloutReport) -> None:
         click.echo(f"The roll-out ended early: {report.stopped}. What was not begun is untouched")
     for device in report.devices:
         if device.result in ("failed", "unreachable"):
-            runs = f"bundle {device.runs} runs there" if device.runs else "what runs there is not known"
             kind = "failed" if device.result == "failed" else "out of reach"
-            click.echo(f"\n{device.name}: {kind}; {runs}\n  {_indented(printable(device.why))}")
+            click.echo(f"\n{device.name}: {kind}; {_runs(device)}\n  {_indented(printable(device.why))}")
     for remark in dict.fromkeys(remark for device in report.devices for remark in device.remarks):
         names = ", ".join(device.name for device in report.devices if remark in device.remarks)
         click.echo(f"\nNote on {names}: {printable(remark)}")
@@ -188,6 +187,12 @@ def show_report(report: RolloutReport) -> None:
         click.echo(f"\ndone before, but not asked again: {names}")
     if not report.is_whole:
         click.echo("\nThe same command goes on with it: what is done is only asked again")
+
+
+def _runs(device: DeviceReport) -> str:
+    if device.runs is None:
+        return "what runs there is not known"
+    return f"bundle {device.runs} runs there" if device.runs else "nothing runs there"
 
 
 def _indented(text: str) -> str:

@@ -8,7 +8,9 @@ import pytest
 from fleet.conftest import BUNDLE, ActingAgent
 
 from edgebit.cli.rollout import show_report
+from edgebit.deploy.device import has_edgebit
 from edgebit.errors import DeployError
+from edgebit.fleet import runner
 from edgebit.fleet.journal import open_journal
 
 WAIT_S = 20
@@ -62,6 +64,34 @@ def test_what_a_user_should_know_stands_in_the_report(acting_fleet, capsys):
 
     show_report(report)
     assert "Note on d1, d4: it stops at log-out\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        (ActingAgent(runs="fedcba9876543210"), "d1: failed; bundle fedcba9876543210 runs there\n"),
+        (ActingAgent(runs=None, up=False), "d1: failed; nothing runs there\n"),
+        (ActingAgent(up=False), "d1: failed; nothing runs there\n"),
+        (ActingAgent(reached=False), "d1: failed; what runs there is not known\n"),
+    ],
+)
+def test_the_report_says_what_runs_where_it_failed(acting_fleet, capsys, agent, said):
+    """That nothing does, is known; of a device that is out of reach nothing is."""
+    acting_fleet.acts, acting_fleet.agents = {"d1": "silent"}, {"d1": agent}
+
+    show_report(acting_fleet.roll_out()[0])
+
+    assert said in capsys.readouterr().out
+
+
+def test_nothing_runs_where_nothing_was_ever_put(acting_fleet, monkeypatch):
+    """A device that refused its first bundle."""
+    monkeypatch.setattr(runner, "has_edgebit", has_edgebit)
+    acting_fleet.acts = {"d1": "silent"}
+
+    report, _ = acting_fleet.roll_out()
+
+    assert report.devices[1].runs == ""
 
 
 def test_a_roll_out_goes_on_where_it_ended(acting_fleet):
