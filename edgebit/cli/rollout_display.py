@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.cli.terminal import printable
+from edgebit.deploy.install import LOG_HEADING
 from edgebit.deploy.plan import Step
 from edgebit.fleet.journal import DeviceReport
 from edgebit.fleet.rollout import GOOD, Wave
@@ -212,4 +213,5 @@ class RolloutDisplay:
 
 def _in_short(why: str) -> str:
     """What fits a line: the log that may follow, and the bundle's id, stand in the report."""
-    return _BUNDLE.sub("", printable(why.partition("\n")[0]))
+    first = why.partition("\n")[0].partition(LOG_HEADING)[0].rstrip(" .")
+    return _BUNDLE.sub("", printable(first))

@@ -27,6 +27,7 @@ from edgebit.errors import BrokerError, BundleError, ConfigError, DeployError, E
 from edgebit.transport import Section, Transport, seconds_to_send
 
 LOG_LINES = 15
+LOG_HEADING = "The last lines of the log:"  # what follows it is more than one line
 
 
 Shown = Callable[[Manifest, list[Step], DeviceState], None]
@@ -274,7 +275,7 @@ class Installation:
         else:
             now = "There was no bundle before it, so none runs now"
         said = "".join(f"\n  {line}" for line in text.splitlines()) or " nothing"
-        return DeployError(f"{what}: {why}. {now}. The last lines of the log:{said}")
+        return DeployError(f"{what}: {why}. {now}. {LOG_HEADING}{said}")
 
     @property
     def _check_limit_s(self) -> float:

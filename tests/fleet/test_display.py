@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from edgebit.cli.rollout_display import RolloutDisplay
+from edgebit.deploy.install import LOG_HEADING
 from edgebit.deploy.plan import Step
 from edgebit.fleet.journal import DeviceReport
 from edgebit.fleet.rollout import plan_waves
@@ -75,6 +76,16 @@ def test_without_a_terminal_there_is_a_line_for_each_event(screen):
         "room-00: answers after 1.2 s",
         "room-01: out of reach: room-01 is out of reach",
     ]
+
+
+@pytest.mark.parametrize("log", ["\n  its log\n  goes on", " nothing"])
+def test_a_line_ends_before_the_log(screen, log):
+    """Which stands in the report."""
+    display, _, console = screen
+    why = f"bundle 0123456789abcdef was taken back: no answer. There was none before it. {LOG_HEADING}{log}"
+    with display:
+        display.ended(DeviceReport(name="room-00", result="failed", why=why))
+    assert console.file.getvalue() == "room-00: failed: was taken back: no answer. There was none before it\n"
 
 
 def test_one_that_is_asked_again_is_no_second_deploy(screen):
