@@ -186,7 +186,12 @@ def show_report(report: RolloutReport) -> None:
     if names := ", ".join(device.name for device in untried if device.why):
         click.echo(f"\ndone before, but not asked again: {names}")
     if not report.is_whole:
-        click.echo("\nThe same command goes on with it: what is done is only asked again")
+        goes_on = "goes on with it: what is done is only asked again" if done else "tries again"
+        if count["failed"]:
+            click.echo(f"\nOnce the cause is mended, the same command {goes_on}")
+            click.echo("Where the bundle itself is at fault, that does not help: build a better one")
+        else:
+            click.echo(f"\nThe same command {goes_on}")
 
 
 def _runs(device: DeviceReport) -> str:

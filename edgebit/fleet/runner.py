@@ -350,12 +350,13 @@ class Rollout:
             )
             for name, device in self._devices.items()
         }
+        devices = tuple({**untried, **self._reports}[name] for name in self._devices)
         return RolloutReport(
             bundle=self._bundle.id,
             inventory=self._journal.inventory,
             waves=self._waves,
-            devices=tuple({**untried, **self._reports}[name] for name in self._devices),
-            stopped=stopped,
+            devices=devices,
+            stopped=stopped if any(device.result == "untried" for device in devices) else "",
             interrupted=bool(self._interrupts),
         )
 

@@ -94,6 +94,37 @@ def test_nothing_runs_where_nothing_was_ever_put(acting_fleet, monkeypatch):
     assert report.devices[1].runs == ""
 
 
+@pytest.mark.parametrize(
+    ("acts", "limits", "said", "unsaid"),
+    [
+        (  # nothing was left to begin
+            {"d5": "silent"},
+            {},
+            ["Once the cause is mended, the same command goes on with it", "build a better one"],
+            ["ended early", "untouched"],
+        ),
+        ({"d5": "gone"}, {}, ["\nThe same command goes on with it"], ["ended early", "build a better one"]),
+        (
+            {"d0": "silent"},
+            {"canary": 1},
+            ["ended early: canary d0 failed. What was not begun is untouched", "the same command tries again"],
+            ["what is done"],
+        ),
+        ({}, {}, [], ["ended early", "same command"]),
+    ],
+)
+def test_the_closing_words_say_only_what_holds(acting_fleet, capsys, acts, limits, said, unsaid):
+    """Of what was left to begin, and of what the same command would do."""
+    acting_fleet.acts = acts
+
+    report, _ = acting_fleet.roll_out(**limits)
+
+    show_report(report)
+    told = capsys.readouterr().out
+    assert all(words in told for words in said) and not any(words in told for words in unsaid)
+    assert bool(report.stopped) == ("canary" in limits)
+
+
 def test_a_roll_out_goes_on_where_it_ended(acting_fleet):
     """What is done is not done again; a device of which the inventory says something new is."""
     acting_fleet.acts = {"d2": "silent"}
