@@ -151,7 +151,8 @@ def roll_out(bundle: Bundle, fleet: FleetChoice, install: InstallOptions, *, dry
     with open_journal(inventory.path, bundle.id) as journal:
         if not fleet.fresh and journal.take_up():
             done = sum(device.name in journal.done({device.name: device}) for device in devices)
-            console.print(f"goes on with the roll-out of {journal.began}: {done} of {len(devices)} are done")
+            are = "is" if done == 1 else "are"
+            console.print(f"goes on with the roll-out of {journal.began}: {done} of {len(devices)} {are} done")
         with RolloutDisplay(console, waves, fleet.max_failures) as display:
             report = Rollout(bundle, devices, waves, options, journal, display).run()
     if as_json:

@@ -37,7 +37,7 @@ _DOING = {
 }
 _MARKS = {
     "updated": ("answers", "green"),
-    "present": ("answers; was there", "green"),
+    "present": ("had it already", "green"),
     "failed": ("failed", "red"),
     "unreachable": ("out of reach", "red"),
     "stopped": ("stopped", "yellow"),
@@ -145,6 +145,8 @@ class RolloutDisplay:
             doing, asked = row.doing, row.asked
         if asked is not None and report.result in GOOD:
             doing = f"{f'asked again {asked}'.rstrip()}: answers"
+        elif report.answer_s and report.result == "present":
+            doing += f"; answered in {report.answer_s:.1f} s"
         elif report.answer_s:
             doing += f" after {report.answer_s:.1f} s"
         self._line(f"{report.name}: {doing}")

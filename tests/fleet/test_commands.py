@@ -110,6 +110,22 @@ def test_a_roll_out_that_fails_says_so(call, tmp_path):
     assert not told["ok"] and [device["result"] for device in told["devices"]] == ["failed", "untried"]
 
 
+def test_a_roll_out_that_goes_on_says_how_far_it_came(call, tmp_path):
+    """And asks again what was done, which is no longer so here."""
+    call("deploy", "odd.bundle", "--group", "all", "--parallel", 1)
+    (journal,) = tmp_path.glob("journal/edgebit/rollouts/*/*.json")
+    content = json.loads(journal.read_text())
+    content["devices"]["here"]["report"] |= {"result": "updated", "why": ""}
+    journal.write_text(json.dumps(content))
+
+    ended = call("deploy", "odd.bundle", "--group", "all", "--parallel", 1)
+
+    assert ended.exit_code == 8
+    assert ": 1 of 2 is done\n" in ended.output
+    assert "here: failed: it was done before, and asked again: there is no edgebit" in ended.output
+    assert "answers on 0 of 2 devices" in ended.output and "here: failed; nothing runs there" in ended.output
+
+
 def test_a_device_out_of_reach_is_tried_again(call):
     """As often as --retries says."""
     ended = call("deploy", "odd.bundle", "--device", "nowhere", "--retries", 0, "--json")

@@ -69,12 +69,14 @@ def test_without_a_terminal_there_is_a_line_for_each_event(screen):
         display.soaking(1)
         display.ended(DeviceReport(name="room-00", result="updated", answer_s=1.25))
         display.ended(DeviceReport(name="room-01", result="unreachable", why="room-01 is out of reach"))
+        display.ended(DeviceReport(name="room-02", result="present", answer_s=0.1))
     assert console.file.getvalue().splitlines() == [
         "room-00: begins (canary)",
         "room-00: wait for an answer over MQTT, at most 120 s",
         "the canary runs; others follow in 2 s if it still answers",
         "room-00: answers after 1.2 s",
         "room-01: out of reach: room-01 is out of reach",
+        "room-02: had it already; answered in 0.1 s",
     ]
 
 
