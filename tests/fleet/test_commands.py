@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from signing_keys import make_key
 
 from edgebit.cli import cli
-from edgebit.errors import ConfigError
+from edgebit.errors import BuildError, ConfigError
 
 FILES = ("model.ebm", "lib/libedgebit.so", "edgebitd.pyz")
 FLEET = """
@@ -166,3 +166,18 @@ def test_names_are_completed(call, monkeypatch):
     monkeypatch.setenv("COMP_CWORD", "4")
     completed = CliRunner().invoke(cli, [], prog_name="edgebit")
     assert "kitchen" in completed.output
+
+
+def test_an_export_does_not_write_over_a_folder(call, tmp_path):
+    """Unless --force says otherwise; an empty one may be there."""
+    export = ("fleet", "export", "thin-edge", "odd.bundle", "--out", "out")
+    (tmp_path / "out").mkdir()
+    assert call(*export).exit_code == 0
+    (tmp_path / "out" / "README.md").write_text("mine")
+
+    refused = call(*export)
+
+    assert isinstance(refused.exception, BuildError) and "there already and not empty" in str(refused.exception)
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    assert call(*export, "--force").exit_code == 0
+    assert (tmp_path / "out" / "README.md").read_text() != "mine"
