@@ -147,7 +147,7 @@ class RolloutDisplay:
             doing = f"{f'asked again {asked}'.rstrip()}: answers"
         elif report.answer_s and report.result == "present":
             doing += f"; answered in {report.answer_s:.1f} s"
-        elif report.answer_s:
+        elif report.answer_s and report.result == "updated":
             doing += f" after {report.answer_s:.1f} s"
         self._line(f"{report.name}: {doing}")
 

@@ -100,7 +100,7 @@ def test_one_that_is_asked_again_is_no_second_deploy(screen):
         display.asking("room-01", "")
         display.ended(DeviceReport(name="room-01", result="present", answer_s=1.25))
         display.asking("room-02", "")
-        display.ended(DeviceReport(name="room-02", result="failed", why="asked again: no answer"))
+        display.ended(DeviceReport(name="room-02", result="failed", why="asked again: no answer", answer_s=1.25))
         display.began("room-02", "1 of 3")
         display.ended(DeviceReport(name="room-02", result="updated"))
     assert console.file.getvalue().splitlines() == [
