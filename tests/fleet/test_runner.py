@@ -310,3 +310,23 @@ def test_what_could_not_be_asked_again_does_not_count(acting_fleet, capsys):
     acting_fleet.agents = {}
     report, heard = acting_fleet.roll_out()
     assert report.is_whole and heard.begun == ["d5"]
+
+
+@pytest.mark.parametrize(("fault", "whole"), [(None, True), (DeployError("the self-test failed: it differs"), False)])
+def test_a_device_without_python_passes_its_self_test_again(acting_fleet, monkeypatch, fault, whole):
+    """No daemon runs there that could answer."""
+    tested = []
+
+    class Runner(ActingAgent):
+        def test(self, slot):
+            tested.append(slot)
+            if fault:
+                raise fault
+
+    monkeypatch.setattr(runner, "RunnerDevice", Runner)
+    acting_fleet.agents = {"d0": Runner()}
+
+    report, _ = acting_fleet.roll_out(canary=1, soak_s=0.01)
+
+    assert tested == ["a"] and report.is_whole == whole
+    assert report.devices[0].runs == BUNDLE
