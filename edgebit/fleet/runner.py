@@ -26,6 +26,7 @@ from edgebit.transport import Transport, open_transport
 
 RETRY_PAUSE_S = 3.0  # before a device that was out of reach is tried again
 _ASK_AGAIN_S = 30.0  # that a device which has the bundle has to answer once more
+_HEAR_S = 0.5  # within which Ctrl-C is heard
 _QUIET = frozenset({"judge", "prepare", "settle", "verify", "send", "stage", "selftest"})  # change nothing that runs
 
 
@@ -187,7 +188,7 @@ class Rollout:
                 self._begin(name, self._ask_done_again)
                 continue
             if self._running:
-                self._take(self._events.get())
+                self._take_next()
 
     def _go_on(self) -> str:
         """Until nothing is left to do, which gives "", or it ends before, which gives why."""
@@ -196,14 +197,14 @@ class Rollout:
             if self._interrupts or self._fault:
                 if not self._running:
                     return "stopped by Ctrl-C"
-                self._take(self._events.get())
+                self._take_next()
             elif decision.act == "start":
                 for name in decision.devices:
                     self._tries[name] = self._tries.get(name, 0) + 1
                     self._listener.began(name, self._wave_of[name])
                     self._begin(name, self._try_device)
             elif decision.act == "wait":
-                self._take(self._events.get())
+                self._take_next()
             elif decision.act == "soak":
                 self._soak()
             else:
@@ -236,6 +237,12 @@ class Rollout:
             self._events.put(work(device))
         except BaseException as error:  # noqa: BLE001 - a fault of ours, which the main thread raises
             self._events.put(_Fault(device.name, error))
+
+    def _take_next(self) -> None:
+        """Wait for an event, a while at a time: Ctrl-C that comes as a wait begins is heard when it ends."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._take(self._events.get(timeout=_HEAR_S))
 
     def _take(self, event: "DeviceReport | _Fault | _Interrupt") -> None:
         if isinstance(event, _Interrupt):
