@@ -73,6 +73,7 @@ class Installation:
         self._outcome = Outcome(bundle.id, bundle_bytes=bundle_bytes(bundle.manifest))
         self._begun: set[Action] = set()
         self._settings_changed = False
+        self._log_start: int | None = None  # where the log ended before this deploy started the daemon first
         self._was_active = state.slots.get(state.active, {}).get("id")
         self._python = state.python.path if state.python else "python3"
         self._device = Device(transport, state, self._stored(DAEMON_MEMBER))
@@ -217,6 +218,8 @@ class Installation:
         self._ask("switch", self._bundle.id)
 
     def _start(self, step: Step) -> None:
+        if self._log_start is None:
+            _, self._log_start = self._device.logs(0)
         answer = self._ask("start", "--service", self._options.service, timeout_s=120)
         self._outcome.service = answer["service"]
         if answer["remark"]:
@@ -249,7 +252,7 @@ class Installation:
             )
 
     def _return(self, why: str, *, blamed: bool) -> DeployError:
-        text, _ = self._device.logs(LOG_LINES)
+        lines = self._last_lines()
         back, was_there = self._device.active_id(), self._was_active == self._bundle.id
         if back == self._bundle.id and not was_there:
             verb = ("fail", why) if blamed else ("withdraw",)
@@ -274,8 +277,19 @@ class Installation:
                 now += f", but that does not answer either: {again}"
         else:
             now = "There was no bundle before it, so none runs now"
-        said = "".join(f"\n  {line}" for line in text.splitlines()) or " nothing"
+        said = "".join(f"\n  {line}" for line in lines) or " nothing"
         return DeployError(f"{what}: {why}. {now}. {LOG_HEADING}{said}")
+
+    def _last_lines(self) -> list[str]:
+        """The log's last lines, of those since this deploy started the daemon: what came before is not about it."""
+        if self._log_start is None:
+            return []
+        text, position = self._device.logs_after(self._log_start)
+        lines = text.splitlines()
+        while len(lines) >= LOG_LINES and text:  # the agent gives a long log in pieces
+            text, position = self._device.logs_after(position)
+            lines = [*lines, *text.splitlines()][-LOG_LINES:]
+        return lines
 
     @property
     def _check_limit_s(self) -> float:

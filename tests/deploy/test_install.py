@@ -92,6 +92,7 @@ def test_silent_bundle_is_taken_back(make_bundle, local_device, answers):
 
     assert "was taken back" in str(refused.value)
     assert f"acts {answers}" in str(refused.value), "the log's last lines are shown"
+    assert "acts yes" not in str(refused.value), "and none of the old bundle's, nor of earlier runs"
     assert local_device.running() == "old"
     with pytest.raises(DeployError, match="taken back on this device"):
         local_device.deploy(bad)
