@@ -30,7 +30,10 @@ def start_gate(root: Path) -> None:
         return
     with contextlib.suppress(OSError):  # no room for a process: the trial stays open, and the daemon answers
         judge = subprocess.Popen(
-            gate_argv(root, active.id, os.getpid()), stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
+            gate_argv(root, active.id, os.getpid()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # its answer is for programs; what it has to say to people is on standard error
+            preexec_fn=die_with_parent,
         )
         threading.Thread(target=judge.wait, name="gate", daemon=True).start()
 

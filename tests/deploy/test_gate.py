@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from edgebit.bundle.slots import TRIES, Slots, locked
+from edgebit.daemon import gate
 from edgebit.daemon.service import Service
 from edgebit.daemon.settings import keep_settings, set_aside
 from edgebit.errors import DeployError
@@ -124,6 +126,29 @@ def test_broker_that_is_away_is_no_bundles_fault(make_bundle, local_device):
     toml.write_text(right)
 
     assert json.loads(process.communicate(timeout=30)[0]) == {"trial": "kept"}
+
+
+def test_answer_of_the_gate_is_not_in_the_log(monkeypatch, tmp_path):
+    """The daemon's standard output is the log; the gate's answer, JSON, is for programs."""
+    argv = [sys.executable, "-c", "import sys; print('answer'); print('words', file=sys.stderr)"]
+    slots = SimpleNamespace(active=lambda: SimpleNamespace(id="0"))
+    monkeypatch.setattr(gate, "Slots", lambda root: slots)
+    monkeypatch.setattr(gate, "_on_trial", lambda root, identity: True)
+    monkeypatch.setattr(gate, "gate_argv", lambda *_: argv)
+    place = tmp_path / "log"
+    with place.open("wb") as log:
+        kept = os.dup(1), os.dup(2)
+        try:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            gate.start_gate(tmp_path)
+        finally:
+            for number, handle in enumerate(kept, 1):
+                os.dup2(handle, number)
+                os.close(handle)
+
+    wait_until(lambda: "words" in place.read_text())
+    assert place.read_text() == "words\n"
 
 
 @pytest.mark.slow
