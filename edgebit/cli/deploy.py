@@ -258,6 +258,7 @@ class Reporter:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._whole_lines = not console.is_terminal  # a file or a program gets them as they are
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
@@ -279,19 +280,19 @@ class Reporter:
 
     def plan(self, manifest: Manifest, steps: list[Step], state: DeviceState) -> None:
         """What will be done, before anything is touched."""
-        self._console.print(f"Plan: {sizes(manifest, steps, state)}", markup=False)
+        self._console.print(f"Plan: {sizes(manifest, steps, state)}", markup=False, soft_wrap=self._whole_lines)
         for number, step in enumerate(steps, 1):
-            self._console.print(f"{number:3}. {step.line}", markup=False)
+            self._console.print(f"{number:3}. {step.line}", markup=False, soft_wrap=self._whole_lines)
         self._console.print()
 
     def step(self, step: Step) -> None:
         """A step begins."""
         self._finish_bar()
-        self._console.print(step.line, markup=False)
+        self._console.print(step.line, markup=False, soft_wrap=self._whole_lines)
 
     def remark(self, text: str) -> None:
         """Something the user should know."""
-        self._console.print(f"Note: {text}", markup=False, style="yellow")
+        self._console.print(f"Note: {text}", markup=False, soft_wrap=self._whole_lines, style="yellow")
 
     def sending(self, name: str, size: int) -> Told:
         """A file is being sent."""
