@@ -1,11 +1,13 @@
 """`edgebit uninstall`: remove edgebit from a device."""
 
+import sys
 from typing import Any
 
 import click
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.deploy.device import device_at
+from edgebit.deploy.device import device_of, has_edgebit
+from edgebit.device_probe import probe
 from edgebit.transport import open_transport
 
 
@@ -20,9 +22,17 @@ def command(url: str, keep_config: bool, yes: bool, **device: Any) -> None:
     \b
     edgebit uninstall ssh://pi@raspberrypi.local
     """
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("it asks before it removes anything: that needs a terminal, or --yes")
     with open_transport(url, way(**device)) as transport:
-        installed = device_at(transport)
-        if not yes:
-            click.confirm(f"Remove edgebit, its models and settings from {url} ({transport.root})?", abort=True)
+        state = probe(transport)
+        if not has_edgebit(state) and not state.stored:
+            click.echo(f"There is no edgebit on {url} under {transport.root}: nothing to remove")
+            return
+        installed = device_of(transport, state)
+        question = f"Remove edgebit, its models and settings from {url} ({transport.root})?"
+        if not yes and not click.confirm(question):
+            click.echo("Nothing was changed")
+            return
         left = installed.uninstall(keep_config=keep_config)
     click.echo(f"Removed. Left in {transport.root}: {', '.join(left)}" if left else "Removed; nothing is left")

@@ -1,11 +1,16 @@
 """The commands as a user types them, on a device that is a folder of this machine."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 
+from rich.console import Console
+
 from edgebit.bundle.manifest import bundle_id
+from edgebit.cli.deploy import Reporter
+from edgebit.deploy.plan import Step
 
 
 def edgebit(*args, code=0):
@@ -42,7 +47,18 @@ def test_life_of_a_device(make_bundle, local_device):
     local_device.installed().ask("stop")
     assert "not running" in edgebit("status", url, code=1).stdout
 
-    edgebit("uninstall", url, code=130)
+    assert "needs a terminal, or --yes" in edgebit("uninstall", url, code=2).stderr
     assert local_device.root.exists(), "without an answer to the question nothing is removed"
     assert "nothing is left" in edgebit("uninstall", url, "--yes").stdout
     assert not os.path.lexists(local_device.root)
+    assert "nothing to remove" in edgebit("uninstall", url, "--yes").stdout
+
+
+def test_lines_are_whole_where_no_terminal_is():
+    """A plan in a file or pipe is not broken at 80 columns."""
+    output, line = io.StringIO(), "word " * 40 + "end"
+    with Reporter(Console(file=output, highlight=False, width=80)) as reporter:
+        reporter.step(Step("start", line))
+        reporter.remark(line)
+
+    assert output.getvalue().splitlines() == [line, f"Note: {line}"]
