@@ -33,7 +33,10 @@ echo "page_bytes $(getconf PAGESIZE 2>/dev/null)"
   esac
 done </proc/meminfo
 near=$root
-while [ ! -d "$near" ]; do near=$(dirname "$near"); done
+while [ ! -d "$near" ]; do
+  { [ -e "$near" ] || [ -L "$near" ]; } && echo "in_the_way $near"
+  near=$(dirname "$near")
+done
 df -Pk "$near" | {
   read -r _
   read -r _ _ _ free _ mount
@@ -119,6 +122,7 @@ class DeviceState:
     trust: str = ""  # its trust.json, as it is
     clock_s: int = 0  # since 1970, UTC; 0: it did not say
     strange: tuple[str, ...] = ()  # in root, where edgebit has no state.json: what no cut-off deploy leaves
+    in_the_way: str = ""  # of root: what lies there, or above it, and is no folder
     stored: Mapping[str, int]  # files in the store, the unfinished ones too: name -> bytes
 
     def holds(self, entry: FileEntry) -> bool:
@@ -192,6 +196,7 @@ def parse_probe(text: str) -> DeviceState:
         trust=facts.get("trust", ""),
         clock_s=_number(facts, "clock_s"),
         strange=tuple(sorted([name for name in entries if name not in OWN_NAMES] + _strange_stored(stored, entries))),
+        in_the_way=facts.get("in_the_way", ""),
         stored=stored,
     )
 

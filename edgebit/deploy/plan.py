@@ -305,6 +305,8 @@ def runner_files(manifest: Manifest) -> dict[str, FileEntry]:
 
 def _refuse_unfit(manifest: Manifest, state: DeviceState, members: Sequence[str]) -> None:
     """Raise DeployError where the bundle cannot run on the device, or lacks one of `members`."""
+    if state.in_the_way:
+        raise DeployError(f"{state.in_the_way} on the device is no folder. Choose another one")
     if state.strange:
         raise DeployError(
             f"{state.root} on the device is not edgebit's: it holds {', '.join(state.strange[:3])}. Choose another"

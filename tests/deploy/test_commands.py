@@ -31,6 +31,9 @@ def test_life_of_a_device(make_bundle, local_device):
     assert not local_device.root.exists()
     assert "there is no edgebit on" in edgebit("status", url, code=8).stderr
 
+    file = str(bundle.path)
+    assert f"{file} on the device is no folder" in edgebit("deploy", file, "--to", f"local:{file}", code=8).stderr
+
     said = edgebit(*to).stdout
     assert "3 golden probes equal bit for bit on scalar" in said
     assert f"Bundle {bundle_id(bundle.manifest_bytes)} answers" in said

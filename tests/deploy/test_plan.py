@@ -120,6 +120,7 @@ def test_trial_that_was_cut_off_is_settled_first():
         ({"memory_bytes": 100_000_000}, OPTIONS, "the device 100 MB of memory"),
         ({"refused": {ID: "it was silent"}}, OPTIONS, "taken back on this device: it was silent"),
         ({}, dataclasses.replace(OPTIONS, service="systemd"), "systemd does not run on this device"),
+        ({"in_the_way": "/x/file"}, OPTIONS, "/x/file on the device is no folder"),
         ({"strange": ("photos",)}, OPTIONS, "is not edgebit's: it holds photos"),
         ({}, InstallOptions(), "does not know its broker yet"),
     ],
