@@ -1,6 +1,7 @@
 """`edgebit logs`: the daemon's log of a device."""
 
-import time
+import select
+import sys
 from typing import Any
 
 import click
@@ -28,6 +29,14 @@ def command(url: str, lines: int, follow: bool, **device: Any) -> None:
         text, position = installed.logs(lines)
         click.echo(text, nl=False)
         while follow:
-            time.sleep(POLL_S)
+            _wait(POLL_S)
             text, position = installed.logs_after(position)
             click.echo(text, nl=False)
+
+
+def _wait(seconds: float) -> None:
+    """Sleep. Raises BrokenPipeError where the reader of standard output goes away meanwhile (`| head`)."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # faults alone
+    if output.poll(seconds * 1000):
+        raise BrokenPipeError

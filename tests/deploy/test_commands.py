@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from rich.console import Console
 
 from edgebit.bundle.manifest import bundle_id
+from edgebit.cli import logs
 from edgebit.cli.deploy import Reporter
 from edgebit.deploy.plan import Step
 
@@ -55,6 +57,17 @@ def test_life_of_a_device(make_bundle, local_device):
     assert "nothing is left" in edgebit("uninstall", url, "--yes").stdout
     assert not os.path.lexists(local_device.root)
     assert "nothing to remove" in edgebit("uninstall", url, "--yes").stdout
+
+
+def test_followed_log_ends_with_its_reader(monkeypatch):
+    """`edgebit logs -f | head` does not wait for the next line."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        logs._wait(0.01)
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            logs._wait(5)
 
 
 def test_lines_are_whole_where_no_terminal_is():
