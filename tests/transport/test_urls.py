@@ -37,7 +37,7 @@ def test_what_was_meant_is_said(tmp_path, monkeypatch, given, meant):
     assert str(caught.value) == f"{given!r} names no way to a device. Did you mean {meant}?"
 
 
-@pytest.mark.parametrize("given", ["", "http://kitchen", "carrier-pigeon:x", "ssh", "shh://", "a b", "::"])
+@pytest.mark.parametrize("given", ["", "ftp://kitchen", "carrier-pigeon:x", "ssh", "shh://", "a b", "::"])
 def test_else_all_ways_are_named(given):
     with pytest.raises(TransportError, match=r"Write ssh://.* or local:FOLDER$"):
         open_transport(given)
