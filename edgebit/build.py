@@ -154,7 +154,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
             MODEL_MEMBER: model,
             LIBRARY_MEMBER: native.library,
             DAEMON_MEMBER: daemon,
-            SERVICE_MEMBER: package_dir() / "daemon" / "edgebit-daemon.service",
+            SERVICE_MEMBER: package_dir() / "daemon" / "install" / "edgebit-daemon.service",
         }
         if native.runner is not None:
             sources[RUNNER_MEMBER] = native.runner

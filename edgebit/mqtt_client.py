@@ -25,8 +25,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edgebit.daemon.config import PORTS
-from edgebit.daemon.topics import DEFAULT_ROOT, DeviceTopics, is_principal, is_root, is_segment, segment_of
+from edgebit.daemon.config.sections import PORTS
+from edgebit.daemon.contract.topics import DEFAULT_ROOT, DeviceTopics, is_principal, is_root, is_segment, segment_of
 from edgebit.errors import BrokerError, DeviceError, NoAnswerError
 
 Protocol = Literal["auto", "5", "3.1.1"]

@@ -17,7 +17,7 @@ SHEBANG = b"#!/usr/bin/env python3\n"
 PYTHON_LEAST = (3, 11)
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
-_ROOTS = ("edgebit.daemon", "edgebit.daemon.__main__", "edgebit.daemon.agent")
+_ROOTS = ("edgebit.daemon", "edgebit.daemon.__main__", "edgebit.daemon.install.agent")
 
 # Also read by Pythons far too old for the rest, so that they can say so.
 _MAIN = f"""\

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from edgebit.cli.broker_options import broker_with_password
 from edgebit.cli.terminal import printable, printable_json
-from edgebit.daemon.topics import DEFAULT_ROOT
+from edgebit.daemon.contract.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
 from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
 

@@ -23,7 +23,7 @@ from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.manifest import Manifest
 from edgebit.cli.broker_options import broker_password
 from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
-from edgebit.daemon.topics import is_segment, segment_of
+from edgebit.daemon.contract.topics import is_segment, segment_of
 from edgebit.deploy.install import install
 from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import (

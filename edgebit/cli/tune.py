@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgebit.cli.terminal import printable
-from edgebit.daemon.settings import CONFIG_NAME
+from edgebit.daemon.install.settings import CONFIG_NAME
 from edgebit.daemon.tune import SCENARIOS, Limits, Outcome, engine_settings, lines, tune_and_write
 
 

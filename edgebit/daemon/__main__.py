@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one verb; gives the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["agent"]:
-        from edgebit.daemon import agent
+        from edgebit.daemon.install import agent
 
         return agent.main(arguments[1:])
     options = parser().parse_args(arguments)
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Be the daemon. Raises EdgebitError where the configuration is wrong."""
-    from edgebit.daemon.config import read_config
+    from edgebit.daemon.config.reader import read_config
 
     root: Path | None = options.root
     config_path: Path | None = options.config or (root and root / "edgebitd.toml")
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
 
     from edgebit.daemon.app import Daemon, set_up_logging
-    from edgebit.daemon.engine import LoadedModel
-    from edgebit.daemon.gate import start_gate
+    from edgebit.daemon.install.gate import start_gate
+    from edgebit.daemon.serving.engine import LoadedModel
 
     set_up_logging(options.log_level)
     bundle: Path = options.bundle
@@ -96,8 +96,8 @@ def run(options: argparse.Namespace) -> int:
 
 def run_ping(options: argparse.Namespace) -> int:
     """Ping the daemon of a configuration. Raises BrokerError, or NoAnswerError where it is silent."""
-    from edgebit.daemon.config import read_config
-    from edgebit.daemon.health import ping
+    from edgebit.daemon.config.reader import read_config
+    from edgebit.daemon.install.health import ping
 
     config = read_config(options.config).called(options.device_name)
     print(f"bundle {ping(config, options.timeout_s)} answers as {config.device_name}")

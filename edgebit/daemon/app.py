@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgebit import __version__
-from edgebit.daemon.admission import Admission, AskableModel
-from edgebit.daemon.config import Config
-from edgebit.daemon.connection_counter import ConnectionCounter
-from edgebit.daemon.frames import Outgoing, encode_json
-from edgebit.daemon.messages import OPS, Incoming
-from edgebit.daemon.mqtt import Connected, Connection, Disconnected, MqttEvent
-from edgebit.daemon.scheduler import AnsweringEngine, Scheduler
-from edgebit.daemon.sensors import Sensors
+from edgebit.daemon.admission.admission import Admission, AskableModel
+from edgebit.daemon.config.sections import Config
+from edgebit.daemon.connection.connection_counter import ConnectionCounter
+from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
+from edgebit.daemon.contract.frames import Outgoing, encode_json
+from edgebit.daemon.contract.messages import OPS, Incoming
+from edgebit.daemon.sensors.system import Sensors
+from edgebit.daemon.serving.scheduler import AnsweringEngine, Scheduler
 from edgebit.errors import EdgebitError, EngineError
 
 log = logging.getLogger("edgebit")

@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 from edgebit.bundle.archive import locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.manifest import MODEL_MEMBER
 from edgebit.bundle.model_format import head_parts
-from edgebit.daemon.config import Config, EngineConfig, read_config
-from edgebit.daemon.engine import load_library
-from edgebit.daemon.settings import check_writable, plain_file, set_keys, to_toml
+from edgebit.daemon.config.reader import read_config
+from edgebit.daemon.config.sections import Config, EngineConfig
+from edgebit.daemon.install.settings import check_writable, plain_file, set_keys, to_toml
+from edgebit.daemon.serving.engine import load_library
 from edgebit.errors import BundleError, ConfigError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB

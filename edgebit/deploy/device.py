@@ -1,4 +1,4 @@
-"""A device as its agent (edgebit/daemon/agent.py) shows it over a transport: status, logs, way back, uninstall."""
+"""A device as its agent (daemon/install/agent.py) shows it over a transport: status, logs, way back, uninstall."""
 
 import json
 import signal

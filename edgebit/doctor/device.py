@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgebit.artifacts import LIBRARY_ALIGN
-from edgebit.daemon.config import PORTS
+from edgebit.daemon.config.sections import PORTS
 from edgebit.deploy.device import Device
 from edgebit.deploy.plan import PYTHON_MIN
 from edgebit.device_probe import DeviceState, probe

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
-from edgebit.daemon.config import Config
-from edgebit.daemon.topics import is_segment, segment_of
+from edgebit.daemon.config.sections import Config
+from edgebit.daemon.contract.topics import is_segment, segment_of
 from edgebit.deploy.plan import SERVICES
 from edgebit.errors import BrokerError, ConfigError
 from edgebit.mqtt_client import parse_broker_url

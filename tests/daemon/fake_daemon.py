@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.daemon.app import Daemon, set_up_logging
-from edgebit.daemon.config import read_config
-from edgebit.daemon.messages import GenerateRequest
+from edgebit.daemon.config.reader import read_config
+from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.native import ContextFullError
 from edgebit.runtime.session import Answer

@@ -19,9 +19,9 @@ sys.argv[1:], part = sys.argv[1:-1], sys.argv[-1]
 sys.path.insert(0, {folder!r})
 from pathlib import Path
 from edgebit.daemon.app import Daemon
-from edgebit.daemon.config import read_config
-from edgebit.daemon.mqtt import Connection
-from edgebit.daemon.scheduler import Scheduler
+from edgebit.daemon.config.reader import read_config
+from edgebit.daemon.connection.mqtt import Connection
+from edgebit.daemon.serving.scheduler import Scheduler
 from fake_daemon import FakeModel
 
 def die(self):

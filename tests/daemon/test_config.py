@@ -6,7 +6,8 @@ import tomllib
 import pytest
 from mqtt_fixtures import ROOT
 
-from edgebit.daemon.config import Config, EngineConfig, config_from, read_config, read_password
+from edgebit.daemon.config.reader import config_from, read_config, read_password
+from edgebit.daemon.config.sections import Config, EngineConfig
 from edgebit.errors import ConfigError
 from edgebit.runtime.defaults import DAEMON_MIB
 
@@ -25,7 +26,7 @@ REFUSED = [
     ("[mqtt]\nurl = 'mqtt://h/path'", "is not mqtt://HOST[:PORT]"),
     ("[mqtt]\nurl = 'mqtt://h:99999'", "Port out of range"),
     ("[mqtt]\nurl = 'mqtt://u:p@h'", "a url holds no user or password"),
-    ("[mqtt]\nprotocol = '3.1'", 'protocol is "5", "3.1.1" or "auto"'),
+    ("[mqtt]\nprotocol = '3.1'", 'protocol is "auto", "5" or "3.1.1"'),
     ("[mqtt]\nauth = 'yes'", 'auth is "open" or "topic"'),
     ("[mqtt]\nroot = 'a/+'", "root 'a/+' is not made of levels"),
     ("[mqtt]\ncert = '/c'\nurl = 'mqtts://h'", "cert and key go together"),
@@ -43,7 +44,7 @@ REFUSED = [
     ("[replies]\nallowed_prefixes = [1]", "allowed_prefixes must be a string, not 1"),
     ("[replies]\nallowed_prefixes = ['clients/']", "must hold {principal} and end with /"),
     ("[replies]\nallowed_prefixes = ['#{principal}/']", "without + #"),
-    ("[engine]\nkv = 'q4'", "[engine]: kv is one of f16, int8, f32, not 'q4'"),
+    ("[engine]\nkv = 'q4'", '[engine]: kv is "f16", "int8" or "f32", not'),
     ("[limits\n", "is not TOML"),
 ]
 

@@ -328,8 +328,8 @@ def test_what_is_no_plain_file_is_left_alone(write, native, tiny, tmp_path):
 
 def test_the_daemon_reads_what_was_written(native, tiny, tmp_path):
     """And opens the model with it."""
-    from edgebit.daemon.config import read_config
-    from edgebit.daemon.engine import LoadedModel
+    from edgebit.daemon.config.reader import read_config
+    from edgebit.daemon.serving.engine import LoadedModel
 
     config = tmp_path / "edgebitd.toml"
     config.write_text('[engine]\nthreads = 1\nkv = "int8"\nbatch_len = 16\n')

@@ -56,8 +56,8 @@ def golden(self, options):
 def run(root):
     from paho.mqtt import client as paho
     from paho.mqtt.enums import CallbackAPIVersion
-    from edgebit.daemon.config import read_config
-    from edgebit.daemon.gate import start_gate
+    from edgebit.daemon.config.reader import read_config
+    from edgebit.daemon.install.gate import start_gate
     act = behaviour(root / "active")["answers"]
     start_gate(root)
     print("daemon of", os.path.realpath(root / "active"), "acts", act, flush=True)
@@ -66,7 +66,7 @@ def run(root):
     config = read_config(root / "edgebitd.toml")
     client = paho.Client(CallbackAPIVersion.VERSION2)
     if config.mqtt.user:
-        from edgebit.daemon.config import read_password
+        from edgebit.daemon.config.reader import read_password
         client.username_pw_set(config.mqtt.user, read_password(config.mqtt))
     def answer(client, userdata, message):
         principal, op = config.topics.parse_request(message.topic)
@@ -87,7 +87,7 @@ def run(root):
     client.loop_forever()
 
 if sys.argv[1] == "agent":
-    from edgebit.daemon import agent
+    from edgebit.daemon.install import agent
     agent.Agent.golden = golden
     sys.exit(agent.main(sys.argv[2:]))
 assert sys.argv[1:3] == ["run", "--root"], sys.argv
@@ -117,8 +117,8 @@ def acting_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", ACTING_DAEMON)
         for folder in ("bundle", "daemon", "deploy", "runtime", "transport"):
-            for source in sorted((package / folder).glob("*.py")):
-                add_compiled(archive, f"edgebit/{folder}/{source.name}", source.read_bytes())
+            for source in sorted((package / folder).rglob("*.py")):
+                add_compiled(archive, f"edgebit/{source.relative_to(package)}", source.read_bytes())
         for name in ("__init__.py", "device_probe.py", "errors.py", "resources.py"):
             add_compiled(archive, f"edgebit/{name}", (package / name).read_bytes())
         for source in sorted(paho_folder.rglob("*.py")):
@@ -148,7 +148,7 @@ def make_bundle(acting_pyz: Path, tmp_path: Path) -> Callable[..., Bundle]:
             json.dumps({"name": name, "golden": golden, "answers": answers, "poses_as": poses_as, "ballast": hexes})
         )
         (folder / "libedgebit.so").write_bytes(b"\x7fELF no library, and the same in each bundle" * 100)
-        service = resources.package_dir() / "daemon" / "edgebit-daemon.service"
+        service = resources.package_dir() / "daemon" / "install" / "edgebit-daemon.service"
         sources = {
             "model.ebm": folder / "model.ebm",
             "lib/libedgebit.so": folder / "libedgebit.so",

@@ -74,7 +74,7 @@ def bundles(native, require_tool, tmp_path_factory) -> list[Path]:
             "lib/libedgebit.so": Path(native.path),
             "edgebitd.pyz": folder / "edgebitd.pyz",
             "bin/edgebit-run": folder / name,
-            "service/edgebit-daemon.service": resources.package_dir() / "daemon" / "edgebit-daemon.service",
+            "service/edgebit-daemon.service": resources.package_dir() / "daemon" / "install" / "edgebit-daemon.service",
         }
         manifest = Manifest(
             name=name,

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from edgebit.bundle.slots import TRIES, Slots, locked
-from edgebit.daemon import gate
-from edgebit.daemon.service import Service
-from edgebit.daemon.settings import keep_settings, set_aside
+from edgebit.daemon.install import gate
+from edgebit.daemon.install.service import Service
+from edgebit.daemon.install.settings import keep_settings, set_aside
 from edgebit.errors import DeployError
 
 
@@ -204,7 +204,7 @@ def test_disk_that_takes_nothing_keeps_no_daemon_from_its_start(make_bundle, loc
 
 def test_deploy_that_holds_the_slots_keeps_no_daemon_from_its_start(make_bundle, local_device, monkeypatch):
     """Summing a large model takes minutes on a small device."""
-    monkeypatch.setattr("edgebit.daemon.service._SLOTS_WAIT_S", 0.2)
+    monkeypatch.setattr("edgebit.daemon.install.service._SLOTS_WAIT_S", 0.2)
     bundle = make_bundle()
     local_device.deploy(bundle)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from edgebit import resources
-from edgebit.daemon import service
-from edgebit.daemon.service import LOG_MAX_BYTES, Service, detect, render_unit
+from edgebit.daemon.install import service
+from edgebit.daemon.install.service import LOG_MAX_BYTES, Service, detect, render_unit
 from edgebit.errors import DeployError
 
-TEMPLATE = (resources.package_dir() / "daemon" / "edgebit-daemon.service").read_text()
+TEMPLATE = (resources.package_dir() / "daemon" / "install" / "edgebit-daemon.service").read_text()
 NEEDS_ROOT = ("CapabilityBoundingSet", "ProtectKernelModules", "ProtectClock", "PrivateDevices", "User=")
 
 

@@ -7,9 +7,9 @@ import tomllib
 import pytest
 
 from edgebit.cli.deploy import mqtt_settings
-from edgebit.daemon.agent import refuse_mute
-from edgebit.daemon.config import read_password
-from edgebit.daemon.settings import check_writable, merge_settings, set_keys, to_toml
+from edgebit.daemon.config.reader import read_password
+from edgebit.daemon.install.agent import refuse_mute
+from edgebit.daemon.install.settings import check_writable, merge_settings, set_keys, to_toml
 from edgebit.errors import BrokerError, ConfigError, DeployError
 
 

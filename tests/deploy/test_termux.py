@@ -58,7 +58,7 @@ def test_boot_script_without_wake_lock(termux):
     """An app without the permission for it is no reason not to start."""
     (termux / "usr" / "bin" / "termux-wake-lock").unlink()
     program = (
-        "from pathlib import Path; from edgebit.daemon import termux;"
+        "from pathlib import Path; from edgebit.daemon.install import termux;"
         f"termux.install_boot_script(['touch', '{termux}/it is up'], Path('{termux}/log'))"
     )
     subprocess.run([sys.executable, "-c", f"import sys; sys.prefix = '{termux}/usr'; {program}"], check=True)

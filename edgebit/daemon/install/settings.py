@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgebit.daemon.config import PORTS, Config, config_from, read_config, read_toml
+from edgebit.daemon.config.reader import config_from, read_config, read_toml
+from edgebit.daemon.config.sections import PORTS, Config
 from edgebit.errors import ConfigError
 
 CONFIG_NAME = "edgebitd.toml"

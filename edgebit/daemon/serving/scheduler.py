@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from edgebit.daemon.frames import AnswerWriter, Publisher
-from edgebit.daemon.messages import Address, GenerateRequest, Refusal
+from edgebit.daemon.contract.frames import AnswerWriter, Publisher
+from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
 from edgebit.errors import EdgebitError
 from edgebit.runtime.native import ContextFullError
 from edgebit.runtime.session import Answer

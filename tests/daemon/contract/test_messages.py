@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgebit.bundle.prompt_program import Message
-from edgebit.daemon.config import Config, DefaultsConfig, DeviceConfig
-from edgebit.daemon.messages import (
+from edgebit.daemon.config.sections import Config, DefaultsConfig, DeviceConfig
+from edgebit.daemon.contract.messages import (
     LATER_OPS,
     OPS,
     GenerateRequest,

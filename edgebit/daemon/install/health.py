@@ -13,9 +13,10 @@ from urllib.parse import quote
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgebit.daemon.config import Config, read_config, read_password
-from edgebit.daemon.settings import CONFIG_NAME
-from edgebit.daemon.topics import is_principal
+from edgebit.daemon.config.reader import read_config, read_password
+from edgebit.daemon.config.sections import Config
+from edgebit.daemon.contract.topics import is_principal
+from edgebit.daemon.install.settings import CONFIG_NAME
 from edgebit.errors import BrokerError, ConfigError, DeployError, NoAnswerError
 
 PROMPT = "Hello"

@@ -21,11 +21,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edgebit.daemon.backoff import Backoff
-from edgebit.daemon.config import Config, MqttConfig, read_password
-from edgebit.daemon.connection_counter import ConnectionCounter
-from edgebit.daemon.frames import Outgoing, encode_json
-from edgebit.daemon.messages import Incoming
+from edgebit.daemon.config.reader import read_password
+from edgebit.daemon.config.sections import Config, MqttConfig
+from edgebit.daemon.connection.backoff import Backoff
+from edgebit.daemon.connection.connection_counter import ConnectionCounter
+from edgebit.daemon.contract.frames import Outgoing, encode_json
+from edgebit.daemon.contract.messages import Incoming
 from edgebit.errors import ConfigError
 
 log = logging.getLogger("edgebit.mqtt")

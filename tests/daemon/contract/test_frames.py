@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from edgebit.daemon.frames import AnswerWriter
-from edgebit.daemon.messages import Address, Refusal
+from edgebit.daemon.contract.frames import AnswerWriter
+from edgebit.daemon.contract.messages import Address, Refusal
 
 
 class Sent:

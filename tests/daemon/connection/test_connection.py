@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from edgebit.daemon.backoff import CAP_S, STABLE_S, Backoff
-from edgebit.daemon.connection_counter import ConnectionCounter
+from edgebit.daemon.connection.backoff import CAP_S, STABLE_S, Backoff
+from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.errors import ConfigError
 
 AVAILABILITY = "edgebit/v1/pi/availability"

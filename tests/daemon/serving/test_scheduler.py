@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from edgebit.daemon.messages import Address, GenerateRequest, Refusal
-from edgebit.daemon.scheduler import Job, Scheduler
+from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
+from edgebit.daemon.serving.scheduler import Job, Scheduler
 
 
 class Heard:

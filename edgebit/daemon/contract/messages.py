@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from edgebit.bundle.prompt_program import Message
-from edgebit.daemon.config import Config, DefaultsConfig
-from edgebit.daemon.topics import DeviceTopics, is_id
+from edgebit.daemon.config.sections import Config, DefaultsConfig
+from edgebit.daemon.contract.topics import DeviceTopics, is_id
 
 Format = Literal["json", "text"]
 

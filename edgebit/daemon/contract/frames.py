@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from edgebit.daemon.messages import Address, Format, Refusal
+from edgebit.daemon.contract.messages import Address, Format, Refusal
 
 FLUSH_S = 0.080
 FLUSH_TOKENS = 16

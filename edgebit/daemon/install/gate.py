@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgebit.bundle.slots import Slots, locked
-from edgebit.daemon.health import check_health
-from edgebit.daemon.service import STOP_TIMEOUT_S, die_with_parent, gate_argv
-from edgebit.daemon.settings import keep_settings, restore_settings, settings_on_trial
+from edgebit.daemon.install.health import check_health
+from edgebit.daemon.install.service import STOP_TIMEOUT_S, die_with_parent, gate_argv
+from edgebit.daemon.install.settings import keep_settings, restore_settings, settings_on_trial
 from edgebit.errors import BrokerError, ConfigError, EdgebitError, NoAnswerError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebit.daemon.topics import DeviceTopics, is_id, is_principal, is_root, is_segment, segment_of
+from edgebit.daemon.contract.topics import DeviceTopics, is_id, is_principal, is_root, is_segment, segment_of
 
 PI = DeviceTopics("home/edgebit", "pi5")
 

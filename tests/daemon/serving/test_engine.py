@@ -8,9 +8,9 @@ from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.bundle.prompt_program import Message
 from edgebit.convert import convert
-from edgebit.daemon.config import EngineConfig
-from edgebit.daemon.engine import LoadedModel
-from edgebit.daemon.messages import GenerateRequest
+from edgebit.daemon.config.sections import EngineConfig
+from edgebit.daemon.contract.messages import GenerateRequest
+from edgebit.daemon.serving.engine import LoadedModel
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.session import Answer
 

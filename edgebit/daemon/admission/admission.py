@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from edgebit.daemon.config import Config
-from edgebit.daemon.frames import AnswerWriter, Publisher
-from edgebit.daemon.messages import (
+from edgebit.daemon.config.sections import Config
+from edgebit.daemon.contract.frames import AnswerWriter, Publisher
+from edgebit.daemon.contract.messages import (
     Address,
     CancelRequest,
     Incoming,
@@ -21,8 +21,8 @@ from edgebit.daemon.messages import (
     read_fields,
     read_request,
 )
-from edgebit.daemon.scheduler import Job, Scheduler
-from edgebit.daemon.topics import is_principal
+from edgebit.daemon.contract.topics import is_principal
+from edgebit.daemon.serving.scheduler import Job, Scheduler
 
 log = logging.getLogger("edgebit.admission")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.daemon.sensors import Sensors
+from edgebit.daemon.sensors.system import Sensors
 
-ROOTS = Path(__file__).parent / "roots"
+ROOTS = Path(__file__).parents[1] / "roots"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
-from edgebit.daemon.config import EngineConfig
-from edgebit.daemon.messages import GenerateRequest
+from edgebit.daemon.config.sections import EngineConfig
+from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import CTX_LEN
 from edgebit.runtime.native import Library, Model

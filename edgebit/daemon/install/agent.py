@@ -22,8 +22,8 @@ from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER,
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import Slot, Slots, locked
 from edgebit.bundle.trust import POLICY_NAME, Offer, describe_policy, judge, lets_in_again
-from edgebit.daemon.service import Service, detect
-from edgebit.daemon.settings import (
+from edgebit.daemon.install.service import Service, detect
+from edgebit.daemon.install.settings import (
     CONFIG_NAME,
     PASSWORD_NAME,
     keep_settings,
@@ -162,7 +162,7 @@ class Agent:
 
     def check(self, options: argparse.Namespace) -> Answer:
         """Ask the daemon over its own broker: a ping, then a few tokens."""
-        from edgebit.daemon.health import Limits, check_health
+        from edgebit.daemon.install.health import Limits, check_health
 
         active = self.slots.active()
         if active is None:
@@ -203,7 +203,7 @@ class Agent:
 
     def gate(self, options: argparse.Namespace) -> Answer:
         """Beside the daemon: decide a trial that nobody else decides."""
-        from edgebit.daemon.gate import Gate
+        from edgebit.daemon.install.gate import Gate
 
         gate = Gate(self.root, options.id, options.guarded, options.timeout_s)
         return {"trial": gate.decide(options.delay_s, options.again_s)}
@@ -324,7 +324,7 @@ class Agent:
             return {"error": str(error)}
 
     def _settings(self) -> Answer:
-        from edgebit.daemon.config import read_config
+        from edgebit.daemon.config.reader import read_config
 
         if not (self.root / CONFIG_NAME).exists():
             return {"device": None, "broker": None}

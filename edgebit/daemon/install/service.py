@@ -22,8 +22,8 @@ from typing import Literal, get_args
 
 from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
 from edgebit.bundle.slots import TRIES, Slot, Slots, locked
-from edgebit.daemon import termux
-from edgebit.daemon.settings import count_start, restore_settings, settings_on_trial
+from edgebit.daemon.install import termux
+from edgebit.daemon.install.settings import count_start, restore_settings, settings_on_trial
 from edgebit.errors import DeployError
 
 Kind = Literal["systemd-user", "systemd-system", "supervisor", "termux"]

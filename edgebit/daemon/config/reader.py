@@ -1,0 +1,126 @@
+"""From edgebitd.toml to the sections: types, ranges, files, and what must fit together.
+
+An unknown key is refused, so a slip of the pen cannot become a default.
+"""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from edgebit.daemon.config import fields
+from edgebit.daemon.config.sections import PORTS, Config, MqttConfig
+from edgebit.daemon.contract import topics
+from edgebit.errors import ConfigError
+
+
+def read_config(path: Path) -> Config:
+    """Read and check edgebitd.toml; file names in it count from its folder. Raises ConfigError naming the key."""
+    return config_from(read_toml(path), str(path), path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What edgebitd.toml says, not checked yet. Raises ConfigError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. Write one as docs/daemon.md shows") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def config_from(content: dict[str, Any], where: str, folder: Path) -> Config:
+    """The configuration that a parsed TOML file describes; `where` names it in messages.
+
+    Raises ConfigError for unknown keys, wrong types, values out of range and files that are not there.
+    """
+    sections = {item.name: item for item in dataclasses.fields(Config)}
+    if unknown := sorted(set(content) - set(sections)):
+        raise ConfigError(f"{where}: unknown section [{unknown[0]}]; there are {', '.join(sections)}")
+    made: dict[str, Any] = {}
+    for name, item in sections.items():
+        kind: Any = item.default_factory
+        section = _section(kind, content.get(name, {}), f"{where}: [{name}]")
+        made[name] = dataclasses.replace(section, **fields.with_absolute_files(section, folder))
+    config = Config(**made)
+    _check(config, where)
+    return config
+
+
+def read_password(mqtt: MqttConfig) -> str | None:
+    """The password in password_file without the line's end; None where none is configured."""
+    if not mqtt.password_file:
+        return None
+    try:
+        return Path(mqtt.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"password_file {mqtt.password_file} cannot be read: {error}") from error
+
+
+def _section(kind: type[Any], content: Any, where: str) -> Any:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} must be a section")
+    types = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in types:
+            raise ConfigError(f"{where}: unknown key {key!r}; there are {', '.join(types)}")
+        values[key] = _value(types[key], value, f"{where}: {key}")
+    return kind(**values)
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, UnionType):  # of one kind and None, which TOML cannot say
+        kind = get_args(kind)[0]
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list of strings")
+        return tuple(_value(get_args(kind)[0], item, where) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        words = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+        raise ConfigError(f"{where} must be {words}, not {value!r}")
+    return value
+
+
+def _check(config: Config, where: str) -> None:
+    mqtt = config.mqtt
+    _check_url(mqtt.url, where)
+    if not topics.is_root(mqtt.root):
+        raise ConfigError(f"{where}: [mqtt]: root {mqtt.root!r} is not made of levels of a-z 0-9 _ . -")
+    if config.device.name and not topics.is_segment(config.device.name):
+        raise ConfigError(
+            f"{where}: [device]: name {config.device.name!r} is not 1 to 64 of a-z 0-9 _ . - "
+            f"(try {topics.segment_of(config.device.name)!r})"
+        )
+    if bool(mqtt.cert) != bool(mqtt.key):
+        raise ConfigError(f"{where}: [mqtt]: cert and key go together")
+    if (mqtt.ca or mqtt.cert) and not mqtt.tls:
+        raise ConfigError(f"{where}: [mqtt]: ca and cert need an mqtts:// url")
+    if mqtt.password_file and not mqtt.user:
+        raise ConfigError(f"{where}: [mqtt]: password_file needs a user")
+    for section in dataclasses.fields(config):
+        if why := fields.fault(getattr(config, section.name)):
+            raise ConfigError(f"{where}: [{section.name}]: {why}")
+    if config.defaults.max_tokens > config.limits.max_tokens:
+        raise ConfigError(f"{where}: [defaults]: max_tokens is above max_tokens of [limits]")
+    for prefix in config.replies.allowed_prefixes:
+        if "{principal}" not in prefix or not prefix.endswith("/") or prefix.startswith("$") or set(prefix) & set("+#"):
+            raise ConfigError(
+                f"{where}: [replies]: {prefix!r} must hold {{principal}} and end with /, without + # and a first $"
+            )
+
+
+def _check_url(url: str, where: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{where}: [mqtt]: url {url!r}: {error}") from error
+    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or port == 0:
+        raise ConfigError(f"{where}: [mqtt]: url {url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+    if parts.username is not None:
+        raise ConfigError(f"{where}: [mqtt]: a url holds no user or password: use user and password_file")

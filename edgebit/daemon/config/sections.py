@@ -1,0 +1,145 @@
+"""The sections of edgebitd.toml as frozen dataclasses, each key with its default and what it may be.
+
+docs/daemon.md describes every key, in the same order. What a key may be stands beside it (fields.py), and is checked
+when the file is read (reader.py).
+"""
+
+import dataclasses
+import socket
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from edgebit.daemon.config.fields import file_name, one_of, within
+from edgebit.daemon.contract import topics
+from edgebit.runtime.abi import MAX_DRAFT
+from edgebit.runtime.defaults import PREFIX_MEMORY_MIB
+from edgebit.runtime.native import KV_TYPES
+from edgebit.runtime.session import SPECULATE
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceConfig:
+    """[device]"""
+
+    name: str = ""  # empty: the host's name, made lower-case
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MqttConfig:
+    """[mqtt]: the broker and how to reach it."""
+
+    url: str = "mqtt://127.0.0.1:1883"
+    user: str = ""
+    password_file: str = file_name()
+    ca: str = file_name()  # PEM; empty: the system's own
+    cert: str = file_name()  # PEM of the device's certificate
+    key: str = file_name()
+    protocol: str = one_of("auto", "5", "3.1.1")  # "5", "3.1.1", or "auto": 5, and 3.1.1 where the broker refuses it
+    keepalive_s: int = within(1, 3600, 30)
+    client_id: str = ""  # empty: edgebit-<device>
+    root: str = topics.DEFAULT_ROOT
+    session_expiry_s: int = within(0, 86400, 300)  # how long an MQTT 5 broker keeps requests for a device that is away
+    queued_messages_max: int = within(10, 65535, 1000)  # answers held while the broker is away
+    auth: str = one_of("open", "topic")  # "topic": the broker's access list ties principals to user names
+
+    @property
+    def host(self) -> str:
+        """The broker's host."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The broker's port."""
+        parts = urlsplit(self.url)
+        return parts.port or PORTS[parts.scheme]
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return urlsplit(self.url).scheme == "mqtts"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitsConfig:
+    """[limits]: what a request may ask for."""
+
+    queue_max: int = within(0, 1000, 8)  # jobs waiting
+    max_prompt_bytes: int = within(64, 16 << 20, 65536)  # of a request's payload
+    max_packet_bytes: int = within(4096, 256 << 20, 1048576)  # the broker keeps larger messages from us (MQTT 5)
+    max_tokens: int = within(1, 1 << 20, 2048)  # of an answer
+    default_ttl_s: int = within(1, 86400, 600)  # deadline of a request that names none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefaultsConfig:
+    """[defaults]: sampling where a request does not say. None: what the model's makers advise, or else greedy."""
+
+    max_tokens: int = within(1, 1 << 20, 256)
+    temperature: float | None = within(0, 10, None)
+    top_k: int | None = within(0, 1 << 20, None)
+    top_p: float | None = within(0.001, 1, None)
+    min_p: float | None = within(0, 1, None)
+    repetition_penalty: float | None = within(0.01, 100, None)
+    repetition_window: int | None = within(1, 65536, None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """[engine]"""
+
+    threads: int = within(0, 256, 0)  # 0: one for each big core
+    ctx_len: int = within(0, 1 << 24, 0)  # tokens; 0: the model's own maximum, at most 2048
+    kv: str = one_of(*KV_TYPES)  # how the KV cache holds keys and values; int8 takes half the memory
+    isa: str = ""  # highest ISA level that may be used; empty: the best this CPU has
+    speculate: int = within(0, MAX_DRAFT, SPECULATE)  # longest draft of next tokens that is tried; 0: none
+    prefix_memory_mib: int = within(0, 1 << 20, PREFIX_MEMORY_MIB)  # what was computed for prompts, kept in memory
+    prefix_disk_mib: int = within(
+        0, 1 << 20, 0
+    )  # the same on disk, in the state folder, as files that hold the prompts' tokens
+    batch_len: int = within(0, 4096, 0)  # tokens of a prefill pass; 0: 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """[report]: status and metrics."""
+
+    interval_s: float = within(0.1, 86400, 30.0)
+    sensors_root: str = "/"  # where sys/ and proc/ lie
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepliesConfig:
+    """[replies]: where answers may go beside the caller's own out topics."""
+
+    allowed_prefixes: tuple[str, ...] = ()  # "clients/{principal}/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """The whole file."""
+
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    replies: RepliesConfig = field(default_factory=RepliesConfig)
+
+    @property
+    def device_name(self) -> str:
+        """The device's name in topics."""
+        return self.device.name or topics.segment_of(socket.gethostname())
+
+    def called(self, name: str | None) -> "Config":
+        """The same under another name, made fit for topics; itself where there is none."""
+        if not name:
+            return self
+        return dataclasses.replace(self, device=DeviceConfig(name=topics.segment_of(name)))
+
+    @property
+    def topics(self) -> topics.DeviceTopics:
+        """The device's topics."""
+        return topics.DeviceTopics(self.mqtt.root, self.device_name)

@@ -1,0 +1,1 @@
+"""What deploy calls on the device: install, settings, service, the check of a new bundle."""

@@ -1,0 +1,1 @@
+"""What a device can tell about itself, each figure with its unit, source and age."""
