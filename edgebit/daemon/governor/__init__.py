@@ -1,0 +1,1 @@
+"""Keeping a device cool: from readings to what the engine may do."""
