@@ -198,7 +198,7 @@ def test_a_new_file_is_its_owners_and_another_keeps_its_mode(tmp_path):
         ("engine = 1\n", {"threads": 2}, "must be a section"),
         ("[engine\n", {"threads": 2}, "is not TOML"),
         ("", {"threads": 1000}, "must lie between"),
-        ("", {"kv": "int3"}, "kv is \"f16\", \"int8\" or \"f32\""),
+        ("", {"kv": "int3"}, 'kv is "f16", "int8" or "f32"'),
     ],
 )
 def test_what_would_not_be_a_configuration_is_not_written(tmp_path, before, values, words):
