@@ -45,6 +45,15 @@ def _validators() -> dict[str, Draft202012Validator]:
 VALIDATORS = _validators()
 
 
+def request_fault(op: str, fields: dict[str, Any]) -> str | None:
+    """What docs/schemas/request.json has against these fields; None where they are a request."""
+    whole = VALIDATORS["request"]
+    fault = next(
+        whole.evolve(schema={"$ref": f"#/$defs/{op}", "$defs": whole.schema["$defs"]}).iter_errors(fields), None
+    )
+    return None if fault is None else fault.message
+
+
 def check_schema(message: paho.MQTTMessage) -> None:
     """Every JSON message of a device must be what docs/schemas says; the kind stands in its topic."""
     parts = message.topic.split("/")

@@ -21,8 +21,10 @@ from edgebit.daemon.admission.admission import Admission, AskableModel
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
+from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json
-from edgebit.daemon.contract.messages import OPS, Incoming
+from edgebit.daemon.contract.messages import Incoming
+from edgebit.daemon.contract.requests import OPS
 from edgebit.daemon.sensors.system import Sensors
 from edgebit.daemon.serving.scheduler import AnsweringEngine, Scheduler
 from edgebit.errors import EdgebitError, EngineError
@@ -65,6 +67,7 @@ class Daemon:
         self._sensors = Sensors(Path(config.report.sensors_root))
         self._model: DaemonModel | None = None
         self._admission = Admission(config, self._connection, self._scheduler, lambda: self._model, self._status)
+        self._scheduler.listeners.append(self._admission.batches)
         self._stopping = threading.Event()
         self._announced_model: DaemonModel | None = None
         self._published: tuple[object, ...] = ()  # state and queue length last said
@@ -159,14 +162,16 @@ class Daemon:
 
     # Reports
 
+    def publish_event(self, event: EventName, **facts: Any) -> None:
+        """Tell a rare fact. Without a connection it waits for one, so it says itself when it was."""
+        body = {"event": event, "conn": self._connection.number, "uptime_s": self._uptime_s(), **facts}
+        self._connection.publish(Outgoing(topic=self._topics.event, payload=encode_json(body)))
+
     def _announce(self, event: Connected) -> None:
         """Everything retained, at each connection: a broker may have lost it."""
         self._publish_info()
         self._publish_status()
-        self._publish(
-            self._topics.event,
-            {"event": "connected", "conn": event.number, "session_present": event.session_present},
-        )
+        self.publish_event("connected", session_present=event.session_present)
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -207,7 +212,7 @@ class Daemon:
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
             "last_error": self._admission.fault or self._scheduler.last_error,
-            "uptime_s": round(time.monotonic() - self._began, 1),
+            "uptime_s": self._uptime_s(),
         }
 
     def _publish_status(self) -> None:
@@ -232,6 +237,7 @@ class Daemon:
                 "queue_max": limits.queue_max,
                 "max_prompt_bytes": limits.max_prompt_bytes,
                 "max_tokens": limits.max_tokens,
+                "max_batch": limits.max_batch,
                 "max_packet_bytes": self._connection.packet_max or None,
                 "default_ttl_s": limits.default_ttl_s,
             },
@@ -246,7 +252,7 @@ class Daemon:
         for source in (self._admission, self._scheduler, self._connection):
             counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
         body = {
-            "uptime_s": round(time.monotonic() - self._began, 1),
+            "uptime_s": self._uptime_s(),
             "conn": self._connection.number,
             "rss_mib": _rss_mib(),
             "counters": dict(sorted(counters.items())),
@@ -262,6 +268,9 @@ class Daemon:
             self._connection.publish(
                 Outgoing(topic=topic, payload=encode_json(body), qos=qos, retain=retain, expiry_s=expiry_s)
             )
+
+    def _uptime_s(self) -> float:
+        return round(time.monotonic() - self._began, 1)
 
     def _described(self) -> dict[str, Any]:
         return self._model.describe() if self._model is not None else {}

@@ -25,6 +25,7 @@ class FakeModel:
     """Answers with words that the prompt's own words ask for."""
 
     names = {"fake"}  # noqa: RUF012
+    ctx_len = 64
 
     def __init__(self) -> None:
         self._cancelled = False
@@ -33,6 +34,7 @@ class FakeModel:
     def describe(self) -> dict[str, Any]:
         model = {
             "name": "fake",
+            "aliases": [],
             "sha256": "0" * 64,
             "family": "fake",
             "licence": "Apache-2.0",

@@ -137,9 +137,9 @@ REFUSED = {
     "version": ("generate", {"prompt": "a", "ver": 2}, 505, "version"),
     "model": ("generate", {"prompt": "a", "model": "llama"}, 404, "model_not_found"),
     "late": ("generate", {"prompt": "a", "ttl_ms": 0}, 408, "expired"),
-    "embed": ("embed", {"prompt": "a"}, 400, "unsupported"),
-    "batch": ("batch", {}, 400, "unsupported"),
-    "get": ("get", {"id": "x"}, 400, "unsupported"),
+    "embed": ("embed", {"prompt": "a"}, 400, "not_supported_by_model"),
+    "batch": ("batch", {}, 400, "bad_field"),
+    "get": ("get", {"id": "x"}, 404, "unknown_job"),
     "unknown": ("explode", "x", 400, "unknown_op"),
     "cancel what": ("cancel", "", 400, "missing_field"),
     "too large": ("generate", b"x" * 65_537, 413, "payload_too_large"),
@@ -172,7 +172,7 @@ def test_mqtt5_refusals(ready, broker, ears):
     cases = [
         ({"UserProperty": [("eb-id", "b")]}, body, 400, "conflict"),
         ({"ResponseTopic": f"{OUT}/one"}, {**body, "reply_to": f"{OUT}/two"}, 400, "conflict"),
-        ({"MessageExpiryInterval": 90}, {**body, "ttl_ms": 60_000}, 400, "conflict"),
+        ({"UserProperty": [("eb-prio", "low")]}, {**body, "priority": "high"}, 400, "conflict"),
         ({"UserProperty": [("eb-ver", "2")]}, body, 505, "version"),
         ({"UserProperty": [("eb-ver", "1")]}, {**body, "ver": 2}, 400, "conflict"),
         ({"ContentType": "application/xml"}, body, 415, "content_type"),
@@ -325,6 +325,84 @@ def test_deadlines(ready, broker, ears):
     assert (running["id"], running["error"]["status"]) == ("running", 408)
     assert 0 < running["usage"]["completion_tokens"] < 60
     assert (after["id"], after["text"]) == ("next", "w0 ")
+
+
+@both
+def test_a_batch(ready, broker, ears, mqtt5):
+    """Each item is answered on its own, a bad one does not sink the others, and one summary comes last."""
+    ready()
+    ear = ears(broker.port, f"{OUT}/#", mqtt5=mqtt5)
+    items = [{"prompt": "say 1"}, {"prompt": "say 2", "id": "own"}, {"prompt": ""}, {"prompt": "fail"}]
+    ear.say(f"{IN}/batch", {"id": "b", "options": {"seed": 3}, "items": items})
+    heard = [ear.next() for _ in range(5)]
+    replies = {message.topic.removeprefix(f"{OUT}/"): json.loads(message.payload) for message in heard}
+    assert (replies["b.0"]["text"], replies["b.0"]["seed"], replies["own"]["text"]) == ("w0 ", 3, "w0 w1 ")
+    assert (replies["b.2"]["error"]["code"], replies["b.3"]["error"]["code"]) == ("missing_field", "engine")
+    assert heard[-1].topic == f"{OUT}/b"
+    summary = replies["b"]
+    assert (summary["op"], summary["answered"], summary["failed"]) == ("batch", 2, 2)
+    assert summary["items"] == [
+        {"id": "b.0", "status": 200},
+        {"id": "own", "status": 200},
+        {"id": "b.2", "status": 400, "code": "missing_field"},
+        {"id": "b.3", "status": 500, "code": "engine"},
+    ]
+    ear.say(f"{IN}/batch", {"id": "c", "reply_to": f"{OUT}/here", "items": items[:2]})
+    assert [ear.next().topic for _ in range(3)] == [f"{OUT}/here"] * 3, "items inherit where to answer"
+
+
+def test_a_batch_sent_twice_asked_for_and_cancelled(ready, broker, ears):
+    """It runs once, tells how far it is, and ends as one."""
+    ready()
+    ear = ears(broker.port, f"{OUT}/#")
+    batch = {
+        "id": "b",
+        "items": [{"prompt": "say 1"}, {"prompt": "slow 1000", "max_tokens": 1000}, {"prompt": "say 2"}],
+    }
+    ear.say(f"{IN}/batch", batch)
+    assert ear.next_json()["id"] == "b.0"
+    ear.say(f"{IN}/batch", batch)
+    ear.say(f"{IN}/batch", {**batch, "system": "another", "reply_to": f"{OUT}/other"})
+    assert ear.next_json()["error"]["code"] == "id_in_use"
+    ear.say(f"{IN}/get", {"id": "b", "reply_to": f"{OUT}/got"})
+    got = ear.next_json()
+    assert (got["state"], got["answered"], got["items"]) == ("running", 1, [{"id": "b.0", "status": 200}])
+    ear.say(f"{IN}/get", {"id": "b.2", "reply_to": f"{OUT}/got"})
+    got = ear.next_json()
+    assert (got["state"], got["position"], got["job"]) == ("queued", 1, "b.2")
+    ear.say(f"{IN}/cancel", "b")
+    ended = {reply["id"]: reply for reply in (ear.next_json() for _ in range(3))}
+    assert ended["b.1"]["error"]["status"] == ended["b.2"]["error"]["status"] == 499
+    assert (ended["b"]["answered"], ended["b"]["failed"]) == (1, 2)
+
+
+def test_the_newest_of_a_series(ready, broker, ears):
+    """id_mode latest: always new, always answered in the same place; a newer one takes the place of an older one."""
+    ready()
+    ear = ears(broker.port, f"{OUT}/#")
+    for _ in range(2):
+        ear.say(f"{IN}/generate", {"id": "ha", "id_mode": "latest", "prompt": "say 1"})
+        message = ear.next()
+        assert message.topic == f"{OUT}/ha" and json.loads(message.payload)["text"] == "w0 "
+    ear.say(f"{IN}/generate", {"id": "ha", "id_mode": "latest", "prompt": "slow 1000", "max_tokens": 1000})
+    ear.say(f"{IN}/generate", {"id": "ha", "id_mode": "latest", "prompt": "slow 999", "max_tokens": 1000})
+    replaced = ear.next_json()["error"]
+    assert (replaced["status"], replaced["code"]) == (499, "replaced")
+    ear.say(f"{IN}/get", {"id": "ha", "reply_to": f"{OUT}/got"})
+    assert ear.next_json()["job"].startswith("ha.")
+    ear.say(f"{IN}/cancel", "ha")
+    message = ear.next()
+    assert message.topic == f"{OUT}/ha" and json.loads(message.payload)["error"]["code"] == "cancelled"
+
+
+def test_an_ack_where_it_was_asked_for(ready, broker, ears):
+    """The first frame says that the request was taken."""
+    ready()
+    ear = ears(broker.port, f"{OUT}/#")
+    ear.say(f"{IN}/chat", {"id": "a", "prompt": "say 1", "ack": True, "model": "fake:latest"})
+    frames = sorted(ear.frames(), key=lambda frame: frame["seq"])
+    assert [(frame["t"], frame["seq"]) for frame in frames] == [("ack", 0), ("done", 1)]
+    assert frames[1]["message"] == {"role": "assistant", "content": "w0 "}
 
 
 @both

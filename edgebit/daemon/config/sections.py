@@ -69,6 +69,7 @@ class LimitsConfig:
     max_prompt_bytes: int = within(64, 16 << 20, 65536)  # of a request's payload
     max_packet_bytes: int = within(4096, 256 << 20, 1048576)  # the broker keeps larger messages from us (MQTT 5)
     max_tokens: int = within(1, 1 << 20, 2048)  # of an answer
+    max_batch: int = within(1, 256, 8)  # requests in a batch
     default_ttl_s: int = within(1, 86400, 600)  # deadline of a request that names none
 
 
@@ -99,6 +100,7 @@ class EngineConfig:
         0, 1 << 20, 0
     )  # the same on disk, in the state folder, as files that hold the prompts' tokens
     batch_len: int = within(0, 4096, 0)  # tokens of a prefill pass; 0: 128
+    aliases: tuple[str, ...] = ()  # other names under which requests may ask for the model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

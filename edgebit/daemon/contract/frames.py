@@ -19,7 +19,7 @@ FLUSH_BYTES = 512
 PACKET_MARGIN = 512  # topic aside: fixed header, properties and user properties of an answer
 LATE_EXPIRY_S = 10  # how long the broker keeps an answer that came after its deadline
 
-FrameKind = Literal["delta", "done", "error"]
+FrameKind = Literal["ack", "delta", "done", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,20 +63,29 @@ class AnswerWriter:
         *,
         stream: bool = False,
         format: Format = "json",
+        chat: bool = False,
+        seq: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """chat: one whole answer is a `message` too; seq: frames that went out before, such as an ack."""
         self._publisher = publisher
         self._device = device
         self._address = address
         self._stream = stream
         self._format = format
+        self._chat = chat
         self._clock = clock
-        self._seq = 0
+        self._seq = seq
         self._pending = ""
         self._pending_tokens = 0
         self._flushed_at = -math.inf  # so the first piece goes out at once
         self._sha256 = hashlib.sha256()
         self._ended = False
+
+    def ack(self, body: Mapping[str, Any]) -> None:
+        """Say that the job was taken, to a caller who has asked to hear it; `body` tells of the queue before it."""
+        if self._format == "json":
+            self._send("ack", encode_json({"id": self._address.id, "seq": self._seq, "t": "ack", **body}), 202)
 
     def push(self, piece: str) -> None:
         """Take what one token added to the text, whole characters only; it may be empty."""
@@ -100,23 +109,28 @@ class AnswerWriter:
         self._flush()
         last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "done", "done": True}
         if text is not None:
-            last["text_sha256"] = self._sha256.hexdigest()
-            last["text"] = text
+            last |= {"text_sha256": self._sha256.hexdigest(), "text": text}
+            if self._chat and not self._stream:
+                last["message"] = {"role": "assistant", "content": text}
         last.update(body)
-        if self._format == "text":
-            payload = b"" if self._stream or text is None else text.encode()
-        else:
-            payload = encode_json(last)
-        if text is not None and not self._fits(payload):
-            if self._stream:
-                del last["text"]
-                payload = encode_json(last)
-            else:
-                limit = self._publisher.packet_max
-                words = f"the answer has {len(payload)} bytes, the broker takes packets of {limit}: ask with stream"
-                self.error(Refusal(413, "answer_too_large", words))
-                return
+        payload = self._last_payload(last, text)
+        for spare in ("message", "text") if self._stream else ("message",):
+            if spare in last and not self.fits(payload):
+                del last[spare]
+                payload = self._last_payload(last, text)
+        if text is not None and not self._stream and not self.fits(payload):
+            limit = self._publisher.packet_max
+            words = (
+                f"the answer has {len(payload)} bytes, the broker takes packets of {limit}: get it in parts, or stream"
+            )
+            self.error(Refusal(413, "answer_too_large", words))
+            return
         self._send("done", payload, 200, last=True)
+
+    def _last_payload(self, last: Mapping[str, Any], text: str | None) -> bytes:
+        if self._format == "text":
+            return b"" if self._stream or text is None else text.encode()
+        return encode_json(last)
 
     def error(self, refusal: Refusal, body: Mapping[str, Any] | None = None) -> None:
         """The last message of a job that was refused, cancelled or failed; `body` tells how far it came."""
@@ -129,10 +143,16 @@ class AnswerWriter:
         self._send("error", payload, refusal.status, last=True)
 
     def _flush(self) -> None:
-        if self._pending:
-            delta = {"id": self._address.id, "seq": self._seq, "t": "delta", "d": self._pending}
-            self._send("delta", self._pending.encode() if self._format == "text" else encode_json(delta), 200)
-        self._pending, self._pending_tokens = "", 0
+        while self._pending:
+            piece = self._pending[: self.longest(self._pending, self._delta)]
+            self._send("delta", self._delta(piece), 200)
+            self._pending = self._pending[len(piece) :]
+        self._pending_tokens = 0
+
+    def _delta(self, piece: str) -> bytes:
+        if self._format == "text":
+            return piece.encode()
+        return encode_json({"id": self._address.id, "seq": self._seq, "t": "delta", "d": piece})
 
     def _send(self, kind: FrameKind, payload: bytes, status: int, *, last: bool = False) -> None:
         if self._ended:
@@ -159,6 +179,17 @@ class AnswerWriter:
         self._seq += 1
         self._flushed_at = now
 
-    def _fits(self, payload: bytes) -> bool:
+    def longest(self, text: str, encode: Callable[[str], bytes]) -> int:
+        """How many characters of the text, at least one, make a payload that the broker takes."""
+        if self.fits(encode(text)):
+            return len(text)
+        fitting, too_many = 1, len(text)
+        while too_many - fitting > 1:
+            middle = (fitting + too_many) // 2
+            fitting, too_many = (middle, too_many) if self.fits(encode(text[:middle])) else (fitting, middle)
+        return fitting
+
+    def fits(self, payload: bytes) -> bool:
+        """Whether the broker takes a message with this payload."""
         limit = self._publisher.packet_max
         return not limit or len(self._address.topic.encode()) + len(payload) + PACKET_MARGIN <= limit

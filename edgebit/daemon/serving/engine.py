@@ -19,12 +19,15 @@ from edgebit.runtime.session import Answer, Session
 class LoadedModel:
     """A model with its engine, open until close(). generate() in one thread; encode() and cancel() from any."""
 
-    def __init__(self, library: Library, model: Model, session: Session, bundle: Bundle | None) -> None:
+    def __init__(
+        self, library: Library, model: Model, session: Session, bundle: Bundle | None, aliases: Sequence[str] = ()
+    ) -> None:
         self._library = library
         self._meta = model.meta()
         self._model = model
         self._session = session
         self._bundle = bundle
+        self._aliases = aliases
 
     @classmethod
     def open(cls, path: Path, config: EngineConfig, state_dir: Path | None = None) -> Self:
@@ -50,12 +53,17 @@ class LoadedModel:
         except BaseException:
             model.close()
             raise
-        return cls(library, model, session, bundle)
+        return cls(library, model, session, bundle, config.aliases)
 
     @property
     def names(self) -> set[str]:
-        """What a request may call the model: its name, and its hash if it came in a bundle."""
-        return {str(name) for name in (self._name, self._sha256) if name}
+        """What a request may call the model: its name, its hash if it came in a bundle, and what the owner calls it."""
+        return {str(name) for name in (self._name, self._sha256, *self._aliases) if name}
+
+    @property
+    def ctx_len(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._session.engine.ctx_len
 
     def describe(self) -> dict[str, Any]:
         """The engine's part of the info document."""
@@ -63,6 +71,7 @@ class LoadedModel:
         return {
             "model": {
                 "name": self._name,
+                "aliases": list(self._aliases),
                 "sha256": self._sha256,
                 "family": self._meta.get("family"),
                 "licence": self._meta.get("licence"),

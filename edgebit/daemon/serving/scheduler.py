@@ -6,10 +6,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from edgebit.daemon.contract.frames import AnswerWriter, Publisher
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
+from edgebit.daemon.sensors.energy import Energy
+from edgebit.daemon.serving.outcome import Outcome, OutcomeListener
 from edgebit.errors import EdgebitError
 from edgebit.runtime.native import ContextFullError
 from edgebit.runtime.session import Answer
@@ -68,6 +70,16 @@ class Load:
     tok_s: float | None  # of the running answer's decode; None where nothing is decoded
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """A job in flight."""
+
+    state: Literal["queued", "running"]
+    position: int  # jobs that come before it
+    completion_tokens: int
+    eta_ms: int | None  # until it ends, about
+
+
 class Scheduler:
     """Runs jobs one after another. submit(), cancel() and stop() from any thread, run() in one of its own."""
 
@@ -83,6 +95,7 @@ class Scheduler:
         self._job_s = 5.0  # smoothed time of a job, for retry_after_ms
         self.counters: Counter[str] = Counter()
         self.last_error: str | None = None
+        self.listeners: list[OutcomeListener] = []
 
     def set_engine(self, engine: AnsweringEngine) -> None:
         """Begin to answer: jobs that came while the model was loading have waited in the queue."""
@@ -126,14 +139,24 @@ class Scheduler:
                 job.address.principal == principal and job.fingerprint == fingerprint for job in self._in_flight()
             )
 
-    def cancel(self, principal: str, job_id: str) -> bool:
-        """End the principal's own job; its answer is 499. False where none of that id is in flight."""
+    def cancel(self, principal: str, job_id: str, refusal: Refusal = CANCELLED) -> bool:
+        """End the principal's own job; its answer is the refusal. False where none of that id is in flight."""
         with self._lock:
             job = next((job for job in self._in_flight() if job.key == (principal, job_id)), None)
             if job is None:
                 return False
-            self._end(job, CANCELLED)
+            self._end(job, refusal)
             return True
+
+    def find(self, principal: str, job_id: str) -> Whereabouts | None:
+        """Where the principal's own job is; None where none of that id is in flight."""
+        with self._lock:
+            for position, job in enumerate(self._in_flight()):
+                if job.key == (principal, job_id):
+                    running = job is self._running
+                    eta_ms = int(1000 * self._job_s * (position + 1))
+                    return Whereabouts("running" if running else "queued", position, len(job.answer.tokens), eta_ms)
+        return None
 
     def expire(self) -> None:
         """End queued jobs whose deadline has passed, so that their callers hear it then and not at their turn."""
@@ -206,10 +229,29 @@ class Scheduler:
             self._queue.remove(job)
             self.counters[refusal.code] += 1
             self._writer(job).error(refusal)
+            self._tell(job, refusal.status, refusal.code)
+
+    def _tell(self, job: Job, status: int, code: str = "") -> None:
+        outcome = Outcome(
+            principal=job.address.principal,
+            job_id=job.address.id,
+            op=job.request.op,
+            status=status,
+            code=code,
+            energy=Energy(joules=None, absent="not measured yet"),
+        )
+        for listener in self.listeners:
+            listener.job_ended(outcome)
 
     def _writer(self, job: Job) -> AnswerWriter:
         return AnswerWriter(
-            self._publisher, self._device, job.address, stream=job.request.stream, format=job.request.format
+            self._publisher,
+            self._device,
+            job.address,
+            stream=job.request.stream,
+            format=job.request.format,
+            chat=job.request.op == "chat",
+            seq=1 if job.request.ack and job.request.format == "json" else 0,
         )
 
     def _answer(self, engine: AnsweringEngine, job: Job) -> None:
@@ -232,9 +274,11 @@ class Scheduler:
         except Refusal as refusal:
             self.counters[refusal.code] += 1
             writer.error(refusal, _figures(job))
+            self._tell(job, refusal.status, refusal.code)
         except ContextFullError as error:
             self.counters["context_overflow"] += 1
             writer.error(Refusal(422, "context_overflow", str(error)), _figures(job))
+            self._tell(job, 422, "context_overflow")
         except MemoryError:
             self._failed(writer, job, Refusal(507, "memory", "the device has too little memory for this request"))
         except EdgebitError as error:
@@ -247,12 +291,14 @@ class Scheduler:
             self.counters["prompt_tokens"] += answer.prompt_tokens
             self.counters["answer_tokens"] += len(answer.tokens)
             writer.done({"done_reason": answer.done_reason, **_figures(job)}, answer.text)
+            self._tell(job, 200)
 
     def _failed(self, writer: AnswerWriter, job: Job, refusal: Refusal) -> None:
         self.counters["failed"] += 1
         self.last_error = f"{refusal.code}: {refusal}"
         log.error("job %s: %s", job.address.id, self.last_error)
         writer.error(refusal, _figures(job))
+        self._tell(job, refusal.status, refusal.code)
 
 
 def _keep(engine: AnsweringEngine) -> None:

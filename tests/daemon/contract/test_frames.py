@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from edgebit.daemon.contract.frames import AnswerWriter
+from edgebit.daemon.contract.frames import PACKET_MARGIN, AnswerWriter
 from edgebit.daemon.contract.messages import Address, Refusal
 
 
@@ -33,7 +33,7 @@ ADDRESS = Address(
 def writer(sent, step=0.0, **named):
     """A writer whose clock goes on by `step` seconds each time it is looked at."""
     now = iter(n * step for n in range(10**6))
-    return AnswerWriter(sent, "pi", ADDRESS, stream=True, clock=lambda: next(now), **named)
+    return AnswerWriter(sent, "pi", ADDRESS, clock=lambda: next(now), **{"stream": True, **named})
 
 
 def test_the_first_piece_goes_out_at_once_and_the_next_wait_for_company():
@@ -99,6 +99,7 @@ def test_what_was_pending_comes_before_an_error():
     assert sent.bodies[-1]["error"] == {
         "status": 499,
         "code": "cancelled",
+        "type": "CANCELLED",
         "message": "by the caller",
         "retryable": False,
     }
@@ -131,3 +132,38 @@ def test_text_has_no_frames_around_it():
     out = writer(sent, format="text")
     out.error(Refusal(503, "queue_full", "3 jobs are waiting already"))
     assert sent.messages[-1].payload == b"[503 queue_full: 3 jobs are waiting already]"
+
+
+def test_a_piece_is_split_where_the_broker_takes_little():
+    """Deltas are cut between characters into what fits, and together they are the text."""
+    sent = Sent(packet_max=700)
+    out = writer(sent)
+    text = "€" * 400
+    out.push(text)
+    out.done({}, text)
+    deltas = sent.bodies[:-1]
+    assert len(deltas) > 5 and "".join(body["d"] for body in deltas) == text
+    assert all(len(message.payload) < 700 - PACKET_MARGIN for message in sent.messages)
+
+
+def test_a_chat_answer_is_a_message_too():
+    """As Ollama's clients look for it, unless it was streamed or is too large twice."""
+    sent = Sent()
+    writer(sent, stream=False, chat=True).done({}, "hi")
+    assert sent.bodies[-1]["message"] == {"role": "assistant", "content": "hi"} and sent.bodies[-1]["text"] == "hi"
+    writer(sent, chat=True).done({}, "hi")
+    assert "message" not in sent.bodies[-1]
+    small = Sent(packet_max=PACKET_MARGIN + 1200)
+    writer(small, stream=False, chat=True).done({}, "x" * 700)
+    assert "message" not in small.bodies[-1] and small.bodies[-1]["text"] == "x" * 700
+
+
+def test_an_ack_is_the_first_frame():
+    """It counts as one, so that readers miss nothing."""
+    sent = Sent()
+    writer(sent).ack({"queue_len": 2})
+    out = writer(sent, seq=1)
+    out.push("a")
+    out.done({}, "a")
+    assert [(body["t"], body["seq"]) for body in sent.bodies] == [("ack", 0), ("delta", 1), ("done", 2)]
+    assert ("eb-status", "202") in sent.messages[0].user

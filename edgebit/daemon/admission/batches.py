@@ -1,0 +1,94 @@
+"""Batches in flight: which jobs belong to one, how each ended, and the summary once all have."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgebit.daemon.contract.frames import AnswerWriter
+from edgebit.daemon.contract.messages import Refusal
+from edgebit.daemon.serving.outcome import Outcome
+
+Key = tuple[str, str]  # principal and id
+
+
+@dataclass(slots=True)
+class _Batch:
+    fingerprint: bytes
+    writer: AnswerWriter
+    ended: dict[str, dict[str, Any] | None] = field(
+        default_factory=dict
+    )  # item id: status and code, None until it ends
+
+    def facts(self) -> dict[str, Any]:
+        items = [{"id": item_id, **end} for item_id, end in self.ended.items() if end is not None]
+        answered = sum(1 for item in items if item["status"] == 200)
+        return {"answered": answered, "failed": len(items) - answered, "items": items}
+
+
+class Batches:
+    """An OutcomeListener that sums up. From any thread; calls nobody but the batch's own writer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[Key, _Batch] = {}
+
+    def begin(self, key: Key, fingerprint: bytes, item_ids: Sequence[str], writer: AnswerWriter) -> bool:
+        """Wait for these jobs; False where the very same batch is in flight already.
+
+        Raises Refusal: 409 where its id belongs to another batch in flight.
+        """
+        with self._lock:
+            other = self._open.get(key)
+            if other is not None:
+                if other.fingerprint == fingerprint:
+                    return False
+                raise Refusal(409, "id_in_use", f"id {key[1]!r} belongs to another batch in flight")
+            self._open[key] = _Batch(fingerprint, writer, dict.fromkeys(item_ids))
+            return True
+
+    def has_repeat_of(self, principal: str, fingerprint: bytes) -> bool:
+        """Whether the same batch of this principal is in flight: for one without an id that the broker sent again."""
+        with self._lock:
+            return any(key[0] == principal and batch.fingerprint == fingerprint for key, batch in self._open.items())
+
+    def item_ended(self, key: Key, status: int, code: str = "") -> None:
+        """One job came to its end, or never began; whoever waited for it hears the summary when it was the last."""
+        complete = []
+        with self._lock:
+            for batch_key, batch in self._of_item(key):
+                if batch.ended[key[1]] is None:
+                    batch.ended[key[1]] = {"status": status, "code": code} if code else {"status": status}
+                if None not in batch.ended.values():
+                    complete.append(self._open.pop(batch_key))
+        for batch in complete:
+            _sum_up(batch)
+
+    def job_ended(self, outcome: Outcome) -> None:
+        """As an OutcomeListener."""
+        self.item_ended((outcome.principal, outcome.job_id), outcome.status, outcome.code)
+
+    def unfinished(self, key: Key) -> list[str]:
+        """Ids of the batch's jobs that have not ended; empty where there is no such batch in flight."""
+        with self._lock:
+            batch = self._open.get(key)
+            return [item_id for item_id, end in batch.ended.items() if end is None] if batch is not None else []
+
+    def progress(self, key: Key) -> dict[str, Any] | None:
+        """What the summary would say now; None where there is no such batch in flight."""
+        with self._lock:
+            batch = self._open.get(key)
+            return None if batch is None else batch.facts()
+
+    def _of_item(self, key: Key) -> Iterator[tuple[Key, _Batch]]:
+        principal, item_id = key
+        for batch_key, batch in list(self._open.items()):
+            if batch_key[0] == principal and item_id in batch.ended:
+                yield batch_key, batch
+
+
+def _sum_up(batch: _Batch) -> None:
+    facts = batch.facts()
+    if not batch.writer.fits(repr(facts).encode()):
+        del facts["items"]  # the counts remain, and each item can be asked for
+    batch.writer.done({"op": "batch", **facts})

@@ -1,0 +1,259 @@
+"""What is asked: from fields under Ollama's and OpenAI's names to a typed request.
+
+What would change the answer and is not there is refused; unknown fields are ignored (docs/mqtt.md).
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from edgebit.bundle.prompt_program import Message
+from edgebit.daemon.config.sections import Config, DefaultsConfig
+from edgebit.daemon.contract.addressing import user_property
+from edgebit.daemon.contract.batch import read_batch
+from edgebit.daemon.contract.fields import agreed, encodable, number, option, optional, required_text, whole
+from edgebit.daemon.contract.messages import (
+    PRIORITIES,
+    Address,
+    CancelRequest,
+    Format,
+    GenerateRequest,
+    GetRequest,
+    Incoming,
+    Op,
+    PingRequest,
+    Refusal,
+    Request,
+    TokenizeRequest,
+)
+
+OPS = ("generate", "chat", "tokenize", "batch", "cancel", "get", "ping")
+STOPS_MAX = 16
+MESSAGES_MAX = 256
+PARTS_MAX = 64
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+LOGPROBS = ("logprobs", "top_logprobs")
+UNSUPPORTED = (
+    "images",
+    "tools",
+    "functions",
+    "suffix",
+    "template",
+    "context",
+    "logit_bias",
+    "echo",
+    "think",
+    *LOGPROBS,
+)
+# Options that are there elsewhere, and the one value with which they do nothing.
+UNSUPPORTED_OPTIONS: dict[str, float] = {
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "mirostat": 0,
+    "typical_p": 1,
+    "n": 1,
+    "best_of": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a request is held against."""
+
+    names: frozenset[str]  # what it may call the model
+    ctx_len: int  # tokens
+
+
+def read_request(
+    op: str,
+    fields: Mapping[str, Any],
+    address: Address,
+    config: Config,
+    model: ModelFacts | None,
+    incoming: Incoming | None = None,
+) -> Request:
+    """What is asked; model: None while it is not loaded; incoming: whose properties may say more.
+
+    Raises Refusal: 400 for what is missing, wrong or not supported, 404 for another model.
+    """
+    if op == "embed":
+        raise Refusal(400, "not_supported_by_model", "this model decodes text; it has no embeddings of any use")
+    if op not in OPS:
+        raise Refusal(400, "unknown_op", f"there is no operation {op[:64]!r}; there are {', '.join(OPS)}")
+    if op == "ping":
+        return PingRequest()
+    if op in ("cancel", "get"):
+        if not address.id_given and address.series is None:
+            raise Refusal(400, "missing_field", f"{op} needs the id of the job")
+        target = address.series or address.id
+        return CancelRequest(target=target) if op == "cancel" else _read_get(fields, target)
+    if op == "batch":
+        return read_batch(fields, address, config.limits.max_batch)
+    _check_model(fields, model)
+    if op == "tokenize":
+        text = agreed("text", optional(fields, "text", (str,)), optional(fields, "prompt", (str,)))
+        return TokenizeRequest(text=required_text(text, "text"))
+    return _read_generate(cast(Op, op), fields, config, incoming)
+
+
+def fingerprint(op: str, payload: bytes) -> bytes:
+    """Tells a request that was sent again from another one under the same id."""
+    return hashlib.sha256(op.encode() + b"\0" + payload).digest()
+
+
+def _check_model(fields: Mapping[str, Any], model: ModelFacts | None) -> None:
+    name = optional(fields, "model", (str,))
+    if model is None:
+        return
+    if name and name.removesuffix(":latest") not in model.names:
+        raise Refusal(404, "model_not_found", f"model {name[:64]!r} is not on this device; it has {min(model.names)!r}")
+    wanted = option(fields, ("num_ctx",), (int,))
+    if wanted is not None and wanted > model.ctx_len:
+        raise Refusal(400, "bad_field", f"num_ctx: this device's context has {model.ctx_len} tokens")
+
+
+def _read_get(fields: Mapping[str, Any], target: str) -> GetRequest:
+    offset = optional(fields, "offset", (int,)) or 0
+    limit = optional(fields, "limit", (int,))
+    if offset < 0 or (limit is not None and limit < 1):
+        raise Refusal(400, "bad_field", "offset is 0 or more and limit 1 or more, both in characters")
+    return GetRequest(target=target, offset=offset, limit=limit)
+
+
+def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: Incoming | None) -> GenerateRequest:
+    _refuse_unsupported(fields)
+    messages = _messages(fields)
+    prompt = optional(fields, "prompt", (str,))
+    system = optional(fields, "system", (str,))
+    raw = optional(fields, "raw", (bool,)) or False
+    if messages and prompt is not None:
+        raise Refusal(400, "conflict", "prompt and messages are both there: send one")
+    if op == "generate" and messages:
+        raise Refusal(400, "bad_field", "generate takes a prompt; messages are for chat")
+    if op == "chat" and raw:
+        raise Refusal(400, "bad_field", "raw is for generate: chat always uses the model's template")
+    if not messages:
+        messages = (Message("user", required_text(prompt, "prompt" if op == "generate" else "messages")),)
+    if system:
+        if raw:
+            raise Refusal(400, "conflict", "system has no place in a raw prompt")
+        messages = (Message("system", required_text(system, "system")), *messages)
+    return GenerateRequest(
+        op=op,
+        prompt=prompt if op == "generate" else None,
+        messages=() if raw else messages,
+        sampling=_sampling(fields, config.defaults),
+        seed=_seed(fields),
+        max_tokens=_max_tokens(fields, config),
+        stop=_stop(fields),
+        stream=optional(fields, "stream", (bool,)) or False,
+        format=_format(fields),
+        priority=_priority(fields, incoming),
+        ack=optional(fields, "ack", (bool,)) or False,
+    )
+
+
+def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
+    for name in UNSUPPORTED:
+        if fields.get(name):
+            raise Refusal(400, "unsupported", f"{name} is not supported")
+    for name, neutral in UNSUPPORTED_OPTIONS.items():
+        if option(fields, (name,), (int, float)) not in (None, neutral):
+            raise Refusal(400, "unsupported", f"{name} is not supported")
+
+
+def _priority(fields: Mapping[str, Any], incoming: Incoming | None) -> int:
+    given = user_property(incoming, "eb-prio") if incoming is not None else None
+    name = agreed("priority", given, optional(fields, "priority", (str,)))
+    if name is not None and name not in PRIORITIES:
+        raise Refusal(400, "bad_field", f"priority is one of {', '.join(PRIORITIES)}")
+    return PRIORITIES[name or "normal"]
+
+
+def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+    given = fields.get("messages")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not 1 <= len(given) <= MESSAGES_MAX:
+        raise Refusal(400, "bad_field", f"messages is a list of 1 to {MESSAGES_MAX} objects")
+    messages = []
+    for position, item in enumerate(given):
+        where = f"messages[{position}]"
+        role = item.get("role") if isinstance(item, dict) else None
+        if not isinstance(role, str) or role not in ROLES:
+            raise Refusal(400, "bad_field", f"{where}.role must be one of {', '.join(ROLES)}")
+        messages.append(Message(ROLES[role], encodable(_content(item.get("content"), where), f"{where}.content")))
+    return tuple(messages)
+
+
+def _content(given: Any, where: str) -> str:
+    """A message's text: as it stands, or in parts as OpenAI's clients send it."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list) or not 1 <= len(given) <= PARTS_MAX:
+        raise Refusal(400, "bad_field", f"{where}.content must be a string")
+    for part in given:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise Refusal(400, "unsupported", f"{where}.content: only parts of type text are supported")
+    return "".join(part["text"] for part in given)
+
+
+def _sampling(fields: Mapping[str, Any], defaults: DefaultsConfig) -> dict[str, float]:
+    values: dict[str, float | None] = {
+        "temperature": number(fields, "temperature", 0, 10, defaults.temperature),
+        "top_k": whole(fields, "top_k", -1, 1 << 20, defaults.top_k),
+        "top_p": number(fields, "top_p", 0.001, 1, defaults.top_p),
+        "min_p": number(fields, "min_p", 0, 1, defaults.min_p),
+        "repetition_penalty": number(fields, "repeat_penalty", 0.01, 100, defaults.repetition_penalty),
+        "repetition_window": whole(fields, "repeat_last_n", -1, 65536, defaults.repetition_window),
+    }
+    if values["top_k"] == -1:
+        values["top_k"] = 0
+    if values["repetition_window"] == 0:  # Ollama: 0 looks back on nothing, -1 on everything
+        values.update(repetition_window=None, repetition_penalty=1.0)
+    elif values["repetition_window"] == -1:
+        values["repetition_window"] = 65536
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _seed(fields: Mapping[str, Any]) -> int:
+    """As asked for, or drawn; the answer tells it, so that any answer can be had again."""
+    seed = whole(fields, "seed", -(1 << 63), (1 << 64) - 1, None)
+    return secrets.randbits(53) if seed is None else seed & (1 << 64) - 1
+
+
+def _max_tokens(fields: Mapping[str, Any], config: Config) -> int:
+    wanted = option(fields, ("num_predict", "max_tokens", "max_completion_tokens"), (int,))
+    if wanted is None:
+        return config.defaults.max_tokens
+    if wanted in (-1, -2):  # Ollama: without end, until the context is full
+        return config.limits.max_tokens
+    if not 1 <= wanted <= config.limits.max_tokens:
+        raise Refusal(400, "bad_field", f"this device allows a max_tokens of 1 to {config.limits.max_tokens}")
+    return int(wanted)
+
+
+def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    given = option(fields, ("stop",), (str, list))
+    stops = [given] if isinstance(given, str) else given or []
+    if len(stops) > STOPS_MAX or not all(isinstance(item, str) and 0 < len(item) <= 256 for item in stops):
+        raise Refusal(
+            400, "bad_field", f"stop is a string or a list of at most {STOPS_MAX}, each of 1 to 256 characters"
+        )
+    return tuple(encodable(item, "stop") for item in stops)
+
+
+def _format(fields: Mapping[str, Any]) -> Format:
+    response_format = fields.get("response_format")
+    if response_format not in (None, {"type": "text"}):
+        raise Refusal(400, "unsupported", "response_format: only {'type': 'text'} is supported")
+    given = fields.get("format")
+    if given in (None, "", "frames"):
+        return "json"
+    if given == "text":
+        return "text"
+    raise Refusal(
+        400, "unsupported", "format: 'text' gives bare text, 'frames' JSON frames; constraints are not supported"
+    )
