@@ -107,15 +107,18 @@ def bionic_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pypi_wheel(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the wheel of a PyPI package named NAME==VERSION, not installed, kept in pytest's cache; or skips."""
+def pypi_wheel(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the wheel of a PyPI package named NAME==VERSION, not installed, kept in pytest's cache; or skips.
+
+    More arguments are options of pip download, such as those for another Python.
+    """
     cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)
     kept = cache.mkdir("wheels") if cache else tmp_path_factory.mktemp("wheels")
 
-    def wheel(name: str) -> Path:
+    def wheel(name: str, *options: str) -> Path:
         folder = kept / name
         if not list(folder.glob("*.whl")):
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), name]
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), *options, name]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_DOWNLOAD_S)
             except subprocess.TimeoutExpired:

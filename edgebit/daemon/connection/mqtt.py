@@ -126,9 +126,14 @@ class Connection:
         counter: ConnectionCounter,
         deliver: Callable[[MqttEvent], None],
         *,
+        listen: tuple[str, ...] = (),
         backoff: Backoff | None = None,
     ) -> None:
-        """Raises ConfigError where certificates or the password file cannot be read."""
+        """`listen` are filters beside the one for requests; a broker that refuses one of them is lived with.
+
+        Raises ConfigError where certificates or the password file cannot be read.
+        """
+        self._listen = listen
         self._config = config.mqtt
         self._limits = config.limits
         self._topics = config.topics
@@ -326,17 +331,19 @@ class Connection:
             attempt.reason = RECEIVE_MAX_LEARNED
             client.disconnect()
             return
-        if attempt.mqtt5:
-            # The retain flag stays on, so that a retained request can be told and refused; stored ones do not come.
-            options = SubscribeOptions(
-                qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
-            )
-            code, attempt.subscription = client.subscribe(self._topics.requests, options=options)
-        else:
-            code, attempt.subscription = client.subscribe(self._topics.requests, qos=1)
+        code, attempt.subscription = self._subscribe(self._topics.requests)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             attempt.reason = f"subscribing failed: {paho.error_string(code)}"
             client.disconnect()
+        for topic in self._listen:
+            self._subscribe(topic)
+
+    def _subscribe(self, topic: str) -> tuple[MQTTErrorCode, int | None]:
+        if not self._attempt.mqtt5:
+            return self._client.subscribe(topic, qos=1)
+        # The retain flag stays on, so that a retained request can be told and refused; stored ones do not come.
+        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        return self._client.subscribe(topic, options=options)
 
     @_guarded
     def _on_subscribe(
@@ -349,6 +356,9 @@ class Connection:
     ) -> None:
         attempt = self._attempt
         if mid != attempt.subscription:
+            for reason in reasons:
+                if reason.is_failure:
+                    log.warning("the broker refused to let us hear one of %s: %s", self._listen, reason.getName())
             return
         if not reasons or any(reason.is_failure for reason in reasons):
             said = ", ".join(reason.getName() for reason in reasons)
