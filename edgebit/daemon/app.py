@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgebit import __version__
 from edgebit.daemon.admission.admission import Admission, AskableModel
+from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
@@ -25,9 +27,15 @@ from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.contract.requests import OPS
-from edgebit.daemon.sensors.system import Sensors
+from edgebit.daemon.home_assistant.announcer import Announcer
+from edgebit.daemon.home_assistant.discovery import DeviceFacts
+from edgebit.daemon.sensors.hardware import hardware_name
+from edgebit.daemon.sensors.system import Reading, Sensors
 from edgebit.daemon.serving.scheduler import AnsweringEngine, Scheduler
 from edgebit.errors import EdgebitError, EngineError
+
+if TYPE_CHECKING:
+    from edgebit.daemon.home_assistant.wyoming import WyomingService
 
 log = logging.getLogger("edgebit")
 
@@ -38,6 +46,13 @@ STATUS_LEAST_S = 0.5  # between two status messages
 NETWORK_SILENCE_S = 180.0  # without a sign of life for so long, the network thread hangs
 WORKER_STOP_S = 10.0
 SCHEMAS = ("availability", "info", "status", "metrics", "event", "request", "reply")
+
+
+@dataclass(frozen=True, slots=True)
+class FromInside:
+    """A request of a local caller, in the inbox: its number is bounded where it comes from."""
+
+    incoming: Incoming
 
 
 class DaemonModel(AskableModel, AnsweringEngine, Protocol):
@@ -60,14 +75,21 @@ class Daemon:
         self._load = load
         self._slot = slot
         self._began = time.monotonic()
-        self._inbox: queue.SimpleQueue[MqttEvent | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[MqttEvent | FromInside | None] = queue.SimpleQueue()
         self._inbox_room = threading.BoundedSemaphore(INBOX_MAX)
-        self._connection = Connection(config, ConnectionCounter(state_dir / "connection"), self._deliver)
-        self._scheduler = Scheduler(self._connection, config.device_name, config.limits.queue_max)
+        counter = ConnectionCounter(state_dir / "connection")
+        self._connection = Connection(config, counter, self._deliver, listen=config.home_assistant.listen)
+        self._home = Announcer(config.home_assistant, self._connection, state_dir / "home_assistant")
+        inside = ("wyoming",) if config.wyoming.listen else ()
+        self._local = LocalCallers(
+            self._connection, config.topics, inside, lambda incoming: self._inbox.put(FromInside(incoming))
+        )
+        self._scheduler = Scheduler(self._local, config.device_name, config.limits.queue_max)
         self._sensors = Sensors(Path(config.report.sensors_root))
         self._model: DaemonModel | None = None
-        self._admission = Admission(config, self._connection, self._scheduler, lambda: self._model, self._status)
+        self._admission = Admission(config, self._local, self._scheduler, lambda: self._model, self._status)
         self._scheduler.listeners.append(self._admission.batches)
+        self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         self._stopping = threading.Event()
         self._announced_model: DaemonModel | None = None
         self._published: tuple[object, ...] = ()  # state and queue length last said
@@ -82,6 +104,8 @@ class Daemon:
             signal.signal(number, self._on_signal)
         network.start()
         worker.start()
+        if self._wyoming is not None:
+            threading.Thread(target=self._wyoming.run, name="wyoming", daemon=True).start()
         fault = None
         while not self._stopping.is_set() and fault is None:
             self._take_event()
@@ -112,7 +136,9 @@ class Daemon:
         try:
             if isinstance(event, Incoming):
                 self._inbox_room.release()
-                self._admission.handle(event)
+                self._take_message(event)
+            elif isinstance(event, FromInside):
+                self._admission.handle(event.incoming)
             elif isinstance(event, Connected):
                 self._announce(event)
             elif isinstance(event, Disconnected) and event.was_connected:
@@ -120,6 +146,19 @@ class Daemon:
         except Exception:
             log.exception("handling %s failed", type(event).__name__)
             self._admission.counters["internal"] += 1
+
+    def _take_message(self, incoming: Incoming) -> None:
+        """One message from the broker: a request, or Home Assistant's word that it has started."""
+        if self._local.owns(incoming):
+            self._admission.counters["reserved_principal"] += 1
+            log.info("a request on %s is not run: that principal asks from inside only", incoming.topic)
+        elif not self._home.hears(incoming):
+            self._admission.handle(incoming)
+
+    def _open_wyoming(self) -> "WyomingService":
+        from edgebit.daemon.home_assistant.wyoming import WyomingService  # asyncio is loaded where it is needed
+
+        return WyomingService(self._config.wyoming, self._local, self._described, device=self._config.device_name)
 
     def _work(self) -> None:
         try:
@@ -152,6 +191,8 @@ class Daemon:
 
     def _shut_down(self, network: threading.Thread, worker: threading.Thread) -> None:
         self._publish_status()
+        if self._wyoming is not None:
+            self._wyoming.close()
         self._scheduler.stop()
         worker.join(WORKER_STOP_S)
         if worker.is_alive():
@@ -171,12 +212,15 @@ class Daemon:
         """Everything retained, at each connection: a broker may have lost it."""
         self._publish_info()
         self._publish_status()
+        self._home.connected(self._facts(self._sensors.read()))
         self.publish_event("connected", session_present=event.session_present)
 
     def _report(self) -> None:
         now = time.monotonic()
         if not self._connection.connected:
             return
+        if self._home.tick():
+            self._home.connected(self._facts(self._sensors.read()))
         if self._model is not self._announced_model:
             self._publish_info()
         if now >= self._next_report:
@@ -247,16 +291,32 @@ class Daemon:
         }
         self._publish(self._topics.info, body, retain=True)
 
+    def _facts(self, readings: Mapping[str, Reading]) -> DeviceFacts:
+        """What Home Assistant is told."""
+        model = self._described().get("model") or {}
+        return DeviceFacts(
+            topics=self._topics,
+            principal=self._config.home_assistant.principal,
+            version=__version__,
+            machine=hardware_name(Path(self._config.report.sensors_root)) or platform.machine(),
+            model=str(model.get("name") or ""),
+            sensors=frozenset(name for name, reading in readings.items() if reading.value is not None),
+            interval_s=self._config.report.interval_s,
+        )
+
     def _publish_metrics(self) -> None:
         counters: Counter[str] = Counter()
-        for source in (self._admission, self._scheduler, self._connection):
-            counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
+        for source in (self._admission, self._scheduler, self._connection, self._wyoming):
+            if source is not None:
+                counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
+        readings = self._sensors.read()
+        self._home.changed(self._facts(readings))
         body = {
             "uptime_s": self._uptime_s(),
             "conn": self._connection.number,
             "rss_mib": _rss_mib(),
             "counters": dict(sorted(counters.items())),
-            "sensors": {name: reading.to_json() for name, reading in self._sensors.read().items()},
+            "sensors": {name: reading.to_json() for name, reading in readings.items()},
         }
         expiry_s = max(1, int(2 * self._config.report.interval_s))
         self._publish(self._topics.metrics, body, qos=0, expiry_s=expiry_s)

@@ -45,6 +45,15 @@ REFUSED = [
     ("[replies]\nallowed_prefixes = ['clients/']", "must hold {principal} and end with /"),
     ("[replies]\nallowed_prefixes = ['#{principal}/']", "without + #"),
     ("[engine]\nkv = 'q4'", '[engine]: kv is "f16", "int8" or "f32", not'),
+    ("[home_assistant]\nprefix = ''", "prefix '' is no topic"),
+    ("[home_assistant]\nprefix = 'a/+'", "prefix 'a/+' is no topic"),
+    ("[home_assistant]\nbirth_topic = '$SYS/x'", "birth_topic '$SYS/x' is no topic"),
+    ("[home_assistant]\nprincipal = 'a/b'", "principal 'a/b' is not letters"),
+    ("[wyoming]\nlisten = '10600'", "listen '10600' is not HOST:PORT"),
+    ("[wyoming]\nlisten = '0.0.0.0:99999'", "listen '0.0.0.0:99999' is not HOST:PORT"),
+    ("[wyoming]\nlisten = 'h:1'\nallow = ['10.0.0.1/8']", "10.0.0.1/8 has host bits set"),
+    ("[wyoming]\nlisten = 'h:1'\nlanguages = []", "languages is empty"),
+    ("[wyoming]\nlisten = 'h:1'\nmax_tokens = 5000", "max_tokens is above max_tokens of [limits]"),
     ("[limits\n", "is not TOML"),
 ]
 
@@ -76,8 +85,8 @@ def test_every_key_is_documented_with_its_default():
         part = getattr(Config(), section)
         assert list(values) == list(part.__slots__), section
         for key, value in values.items():
-            default = getattr(part, key)
-            assert default is None if key in commented else default in (value, tuple(value) if value == [] else value)
+            default, said = getattr(part, key), tuple(value) if isinstance(value, list) else value
+            assert default is None if key in commented else default == said, f"{section}.{key}"
 
 
 def test_file_names_count_from_the_files_folder(tmp_path):

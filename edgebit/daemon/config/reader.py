@@ -4,6 +4,7 @@ An unknown key is refused, so a slip of the pen cannot become a default.
 """
 
 import dataclasses
+import ipaddress
 import tomllib
 from pathlib import Path
 from types import UnionType
@@ -112,6 +113,42 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: [replies]: {prefix!r} must hold {{principal}} and end with /, without + # and a first $"
             )
+    _check_home(config, where)
+
+
+def _check_home(config: Config, where: str) -> None:
+    home, wyoming = config.home_assistant, config.wyoming
+    for key in ("prefix", "birth_topic"):
+        topic = getattr(home, key)
+        if (
+            set(topic) & set("+#\0")
+            or topic.startswith("$")
+            or topic.strip("/") != topic
+            or (not topic and key == "prefix")
+        ):
+            raise ConfigError(f"{where}: [home_assistant]: {key} {topic!r} is no topic: no + #, no $ or / at its ends")
+    if not topics.is_principal(home.principal):
+        raise ConfigError(f"{where}: [home_assistant]: principal {home.principal!r} is not letters, digits and _ . @ -")
+    if not wyoming.listen:
+        return
+    try:
+        host_and_port(wyoming.listen)
+        for network in wyoming.allow:
+            ipaddress.ip_network(network)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [wyoming]: {error}") from error
+    if not wyoming.languages:
+        raise ConfigError(f'{where}: [wyoming]: languages is empty, Home Assistant wants one at least: ["en"]')
+    if wyoming.max_tokens > config.limits.max_tokens:
+        raise ConfigError(f"{where}: [wyoming]: max_tokens is above max_tokens of [limits]")
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """The two of HOST:PORT; an IPv6 address stands in brackets. Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 0.0.0.0:10600")
+    return host.strip("[]"), int(port)
 
 
 def _check_url(url: str, where: str) -> None:

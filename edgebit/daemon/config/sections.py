@@ -119,6 +119,35 @@ class RepliesConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HomeAssistantConfig:
+    """[home_assistant]: the device as entities there, over the same broker."""
+
+    enabled: bool = False
+    prefix: str = "homeassistant"  # of its discovery topics
+    birth_topic: str = "homeassistant/status"  # where it says that it has started; empty: not listened to
+    birth_delay_s: float = within(0, 600, 10)  # after that, at most: not all devices speak in its first second
+    principal: str = "homeassistant"  # whom its questions come from
+
+    @property
+    def listen(self) -> tuple[str, ...]:
+        """What has to be heard beside requests."""
+        return (self.birth_topic,) if self.enabled and self.birth_topic else ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WyomingConfig:
+    """[wyoming]: a port that Home Assistant's voice assistant talks to. It knows no passwords."""
+
+    listen: str = ""  # HOST:PORT; empty: no port
+    allow: tuple[str, ...] = ()  # addresses and networks that may connect; empty: all
+    languages: tuple[str, ...] = ("en",)  # that are offered to Home Assistant
+    system: str = "Answer in one or two short sentences of plain text: they are read aloud."
+    max_tokens: int = within(1, 1 << 20, 128)  # of an answer
+    timeout_s: float = within(1, 3600, 60)  # of an answer
+    connections_max: int = within(1, 256, 8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """The whole file."""
 
@@ -129,6 +158,8 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
+    home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
+    wyoming: WyomingConfig = field(default_factory=WyomingConfig)
 
     @property
     def device_name(self) -> str:
