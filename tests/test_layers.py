@@ -46,10 +46,12 @@ SERVICES = {
                        "edgebit.device_probe", "edgebit.keys", "edgebit.probe_runs", "edgebit.verify"},
     "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},
     "edgebit.keys": set(),
+    "edgebit.line_plot": set(),
     "edgebit.local_broker": set(),
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),
+    "edgebit.simulate": {"edgebit.daemon", "edgebit.line_plot", "edgebit.plan", "edgebit.synthesize"},
     "edgebit.synthesize": set(),
     "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
