@@ -181,7 +181,14 @@ def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:
             runs[-1].append((at, value))
         elif runs[-1]:
             runs.append([])
-    return [run for run in runs if run]
+    return [_bent(run) for run in runs if run]
+
+
+def _bent(run: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Without the points inside a level stretch, which a line through its ends shows as well."""
+    inner = range(1, len(run) - 1)
+    level = {place for place in inner if run[place - 1][1] == run[place][1] == run[place + 1][1]}
+    return [point for place, point in enumerate(run) if place not in level]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:
