@@ -108,6 +108,8 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(f"{where}: [{section.name}]: {why}")
     if config.defaults.max_tokens > config.limits.max_tokens:
         raise ConfigError(f"{where}: [defaults]: max_tokens is above max_tokens of [limits]")
+    if config.governor.stop_c < config.governor.target_c + 5:
+        raise ConfigError(f"{where}: [governor]: stop_c must lie 5 or more above target_c")
     for prefix in config.replies.allowed_prefixes:
         if "{principal}" not in prefix or not prefix.endswith("/") or prefix.startswith("$") or set(prefix) & set("+#"):
             raise ConfigError(

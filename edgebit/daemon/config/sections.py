@@ -112,6 +112,18 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GovernorConfig:
+    """[governor]: heat, voltage, battery and memory (docs/heat.md)."""
+
+    mode: str = one_of("speed", "temperature", "off")  # "temperature" keeps to target_c, at the price of speed
+    target_c: float = within(30, 105, 78.0)  # with "speed" only what `hot` means
+    stop_c: float = within(35, 110, 90.0)  # from here on no new work
+    battery_pool: float = within(0, 90, 30.0)  # %, not charging: below it the device leaves its pool
+    battery_work: float = within(0, 90, 10.0)  # %, not charging: below it no new work
+    memory_pressure: float = within(1, 100, 20.0)  # % of the time in which all waits for memory: above it no new work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RepliesConfig:
     """[replies]: where answers may go beside the caller's own out topics."""
 
@@ -157,6 +169,7 @@ class Config:
     defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)

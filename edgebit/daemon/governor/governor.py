@@ -25,7 +25,7 @@ def decide(state: State, readings: Readings, settings: Settings, now: float) -> 
     levels = ladder(settings)
     state = replace(state, level=min(state.level, len(levels) - 1))
     celsius, is_lost = _temperature(state, readings, settings, now)
-    after = protected(state, readings, celsius, settings, now)
+    after = replace(protected(state, readings, celsius, settings, now), is_lost=is_lost)
     least = conservative(levels) if is_lost or after.voltage.held else 0
     if after.stopped.held:
         after = lowered(after, len(levels) - 1, settings, now)
@@ -38,7 +38,7 @@ def decide(state: State, readings: Readings, settings: Settings, now: float) -> 
     if after.level < least:
         after = replace(after, level=state.level)
     after = _learnt(after, levels[state.level], levels, readings, now)
-    return _levers(after, levels, is_lost, settings), after
+    return _levers(after, levels, settings), after
 
 
 def headroom_c(state: State, settings: Settings) -> float | None:
@@ -126,25 +126,27 @@ def _speeds(speeds: tuple[tuple[int, float], ...], threads: int, tok_s: float | 
     return tuple(sorted(known.items()))
 
 
-def _levers(state: State, levels: tuple[Level, ...], is_lost: bool, settings: Settings) -> Levers:
+def _levers(state: State, levels: tuple[Level, ...], settings: Settings) -> Levers:
     level = levels[state.level]
-    admit = not (state.stopped.held or state.battery.held or state.memory.held)
+    closed_by = {"hot": state.stopped.held, "battery_low": state.battery.held, "memory_short": state.memory.held}
+    causes = [code for code, holds in closed_by.items() if holds]
     return Levers(
         threads=level.threads,
         duty=level.duty,
-        admit=admit,
-        in_pool=admit and not state.out_of_pool.held and not is_lost,
+        admit=not causes,
+        closed_by=causes[0] if causes else "",
+        in_pool=not causes and not state.out_of_pool.held and not state.is_lost,
         hot=state.hot.held or state.stopped.held,
         sustainable_tok_s=sustainable_tok_s(state, levels, settings),
-        reason=_reason(state, levels, is_lost),
+        reason=_reason(state, levels),
     )
 
 
-def _reason(state: State, levels: tuple[Level, ...], is_lost: bool) -> str:
+def _reason(state: State, levels: tuple[Level, ...]) -> str:
     causes = {
         "far too hot": state.stopped.held,
         "hot": state.hot.held and not state.stopped.held,
-        "the temperature sensor is lost": is_lost,
+        "the temperature sensor is lost": state.is_lost,
         "undervoltage": state.voltage.held,
         "the battery is almost empty": state.battery.held,
         "memory is short": state.memory.held,

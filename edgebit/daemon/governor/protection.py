@@ -16,6 +16,12 @@ def protected(state: State, readings: Readings, celsius: float | None, settings:
     return replace(
         state,
         hot=hot,
+        throttled=state.throttled.after(
+            hold=readings.throttled is True,
+            well=readings.throttled is not True,
+            now=now,
+            rest_s=settings.throttled_rest_s,
+        ),
         stopped=state.stopped.after(
             hold=celsius is not None and celsius >= settings.stop_c,
             well=celsius is None or celsius < settings.stop_c - 2 * settings.hysteresis_c,

@@ -21,6 +21,7 @@ class Settings:
     pool_rest_s: float = 120.0  # well for so long, before the device stands in for others again
     sensor_lost_s: float = 5.0
     undervoltage_rest_s: float = 120.0
+    throttled_rest_s: float = 600.0  # without it for so long, before it is told anew
     battery_pool: tuple[float, float] = (30.0, 40.0)  # %, not charging: leaves below, joins above
     battery_work: tuple[float, float] = (10.0, 15.0)  # %, not charging: no new work below, again above
     memory_pressure: tuple[float, float] = (20.0, 5.0)  # % of full PSI: no new work above, again below

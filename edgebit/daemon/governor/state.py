@@ -18,6 +18,7 @@ class State:
     looked_at: float | None = None
     celsius: float | None = None  # the last that was seen
     celsius_at: float | None = None  # None: there was never a temperature
+    is_lost: bool = False  # there was one, and there is none now
     clock_max: float = 0.0  # MHz, the fastest that was seen
     demand: float = 1.0  # smoothed: share of its time that the engine would compute if it were not held back
     speeds: tuple[tuple[int, float], ...] = ()  # tok/s by threads, as last measured
@@ -29,6 +30,7 @@ class State:
     surplus: Surplus = field(default_factory=Surplus)
     # What holds it back
     hot: Latch = _OPEN
+    throttled: Latch = _OPEN  # by the firmware; for telling it, not for deciding
     stopped: Latch = _OPEN
     voltage: Latch = _OPEN
     battery: Latch = _OPEN

@@ -71,6 +71,8 @@ def test_one_look(limits, level, readings, threads, duty, admit, in_pool, hot, r
     assert (levers.threads, levers.duty) == (threads, duty)
     assert (levers.admit, levers.in_pool, levers.hot) == (admit, in_pool, hot)
     assert levers.reason == reason
+    codes = {"far too hot": "hot", "the battery is almost empty": "battery_low", "memory is short": "memory_short"}
+    assert levers.closed_by == ("" if admit else codes[reason.partition(",")[0]])
 
 
 def test_the_sensor_is_lost():
