@@ -138,7 +138,7 @@ def ping(config: Config, timeout_s: float) -> str:
             if time.monotonic() > deadline:
                 caller.must_be_connected()
                 raise NoAnswerError(f"{config.device_name} did not answer a ping within {timeout_s:g} s")
-    if pong["state"] not in ("ready", "busy"):
+    if pong["state"] not in ("ready", "busy", "hot"):
         raise NoAnswerError(f"{config.device_name} answers, but its state is {pong['state']!r}")
     return str(pong.get("bundle", ""))
 
