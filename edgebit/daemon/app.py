@@ -29,8 +29,11 @@ from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.contract.requests import OPS
 from edgebit.daemon.home_assistant.announcer import Announcer
 from edgebit.daemon.home_assistant.discovery import DeviceFacts
+from edgebit.daemon.sensors.device_files import DeviceFiles
 from edgebit.daemon.sensors.hardware import hardware_name
-from edgebit.daemon.sensors.system import Reading, Sensors
+from edgebit.daemon.sensors.kinds import sampler_of
+from edgebit.daemon.sensors.reading import Reading
+from edgebit.daemon.sensors.throttling import held_back
 from edgebit.daemon.serving.scheduler import AnsweringEngine, Scheduler
 from edgebit.errors import EdgebitError, EngineError
 
@@ -85,7 +88,8 @@ class Daemon:
             self._connection, config.topics, inside, lambda incoming: self._inbox.put(FromInside(incoming))
         )
         self._scheduler = Scheduler(self._local, config.device_name, config.limits.queue_max)
-        self._sensors = Sensors(Path(config.report.sensors_root))
+        files = DeviceFiles(Path(config.report.sensors_root))
+        self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
         self._model: DaemonModel | None = None
         self._admission = Admission(config, self._local, self._scheduler, lambda: self._model, self._status)
         self._scheduler.listeners.append(self._admission.batches)
@@ -100,10 +104,12 @@ class Daemon:
         """Serve until a signal; gives the exit code: 0, or EngineError's if a thread died or the model never worked."""
         network = threading.Thread(target=self._connection.run, name="network", daemon=True)
         worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        sensors = threading.Thread(target=self._sensors.run, name="sensors", daemon=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        network.start()
-        worker.start()
+        self._sensors.sample()  # once before anything is published
+        for thread in (network, worker, sensors):
+            thread.start()
         if self._wyoming is not None:
             threading.Thread(target=self._wyoming.run, name="wyoming", daemon=True).start()
         fault = None
@@ -111,7 +117,7 @@ class Daemon:
             self._take_event()
             self._scheduler.expire()
             self._report()
-            dead = self._dead_thread(network, worker)
+            dead = self._dead_thread(network, worker, sensors)
             fault = None if self._stopping.is_set() else dead  # a thread may end once it is told to, which comes first
         if fault is not None:
             log.critical("%s; ending, so that the service manager starts anew", fault)
@@ -181,8 +187,8 @@ class Daemon:
         self._stopping.set()
         self._inbox.put(None)
 
-    def _dead_thread(self, network: threading.Thread, worker: threading.Thread) -> str | None:
-        for thread in (network, worker):
+    def _dead_thread(self, *threads: threading.Thread) -> str | None:
+        for thread in threads:
             if not thread.is_alive():
                 return f"the {thread.name} thread has died"
         if time.monotonic() - self._connection.alive_at > NETWORK_SILENCE_S:
@@ -193,6 +199,7 @@ class Daemon:
         self._publish_status()
         if self._wyoming is not None:
             self._wyoming.close()
+        self._sensors.stop()
         self._scheduler.stop()
         worker.join(WORKER_STOP_S)
         if worker.is_alive():
@@ -212,7 +219,7 @@ class Daemon:
         """Everything retained, at each connection: a broker may have lost it."""
         self._publish_info()
         self._publish_status()
-        self._home.connected(self._facts(self._sensors.read()))
+        self._home.connected(self._facts(self._sensors.readings()))
         self.publish_event("connected", session_present=event.session_present)
 
     def _report(self) -> None:
@@ -220,7 +227,7 @@ class Daemon:
         if not self._connection.connected:
             return
         if self._home.tick():
-            self._home.connected(self._facts(self._sensors.read()))
+            self._home.connected(self._facts(self._sensors.readings()))
         if self._model is not self._announced_model:
             self._publish_info()
         if now >= self._next_report:
@@ -245,14 +252,16 @@ class Daemon:
 
     def _status(self) -> dict[str, Any]:
         load = self._scheduler.load()
-        temperature = self._sensors.read_temperature()
+        readings = self._sensors.readings()
         return {
             "state": self._state(),
             "dev": self._config.device_name,
             "conn": self._connection.number,
             "queue_len": load.queue_len,
             "tok_s_now": None if load.tok_s is None else round(load.tok_s, 2),
-            "t_soc": temperature.value,
+            "t_soc": readings["t_soc"].value,
+            "throttled": held_back(readings),
+            "power_w": readings["power"].value,
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
             "last_error": self._admission.fault or self._scheduler.last_error,
@@ -266,7 +275,7 @@ class Daemon:
     def _publish_info(self) -> None:
         self._announced_model = self._model
         limits, mqtt = self._config.limits, self._config.mqtt
-        sensors = {name: reading.source for name, reading in self._sensors.read().items() if reading.value is not None}
+        readings = self._sensors.readings()
         body = {
             "contract": 1,
             "dev": self._config.device_name,
@@ -285,7 +294,7 @@ class Daemon:
                 "max_packet_bytes": self._connection.packet_max or None,
                 "default_ttl_s": limits.default_ttl_s,
             },
-            "sensors": sensors,
+            "sensors": {name: one.source for name, one in readings.items() if one.value is not None},
             "schema": {name: f"edgebit/v1/{name}" for name in SCHEMAS},
             **self._described(),
         }
@@ -309,7 +318,7 @@ class Daemon:
         for source in (self._admission, self._scheduler, self._connection, self._wyoming):
             if source is not None:
                 counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
-        readings = self._sensors.read()
+        readings = self._sensors.readings()
         self._home.changed(self._facts(readings))
         body = {
             "uptime_s": self._uptime_s(),

@@ -57,6 +57,14 @@ REFUSED = [
     ("[wyoming]\nlisten = 'h:1'\nallow = ['10.0.0.1/8']", "10.0.0.1/8 has host bits set"),
     ("[wyoming]\nlisten = 'h:1'\nlanguages = []", "languages is empty"),
     ("[wyoming]\nlisten = 'h:1'\nmax_tokens = 5000", "max_tokens is above max_tokens of [limits]"),
+    ("[power]\nsource = 'serial'", 'source "serial" needs a port'),
+    ("[power]\ncalibration = [1, 2, 3, 4]", "name it with source"),
+    ("[power]\nsource = 'pmic'\ncalibration = [1, 2, 3]", "calibration is two points in W"),
+    ("[power]\nsource = 'pmic'\ncalibration = [1, 2, 1, 3]", "calibration is two points in W"),
+    ("[power]\nsource = 'pmic'\ncalibration = [1, 2, nan, 4]", "calibration is two points in W"),
+    ("[power]\ncalibration = 'x'", "calibration must be a list of numbers"),
+    ("[power]\nmeter = 'fnb58'", 'meter is "line", "um24c", "um25c" or "um34c"'),
+    ("[sensors]\ninterval_s = 0", "interval_s is 0.0, it must lie between 0.1 and 60"),
     ("[limits\n", "is not TOML"),
 ]
 

@@ -5,6 +5,7 @@ An unknown key is refused, so a slip of the pen cannot become a default.
 
 import dataclasses
 import ipaddress
+import math
 import tomllib
 from pathlib import Path
 from types import UnionType
@@ -12,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from edgebit.daemon.config import fields
-from edgebit.daemon.config.sections import PORTS, Config, MqttConfig
+from edgebit.daemon.config.sections import PORTS, Config, MqttConfig, PowerConfig
 from edgebit.daemon.contract import topics
 from edgebit.errors import ConfigError
 
@@ -77,7 +78,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"{where} must be a list of strings")
+            words = {str: "strings", float: "numbers"}[get_args(kind)[0]]
+            raise ConfigError(f"{where} must be a list of {words}")
         return tuple(_value(get_args(kind)[0], item, where) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -106,6 +108,7 @@ def _check(config: Config, where: str) -> None:
     for section in dataclasses.fields(config):
         if why := fields.fault(getattr(config, section.name)):
             raise ConfigError(f"{where}: [{section.name}]: {why}")
+    _check_power(config.power, where)
     if config.defaults.max_tokens > config.limits.max_tokens:
         raise ConfigError(f"{where}: [defaults]: max_tokens is above max_tokens of [limits]")
     if config.governor.stop_c < config.governor.target_c + 5:
@@ -151,6 +154,22 @@ def host_and_port(listen: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 0.0.0.0:10600")
     return host.strip("[]"), int(port)
+
+
+def _check_power(power: PowerConfig, where: str) -> None:
+    if power.source == "serial" and not power.port:
+        raise ConfigError(f'{where}: [power]: source "serial" needs a port, such as "/dev/ttyUSB0"')
+    points = power.calibration
+    if not points:
+        return
+    if power.source == "auto":
+        raise ConfigError(f"{where}: [power]: calibration belongs to one source: name it with source")
+    rising = len(points) == 4 and (points[2] - points[0]) * (points[3] - points[1]) > 0
+    if not rising or not all(map(math.isfinite, points)):
+        raise ConfigError(
+            f"{where}: [power]: calibration is two points in W, as read and as it truly was, of which the second is "
+            "higher in both: [3.1, 4.2, 6.0, 7.5]"
+        )
 
 
 def _check_url(url: str, where: str) -> None:

@@ -124,6 +124,28 @@ class GovernorConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SensorsConfig:
+    """[sensors]: how they are read; where they lie is [report] sensors_root."""
+
+    interval_s: float = within(0.1, 60, 1.0)  # between two looks at what changes fast
+    command_s: float = within(0.1, 60, 2.0)  # how long a program that is asked (vcgencmd) may take
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerConfig:
+    """[power]: what the device draws."""
+
+    source: str = one_of("auto", "serial", "ina", "battery", "rapl", "pmic", "none")  # auto: the first that is there
+    interval_s: float = within(0.05, 60, 0.2)  # between two looks while the engine works
+    device: str = ""  # of several INA chips or channels this one: its label, or its address such as "1-0040"
+    port: str = ""  # of a serial meter: "/dev/ttyUSB0"; empty: there is none
+    meter: str = one_of("line", "um24c", "um25c", "um34c")  # what the serial meter speaks
+    baud: int = within(0, 4_000_000, 0)  # 0: what that meter has from its maker
+    calibration: tuple[float, ...] = ()  # two points in W: reading, truth, reading, truth
+    error: float = within(0, 1, 0.0)  # how far off the source may be, of its reading; 0: as its kind is known for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RepliesConfig:
     """[replies]: where answers may go beside the caller's own out topics."""
 
@@ -170,6 +192,8 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     governor: GovernorConfig = field(default_factory=GovernorConfig)
+    sensors: SensorsConfig = field(default_factory=SensorsConfig)
+    power: PowerConfig = field(default_factory=PowerConfig)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
