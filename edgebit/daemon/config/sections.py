@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from edgebit.daemon.config.fields import file_name, one_of, within
+from edgebit.daemon.config.safeguards import ContentFilterConfig, IdentityConfig, PrivacyConfig, RateLimitsConfig
 from edgebit.daemon.contract import topics
 from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.defaults import PREFIX_MEMORY_MIB
@@ -42,7 +43,7 @@ class MqttConfig:
     root: str = topics.DEFAULT_ROOT
     session_expiry_s: int = within(0, 86400, 300)  # how long an MQTT 5 broker keeps requests for a device that is away
     queued_messages_max: int = within(10, 65535, 1000)  # answers held while the broker is away
-    auth: str = one_of("open", "topic")  # "topic": the broker's access list ties principals to user names
+    auth: str = one_of("open", "topic", "broker-prop", "signed")  # what makes a name true (docs/privacy.md)
 
     @property
     def host(self) -> str:
@@ -71,6 +72,8 @@ class LimitsConfig:
     max_tokens: int = within(1, 1 << 20, 2048)  # of an answer
     max_batch: int = within(1, 256, 8)  # requests in a batch
     default_ttl_s: int = within(1, 86400, 600)  # deadline of a request that names none
+    max_prompt_tokens: int = within(0, 1 << 20, 0)  # 0: as many as the context holds
+    control_characters: str = one_of("refuse", "allow")  # in prompts, but for tab and line ends
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,6 +200,10 @@ class Config:
     replies: RepliesConfig = field(default_factory=RepliesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    rate_limits: RateLimitsConfig = field(default_factory=RateLimitsConfig)
+    content_filter: ContentFilterConfig = field(default_factory=ContentFilterConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @property
     def device_name(self) -> str:

@@ -1,0 +1,1 @@
+"""What the daemon writes down of its callers, and how little that is."""
