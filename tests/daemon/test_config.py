@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from mqtt_fixtures import ROOT
 
-from edgebit.daemon.config.reader import config_from, read_config, read_password
+from edgebit.daemon.config.reader import config_from, open_secrets, read_config, read_password
 from edgebit.daemon.config.sections import Config, EngineConfig
 from edgebit.errors import ConfigError
 from edgebit.runtime.defaults import DAEMON_MIB
@@ -27,13 +27,23 @@ REFUSED = [
     ("[mqtt]\nurl = 'mqtt://h:99999'", "Port out of range"),
     ("[mqtt]\nurl = 'mqtt://u:p@h'", "a url holds no user or password"),
     ("[mqtt]\nprotocol = '3.1'", 'protocol is "auto", "5" or "3.1.1"'),
-    ("[mqtt]\nauth = 'yes'", 'auth is "open" or "topic"'),
+    ("[mqtt]\nauth = 'yes'", 'auth is "open", "topic", "broker-prop" or "signed"'),
     ("[mqtt]\nroot = 'a/+'", "root 'a/+' is not made of levels"),
     ("[mqtt]\ncert = '/c'\nurl = 'mqtts://h'", "cert and key go together"),
     ("[mqtt]\nca = '/c'", "ca and cert need an mqtts:// url"),
     ("[mqtt]\nca = 'no.pem'\nurl = 'mqtts://h'", "no.pem is not there or cannot be read"),
     ("[mqtt]\npassword_file = '/p'", "password_file needs a user"),
     ("[mqtt]\nuser = 'u'\npassword_file = 'none'", "none is not there or cannot be read"),
+    ("[mqtt]\npassword = 'x'", "password: no secret stands in a configuration: see password_file"),
+    ("[identity]\nsign_secret = 'x'", "sign_secret: no secret stands in a configuration"),
+    ("[mqtt]\nuser = 'u'\npassword_file = 'credential:x'", "[mqtt]: 'credential:x': systemd gave no credentials"),
+    ("[mqtt]\nuser = 'u'\npassword_file = 'credential:../x'", "names no credential: write credential:NAME"),
+    ("[mqtt]\nauth = 'broker-prop'\nprotocol = '3.1.1'", 'auth = "broker-prop" needs MQTT 5'),
+    ("[mqtt]\nauth = 'signed'", 'auth = "signed" needs principals'),
+    ("[identity]\nprincipals = '/dev/null'", 'principals means nothing with auth = "open"'),
+    ("[rate_limits]\ntokens = -1", "tokens is -1, it must lie between 0"),
+    ("[content_filter]\nrules = 'none'", "none is not there or cannot be read"),
+    ("[content_filter]\nclassifier_fault = 'x'", 'classifier_fault is "refuse" or "allow"'),
     ("[device]\nname = 'My Pi'", "(try 'my-pi')"),
     ("[defaults]\nmax_tokens = 5000", "max_tokens is above max_tokens of [limits]"),
     ("[defaults]\ntemperature = 'hot'", "temperature must be a number, not 'hot'"),
@@ -108,6 +118,28 @@ def test_file_names_count_from_the_files_folder(tmp_path):
     assert config.mqtt.password_file == str(tmp_path / "password")
     assert read_password(config.mqtt) == "secret"
     assert (config.mqtt.port, config.mqtt.tls) == (8883, True)
+
+
+def test_a_secret_comes_from_systemd(tmp_path, monkeypatch):
+    """By LoadCredential: only its first line counts, and the message of a fault does not hold it."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "mqtt.password").write_text("secret\nmore\n")
+    (tmp_path / "c.toml").write_text("[mqtt]\nuser = 'u'\npassword_file = 'credential:mqtt.password'\n")
+    assert read_password(read_config(tmp_path / "c.toml").mqtt) == "secret"
+    (tmp_path / "mqtt.password").write_text("\nsecret")
+    with pytest.raises(ConfigError, match="is empty: its first line is the secret") as refused:
+        read_password(read_config(tmp_path / "c.toml").mqtt)
+    assert "secret\n" not in str(refused.value)
+
+
+def test_a_secret_that_others_may_read_is_told(tmp_path):
+    """The password's and the key's file, whatever let them be opened."""
+    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "c.toml").write_text("[mqtt]\nuser = 'u'\npassword_file = 'password'\n")
+    config = read_config(tmp_path / "c.toml")
+    for mode, words in ((0o644, "open to everybody (mode 0644): chmod 600"), (0o640, "open to its group"), (0o600, "")):
+        (tmp_path / "password").chmod(mode)
+        assert words in "".join(open_secrets(config)) and bool(words) == bool(open_secrets(config))
 
 
 def test_a_missing_file(tmp_path):

@@ -22,8 +22,8 @@ def is_shared(auth: str) -> bool:
 
 
 def describe_identity(auth: str, challenge: str | None) -> dict[str, Any]:
-    """What `info` says of the mode: its name, what it means, and for signed requests what they must sign."""
-    body: dict[str, Any] = {"mode": auth, "per_principal": not is_shared(auth), "meaning": MEANING[auth]}
+    """What `info` says of the mode beside its name: what it means, and for signed requests what they must sign."""
+    body: dict[str, Any] = {"per_principal": not is_shared(auth), "meaning": MEANING[auth]}
     return body if challenge is None else {**body, "challenge": challenge}
 
 

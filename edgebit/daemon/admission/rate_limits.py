@@ -15,7 +15,7 @@ from typing import Any
 
 from edgebit.daemon.admission.principals import UNITS, Principals
 from edgebit.daemon.admission.sliding_window import SlidingWindow
-from edgebit.daemon.config.sections import RateLimitsConfig
+from edgebit.daemon.config.safeguards import RateLimitsConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
 from edgebit.daemon.serving.outcome import Outcome

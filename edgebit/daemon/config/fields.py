@@ -5,6 +5,8 @@ from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any
 
+from edgebit.daemon.config.secret_files import located
+
 
 def within(least: float, most: float, default: float | None) -> Any:
     """A number from least to most; a default of None is allowed beside."""
@@ -17,14 +19,17 @@ def one_of(*choices: str) -> Any:
 
 
 def file_name() -> Any:
-    """The name of a file that must be there and readable, counted from the configuration's folder; empty: none."""
+    """The name of a file that must be there and readable, counted from the configuration's folder; empty: none.
+
+    "credential:NAME" is one that systemd hands over.
+    """
     return field(default="", metadata={"file": True})
 
 
 def with_absolute_files(section: Any, folder: Path) -> dict[str, str]:
     """The section's file names that are set, counted from `folder`."""
     return {
-        key.name: str((folder / Path(name).expanduser()).absolute())
+        key.name: str(located(name) or (folder / Path(name).expanduser()).absolute())
         for key in fields(section)
         if key.metadata.get("file") and (name := getattr(section, key.name))
     }

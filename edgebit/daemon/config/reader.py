@@ -13,6 +13,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from edgebit.daemon.config import fields
+from edgebit.daemon.config.safeguards import identity_fault
+from edgebit.daemon.config.secret_files import SECRET_WORDS, read_secret, too_open
 from edgebit.daemon.config.sections import PORTS, Config, MqttConfig, PowerConfig
 from edgebit.daemon.contract import topics
 from edgebit.errors import ConfigError
@@ -45,20 +47,26 @@ def config_from(content: dict[str, Any], where: str, folder: Path) -> Config:
     for name, item in sections.items():
         kind: Any = item.default_factory
         section = _section(kind, content.get(name, {}), f"{where}: [{name}]")
-        made[name] = dataclasses.replace(section, **fields.with_absolute_files(section, folder))
+        try:
+            made[name] = dataclasses.replace(section, **fields.with_absolute_files(section, folder))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: [{name}]: {error}") from error
     config = Config(**made)
     _check(config, where)
     return config
 
 
 def read_password(mqtt: MqttConfig) -> str | None:
-    """The password in password_file without the line's end; None where none is configured."""
+    """The first line of password_file; None where none is configured. Raises ConfigError."""
     if not mqtt.password_file:
         return None
-    try:
-        return Path(mqtt.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"password_file {mqtt.password_file} cannot be read: {error}") from error
+    return read_secret(mqtt.password_file, "password_file")
+
+
+def open_secrets(config: Config) -> list[str]:
+    """Secrets that others on this machine may read, in words."""
+    files = (config.mqtt.password_file, config.mqtt.key)
+    return [words for name in files if name and (words := too_open(Path(name)))]
 
 
 def _section(kind: type[Any], content: Any, where: str) -> Any:
@@ -68,6 +76,8 @@ def _section(kind: type[Any], content: Any, where: str) -> Any:
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in types:
+            if any(word in key.lower() for word in SECRET_WORDS):
+                raise ConfigError(f"{where}: {key}: no secret stands in a configuration: see password_file of [mqtt]")
             raise ConfigError(f"{where}: unknown key {key!r}; there are {', '.join(types)}")
         values[key] = _value(types[key], value, f"{where}: {key}")
     return kind(**values)
@@ -113,6 +123,8 @@ def _check(config: Config, where: str) -> None:
         raise ConfigError(f"{where}: [defaults]: max_tokens is above max_tokens of [limits]")
     if config.governor.stop_c < config.governor.target_c + 5:
         raise ConfigError(f"{where}: [governor]: stop_c must lie 5 or more above target_c")
+    if why := identity_fault(config.identity, mqtt.auth, mqtt.protocol):
+        raise ConfigError(f"{where}: {why}")
     for prefix in config.replies.allowed_prefixes:
         if "{principal}" not in prefix or not prefix.endswith("/") or prefix.startswith("$") or set(prefix) & set("+#"):
             raise ConfigError(

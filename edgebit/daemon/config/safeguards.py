@@ -13,6 +13,17 @@ class IdentityConfig:
     challenge_s: float = within(10, 86400, 600.0)  # how long a challenge is the newest (auth = "signed")
 
 
+def identity_fault(identity: IdentityConfig, auth: str, protocol: str) -> str | None:
+    """What of [identity] and the mode in [mqtt] does not fit together; None where all does."""
+    if auth == "broker-prop" and protocol == "3.1.1":
+        return '[mqtt]: auth = "broker-prop" needs MQTT 5: the name comes as one of its properties'
+    if auth == "signed" and not identity.principals:
+        return '[identity]: auth = "signed" needs principals, a file with the keys'
+    if auth == "open" and identity.principals:
+        return '[identity]: principals means nothing with auth = "open", where anybody takes any name'
+    return None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateLimitsConfig:
     """[rate_limits]: what one principal may take within a window; 0 is no limit."""

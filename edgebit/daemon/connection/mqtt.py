@@ -6,7 +6,6 @@ that; the will carries the connection's number; a broker's refusal is read as on
 
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections import Counter
@@ -22,12 +21,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgebit.daemon.config.reader import read_password
-from edgebit.daemon.config.sections import Config, MqttConfig
+from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.backoff import Backoff
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
+from edgebit.daemon.connection.tls import explain, tls_context
 from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Incoming
-from edgebit.errors import ConfigError
 
 log = logging.getLogger("edgebit.mqtt")
 
@@ -141,7 +140,7 @@ class Connection:
         self._counter = counter
         self._deliver = deliver
         self._backoff = backoff or Backoff()
-        self._tls = _tls_context(config.mqtt)
+        self._tls = tls_context(config.mqtt)
         self._password = read_password(config.mqtt)
         self._mqtt5 = config.mqtt.protocol != "3.1.1"
         self._protocol_fixed = config.mqtt.protocol != "auto"
@@ -231,7 +230,7 @@ class Connection:
                 client.connect(self._config.host, self._config.port, self._config.keepalive_s)
             self._drive(client, attempt)
         except (OSError, ValueError) as error:
-            attempt.reason = attempt.reason or f"{type(error).__name__}: {error}"
+            attempt.reason = attempt.reason or explain(f"{type(error).__name__}: {error}")
         except Exception as error:
             log.exception("the network loop failed")
             attempt.reason = f"{type(error).__name__}: {error}"
@@ -299,10 +298,18 @@ class Connection:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
+        if self._tls is not None:
+            client.on_log = self._on_log
         client.on_socket_open = self._on_socket_open
         # With a callback here, publish() from another thread never writes to the socket itself: it wakes our loop.
         client.on_socket_register_write = lambda *_: None
         return client
+
+    @_guarded
+    def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
+        """Why the broker ended the connection under TLS is told by OpenSSL alone, in an error that paho only logs."""
+        if level == paho.MQTT_LOG_ERR and "SSL" in text:
+            self._attempt.reason = self._attempt.reason or explain(text)
 
     @_guarded
     def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
@@ -442,15 +449,3 @@ def _publish_properties(message: Outgoing) -> Properties:
     if message.user:
         properties.UserProperty = list(message.user)
     return properties
-
-
-def _tls_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
-    if not mqtt.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=mqtt.ca or None)
-        if mqtt.cert:
-            context.load_cert_chain(mqtt.cert, mqtt.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"[mqtt]: the certificates cannot be used: {error}") from error
-    return context

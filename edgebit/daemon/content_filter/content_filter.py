@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebit.daemon.config.sections import ContentFilterConfig
+from edgebit.daemon.config.safeguards import ContentFilterConfig
 from edgebit.daemon.config.watched_file import WatchedFile
 from edgebit.daemon.content_filter.classifier import ClassifierFault, Verdict
 from edgebit.daemon.content_filter.rules import FILE_MAX_BYTES, NO_RULES, Rules, parse_rules

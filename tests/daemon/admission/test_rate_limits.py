@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgebit.daemon.admission.principals import Principals
 from edgebit.daemon.admission.rate_limits import RateLimits
 from edgebit.daemon.admission.sliding_window import SLOTS, SlidingWindow
-from edgebit.daemon.config.sections import RateLimitsConfig
+from edgebit.daemon.config.safeguards import RateLimitsConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
 from edgebit.daemon.sensors.energy import Energy
@@ -182,7 +182,7 @@ STEPS = st.lists(st.tuples(st.floats(0, 40), st.integers(1, 60), st.integers(0, 
 @settings(max_examples=300, deadline=None)
 @given(STEPS, st.floats(1, 1e7))
 def test_the_time_that_is_said_is_true(tmp_path_factory, steps, began):
-    """Whatever came before: after retry_after_ms the same request passes; and no window ever holds more than allowed."""
+    """After retry_after_ms the same request passes, whatever came before; no window ever holds more than allowed."""
     limits = Limits(tmp_path_factory.mktemp("limits"), tokens=100, window_s=60.0)
     limits.now = began
     taken: list[tuple[float, int]] = []

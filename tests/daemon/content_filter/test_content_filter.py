@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgebit.daemon.config.sections import ContentFilterConfig
+from edgebit.daemon.config.safeguards import ContentFilterConfig
 from edgebit.daemon.content_filter.content_filter import ContentFilter
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.errors import ConfigError

@@ -1,7 +1,6 @@
 """The log of refusals: what stands in it, and how little it grows."""
 
 import json
-import os
 
 from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
 from edgebit.daemon.privacy.security_log import LINES_A_MINUTE, SAME_MAX, SecurityLog, read_security_log, summary
@@ -149,7 +148,7 @@ def test_a_key_that_cannot_be_kept_holds_until_the_restart(tmp_path, caplog):
     (tmp_path / "folder").mkdir()
     names = HashedNames(tmp_path / "folder")
     assert names.of("alice") == names.of("alice") and "cannot be read" in caplog.text
-    assert os.listdir(tmp_path / "folder") == []
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 def test_every_line_is_json(tmp_path):
