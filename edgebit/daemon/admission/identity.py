@@ -36,8 +36,6 @@ def check_broker_name(principal: str, user: Sequence[tuple[str, str]]) -> None:
     position = max((place for place, (key, _) in enumerate(user) if key == BROKER_NAME), default=-1)
     before = max((place for place, (key, _) in enumerate(user) if key in BROKER_NAME_FOLLOWS), default=-1)
     if position < 0 or position < before:
-        raise Refusal(
-            401, "identity_missing", "the broker has not added the user's name: log in, and use MQTT 5 on its side too"
-        )
+        raise Refusal(401, "identity_missing", "the broker has not added the sender's user name: log in there")
     if user[position][1] != principal:
         raise Refusal(403, "identity_mismatch", "the broker names another user than the topic does")

@@ -81,7 +81,9 @@ class LocalCallers:
 
     def _send(self, principal: str, op: str, fields: Mapping[str, Any]) -> None:
         topic = self._topics.request(principal, op)
-        self._deliver(Incoming(topic=topic, payload=encode_json(fields), received=self._clock(), mqtt5=True))
+        self._deliver(
+            Incoming(topic=topic, payload=encode_json(fields), received=self._clock(), mqtt5=True, inside=True)
+        )
 
     def _principal_of(self, topic: str, way: str) -> str | None:
         prefix = f"{self._topics.base}/{way}/"

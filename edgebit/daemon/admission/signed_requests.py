@@ -9,6 +9,7 @@ forgets at a restart. Within a challenge's life an id is taken once.
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import secrets
 import time
@@ -53,9 +54,15 @@ def text_to_sign(*, base: str, principal: str, op: str, job_id: str, challenge: 
     return "\n".join(("edgebit signed request 1", base, principal, op, job_id, challenge, digest)).encode()
 
 
-def envelope(*, job_id: str, challenge: str, payload: str, signature: bytes) -> dict[str, Any]:
-    """The JSON object that is sent."""
+def local_code(key: bytes, signed: bytes) -> bytes:
+    """What stands for a signature in a request of the device to itself."""
+    return hmac.new(key, signed, hashlib.sha256).digest()
+
+
+def envelope(*, job_id: str, challenge: str, payload: str, signature: bytes, local: bool = False) -> dict[str, Any]:
+    """The JSON object that is sent; `local`: the signature is a local_code()."""
     return {
+        **({"local": True} if local else {}),
         ENVELOPE: ENVELOPE_VERSION,
         "id": job_id,
         "challenge": challenge,
@@ -73,9 +80,14 @@ class SignedRequests:
         principals: Principals,
         challenge_s: float,
         *,
+        local_key: bytes = b"",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`challenge_s`: how long a challenge is the newest; it is taken for as long again."""
+        """`challenge_s`: how long a challenge is the newest; it is taken for as long again.
+
+        `local_key` is the device's own: who can read it may ask under any name, as the health gate of a deploy does.
+        """
+        self._local_key = local_key
         self._base = base
         self._principals = principals
         self._challenge_s = challenge_s
@@ -101,25 +113,37 @@ class SignedRequests:
         """
         fields = _fields(payload)
         job_id, text, inner, signature = _parts(fields)
+        local = fields.get("local") is True and bool(self._local_key)
         self.challenge()
         challenge = next((one for one in (self._newest, self._before) if one is not None and one.text == text), None)
         if challenge is None:
             words = "the challenge is old or another device's: take the one in info, and sign again"
             raise Refusal(401, "stale_challenge", words, retryable=True)
         keys = self._principals.get(principal).keys
-        if not keys:
+        if not keys and not local:
             raise Refusal(401, "unknown_key", "this device has no key of that principal")
         signed = text_to_sign(base=self._base, principal=principal, op=op, job_id=job_id, challenge=text, payload=inner)
         digest = hashlib.sha256(signed).digest()
         taken = challenge.taken.get((principal, job_id))
         if taken == digest:
             return SignedRequest(id=job_id, payload=inner, seen=True)
-        if not any(verify(key, signed, signature) for key in keys):
+        right = (
+            hmac.compare_digest(local_code(self._local_key, signed), signature)
+            if local
+            else any(verify(key, signed, signature) for key in keys)
+        )
+        if not right:
             raise Refusal(401, "bad_signature", "the signature is not that principal's, or the request was changed")
         if taken is not None:
             raise Refusal(409, "id_in_use", f"id {job_id!r} belongs to another signed request")
         challenge.taken[principal, job_id] = digest
         return SignedRequest(id=job_id, payload=inner, seen=False)
+
+    def forget(self, principal: str, job_id: str) -> None:
+        """A request that was not taken may come again as it is."""
+        for challenge in (self._newest, self._before):
+            if challenge is not None:
+                challenge.taken.pop((principal, job_id), None)
 
 
 def _fields(payload: bytes) -> Mapping[str, Any]:

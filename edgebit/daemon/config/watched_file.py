@@ -24,13 +24,13 @@ class WatchedFile(Generic[Content]):
         self.content = self._read()
         self.fault: str | None = None  # why the file as it is now is not used
 
-    def reload(self, *, force: bool = False) -> bool:
-        """Read the file again if it has changed (or `force`); whether new content is in use now.
+    def reload(self) -> bool:
+        """Read the file again if it has changed; whether new content is in use now.
 
         A file that is gone or wrong is said so once in the log and as `fault`, and what was read before stays.
         """
         mark = self._mark()
-        if mark == self._seen and not force:
+        if mark == self._seen:
             return False
         self._seen = mark
         try:

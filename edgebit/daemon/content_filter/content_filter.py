@@ -36,9 +36,14 @@ class ContentFilter:
         """Whether anything is looked at."""
         return self._file is not None or bool(self._config.classifier)
 
-    def reload(self, *, force: bool = False) -> None:
+    @property
+    def fault(self) -> str | None:
+        """Why the file of rules as it is now is not used; None where it is."""
+        return self._file.fault if self._file is not None else None
+
+    def reload(self) -> None:
         """Read the rules again if they have changed; wrong ones leave those before in use."""
-        if self._file is not None and self._file.reload(force=force):
+        if self._file is not None and self._file.reload():
             self.counters["filter_reloaded"] += 1
 
     def check_prompt(self, texts: Iterable[str]) -> None:
@@ -66,7 +71,7 @@ class ContentFilter:
             "rules_answer": len(self._rules.answer),
             "classifier": self._config.classifier_for if self._config.classifier else None,
         }
-        return {**body, "fault": self._file.fault} if self._file is not None and self._file.fault else body
+        return {**body, "fault": self.fault} if self.fault else body
 
     @property
     def _rules(self) -> Rules:

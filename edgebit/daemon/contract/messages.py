@@ -90,6 +90,7 @@ class Incoming:
     expiry_s: int | None = None
     content_type: str | None = None
     user: tuple[tuple[str, str], ...] = ()
+    inside: bool = False  # from within the daemon itself, and not from the broker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgebit.daemon.admission.identity import check_broker_name, describe_identity
 from edgebit.daemon.admission.principals import Principals, parse_principals
-from edgebit.daemon.admission.signed_requests import IDS_MAX, SignedRequests, envelope, text_to_sign
+from edgebit.daemon.admission.signed_requests import IDS_MAX, SignedRequests, envelope, local_code, text_to_sign
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.errors import ConfigError
 
@@ -133,6 +133,14 @@ def test_a_copied_request_is_told_as_one_that_came_before(signer):
     assert signer.refusal(signer.sign("ho")) == (409, "id_in_use")
 
 
+def test_a_request_that_was_not_taken_may_come_again(signer):
+    """The device was busy: asked again as it is, it is new."""
+    body = signer.sign("hi")
+    signer.open(body)
+    signer.device.forget("alice", "j1")
+    assert not signer.open(body).seen
+
+
 def test_challenges_end(signer):
     """The newest and the one before are taken, by a clock that only counts; after a restart none is."""
     body = signer.sign("hi")
@@ -162,6 +170,22 @@ def test_the_memory_of_ids_is_bounded(signer):
         signer.device._newest.taken["alice", str(number)] = b""
     assert signer.device.challenge() != first
     assert len(signer.device._newest.taken) == 0
+
+
+def test_the_device_may_ask_itself(signer):
+    """With a key that only its own user reads; nobody else's is one."""
+    signer.device._local_key = b"k" * 32
+    parts = {"base": "edgebit/v1/pi", "principal": "pi", "op": "generate", "job_id": "j1", "payload": b"hi"}
+    signed = text_to_sign(challenge=signer.device.challenge(), **parts)
+    sent = {"job_id": "j1", "challenge": signer.device.challenge(), "payload": "hi", "local": True}
+    for key in (b"", b"x" * 32):
+        body = envelope(signature=local_code(key, signed), **sent)
+        assert signer.refusal(body, principal="pi") == (401, "bad_signature")
+    body = envelope(signature=local_code(b"k" * 32, signed), **sent)
+    assert signer.open(body, principal="pi").payload == b"hi"
+    signer.device._local_key = b""
+    fresh = envelope(signature=local_code(b"", signed), **{**sent, "job_id": "j2"})
+    assert signer.refusal(fresh, principal="pi") == (401, "unknown_key")
 
 
 def test_keys_are_read_again_when_the_file_changes(signer):
