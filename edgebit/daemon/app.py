@@ -4,6 +4,8 @@ Main thread: events, admission, reports, watch over the others. Network thread: 
 the model, then scheduler.Scheduler. Everything between them goes through queues or takes a lock of its own.
 """
 
+import contextlib
+import functools
 import logging
 import platform
 import queue
@@ -18,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgebit import __version__
+from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission, AskableModel
+from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
@@ -91,7 +95,17 @@ class Daemon:
         files = DeviceFiles(Path(config.report.sensors_root))
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
         self._model: DaemonModel | None = None
-        self._admission = Admission(config, self._local, self._scheduler, lambda: self._model, self._status)
+        self._journal = Journal(state_dir / "journal", config.journal)
+        self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
+        self._admission = Admission(
+            config,
+            self._local,
+            self._scheduler,
+            self._journal,
+            self._acceptance,
+            lambda: self._model,
+            self._status,
+        )
         self._scheduler.listeners.append(self._admission.batches)
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         self._stopping = threading.Event()
@@ -108,14 +122,16 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._sensors.sample()  # once before anything is published
+        self._admission.recover()
         for thread in (network, worker, sensors):
             thread.start()
         if self._wyoming is not None:
             threading.Thread(target=self._wyoming.run, name="wyoming", daemon=True).start()
         fault = None
         while not self._stopping.is_set() and fault is None:
-            self._take_event()
+            self._take_events()
             self._scheduler.expire()
+            self._journal.tick()
             self._report()
             dead = self._dead_thread(network, worker, sensors)
             fault = None if self._stopping.is_set() else dead  # a thread may end once it is told to, which comes first
@@ -132,34 +148,50 @@ class Daemon:
                     return
         self._inbox.put(event)
 
-    def _take_event(self) -> None:
+    def _take_events(self) -> None:
+        """What has come since: requests together, since one write to the disk does for all of them."""
         load = self._scheduler.load()
         busy = load.running or load.queue_len or self._model is not self._announced_model
+        patience_s = BUSY_TICK_S if busy else min(IDLE_TICK_S, self._config.report.interval_s)
+        requests: list[Incoming] = []
+        with contextlib.suppress(queue.Empty):
+            while len(requests) < INBOX_MAX:
+                event = self._inbox.get(timeout=patience_s)
+                patience_s = 0.0
+                if isinstance(event, Incoming):
+                    self._inbox_room.release()
+                    if self._is_request(event):
+                        requests.append(event)
+                elif isinstance(event, FromInside):
+                    requests.append(event.incoming)
+                elif event is not None:
+                    self._guarded(functools.partial(self._take_news, event))
+        if requests:
+            self._guarded(functools.partial(self._admission.take, requests))
+
+    def _take_news(self, event: Connected | Disconnected) -> None:
+        if isinstance(event, Connected):
+            self._acceptance.connected(event.number, event.session_present)
+            self._announce(event)
+        elif event.was_connected:
+            log.info("disconnected: %s", event.reason)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
         try:
-            event = self._inbox.get(timeout=BUSY_TICK_S if busy else min(IDLE_TICK_S, self._config.report.interval_s))
-        except queue.Empty:
-            return
-        try:
-            if isinstance(event, Incoming):
-                self._inbox_room.release()
-                self._take_message(event)
-            elif isinstance(event, FromInside):
-                self._admission.handle(event.incoming)
-            elif isinstance(event, Connected):
-                self._announce(event)
-            elif isinstance(event, Disconnected) and event.was_connected:
-                log.info("disconnected: %s", event.reason)
+            act()
         except Exception:
-            log.exception("handling %s failed", type(event).__name__)
+            log.exception("handling an event failed")
             self._admission.counters["internal"] += 1
 
-    def _take_message(self, incoming: Incoming) -> None:
-        """One message from the broker: a request, or Home Assistant's word that it has started."""
+    def _is_request(self, incoming: Incoming) -> bool:
+        """Whether a message from the broker is for admission; Home Assistant's word that it has started is not."""
         if self._local.owns(incoming):
             self._admission.counters["reserved_principal"] += 1
             log.info("a request on %s is not run: that principal asks from inside only", incoming.topic)
         elif not self._home.hears(incoming):
-            self._admission.handle(incoming)
+            return True
+        incoming.ack()
+        return False
 
     def _open_wyoming(self) -> "WyomingService":
         from edgebit.daemon.home_assistant.wyoming import WyomingService  # asyncio is loaded where it is needed
@@ -206,6 +238,8 @@ class Daemon:
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
         self._connection.close()
         network.join(5.0)
+        self._journal.tick()
+        self._journal.close()
         log.info("stopped")
 
     # Reports
@@ -264,7 +298,7 @@ class Daemon:
             "power_w": readings["power"].value,
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
-            "last_error": self._admission.fault or self._scheduler.last_error,
+            "last_error": self._admission.fault or self._journal.fault or self._scheduler.last_error,
             "uptime_s": self._uptime_s(),
         }
 
@@ -315,7 +349,8 @@ class Daemon:
 
     def _publish_metrics(self) -> None:
         counters: Counter[str] = Counter()
-        for source in (self._admission, self._scheduler, self._connection, self._wyoming):
+        parts = (self._admission, self._acceptance, self._scheduler, self._connection, self._journal, self._wyoming)
+        for source in parts:
             if source is not None:
                 counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
         readings = self._sensors.readings()

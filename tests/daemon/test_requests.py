@@ -407,7 +407,7 @@ def test_an_ack_where_it_was_asked_for(ready, broker, ears):
 
 @both
 def test_a_request_sent_twice(ready, broker, ears, mqtt5):
-    """Under one id the same request runs once while it is in flight; another one is refused."""
+    """Under one id the same request runs once, and is answered the same once it is done; another one is refused."""
     ready()
     ear = ears(broker.port, f"{OUT}/#", "edgebit/v1/pi/metrics", mqtt5=mqtt5)
     request = {"id": "job", "prompt": "slow 20"}
@@ -421,9 +421,12 @@ def test_a_request_sent_twice(ready, broker, ears, mqtt5):
     metrics = ear.until(lambda message: message.topic.endswith("metrics"))
     counters = json.loads(metrics.payload)["counters"]
     assert (counters["repeated"], counters["admitted"]) == (1, 1)
-    ear.say(f"{IN}/generate", {"id": "job", "prompt": "say 1"})
+    ear.say(f"{IN}/generate", request)
     again = ear.until(lambda message: message.topic == f"{OUT}/job")
-    assert json.loads(again.payload)["text"] == "w0 ", "once it is done the id is free"
+    assert again.payload == answer.payload
+    ear.say(f"{IN}/generate", {**request, "prompt": "say 1"})
+    other = ear.until(lambda message: message.topic == f"{OUT}/job")
+    assert json.loads(other.payload)["error"]["code"] == "id_in_use"
 
 
 def test_a_model_that_loads_slowly(broker, daemons, ears):

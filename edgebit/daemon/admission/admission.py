@@ -1,19 +1,25 @@
 """From a message to a job or a refusal: the first look at every request, in one thread."""
 
+import contextlib
 import dataclasses
 import json
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identity_of
 from edgebit.daemon.admission.batches import Batches
-from edgebit.daemon.admission.lookup import KeptAnswers, NoAnswers, send_kept
+from edgebit.daemon.admission.journal import Journal
+from edgebit.daemon.admission.journal_records import Asked, Entry, Identity
+from edgebit.daemon.admission.lookup import send_kept
 from edgebit.daemon.admission.newest import Newest
+from edgebit.daemon.admission.recovery import address_again, verdict
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.contract.addressing import address_of, first_address
 from edgebit.daemon.contract.fields import read_fields
-from edgebit.daemon.contract.frames import AnswerWriter, Publisher
+from edgebit.daemon.contract.frames import AnswerRecord, AnswerWriter, Publisher
 from edgebit.daemon.contract.messages import (
     Address,
     BatchItem,
@@ -27,7 +33,7 @@ from edgebit.daemon.contract.messages import (
     Request,
     TokenizeRequest,
 )
-from edgebit.daemon.contract.requests import ModelFacts, fingerprint, read_request
+from edgebit.daemon.contract.requests import ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.daemon.serving.scheduler import Job, Scheduler
 
@@ -59,25 +65,58 @@ class Admission:
         config: Config,
         publisher: Publisher,
         scheduler: Scheduler,
+        journal: Journal,
+        acceptance: Acceptance,
         model: Callable[[], AskableModel | None],
         state: Callable[[], dict[str, Any]],
-        answers: KeptAnswers | None = None,
     ) -> None:
         """`model` gives the model once it is loaded, `state` what a ping is answered with."""
         self._config = config
         self._topics = config.topics
         self._publisher = publisher
         self._scheduler = scheduler
+        self._journal = journal
+        self._acceptance = acceptance
         self._model = model
         self._state = state
-        self._answers = answers or NoAnswers()
         self._newest = Newest()
         self.batches = Batches()
         self.fault: str | None = None  # why the model could not be loaded
         self.counters: Counter[str] = Counter()
 
+    def recover(self) -> None:
+        """Once, before anything is taken: send answers again that may not have arrived, take up what is unfinished."""
+        for message in self._journal.undelivered():
+            self.counters["sent_again"] += 1
+            self._publisher.publish(message)
+        for entry, asked, left_s in self._journal.unfinished():
+            self._resume(entry, asked, left_s)
+        self._acceptance.commit(at_any_cost=True)
+        self._acceptance.release()
+
+    def take(self, requests: Sequence[Incoming]) -> None:
+        """Look at all that has come; what is accepted is on the disk before any is acknowledged, and runs then."""
+        for incoming in requests:
+            try:
+                self.handle(incoming)
+            except Exception:
+                log.exception("handling a request failed")
+                self.counters["internal"] += 1
+        refused = self._acceptance.commit()
+        for job, refusal in refused:
+            self._refuse(job.request.op, refusal, job.address, {"format": job.request.format})
+            self.batches.item_ended(job.key, refusal.status, refusal.code)
+        for incoming in requests:
+            incoming.ack()
+        for job in self._acceptance.ready:
+            if job.request.ack:
+                self._writer(job.address, {"format": job.request.format}).ack(
+                    {"queue_len": self._scheduler.load().queue_len}
+                )
+        self._acceptance.release()
+
     def handle(self, incoming: Incoming) -> None:
-        """Answer, queue or refuse one message."""
+        """Answer, accept or refuse one message."""
         self.counters["received"] += 1
         parsed = self._topics.parse_request(incoming.topic)
         if parsed is None or not is_principal(parsed[0]):
@@ -96,63 +135,83 @@ class Admission:
             address = address_of(incoming, principal, fields, self._topics, self._config)
             if incoming.retain:
                 raise Refusal(400, "retained", "a request must not be retained: it would run at every connection")
-            self._start(op, self._read(op, fields, address, incoming), address, incoming)
+            self._start(op, fields, self._read(op, fields, address, incoming), address, incoming)
         except Refusal as refusal:
             self._refuse(op, refusal, address, fields)
 
-    def _read(self, op: str, fields: dict[str, Any], address: Address, incoming: Incoming) -> Request:
+    def _read(self, op: str, fields: Mapping[str, Any], address: Address, incoming: Incoming | None) -> Request:
         model = self._model()
         facts = ModelFacts(frozenset(model.names), model.ctx_len) if model is not None else None
         return read_request(op, fields, address, self._config, facts, incoming)
 
-    def _refuse(self, op: str, refusal: Refusal, address: Address, fields: dict[str, Any]) -> None:
+    def _refuse(self, op: str, refusal: Refusal, address: Address, fields: Mapping[str, Any]) -> None:
         self.counters[refusal.code] += 1
         log.info("%s by %s refused: %d %s", op[:64], address.principal, refusal.status, refusal.code)
         if refusal.status in (429, 503):
             refusal.details.setdefault("queue_len", self._scheduler.load().queue_len)
         self._writer(address, fields).error(refusal)
 
-    def _start(self, op: str, request: Request, address: Address, incoming: Incoming) -> None:
+    def _start(
+        self, op: str, fields: Mapping[str, Any], request: Request, address: Address, incoming: Incoming
+    ) -> None:
         if isinstance(request, PingRequest):
             self._writer(address).done({"op": "ping", **self._state()})
         elif isinstance(request, CancelRequest):
             self._cancel(request, address)
         elif isinstance(request, GetRequest):
             self._get(request, address)
-        elif self.fault is not None:
-            raise Refusal(503, "fault", f"this device has no working model: {self.fault}")
         elif isinstance(request, TokenizeRequest):
-            model = self._model()
-            if model is None:
-                raise Refusal(503, "not_ready", "the model is being loaded", retryable=True, retry_after_ms=2000)
-            tokens = model.encode(request.text)
-            self._writer(address).done({"op": "tokenize", "tokens": tokens, "count": len(tokens)})
+            self._tokenize(request, address)
         elif isinstance(request, BatchRequest):
             self._start_batch(request, address, incoming)
         else:
-            self._start_job(request, address, fingerprint(op, incoming.payload), incoming)
+            identity = identity_of(op, address, incoming)
+            if not self._acceptance.is_repeat(identity, address, incoming.dup):
+                self._start_job(fields, request, address, identity)
 
-    def _start_job(self, request: GenerateRequest, address: Address, mark: bytes, incoming: Incoming) -> None:
-        if incoming.dup and not address.id_given and self._scheduler.has_repeat_of(address.principal, mark):
-            self.counters["repeated"] += 1
-            return
-        self._scheduler.submit(Job(address=address, request=request, fingerprint=mark))
+    def _tokenize(self, request: TokenizeRequest, address: Address) -> None:
+        self._refuse_without_model()
+        model = self._model()
+        if model is None:
+            raise Refusal(503, "not_ready", "the model is being loaded", retryable=True, retry_after_ms=2000)
+        tokens = model.encode(request.text)
+        self._writer(address).done({"op": "tokenize", "tokens": tokens, "count": len(tokens)})
+
+    def _refuse_without_model(self) -> None:
+        if self.fault is not None:
+            raise Refusal(503, "fault", f"this device has no working model: {self.fault}")
+
+    # Jobs
+
+    def _start_job(
+        self, fields: Mapping[str, Any], request: GenerateRequest, address: Address, identity: Identity
+    ) -> None:
+        self._refuse_without_model()
+        self._acceptance.accept(fields, Job(address=address, request=request), identity)
         if address.series is not None:
             before = self._newest.replace(address.principal, address.series, address.id)
             if before is not None:
                 self._scheduler.cancel(address.principal, before, REPLACED)
-        if request.ack:
-            self._writer(address).ack({"queue_len": self._scheduler.load().queue_len})
 
     def _start_batch(self, request: BatchRequest, address: Address, incoming: Incoming) -> None:
-        mark = fingerprint("batch", incoming.payload)
-        ids = [item.id for item in request.items]
-        repeated = incoming.dup and not address.id_given and self.batches.has_repeat_of(address.principal, mark)
-        if repeated or not self.batches.begin((address.principal, address.id), mark, ids, self._writer(address)):
+        """Items that are known already are answered again or waited for, like any request that comes again."""
+        identity = identity_of("batch", address, incoming)
+        if incoming.dup and self._acceptance.is_redelivered(identity):
+            return
+        known = self._journal.entry(address.principal, address.id) if address.id_given else None
+        if known is not None and known.identity.fingerprint != identity.fingerprint:
+            raise Refusal(409, "id_in_use", f"id {address.id!r} belongs to another request")
+        key, writer = (address.principal, address.id), self._writer(address)
+        if not self.batches.begin(key, identity.fingerprint, [item.id for item in request.items], writer):
             self.counters["repeated"] += 1
             return
         for item in request.items:
             self._start_item(item, address, incoming)
+        facts = self.batches.progress(key)
+        if facts is not None:  # after its items, so that it is never found without them
+            asked = self._acceptance.asked("batch", {"items": self.batches.items(key)}, address)
+            with contextlib.suppress(Refusal):  # what becomes of the items is said all the same
+                writer.record = self._acceptance.write_down(identity, asked, address)
 
     def _start_item(self, item: BatchItem, batch: Address, incoming: Incoming) -> None:
         """An item is what it would be if it had been sent alone, by the same caller to the same place."""
@@ -169,10 +228,18 @@ class Admission:
                 raise item.refusal
             address = address_of(alone, batch.principal, fields, self._topics, self._config)
             address = dataclasses.replace(address, deadline=min(address.deadline, batch.deadline))
-            self._start(item.op, self._read(item.op, fields, address, alone), address, alone)
+            self._start(item.op, fields, self._read(item.op, fields, address, alone), address, alone)
         except Refusal as refusal:
             self._refuse(item.op, refusal, address, fields)
             self.batches.item_ended((batch.principal, item.id), refusal.status, refusal.code)
+        else:
+            self._tell_if_ended(batch.principal, item.id)
+
+    def _tell_if_ended(self, principal: str, item_id: str) -> None:
+        """An item of a batch that was finished before hears no end any more."""
+        entry = self._journal.entry(principal, item_id)
+        if entry is not None and entry.ended is not None:
+            self.batches.item_ended((principal, item_id), entry.ended.status, entry.ended.code)
 
     def _cancel(self, request: CancelRequest, address: Address) -> None:
         principal = address.principal
@@ -195,11 +262,64 @@ class Admission:
         if where is not None:
             writer.done({"op": "get", "job": target, **dataclasses.asdict(where)})
             return
-        kept = self._answers.find(principal, target)
+        kept = self._journal.find(principal, target)
         if kept is None:
             raise Refusal(404, "unknown_job", "no job of yours with this id is waiting, running or kept")
         send_kept(writer, target, kept, request)
 
-    def _writer(self, address: Address, fields: dict[str, Any] | None = None) -> AnswerWriter:
+    # After a restart
+
+    def _resume(self, entry: Entry, asked: Asked, left_s: float) -> None:
+        """Run a job of before the restart anew, or say why not."""
+        address = address_again(entry, asked, time.monotonic() + left_s)
+        record = self._journal.resume(entry, ANSWER_BYTES)
+        if asked.op == "batch":
+            self._resume_batch(entry, asked, self._writer(address, record=record))
+            return
+        if asked.series is not None:
+            self._newest.replace(address.principal, asked.series, address.id)
+        try:
+            if (refusal := verdict(entry, left_s)) is not None:
+                raise refusal
+            request = self._read(asked.op, asked.fields, address, None)
+            if not isinstance(request, GenerateRequest):
+                raise Refusal(400, "unsupported", f"{asked.op} is no longer answered by this device")
+        except Refusal as refusal:
+            self.counters[refusal.code] += 1
+            log.warning("job %s of before the restart: %d %s", address.id, refusal.status, refusal.code)
+            self._writer(address, asked.fields, record, entry.frames_sent).error(refusal)
+            return
+        self.counters["resumed"] += 1
+        request = dataclasses.replace(request, seed=asked.seed, priority=asked.priority)
+        job = Job(address=address, request=request, record=record)
+        self._acceptance.resume(job, record)
+
+    def _resume_batch(self, entry: Entry, asked: Asked, writer: AnswerWriter) -> None:
+        """Wait for the items again; they are jobs of their own, and taken up as such."""
+        items: Mapping[str, Mapping[str, Any] | None] = asked.fields["items"]
+        self.batches.begin(entry.key, entry.identity.fingerprint, list(items), writer)
+        principal, _ = entry.key
+        for item_id, end in items.items():
+            if end is not None:
+                self.batches.item_ended((principal, item_id), end["status"], end.get("code", ""))
+            elif self._journal.entry(principal, item_id) is None:
+                self.batches.item_ended((principal, item_id), 500, "interrupted")
+            else:
+                self._tell_if_ended(principal, item_id)
+
+    def _writer(
+        self,
+        address: Address,
+        fields: Mapping[str, Any] | None = None,
+        record: AnswerRecord | None = None,
+        seq: int = 0,
+    ) -> AnswerWriter:
         text = (fields or {}).get("format") == "text"
-        return AnswerWriter(self._publisher, self._config.device_name, address, format="text" if text else "json")
+        return AnswerWriter(
+            self._publisher,
+            self._config.device_name,
+            address,
+            format="text" if text else "json",
+            seq=seq,
+            record=record,
+        )

@@ -47,11 +47,6 @@ class Batches:
             self._open[key] = _Batch(fingerprint, writer, dict.fromkeys(item_ids))
             return True
 
-    def has_repeat_of(self, principal: str, fingerprint: bytes) -> bool:
-        """Whether the same batch of this principal is in flight: for one without an id that the broker sent again."""
-        with self._lock:
-            return any(key[0] == principal and batch.fingerprint == fingerprint for key, batch in self._open.items())
-
     def item_ended(self, key: Key, status: int, code: str = "") -> None:
         """One job came to its end, or never began; whoever waited for it hears the summary when it was the last."""
         complete = []
@@ -79,6 +74,12 @@ class Batches:
         with self._lock:
             batch = self._open.get(key)
             return None if batch is None else batch.facts()
+
+    def items(self, key: Key) -> dict[str, dict[str, Any] | None]:
+        """The batch's items with how each ended, None where it has not; empty where no such batch is in flight."""
+        with self._lock:
+            batch = self._open.get(key)
+            return dict(batch.ended) if batch is not None else {}
 
     def _of_item(self, key: Key) -> Iterator[tuple[Key, _Batch]]:
         principal, item_id = key

@@ -49,6 +49,8 @@ class LocalCallers:
         """See Publisher: to the local caller that waits at the topic, or to the broker where it is nobody's in here."""
         if self._principal_of(message.topic, "out") is None:
             return self._publisher.publish(message)
+        if message.delivered is not None:
+            message.delivered()
         with self._lock:
             hear = self._waiting.get(message.topic)
         if hear is None:

@@ -17,14 +17,6 @@ class KeptAnswers(Protocol):
         """The last frame of a job as JSON, with all of its text whatever was sent; None where none is kept."""
 
 
-class NoAnswers:
-    """Nothing is kept."""
-
-    def find(self, principal: str, job_id: str) -> Mapping[str, Any] | None:
-        """None."""
-        return None
-
-
 def send_kept(writer: AnswerWriter, job_id: str, kept: Mapping[str, Any], request: GetRequest) -> None:
     """Answer with a finished job: its figures and the asked part of its text, or the error that ended it."""
     body: dict[str, Any] = {"op": "get", "job": job_id}

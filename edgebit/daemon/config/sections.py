@@ -149,6 +149,15 @@ class PowerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JournalConfig:
+    """[journal]: the file in the state folder that remembers jobs over a crash, and answers for who asks again."""
+
+    size_mib: int = within(1, 256, 4)
+    keep_s: int = within(60, 7 * 86400, 600)  # how long an answer is kept
+    answers_max: int = within(16, 65536, 256)  # how many are kept
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RepliesConfig:
     """[replies]: where answers may go beside the caller's own out topics."""
 
@@ -197,6 +206,7 @@ class Config:
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     sensors: SensorsConfig = field(default_factory=SensorsConfig)
     power: PowerConfig = field(default_factory=PowerConfig)
+    journal: JournalConfig = field(default_factory=JournalConfig)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)

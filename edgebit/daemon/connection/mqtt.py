@@ -22,6 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgebit.daemon.config.reader import read_password
 from edgebit.daemon.config.sections import Config
+from edgebit.daemon.connection.acknowledgements import Deliveries, Receipts
 from edgebit.daemon.connection.backoff import Backoff
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.tls import explain, tls_context
@@ -147,6 +148,8 @@ class Connection:
         self._inflight_max = INFLIGHT_MAX
         self._closed_unanswered = 0
         self._stop = threading.Event()
+        self._receipts = Receipts()
+        self._deliveries = Deliveries()
         self._attempt = _Attempt(0, self._mqtt5, 0.0)
         self._client = self._new_client()
         self._packet_max = 0
@@ -188,7 +191,7 @@ class Connection:
             self.counters["connection_ended"] += 1
             self.last_error = f"mqtt: {attempt.reason}"
             if self._learned(attempt):
-                self._client = self._new_client()
+                self._replace_client()
                 self._wait(0.1)
                 continue
             delay_s = self._backoff.delay_s(connected_s=connected_s, refused=attempt.reason in LASTING_REFUSALS)
@@ -211,6 +214,7 @@ class Connection:
     def _connect(self) -> _Attempt:
         client = self._client
         attempt = self._attempt = _Attempt(self._counter.next(), self._mqtt5, time.monotonic())
+        self._forget_unfinished()
         will = self._availability("lost")
         client.will_set(will.topic, will.payload, will.qos, will.retain)
         try:
@@ -267,10 +271,17 @@ class Connection:
         self._mqtt5 = not self._mqtt5
         self._closed_unanswered = 0
         if self._mqtt5:  # both were tried
-            self._client = self._new_client()
+            self._replace_client()
             return False
         log.info("the broker does not speak MQTT 5: trying 3.1.1")
         return True
+
+    def _replace_client(self) -> None:
+        """Another protocol or limit needs another client; what the broker has not confirmed goes over to it."""
+        self._client, self._attempt.mqtt5 = self._new_client(), self._mqtt5
+        for message in self._deliveries.take_all():
+            if not message.retain:  # states are said anew at every connection
+                self._publish(message)
 
     def _wait(self, delay_s: float) -> None:
         until = time.monotonic() + delay_s
@@ -283,6 +294,7 @@ class Connection:
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if self._mqtt5 else True,
+            manual_ack=True,
             protocol=MQTTProtocolVersion.MQTTv5 if self._mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
@@ -297,6 +309,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         if self._tls is not None:
             client.on_log = self._on_log
@@ -385,6 +398,7 @@ class Connection:
             topic = message.topic
         except UnicodeDecodeError:
             self.counters["bad_topic"] += 1
+            self._receipt(client, message)()
             return
         properties = message.properties
         expiry = getattr(properties, "MessageExpiryInterval", None)
@@ -401,8 +415,30 @@ class Connection:
                 expiry_s=None if expiry is None else int(expiry),
                 content_type=getattr(properties, "ContentType", None),
                 user=tuple(getattr(properties, "UserProperty", ())),
+                connection=self._attempt.number,
+                packet_id=message.mid,
+                ack=self._receipt(client, message),
             )
         )
+
+    def _receipt(self, client: paho.Client, message: paho.MQTTMessage) -> Callable[[], None]:
+        if message.qos == 0:
+            return _nothing
+        packet_id, qos = message.mid, message.qos
+        return self._receipts.received(lambda: client.ack(packet_id, qos))
+
+    @_guarded
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            log.error("the broker refused a message of ours: %s", reason.getName())
+            self.counters["publish_refused"] += 1
+        self._deliveries.confirmed(mid)
+
+    def _forget_unfinished(self) -> None:
+        self._receipts.forget()
+        self._deliveries.connection_ended()
 
     @_guarded
     def _on_disconnect(
@@ -413,6 +449,7 @@ class Connection:
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        self._forget_unfinished()
         if not self._attempt.reason:
             self._attempt.reason = reason.getName()
 
@@ -435,7 +472,12 @@ class Connection:
             self.counters["dropped"] += 1
             return None
         self.counters["published"] += 1
+        self._deliveries.sent(info.mid, message)
         return info
+
+
+def _nothing() -> None:
+    """Acknowledges QoS 0."""
 
 
 def _publish_properties(message: Outgoing) -> Properties:

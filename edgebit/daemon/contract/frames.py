@@ -7,8 +7,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from edgebit.daemon.contract.messages import Address, Format, Refusal
@@ -34,6 +34,7 @@ class Outgoing:
     correlation: bytes | None = None
     content_type: str = "application/json"
     user: tuple[tuple[str, str], ...] = ()
+    delivered: Callable[[], None] | None = field(default=None, compare=False)  # the broker has it; be quick
 
 
 class Publisher(Protocol):
@@ -47,9 +48,27 @@ class Publisher(Protocol):
         """Send a message, or keep it until the broker is back; False where it had to be dropped."""
 
 
+class AnswerRecord(Protocol):
+    """Remembers what was said of a job, before it is said."""
+
+    def sending(self, seq: int) -> None:
+        """Frame `seq` of a stream, not the last one, is about to be sent."""
+
+    def ending(self, last: Outgoing, refusal: Refusal | None, whole: Mapping[str, Any]) -> Sequence[Outgoing]:
+        """Keep the last frame, why it is an error if it is one, and the frame as it is in JSON with all of its text.
+
+        Gives what to send.
+        """
+
+
 def encode_json(body: Mapping[str, Any]) -> bytes:
     """Compact JSON in UTF-8."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def expiry_s(left_s: float, *, last: bool) -> int:
+    """How long the broker keeps a frame of an answer whose deadline is `left_s` away."""
+    return max(math.ceil(left_s), LATE_EXPIRY_S if last else 1)
 
 
 class AnswerWriter:
@@ -65,9 +84,13 @@ class AnswerWriter:
         format: Format = "json",
         chat: bool = False,
         seq: int = 0,
+        record: AnswerRecord | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """chat: one whole answer is a `message` too; seq: frames that went out before, such as an ack."""
+        """chat: one whole answer is a `message` too; seq: frames that went out before, such as an ack.
+
+        record: is told of every frame before it goes out
+        """
         self._publisher = publisher
         self._device = device
         self._address = address
@@ -76,6 +99,7 @@ class AnswerWriter:
         self._chat = chat
         self._clock = clock
         self._seq = seq
+        self.record = record
         self._pending = ""
         self._pending_tokens = 0
         self._flushed_at = -math.inf  # so the first piece goes out at once
@@ -85,7 +109,8 @@ class AnswerWriter:
     def ack(self, body: Mapping[str, Any]) -> None:
         """Say that the job was taken, to a caller who has asked to hear it; `body` tells of the queue before it."""
         if self._format == "json":
-            self._send("ack", encode_json({"id": self._address.id, "seq": self._seq, "t": "ack", **body}), 202)
+            payload = encode_json({"id": self._address.id, "seq": self._seq, "t": "ack", **body})
+            self._publish(self._message("ack", payload, 202))
 
     def push(self, piece: str) -> None:
         """Take what one token added to the text, whole characters only; it may be empty."""
@@ -113,6 +138,7 @@ class AnswerWriter:
             if self._chat and not self._stream:
                 last["message"] = {"role": "assistant", "content": text}
         last.update(body)
+        whole = dict(last)
         payload = self._last_payload(last, text)
         for spare in ("message", "text") if self._stream else ("message",):
             if spare in last and not self.fits(payload):
@@ -123,9 +149,9 @@ class AnswerWriter:
             words = (
                 f"the answer has {len(payload)} bytes, the broker takes packets of {limit}: get it in parts, or stream"
             )
-            self.error(Refusal(413, "answer_too_large", words))
+            self._fail(Refusal(413, "answer_too_large", words), {}, whole)
             return
-        self._send("done", payload, 200, last=True)
+        self._send_last("done", payload, None, whole)
 
     def _last_payload(self, last: Mapping[str, Any], text: str | None) -> bytes:
         if self._format == "text":
@@ -135,17 +161,22 @@ class AnswerWriter:
     def error(self, refusal: Refusal, body: Mapping[str, Any] | None = None) -> None:
         """The last message of a job that was refused, cancelled or failed; `body` tells how far it came."""
         self._flush()
-        if self._format == "text":
-            payload = f"[{refusal.status} {refusal.code}: {refusal}]".encode()
-        else:
-            last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "error", "done": True}
-            payload = encode_json({**last, **(body or {}), "error": refusal.body()})
-        self._send("error", payload, refusal.status, last=True)
+        self._fail(refusal, body or {}, None)
+
+    def _fail(self, refusal: Refusal, body: Mapping[str, Any], whole: Mapping[str, Any] | None) -> None:
+        head: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "error", "done": True}
+        last = {**head, **body, "error": refusal.body()}
+        text = f"[{refusal.status} {refusal.code}: {refusal}]"
+        payload = text.encode() if self._format == "text" else encode_json(last)
+        self._send_last("error", payload, refusal, whole or last)
 
     def _flush(self) -> None:
         while self._pending:
             piece = self._pending[: self.longest(self._pending, self._delta)]
-            self._send("delta", self._delta(piece), 200)
+            message = self._message("delta", self._delta(piece), 200)
+            if self.record is not None:
+                self.record.sending(self._seq)
+            self._publish(message)
             self._pending = self._pending[len(piece) :]
         self._pending_tokens = 0
 
@@ -154,30 +185,34 @@ class AnswerWriter:
             return piece.encode()
         return encode_json({"id": self._address.id, "seq": self._seq, "t": "delta", "d": piece})
 
-    def _send(self, kind: FrameKind, payload: bytes, status: int, *, last: bool = False) -> None:
+    def _send_last(self, kind: FrameKind, payload: bytes, refusal: Refusal | None, whole: Mapping[str, Any]) -> None:
+        message = self._message(kind, payload, 200 if refusal is None else refusal.status, last=True)
+        self._ended = True
+        for copy in [message] if self.record is None else self.record.ending(message, refusal, whole):
+            self._publish(copy)
+
+    def _publish(self, message: Outgoing) -> None:
+        self._publisher.publish(message)
+        self._seq += 1
+        self._flushed_at = self._clock()
+
+    def _message(self, kind: FrameKind, payload: bytes, status: int, *, last: bool = False) -> Outgoing:
         if self._ended:
             raise AssertionError(f"job {self._address.id} was answered already, and now again: {kind}")
-        self._ended = last
-        now = self._clock()
-        left_s = self._address.deadline - now
-        self._publisher.publish(
-            Outgoing(
-                topic=self._address.topic,
-                payload=payload,
-                expiry_s=max(math.ceil(left_s), LATE_EXPIRY_S if last else 1),
-                correlation=self._address.correlation,
-                content_type="text/plain" if self._format == "text" else "application/json",
-                user=(
-                    ("eb-status", str(status)),
-                    ("eb-id", self._address.id),
-                    ("eb-dev", self._device),
-                    ("eb-seq", str(self._seq)),
-                    ("eb-last", "1" if last else "0"),
-                ),
-            )
+        return Outgoing(
+            topic=self._address.topic,
+            payload=payload,
+            expiry_s=expiry_s(self._address.deadline - self._clock(), last=last),
+            correlation=self._address.correlation,
+            content_type="text/plain" if self._format == "text" else "application/json",
+            user=(
+                ("eb-status", str(status)),
+                ("eb-id", self._address.id),
+                ("eb-dev", self._device),
+                ("eb-seq", str(self._seq)),
+                ("eb-last", "1" if last else "0"),
+            ),
         )
-        self._seq += 1
-        self._flushed_at = now
 
     def longest(self, text: str, encode: Callable[[str], bytes]) -> int:
         """How many characters of the text, at least one, make a payload that the broker takes."""

@@ -1,7 +1,7 @@
 """What goes through the daemon between broker and engine, as typed values: messages, addresses, requests, refusals."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -91,6 +91,9 @@ class Incoming:
     content_type: str | None = None
     user: tuple[tuple[str, str], ...] = ()
     inside: bool = False  # from within the daemon itself, and not from the broker
+    connection: int = 0  # the number of the connection it came on
+    packet_id: int = 0  # the broker's own name for it, the same if it is sent again; 0 at QoS 0
+    ack: Callable[[], None] = field(default=lambda: None, compare=False)  # it need not come again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from edgebit.daemon.contract.frames import AnswerWriter, Publisher
+from edgebit.daemon.contract.frames import AnswerRecord, AnswerWriter, Publisher
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
 from edgebit.daemon.sensors.energy import Energy
 from edgebit.daemon.serving.outcome import Outcome, OutcomeListener
@@ -49,7 +49,8 @@ class Job:
 
     address: Address
     request: GenerateRequest
-    fingerprint: bytes
+    record: AnswerRecord | None = None  # told of every frame before it goes out
+    released: bool = False  # the journal has it: it may run
     refusal: Refusal | None = None  # why it shall not go on
     answer: Answer = field(default_factory=lambda: Answer(prompt_tokens=0))
     admitted: float = 0.0  # monotonic seconds
@@ -104,20 +105,13 @@ class Scheduler:
             self._lock.notify_all()
 
     def submit(self, job: Job) -> None:
-        """Put a job at the queue's end.
+        """Keep a place at the queue's end for a job, which release() lets run.
 
-        A request that was sent again while it is in flight is not run twice and not answered twice. Raises Refusal:
-        409 where its id belongs to another request in flight, 503 where the queue is full or the device stops.
+        Raises Refusal: 503 where the queue is full or the device stops.
         """
         with self._lock:
             if self._stopping:
                 raise SHUTTING_DOWN
-            for other in self._in_flight():
-                if other.key == job.key:
-                    if other.fingerprint == job.fingerprint:
-                        self.counters["repeated"] += 1
-                        return
-                    raise Refusal(409, "id_in_use", f"id {job.address.id!r} belongs to another request in flight")
             busy = self._running is not None or self._engine is None
             if len(self._queue) >= self._queue_max + (0 if busy else 1):
                 raise Refusal(
@@ -129,15 +123,28 @@ class Scheduler:
                 )
             job.admitted = time.monotonic()
             self._queue.append(job)
-            self.counters["admitted"] += 1
+
+    def resubmit(self, job: Job) -> None:
+        """Put a job back that was taken on before a restart: its place is not refused. release() lets it run."""
+        with self._lock:
+            job.admitted = time.monotonic()
+            self._queue.append(job)
+
+    def release(self, jobs: Sequence[Job]) -> None:
+        """Let jobs run that submit() has kept a place for. One that has been ended meanwhile stays so."""
+        with self._lock:
+            for job in jobs:
+                job.released = True
+            self.counters["admitted"] += len(jobs)
             self._lock.notify_all()
 
-    def has_repeat_of(self, principal: str, fingerprint: bytes) -> bool:
-        """Whether the same request of this principal is in flight: for one without an id that the broker sent again."""
+    def withdraw(self, job: Job) -> bool:
+        """Give a place back without an answer. False where the job was ended meanwhile, and so answered."""
         with self._lock:
-            return any(
-                job.address.principal == principal and job.fingerprint == fingerprint for job in self._in_flight()
-            )
+            if job not in self._queue:
+                return False
+            self._queue.remove(job)
+            return True
 
     def cancel(self, principal: str, job_id: str, refusal: Refusal = CANCELLED) -> bool:
         """End the principal's own job; its answer is the refusal. False where none of that id is in flight."""
@@ -196,11 +203,12 @@ class Scheduler:
         """Answer jobs until stop(). An engine's fault ends the job, not the daemon."""
         while True:
             with self._lock:
-                while not self._stopping and (self._engine is None or not self._queue):
+                while not self._stopping and (self._engine is None or not any(job.released for job in self._queue)):
                     self._lock.wait()
                 if self._stopping:
                     return
-                engine, job = self._engine, self._queue.popleft()
+                engine, job = self._engine, next(job for job in self._queue if job.released)
+                self._queue.remove(job)
                 assert engine is not None
                 engine.cancel_reset()
                 self._running = job
@@ -252,6 +260,7 @@ class Scheduler:
             format=job.request.format,
             chat=job.request.op == "chat",
             seq=1 if job.request.ack and job.request.format == "json" else 0,
+            record=job.record,
         )
 
     def _answer(self, engine: AnsweringEngine, job: Job) -> None:

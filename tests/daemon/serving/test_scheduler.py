@@ -77,7 +77,7 @@ def job(principal, name, tokens, ttl_s=60.0):
     request = GenerateRequest(
         prompt="a", messages=(), sampling={}, seed=1, max_tokens=tokens, stop=(), stream=True, format="json"
     )
-    return Job(address=address, request=request, fingerprint=name.encode())
+    return Job(address=address, request=request)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -94,7 +94,7 @@ def test_every_job_is_answered_exactly_once(seed):
         rng = random.Random(f"{seed}{principal}")
         for n in range(60):
             try:
-                scheduler.submit(job(principal, f"j{n}", rng.randint(1, 20), rng.choice([0.005, 60.0])))
+                run(scheduler, job(principal, f"j{n}", rng.randint(1, 20), rng.choice([0.005, 60.0])))
                 with lock:
                     admitted.add(f"{principal}/j{n}")
             except Refusal as refusal:
@@ -126,7 +126,7 @@ def test_a_late_cancel_does_not_hit_the_next_job():
     scheduler.set_engine(engine)
     engine.cancel()  # came when the job before had just ended
     threading.Thread(target=scheduler.run, daemon=True).start()
-    scheduler.submit(job("a", "next", 3))
+    run(scheduler, job("a", "next", 3))
     wait_for(lambda: heard.last)
     scheduler.stop()
     assert heard.status["a/next"] == 200
@@ -146,17 +146,44 @@ def test_what_was_computed_is_kept_once_the_answer_is_out():
     scheduler.set_engine(KeepingEngine(random.Random(7)))
     worker = threading.Thread(target=scheduler.run)
     worker.start()
-    scheduler.submit(job("a", "same", 3))
+    run(scheduler, job("a", "same", 3))
     wait_for(lambda: len(seen) == 1)
     assert seen == [{"a/same": 200}]
     assert not scheduler.load().running
-    scheduler.submit(job("a", "same", 3))
+    run(scheduler, job("a", "same", 3))
     go_on.set()
     wait_for(lambda: heard.last["a/same"] == 2)
     scheduler.stop()
     worker.join(10)
     assert not worker.is_alive()
-    assert (scheduler.counters["answered"], scheduler.counters["failed"], scheduler.counters["repeated"]) == (2, 0, 0)
+    assert (scheduler.counters["answered"], scheduler.counters["failed"]) == (2, 0)
+
+
+def test_a_job_runs_once_it_is_released():
+    """A place that is kept is no answer yet: it can be given back unheard, or ended like any waiting job."""
+    heard = Heard()
+    scheduler = Scheduler(heard, "pi", queue_max=4)
+    scheduler.set_engine(Engine(random.Random(7)))
+    worker = threading.Thread(target=scheduler.run)
+    worker.start()
+    kept, back, ended = (job("a", name, 1) for name in ("kept", "back", "ended"))
+    for one in (kept, back, ended):
+        scheduler.submit(one)
+    run(scheduler, job("a", "later", 1))
+    wait_for(lambda: heard.last["a/later"])
+    assert set(heard.last) == {"a/later"}
+    assert scheduler.cancel("a", "ended") and heard.status["a/ended"] == 499
+    assert scheduler.withdraw(back) and not scheduler.withdraw(ended)
+    scheduler.release([kept, ended])
+    wait_for(lambda: heard.last["a/kept"])
+    scheduler.stop()
+    worker.join(10)
+    assert heard.last == {"a/later": 1, "a/ended": 1, "a/kept": 1}
+
+
+def run(scheduler, one):
+    scheduler.submit(one)
+    scheduler.release([one])
 
 
 def wait_for(holds):

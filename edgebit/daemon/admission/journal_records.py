@@ -1,0 +1,276 @@
+"""What the journal remembers of a job, and its records: a kind, a JSON head, and bytes.
+
+A job's records name it by a number of the journal's own. `accepted` holds all that is needed to run the job again,
+`finished` all that is needed to answer again, so that what was asked may be forgotten once a job is finished.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from edgebit.daemon.admission.boot_clock import Instant
+from edgebit.daemon.admission.record_file import HEAD, Span
+from edgebit.daemon.contract.frames import encode_json
+
+_HEAD = struct.Struct("<BI")
+
+
+class Kind(IntEnum):
+    """Kinds of records."""
+
+    ACCEPTED = 1  # the bytes are the request's fields
+    JOINED = 2  # the answer goes to another place too
+    SENDING = 3  # so many frames of a stream have been sent
+    FINISHED = 4  # the bytes are the last frame
+    DELIVERED = 5  # the broker has the last frame
+    WITHDRAWN = 6  # it was never accepted, although its record was written
+    RESUMED = 7  # taken up after a restart
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an answer goes."""
+
+    topic: str
+    correlation: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What tells a request from another, and one that was sent again from a new one."""
+
+    principal: str
+    id: str
+    id_given: bool  # by the caller
+    fingerprint: bytes
+    connection: int  # the one it came on, and the broker's own name for it there
+    packet_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request as it can be run again."""
+
+    op: str
+    fields: Mapping[str, Any]
+    seed: int = 0  # drawn or given: the same request gives the same answer
+    priority: int = 0
+    topic_given: bool
+    series: str | None
+    ttl_s: float  # from `at` on
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a job ended, beside the last frame's bytes."""
+
+    status: int
+    code: str  # of the error; empty: none
+    retryable: bool
+    content_type: str
+    user: tuple[tuple[str, str], ...]
+    ttl_s: float  # of the deadline, from `at` on
+    at: Instant
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Entry:
+    """One job as the journal has it. What was asked and answered lies in the file; or here, where it could not."""
+
+    number: int
+    identity: Identity
+    places: list[Place]
+    asked: Span | bytes | None = None
+    joins: list[Span | bytes] = field(default_factory=list)
+    frames_sent: int = 0
+    resumed: int = 0  # restarts since it was accepted
+    reserve: int = 0  # bytes of the disk that are kept free for its end
+    answer: Span | bytes | None = None
+    ended: Ended | None = None
+    undelivered: int = 0  # last frames that the broker does not have yet
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Ids are each principal's own."""
+        return self.identity.principal, self.identity.id
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file that are needed for it."""
+        parts = [part for part in (self.asked, *self.joins, self.answer) if part is not None]
+        return sum(HEAD.size + (part.size if isinstance(part, Span) else len(part)) for part in parts)
+
+    def lie_at(self, spans: Sequence[Span]) -> None:
+        """The records of needed() lie there now."""
+        if self.ended is not None:
+            self.answer = spans[0]
+        else:
+            self.asked, self.joins = spans[0], list(spans[1 : 1 + len(self.joins)])
+
+
+def needed(entry: Entry, read: Callable[[Span | bytes | None], bytes]) -> list[bytes]:
+    """The records that tell all of an entry, of those that `read` gives and short ones. Raises OSError as `read`."""
+    if entry.ended is not None:
+        return [read(entry.answer), *([] if entry.undelivered else [mark(Kind.DELIVERED, entry)])]
+    sent = [sending(entry, entry.frames_sent)] if entry.frames_sent else []
+    return [read(entry.asked), *map(read, entry.joins), *sent, *[mark(Kind.RESUMED, entry)] * entry.resumed]
+
+
+def accepted(entry: Entry, asked: Asked) -> bytes:
+    """The record of a job that was taken on."""
+    head = {**_identity_head(entry), "op": asked.op, "seed": asked.seed, "priority": asked.priority}
+    head |= {"topic_given": asked.topic_given, "series": asked.series}
+    head |= {"ttl_s": asked.ttl_s, "at": _instant_head(asked.at)}
+    return _encode(Kind.ACCEPTED, head, json.dumps(asked.fields).encode())  # a field may hold half a surrogate pair
+
+
+def joined(entry: Entry, place: Place) -> bytes:
+    """The record of another place for the answer."""
+    return _encode(Kind.JOINED, {"n": entry.number, "place": _place_head(place)})
+
+
+def sending(entry: Entry, frames: int) -> bytes:
+    """The record of so many frames being out."""
+    return _encode(Kind.SENDING, {"n": entry.number, "frames": frames})
+
+
+def finished(entry: Entry, ended: Ended, payload: bytes, whole: bytes) -> bytes:
+    """The record of an answer: its last frame as it is sent, and as JSON with all of its text where that is another."""
+    head = {**_identity_head(entry), "status": ended.status, "code": ended.code, "retryable": ended.retryable}
+    head |= {"content_type": ended.content_type, "user": ended.user, "ttl_s": ended.ttl_s}
+    head |= {"at": _instant_head(ended.at), "payload": len(payload)}
+    return _encode(Kind.FINISHED, head, payload if whole == payload else payload + whole)
+
+
+def mark(kind: Kind, entry: Entry) -> bytes:
+    """A record that has nothing to add to its kind."""
+    return _encode(kind, {"n": entry.number})
+
+
+def read_asked(body: bytes) -> Asked:
+    """What an `accepted` record asks for."""
+    _, head, data = _decode(body)
+    return Asked(
+        op=head["op"],
+        fields=json.loads(data),
+        seed=head["seed"],
+        priority=head["priority"],
+        topic_given=head["topic_given"],
+        series=head["series"],
+        ttl_s=head["ttl_s"],
+        at=Instant(*head["at"]),
+    )
+
+
+def read_answer(body: bytes) -> tuple[bytes, bytes]:
+    """The last frame in a `finished` record, as it was sent and as JSON."""
+    _, head, data = _decode(body)
+    size = head["payload"]
+    return data[:size], data[size:] or data
+
+
+def read_back(records: Iterable[tuple[Span, bytes]]) -> tuple[dict[int, Entry], int]:
+    """The entries that a file's records tell of, by number, and how many records could not be made out.
+
+    A record of a newer daemon, or of an entry that is gone, is passed over.
+    """
+    entries: dict[int, Entry] = {}
+    unknown = 0
+    for span, body in records:
+        try:
+            kind, head, _ = _decode(body)
+            _apply(entries, kind, head, span)
+        except (ValueError, KeyError, TypeError, IndexError, struct.error):
+            unknown += 1
+    return entries, unknown
+
+
+def _apply(entries: dict[int, Entry], kind: Kind, head: dict[str, Any], span: Span) -> None:
+    number = head["n"]
+    if kind is Kind.ACCEPTED:
+        entries[number] = _entry(head)
+        entries[number].asked = span
+        return
+    if kind is Kind.FINISHED:
+        entry = _entry(head)
+        entry.answer, entry.undelivered, entry.ended = span, len(entry.places), _ended(head)
+        entries[number] = entry
+        return
+    entry = entries[number]
+    if kind is Kind.JOINED:
+        entry.places.append(_place(head["place"]))
+        entry.joins.append(span)
+    elif kind is Kind.SENDING:
+        entry.frames_sent = head["frames"]
+    elif kind is Kind.DELIVERED:
+        entry.undelivered = 0
+    elif kind is Kind.RESUMED:
+        entry.resumed += 1
+    elif kind is Kind.WITHDRAWN:
+        del entries[number]
+
+
+def _entry(head: dict[str, Any]) -> Entry:
+    identity = Identity(
+        principal=head["principal"],
+        id=head["id"],
+        id_given=head["given"],
+        fingerprint=bytes.fromhex(head["print"]),
+        connection=head["connection"],
+        packet_id=head["packet"],
+    )
+    return Entry(number=head["n"], identity=identity, places=[_place(place) for place in head["places"]])
+
+
+def _ended(head: dict[str, Any]) -> Ended:
+    return Ended(
+        status=head["status"],
+        code=head["code"],
+        retryable=head["retryable"],
+        content_type=head["content_type"],
+        user=tuple((name, value) for name, value in head["user"]),
+        ttl_s=head["ttl_s"],
+        at=Instant(*head["at"]),
+    )
+
+
+def _identity_head(entry: Entry) -> dict[str, Any]:
+    identity = entry.identity
+    return {
+        "n": entry.number,
+        "principal": identity.principal,
+        "id": identity.id,
+        "given": identity.id_given,
+        "print": identity.fingerprint.hex(),
+        "connection": identity.connection,
+        "packet": identity.packet_id,
+        "places": [_place_head(place) for place in entry.places],
+    }
+
+
+def _place_head(place: Place) -> list[str | None]:
+    return [place.topic, None if place.correlation is None else place.correlation.hex()]
+
+
+def _place(head: list[Any]) -> Place:
+    topic, correlation = head
+    return Place(topic, None if correlation is None else bytes.fromhex(correlation))
+
+
+def _instant_head(at: Instant) -> list[Any]:
+    return [at.boot, at.up_s, at.wall_s]
+
+
+def _encode(kind: Kind, head: Mapping[str, Any], data: bytes = b"") -> bytes:
+    text = encode_json(head)
+    return _HEAD.pack(kind, len(text)) + text + data
+
+
+def _decode(body: bytes) -> tuple[Kind, dict[str, Any], bytes]:
+    kind, size = _HEAD.unpack_from(body)
+    head = json.loads(body[_HEAD.size : _HEAD.size + size])
+    return Kind(kind), head, body[_HEAD.size + size :]
