@@ -17,8 +17,8 @@ from edgebit.cli.generation import (
 )
 from edgebit.cli.terminal import echo_piece, printable
 from edgebit.errors import EngineError
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import ContextFullError
-from edgebit.runtime.session import Answer
 
 COMMANDS = "/new begins another conversation, /bye ends it"
 

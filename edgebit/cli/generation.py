@@ -15,10 +15,11 @@ import click
 from edgebit.bundle.archive import locate_model
 from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.cores import default_threads
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import KV_TYPES, Library, Model, SamplingParams
 from edgebit.runtime.prefix_cache import PrefixCache
-from edgebit.runtime.session import SPECULATE, Answer, Session
+from edgebit.runtime.session import SPECULATE, Session
 
 _PREFIX_BYTES = 1 << 30
 

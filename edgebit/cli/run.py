@@ -16,7 +16,7 @@ from edgebit.cli.generation import (
     stop_on_interrupt,
 )
 from edgebit.cli.terminal import echo_piece
-from edgebit.runtime.session import Answer
+from edgebit.runtime.generation import Answer
 
 
 @click.command()

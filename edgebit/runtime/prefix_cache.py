@@ -95,13 +95,13 @@ class PrefixCache:
             except OSError as error:
                 raise EngineError(f"the prefix cache cannot be kept in {folder}: {error.strerror}") from error
 
-    def restore(self, engine: StatefulEngine, sequence: int, tokens: Sequence[int]) -> int:
-        """Bring the sequence, which holds a beginning of `tokens`, to hold as many of them as are known.
+    def restore(self, engine: StatefulEngine, sequence: int, tokens: Sequence[int], owner: str = "") -> int:
+        """Bring the sequence, which holds a beginning of `tokens`, to hold as many of them as are known to `owner`.
 
         Gives how many. Where a block turns out to be gone or damaged, that can be fewer than before.
         """
         held = engine.length(sequence)
-        found = self._known(engine, tokens)
+        found = self._known(_root(engine, owner), tokens)
         if sum(count for _, count in found) <= held:
             return held
         path = [block for block, _ in found]
@@ -116,11 +116,14 @@ class PrefixCache:
         self._touch(path)
         return engine.length(sequence)
 
-    def store(self, engine: StatefulEngine, sequence: int, tokens: Sequence[int]) -> None:
-        """Keep what the engine has computed for `tokens`, all of which the sequence holds: as much as there is room."""
-        known = array("i", tokens)
-        path = [block for block, count in self._known(engine, known) if count == len(block.tokens)]
-        before = path[-1].name if path else _root(engine)
+    def store(self, engine: StatefulEngine, sequence: int, tokens: Sequence[int], owner: str = "") -> None:
+        """Keep what the engine has computed for `tokens`, all of which the sequence holds: as much as there is room.
+
+        owner: who alone may find it again
+        """
+        known, root = array("i", tokens), _root(engine, owner)
+        path = [block for block, count in self._known(root, known) if count == len(block.tokens)]
+        before = path[-1].name if path else root
         begin = sum(len(block.tokens) for block in path)
         while begin < len(known):
             part = known[begin : begin + BLOCK]
@@ -138,10 +141,10 @@ class PrefixCache:
 
     # ---- the tree ----
 
-    def _known(self, engine: StatefulEngine, tokens: Sequence[int]) -> list[tuple[_Block, int]]:
+    def _known(self, root: bytes, tokens: Sequence[int]) -> list[tuple[_Block, int]]:
         """The blocks that `tokens` begin with, and how many tokens of each: all, but for the last block perhaps."""
         most, last, last_count = 0, None, 0
-        open_ends = [(_root(engine), 0)]
+        open_ends = [(root, 0)]
         while open_ends:
             name, begin = open_ends.pop()
             rest = array("i", tokens[begin : begin + BLOCK])
@@ -335,9 +338,9 @@ class PrefixCache:
         self._disk_room(0, ())
 
 
-def _root(engine: StatefulEngine) -> bytes:
-    """The name of what is before the first block."""
-    return hashlib.sha256(_MAGIC + engine.state_kind()).digest()
+def _root(engine: StatefulEngine, owner: str = "") -> bytes:
+    """The name of what is before an owner's first block."""
+    return hashlib.sha256(_MAGIC + engine.state_kind() + owner.encode()).digest()
 
 
 def _name(before: bytes, tokens: "array[int]") -> bytes:

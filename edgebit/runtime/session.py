@@ -1,14 +1,14 @@
-"""From a prompt to an answer: prompt tokens, prefill, decode, sampling, stopping, text."""
+"""From prompts to answers: prompt tokens, and the answers in the making over one engine, one or several at a time."""
 
 import time
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
+from edgebit.runtime import batch
 from edgebit.runtime.defaults import BATCH_LEN
+from edgebit.runtime.generation import Answer, Generation
 from edgebit.runtime.native import (
     KV_TYPES,
     Cancelled,
@@ -16,12 +16,11 @@ from edgebit.runtime.native import (
     Drafting,
     Engine,
     Model,
-    Sampler,
     SamplingParams,
-    TextStream,
     Tokenizer,
 )
 from edgebit.runtime.prefix_cache import PrefixCache
+from edgebit.runtime.sequences import SequencePool
 
 # What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
 _ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {
@@ -33,23 +32,6 @@ _ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {
 }
 
 SPECULATE = 4  # tokens: the longest draft, unless asked otherwise; how long one is, is decided by what pays
-
-DoneReason = Literal["stop", "length", "cancelled"]
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a generation came to; complete once its iterator has ended. Times in nanoseconds."""
-
-    prompt_tokens: int
-    reused_tokens: int = 0  # of the prompt, computed before: in the KV cache still, or in the prefix cache
-    tokens: list[int] = field(default_factory=list)  # without the stop token that ended it
-    text: str = ""
-    done_reason: DoneReason = "length"
-    prompt_ns: int = 0  # prefill: from the call to the first logits
-    decode_ns: int = 0  # all that came after
-    drafted_tokens: int = 0  # tried ahead of their turn,
-    accepted_tokens: int = 0  # and of these, those that came true
 
 
 class Session:
@@ -69,6 +51,7 @@ class Session:
     ) -> None:
         """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
 
+        sequences: answers that can be in the making at once, each with a KV cache of ctx_len tokens
         speculate: tokens that may be drafted from the text and verified in one pass; 0: none. Changes no answer.
         prefix_cache: where beginnings of prompts are looked for, and where keep() puts them. Changes no answer.
         batch_len: tokens of a prefill pass; 0: 128
@@ -90,8 +73,7 @@ class Session:
             logits_rows=max(sequences, 1 + speculate),
         )
         self._drafting = Drafting(model.library, speculate)
-        self._prefixes = prefix_cache
-        self._cached: list[list[int]] = [[] for _ in range(sequences)]  # the tokens in each sequence's KV cache
+        self.pool = SequencePool(self.engine, sequences, prefix_cache)
 
     def close(self) -> None:
         """Give engine and tokenizer back; the model is the caller's."""
@@ -120,7 +102,7 @@ class Session:
         }
         return SamplingParams(**values, seed=seed)
 
-    def generate(
+    def begin(
         self,
         ids: Sequence[int],
         answer: Answer,
@@ -128,15 +110,13 @@ class Session:
         sampling: SamplingParams | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
-        sequence: int = 0,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Iterator[str]:
-        """Yield the answer to the prompt `ids` piece by piece, as whole characters, and fill in `answer`.
+        owner: str = "",
+    ) -> Generation:
+        """An answer to the prompt `ids`, filled in by step() until it is done; end() must follow in any case.
 
-        It ends at one of the model's stop tokens or a stop string ("stop"), after max_tokens or at the context's
-        end ("length"), or when `cancelled` says so between two tokens, or cancel() within one ("cancelled").
-        Tokens that the sequence holds from the call before are not computed again. Raises ContextFullError where
-        the prompt alone does not fit.
+        It ends at one of the model's stop tokens or a stop string ("stop"), after max_tokens or at the context's end
+        ("length"). Tokens that were computed for the same owner before are not computed again. Raises ContextFullError
+        where the prompt alone does not fit, EngineError where all sequences are taken.
         """
         if not ids:
             raise EngineError("the prompt is empty: there is nothing to answer")
@@ -146,131 +126,85 @@ class Session:
                 f"the prompt has {len(ids)} tokens and the context {self.engine.ctx_len}: "
                 "shorten it, or open the model with a longer context"
             )
-        limit = limit if max_tokens is None else min(limit, max_tokens)
-        info = self.model.info
-        with (
-            Sampler(self.model.library, info.vocab_size, sampling or SamplingParams()) as sampler,
-            TextStream(self.tokenizer, stop) as text,
-        ):
-            for piece in self._pieces(ids, answer, limit, sequence, sampler, text, cancelled):
-                if piece:
-                    answer.text += piece
-                    yield piece
+        started_ns = time.monotonic_ns()
+        held = self.pool.take(ids, owner)
+        try:
+            return Generation(
+                self.model,
+                self.tokenizer,
+                held,
+                ids,
+                answer,
+                sampling=sampling or SamplingParams(),
+                limit=limit if max_tokens is None else min(limit, max_tokens),
+                stop=stop,
+                started_ns=started_ns,
+            )
+        except BaseException:
+            self.pool.give_back(held)
+            raise
 
-    def keep(self, sequence: int = 0) -> None:
-        """Put what the last prompt and answer came to into the prefix cache, if there is one.
+    def step(
+        self, generations: Sequence[Generation], *, prompt_most: int | None = None
+    ) -> list[tuple[Generation, list[str]]]:
+        """One pass for all of them that are not done; gives the text of each token that was drawn, by generation.
+
+        prompt_most: tokens of prompts that a pass may compute while other answers wait for their next token
+        Raises Cancelled after cancel(), or EngineError: all generations are then as before.
+        """
+        shares = batch.plan(generations, batch_len=self._pass_len, prompt_most=prompt_most, drafting=self._drafting)
+        if not shares:
+            return []
+        return batch.hand_out(self.engine, shares, batch.compute(self.engine, shares), self._drafting)
+
+    def end(self, generation: Generation) -> None:
+        """Give an answer's sequence and objects back, done or not."""
+        generation.close()
+        self.pool.give_back(generation.held)
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        answer: Answer,
+        *,
+        sampling: SamplingParams | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[str]:
+        """Yield one answer piece by piece, as whole characters, and fill in `answer`: begin(), step() and end().
+
+        It also ends when `cancelled` says so between two passes, or cancel() within one ("cancelled").
+        """
+        generation = self.begin(ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop)
+        try:
+            while not generation.done:
+                for piece in self._step_alone(generation, cancelled):
+                    if piece:
+                        yield piece
+            if generation.error is not None:
+                raise generation.error
+        finally:
+            self.end(generation)
+
+    def keep(self) -> None:
+        """Put what ended answers and their prompts came to into the prefix cache, if there is one.
 
         For once the answer is out: this takes its time, and nobody should wait for it.
         """
-        if self._prefixes is not None:
-            self._prefixes.store(self.engine, sequence, self._cached[sequence])
+        self.pool.keep()
 
     def cancel(self) -> None:
-        """End a generation, in the middle of a long prefill too. From any thread."""
+        """End the pass in progress, in the middle of a long prefill too, or the next one. From any thread."""
         self.engine.cancel()
 
-    def _pieces(
-        self,
-        ids: Sequence[int],
-        answer: Answer,
-        limit: int,
-        sequence: int,
-        sampler: Sampler,
-        text: TextStream,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[str]:
-        started = time.monotonic_ns()
-        try:
-            for token in ids:
-                sampler.accept(token)
-            answer.reused_tokens = self._prefill(ids, sequence, sampler.reach(), cancelled)
-            answer.prompt_ns = time.monotonic_ns() - started
-            for token in self._tokens(ids, answer, limit, sequence, sampler, cancelled):
-                if token in self.model.info.stop_tokens:
-                    answer.done_reason = "stop"
-                    break
-                answer.tokens.append(token)
-                piece, stopped = text.push(token)
-                yield piece
-                if stopped:
-                    answer.done_reason = "stop"
-                    break
-        except Cancelled:
-            answer.done_reason = "cancelled"
-        yield text.finish()
-        answer.decode_ns = time.monotonic_ns() - started - answer.prompt_ns
-        self.engine.truncate(sequence, len(self._cached[sequence]))  # of what was left of a draft
-
-    def _tokens(
-        self,
-        ids: Sequence[int],
-        answer: Answer,
-        limit: int,
-        sequence: int,
-        sampler: Sampler,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[int]:
-        """Draw `limit` tokens from the logits of the prompt on, to the caller's stop. Raises Cancelled.
-
-        A pass computes the last token and, where that is likely to pay, a draft of those that may follow. Each token is
-        drawn from the logits it would be drawn from without a draft. One that is not the draft's ends it: the rest of
-        the draft leaves the KV cache, and the sampler has never seen it.
-        """
-        text, cached = array("i", ids), self._cached[sequence]
-        draft: list[int] = []
-        row = pass_ns = 0  # of the logits, and so many tokens of the draft have come true; how long the pass took
-        for drawn in range(1, limit + 1):
-            if cancelled():
-                raise Cancelled
-            token = sampler.sample(self.engine.logits(row))
-            yield token
-            text.append(token)
-            if row < len(draft) and token == draft[row]:
-                row += 1
-                cached.append(token)
-                continue
-            if pass_ns:
-                self._drafting.record(row, pass_ns)
-                answer.drafted_tokens += len(draft)
-                answer.accepted_tokens += row
-            if drawn == limit:
-                break  # the last token's logits are nobody's
-            self.engine.truncate(sequence, len(cached))
-            draft = self._drafting.draft(text, limit - drawn - 1)
-            row, pass_ns = 0, self._pass([token, *draft], sequence, sampler)
-            cached.append(token)
-
-    def _pass(self, tokens: Sequence[int], sequence: int, sampler: Sampler) -> int:
-        """Compute the logits of all `tokens`; gives how long it took, in nanoseconds."""
-        started = time.monotonic_ns()
-        count = len(tokens)
-        self.engine.eval_batch(tokens, [sequence] * count, [True] * count, n_best=sampler.reach(ahead=count - 1))
-        return time.monotonic_ns() - started
-
-    def _prefill(self, ids: Sequence[int], sequence: int, n_best: int, cancelled: Callable[[], bool]) -> int:
-        """Bring the sequence to hold `ids`; returns how many of them were computed before. Raises Cancelled.
-
-        One pass of the engine at a time, so that Python can look at signals and `cancelled` in between. The head is
-        computed in the last one only.
-        """
-        cached = self._cached[sequence]
-        shared = 0
-        while shared < min(len(cached), len(ids) - 1) and cached[shared] == ids[shared]:
-            shared += 1
-        self.engine.truncate(sequence, shared)
-        del cached[shared:]
-        if self._prefixes is not None:
-            shared = self._prefixes.restore(self.engine, sequence, ids[:-1])
-        cached[:] = ids[:shared]
-        for start in range(shared, len(ids), self._pass_len):
-            if cancelled():
-                raise Cancelled
-            tokens = ids[start : start + self._pass_len]
-            wanted = [False] * len(tokens)
-            wanted[-1] = start + len(tokens) == len(ids)
-            self.engine.eval_batch(tokens, [sequence] * len(tokens), wanted, n_best=n_best)
-            cached += tokens
-        return shared
+    def _step_alone(self, generation: Generation, cancelled: Callable[[], bool]) -> list[str]:
+        if not cancelled():
+            try:
+                return [piece for _, pieces in self.step([generation]) for piece in pieces]
+            except Cancelled:
+                pass
+        return [generation.cancel()]
 
     def _begin(self) -> list[int]:
         bos = self.model.info.bos_token

@@ -15,8 +15,8 @@ from edgebit.daemon.app import Daemon, set_up_logging
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.errors import BundleError, EngineError
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import ContextFullError
-from edgebit.runtime.session import Answer
 
 SLOW_S = 0.05
 

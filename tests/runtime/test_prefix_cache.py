@@ -7,9 +7,10 @@ import pytest
 
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime import prefix_cache
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import Model
 from edgebit.runtime.prefix_cache import BLOCK, PrefixCache
-from edgebit.runtime.session import Answer, Session
+from edgebit.runtime.session import Session
 
 
 class FakeEngine:
@@ -365,7 +366,7 @@ def test_answers_are_the_same_with_and_without(speculate, model, tmp_path):
     wanted = []
     for prompt in prompts:
         plain.engine.truncate()
-        plain._cached[0].clear()
+        plain.pool[0].tokens.clear()
         wanted.append(generate(plain, prompt, max_tokens=12).tokens)
     plain.close()
 

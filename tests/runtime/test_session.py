@@ -4,8 +4,9 @@ import pytest
 
 from edgebit.bundle.prompt_program import Message
 from edgebit.errors import EngineError
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import ContextFullError, Model, SamplingParams
-from edgebit.runtime.session import Answer, Session
+from edgebit.runtime.session import Session
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_what_the_cache_holds_is_not_computed_again_and_changes_nothing(session)
     second = generate(session, turn, max_tokens=8)
     assert second.reused_tokens == 4 + 7  # the answer's last token was never put in
     session.engine.truncate()
-    session._cached[0].clear()
+    session.pool[0].tokens.clear()
     assert generate(session, turn, max_tokens=8).tokens == second.tokens
     again = generate(session, turn, max_tokens=8)
     assert again.tokens == second.tokens

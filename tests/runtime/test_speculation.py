@@ -6,8 +6,9 @@ import random
 import pytest
 
 from edgebit.errors import EngineError
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import Drafting, Model, SamplingParams
-from edgebit.runtime.session import Answer, Session
+from edgebit.runtime.session import Session
 
 PROMPTS = {
     "repetitive": [500, *([10, 11, 12, 13, 40] * 6)],
@@ -53,7 +54,7 @@ def generate(session, ids, **arguments):
     answer = Answer(prompt_tokens=len(ids))
     pieces = list(session.generate(ids, answer, **arguments))
     assert "".join(pieces) == answer.text
-    assert session.engine.length() == len(session._cached[0])
+    assert session.engine.length() == len(session.pool[0].tokens)
     return answer
 
 

@@ -11,9 +11,10 @@ from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import CTX_LEN
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import Library, Model
 from edgebit.runtime.prefix_cache import PrefixCache
-from edgebit.runtime.session import Answer, Session
+from edgebit.runtime.session import Session
 
 
 class LoadedModel:

@@ -13,8 +13,8 @@ from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
 from edgebit.daemon.sensors.energy import Energy
 from edgebit.daemon.serving.outcome import Outcome, OutcomeListener
 from edgebit.errors import EdgebitError
+from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import ContextFullError
-from edgebit.runtime.session import Answer
 
 log = logging.getLogger("edgebit.scheduler")
 

@@ -12,7 +12,7 @@ from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.serving.engine import LoadedModel
 from edgebit.errors import BundleError, EngineError
-from edgebit.runtime.session import Answer
+from edgebit.runtime.generation import Answer
 
 
 def request(**named):
