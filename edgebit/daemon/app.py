@@ -38,7 +38,10 @@ from edgebit.daemon.sensors.hardware import hardware_name
 from edgebit.daemon.sensors.kinds import sampler_of
 from edgebit.daemon.sensors.reading import Reading
 from edgebit.daemon.sensors.throttling import held_back
-from edgebit.daemon.serving.scheduler import AnsweringEngine, Scheduler
+from edgebit.daemon.serving.answering import AnsweringEngine
+from edgebit.daemon.serving.batch_loop import BatchLoop
+from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.errors import EdgebitError, EngineError
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ class FromInside:
     incoming: Incoming
 
 
-class DaemonModel(AskableModel, AnsweringEngine, Protocol):
+class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
     """A loaded model, as engine.LoadedModel is one."""
 
     def describe(self) -> dict[str, Any]:
@@ -91,9 +94,10 @@ class Daemon:
         self._local = LocalCallers(
             self._connection, config.topics, inside, lambda incoming: self._inbox.put(FromInside(incoming))
         )
-        self._scheduler = Scheduler(self._local, config.device_name, config.limits.queue_max)
         files = DeviceFiles(Path(config.report.sensors_root))
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
+        self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
+        self._scheduler = Scheduler(config.limits, config.serving, self._endings)
         self._model: DaemonModel | None = None
         self._journal = Journal(state_dir / "journal", config.journal)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
@@ -106,9 +110,10 @@ class Daemon:
             lambda: self._model,
             self._status,
         )
-        self._scheduler.listeners.append(self._admission.batches)
+        self._endings.listeners.append(self._admission.batches)
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         self._stopping = threading.Event()
+        self._signals = 0
         self._announced_model: DaemonModel | None = None
         self._published: tuple[object, ...] = ()  # state and queue length last said
         self._published_at = 0.0
@@ -201,6 +206,9 @@ class Daemon:
     def _work(self) -> None:
         try:
             model = self._load()
+            loop = BatchLoop(self._scheduler, model, self._endings, share_prefixes=self._config.serving.share_prefixes)
+            if self._config.serving.warm_up:
+                loop.warm_up()
         except (EdgebitError, OSError, MemoryError) as error:
             log.error("the model cannot be loaded: %s", error)
             self._admission.fault = str(error)
@@ -211,11 +219,12 @@ class Daemon:
         self._scheduler.set_engine(model)
         log.info("the model is ready")
         self._inbox.put(None)
-        self._scheduler.run()
+        loop.run()
         model.close()
 
     def _on_signal(self, number: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
+        self._signals += 1
         self._stopping.set()
         self._inbox.put(None)
 
@@ -232,8 +241,7 @@ class Daemon:
         if self._wyoming is not None:
             self._wyoming.close()
         self._sensors.stop()
-        self._scheduler.stop()
-        worker.join(WORKER_STOP_S)
+        self._drain(network, worker)
         if worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
         self._connection.close()
@@ -241,6 +249,19 @@ class Daemon:
         self._journal.tick()
         self._journal.close()
         log.info("stopped")
+
+    def _drain(self, network: threading.Thread, worker: threading.Thread) -> None:
+        """Let the worker finish what can be finished, and hear callers meanwhile; a second signal ends that."""
+        drain_s = self._config.serving.drain_s if network.is_alive() else 0.0
+        self._scheduler.stop(drain_s)
+        end = time.monotonic() + drain_s + WORKER_STOP_S
+        while worker.is_alive() and time.monotonic() < end:
+            if self._signals > 1:
+                self._scheduler.stop()
+            self._take_events()
+            self._scheduler.expire()
+            self._journal.tick()
+        worker.join(0)
 
     # Reports
 
@@ -292,13 +313,15 @@ class Daemon:
             "dev": self._config.device_name,
             "conn": self._connection.number,
             "queue_len": load.queue_len,
+            "running": load.running,
+            "eta_ms": load.eta_ms,
             "tok_s_now": None if load.tok_s is None else round(load.tok_s, 2),
             "t_soc": readings["t_soc"].value,
             "throttled": held_back(readings),
             "power_w": readings["power"].value,
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
-            "last_error": self._admission.fault or self._journal.fault or self._scheduler.last_error,
+            "last_error": self._admission.fault or self._journal.fault or self._endings.last_error,
             "uptime_s": self._uptime_s(),
         }
 
@@ -349,7 +372,7 @@ class Daemon:
 
     def _publish_metrics(self) -> None:
         counters: Counter[str] = Counter()
-        parts = (self._admission, self._acceptance, self._scheduler, self._connection, self._journal, self._wyoming)
+        parts = (self._admission, self._acceptance, self._endings, self._connection, self._journal, self._wyoming)
         for source in parts:
             if source is not None:
                 counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile

@@ -25,7 +25,6 @@ class HeldSequence:
     taken: bool = False  # by an answer in the making
     kept: bool = True  # whether the prefix cache knows the tokens
     used: int = 0  # when it was given back, on the pool's own clock
-    peak: int = 0  # the most tokens it has held: so much of its memory was touched
 
 
 class SequencePool:
@@ -68,7 +67,7 @@ class SequencePool:
             if self._prefixes is not None:
                 held.tokens[:] = wanted[: self._prefixes.restore(self._engine, held.index, wanted, owner)]
         except BaseException:
-            self._drop(held)
+            self.forget(held)
             raise
         held.kept = False
         return held
@@ -77,7 +76,13 @@ class SequencePool:
         """Free it; its tokens stay until another prompt needs the place."""
         self._engine.truncate(held.index, len(held.tokens))  # of what was left of a draft
         self._clock += 1
-        held.taken, held.used, held.peak = False, self._clock, max(held.peak, len(held.tokens))
+        held.taken, held.used = False, self._clock
+
+    def forget(self, held: HeldSequence) -> None:
+        """Free it, and nothing of it is used again."""
+        held.tokens.clear()
+        held.kept = True
+        self.give_back(held)
 
     def keep(self) -> None:
         """Put what free sequences hold into the prefix cache, if there is one."""
@@ -97,11 +102,6 @@ class SequencePool:
             return source
         others = [each for each in free if each is not source] or free
         return min(others, key=lambda each: (bool(each.tokens), each.used))
-
-    def _drop(self, held: HeldSequence) -> None:
-        held.tokens.clear()
-        held.taken = False
-        self._engine.truncate(held.index)
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:

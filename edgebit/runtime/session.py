@@ -158,9 +158,14 @@ class Session:
         return batch.hand_out(self.engine, shares, batch.compute(self.engine, shares), self._drafting)
 
     def end(self, generation: Generation) -> None:
-        """Give an answer's sequence and objects back, done or not."""
+        """Give an answer's sequence and objects back, done or not; its tokens stay for prompts that begin alike."""
         generation.close()
         self.pool.give_back(generation.held)
+
+    def forget(self, generation: Generation) -> None:
+        """The same, and nothing that was computed for it is used again."""
+        generation.close()
+        self.pool.forget(generation.held)
 
     def generate(
         self,

@@ -6,30 +6,64 @@ that does not fit.
 """
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgebit.daemon.app import Daemon, set_up_logging
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.contract.messages import GenerateRequest
-from edgebit.errors import BundleError, EngineError
+from edgebit.errors import BundleError, EdgebitError, EngineError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import ContextFullError
+from edgebit.runtime.native import Cancelled, ContextFullError
 
 SLOW_S = 0.05
 
 
+class FakeGeneration:
+    """Words that the prompt's own words ask for; the first pass takes the prompt."""
+
+    def __init__(self, prompt: str, max_tokens: int, answer: Answer) -> None:
+        words = prompt.split()
+        if words[0] == "long":
+            raise ContextFullError("the prompt has 65 tokens and the context 64: shorten it")
+        self.slow, self.fails = words[0] == "slow", words[0] == "fail"
+        if words[0] in ("say", "slow"):
+            self.pieces = [f"w{n} " for n in range(int(words[1]))]
+        else:
+            self.pieces = {"bytes": ["é", "", "€", "𝄞", "z"], "fail": []}[words[0]]
+        self.max_tokens = max_tokens
+        self.answer = answer
+        self.prompt_left = len(prompt)
+        self.done = False
+        self.error: EdgebitError | None = None
+
+    def step(self) -> list[str]:
+        if self.prompt_left:
+            self.prompt_left, self.answer.prompt_ns = 0, 1000
+        number = len(self.answer.tokens)
+        if number == len(self.pieces) or number == self.max_tokens:
+            self.done, self.answer.done_reason = True, "stop" if number == len(self.pieces) else "length"
+            return []
+        self.answer.tokens.append(number)
+        return [self.pieces[number]]
+
+    def cancel(self) -> str:
+        self.done, self.answer.done_reason = True, "cancelled"
+        return ""
+
+
 class FakeModel:
-    """Answers with words that the prompt's own words ask for."""
+    """Several answers at once, each a word a pass; a pass with a slow one among them takes its time."""
 
     names = {"fake"}  # noqa: RUF012
     ctx_len = 64
 
-    def __init__(self) -> None:
-        self._cancelled = False
-        self._prompt = ""
+    def __init__(self, sequences: int = 4) -> None:
+        self.sequences = sequences
+        self._cancelled = threading.Event()
 
     def describe(self) -> dict[str, Any]:
         model = {
@@ -48,6 +82,7 @@ class FakeModel:
             "isa": "none",
             "threads": 1,
             "ctx_len": 64,
+            "sequences": self.sequences,
             "weight_bytes": 0,
             "kv_bytes": 0,
             "arena_bytes": 0,
@@ -60,44 +95,46 @@ class FakeModel:
     def request_ids(self, request: GenerateRequest) -> list[int]:
         if request.messages and request.messages[-1].role != "user":
             raise EngineError("the last message must be the user's")
-        self._prompt = request.prompt if request.prompt is not None else request.messages[-1].content
-        return self.encode(self._prompt)
+        return self.encode(request.prompt if request.prompt is not None else request.messages[-1].content)
 
-    def generate(
-        self, request: GenerateRequest, ids: Sequence[int], answer: Answer, cancelled: Callable[[], bool]
-    ) -> Iterator[str]:
-        words = self._prompt.split()
-        if words[0] == "long":
-            raise ContextFullError("the prompt has 65 tokens and the context 64: shorten it")
-        if words[0] == "fail":
+    def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> FakeGeneration:
+        return FakeGeneration(bytes(ids).decode(), request.max_tokens, answer)
+
+    def step(
+        self, generations: Sequence[FakeGeneration], prompt_most: int | None
+    ) -> list[tuple[FakeGeneration, list[str]]]:
+        if any(each.slow for each in generations) and self._cancelled.wait(SLOW_S):
+            self._cancelled.clear()
+            raise Cancelled
+        if any(each.fails for each in generations):
             raise EngineError("the engine broke")
-        answer.prompt_ns = 1000
-        pieces = ["é", "", "€", "𝄞", "z"] if words[0] == "bytes" else [f"w{n} " for n in range(int(words[1]))]
-        for piece in pieces:
-            if cancelled() or self._cancelled:
-                answer.done_reason = "cancelled"
-                return
-            if len(answer.tokens) == request.max_tokens:
-                answer.done_reason = "length"
-                return
-            if words[0] == "slow":
-                time.sleep(SLOW_S)
-            answer.tokens.append(len(answer.tokens))
-            answer.text += piece
-            yield piece
-        answer.done_reason = "stop"
+        return [(each, each.step()) for each in generations if not each.done]
+
+    def end(self, generation: FakeGeneration) -> None:
+        """Nothing."""
+
+    forget = end
+
+    def warm_up(self) -> tuple[GenerateRequest, list[int]]:
+        request = GenerateRequest(
+            prompt="", messages=(), sampling={}, seed=0, max_tokens=2, stop=(), stream=False, format="json"
+        )
+        return request, self.encode("say 3")
 
     def keep(self) -> None:
         """Nothing."""
 
+    def set_threads(self, threads: int) -> None:
+        """Nothing."""
+
     def cancel(self) -> None:
-        self._cancelled = True
+        self._cancelled.set()
 
     def cancel_reset(self) -> None:
-        self._cancelled = False
+        self._cancelled.clear()
 
     def close(self) -> None:
-        self._prompt = ""
+        """Nothing."""
 
 
 def load_slowly() -> FakeModel:
@@ -112,5 +149,6 @@ def load_nothing() -> FakeModel:
 if __name__ == "__main__":
     set_up_logging("debug")
     config_path, state = Path(sys.argv[1]), Path(sys.argv[2])
-    loads = {"fast": FakeModel, "slow": load_slowly, "broken": load_nothing}
-    sys.exit(Daemon(read_config(config_path), state, loads[sys.argv[3]]).run())
+    config = read_config(config_path)
+    loads = {"fast": lambda: FakeModel(config.engine.sequences or 4), "slow": load_slowly, "broken": load_nothing}
+    sys.exit(Daemon(config, state, loads[sys.argv[3]]).run())

@@ -21,13 +21,13 @@ from pathlib import Path
 from edgebit.daemon.app import Daemon
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.connection.mqtt import Connection
-from edgebit.daemon.serving.scheduler import Scheduler
+from edgebit.daemon.serving.batch_loop import BatchLoop
 from fake_daemon import FakeModel
 
 def die(self):
     raise RuntimeError("a fault of ours")
 
-setattr({{"network": Connection, "worker": Scheduler}}[part], "run", die)
+setattr({{"network": Connection, "worker": BatchLoop}}[part], "run", die)
 sys.exit(Daemon(read_config(Path(sys.argv[1])), Path(sys.argv[2]), FakeModel).run())
 """
 

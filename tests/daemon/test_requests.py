@@ -283,7 +283,7 @@ def test_cancel_a_running_job(ready, broker, ears, mqtt5):
 
 def test_cancel_touches_ones_own_jobs_only(ready, broker, ears):
     """bob cannot end alice's job by its id, waiting or running."""
-    ready()
+    ready(toml="[engine]\nsequences = 1")
     ear = ears(broker.port, "edgebit/v1/pi/out/#")
     ear.say(f"{IN}/generate", {"id": "job", "prompt": "slow 20"})
     ear.say("edgebit/v1/pi/in/bob/generate", {"id": "job", "prompt": "say 1"})
@@ -299,7 +299,7 @@ def test_cancel_touches_ones_own_jobs_only(ready, broker, ears):
 
 def test_the_queue_is_bounded(ready, broker, ears):
     """More than queue_max waiting jobs are refused with 503 and a time; those before are answered in order."""
-    ready(toml="[limits]\nqueue_max = 2")
+    ready(toml="[engine]\nsequences = 1\n[limits]\nqueue_max = 2")
     ear = ears(broker.port, f"{OUT}/#", "edgebit/v1/pi/status")
     for n in range(4):
         ear.say(f"{IN}/generate", {"id": f"j{n}", "prompt": "slow 10"})
@@ -314,10 +314,10 @@ def test_the_queue_is_bounded(ready, broker, ears):
 
 def test_deadlines(ready, broker, ears):
     """A job is ended when nobody waits for it any more: in the queue, and in the middle."""
-    ready()
+    ready(toml="[engine]\nsequences = 1")
     ear = ears(broker.port, f"{OUT}/#")
     ear.say(f"{IN}/generate", {"id": "running", "prompt": "slow 1000", "ttl_ms": 1500, "max_tokens": 1000})
-    ear.say(f"{IN}/generate", {"id": "waiting", "prompt": "say 1", "ttl_ms": 400})
+    ear.say(f"{IN}/generate", {"id": "waiting", "prompt": "say 1", "ttl_ms": 400, "max_tokens": 1})
     ear.say(f"{IN}/generate", {"id": "next", "prompt": "say 1"}, MessageExpiryInterval=60)
     waiting, running, after = ear.next_json(), ear.next_json(), ear.next_json()
     assert (waiting["id"], waiting["error"]["status"], waiting["error"]["code"]) == ("waiting", 408, "expired")
@@ -330,7 +330,7 @@ def test_deadlines(ready, broker, ears):
 @both
 def test_a_batch(ready, broker, ears, mqtt5):
     """Each item is answered on its own, a bad one does not sink the others, and one summary comes last."""
-    ready()
+    ready(toml="[engine]\nsequences = 1")
     ear = ears(broker.port, f"{OUT}/#", mqtt5=mqtt5)
     items = [{"prompt": "say 1"}, {"prompt": "say 2", "id": "own"}, {"prompt": ""}, {"prompt": "fail"}]
     ear.say(f"{IN}/batch", {"id": "b", "options": {"seed": 3}, "items": items})
@@ -353,7 +353,7 @@ def test_a_batch(ready, broker, ears, mqtt5):
 
 def test_a_batch_sent_twice_asked_for_and_cancelled(ready, broker, ears):
     """It runs once, tells how far it is, and ends as one."""
-    ready()
+    ready(toml="[engine]\nsequences = 1")
     ear = ears(broker.port, f"{OUT}/#")
     batch = {
         "id": "b",

@@ -10,7 +10,8 @@ from edgebit.daemon.admission.journal_records import Asked, Identity, Place
 from edgebit.daemon.contract.frames import Publisher
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Incoming, Refusal
 from edgebit.daemon.contract.requests import fingerprint
-from edgebit.daemon.serving.scheduler import Job, Scheduler
+from edgebit.daemon.serving.job import Job
+from edgebit.daemon.serving.scheduler import Scheduler
 
 ANSWER_BYTES = 2048  # of an answer in the journal, beside its text
 TOKEN_BYTES = 8  # of the text, with room to spare

@@ -35,7 +35,8 @@ from edgebit.daemon.contract.messages import (
 )
 from edgebit.daemon.contract.requests import ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
-from edgebit.daemon.serving.scheduler import Job, Scheduler
+from edgebit.daemon.serving.job import Job
+from edgebit.daemon.serving.scheduler import Scheduler
 
 log = logging.getLogger("edgebit.admission")
 

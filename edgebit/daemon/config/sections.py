@@ -66,7 +66,8 @@ class MqttConfig:
 class LimitsConfig:
     """[limits]: what a request may ask for."""
 
-    queue_max: int = within(0, 1000, 8)  # jobs waiting
+    queue_max: int = within(0, 1000, 32)  # jobs waiting
+    queue_per_principal_max: int = within(0, 1000, 16)  # of one principal
     max_prompt_bytes: int = within(64, 16 << 20, 65536)  # of a request's payload
     max_packet_bytes: int = within(4096, 256 << 20, 1048576)  # the broker keeps larger messages from us (MQTT 5)
     max_tokens: int = within(1, 1 << 20, 2048)  # of an answer
@@ -104,6 +105,17 @@ class EngineConfig:
     )  # the same on disk, in the state folder, as files that hold the prompts' tokens
     batch_len: int = within(0, 4096, 0)  # tokens of a prefill pass; 0: 128
     aliases: tuple[str, ...] = ()  # other names under which requests may ask for the model
+    sequences: int = within(0, 64, 0)  # answers in the making at once; 0: 4, or fewer where memory is short
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServingConfig:
+    """[serving]: how several jobs share the engine."""
+
+    stall_ms: int = within(1, 60_000, 250)  # how long a pass may compute new prompts while answers wait for a token
+    drain_s: float = within(0, 25, 10.0)  # what can be finished within it when the daemon is stopped, is
+    warm_up: bool = True  # answer a prompt of our own first, so that no caller waits for pages of the model
+    share_prefixes: bool = False  # whether what was computed for one principal's prompt may serve another's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +214,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     sensors: SensorsConfig = field(default_factory=SensorsConfig)

@@ -1,7 +1,7 @@
 """The model that the daemon answers with: from a bundle's files to a ready session, and what it says about itself."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,14 +11,20 @@ from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import CTX_LEN
-from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.generation import Answer, Generation
+from edgebit.runtime.memory import total_memory_bytes
+from edgebit.runtime.native import Library, Model, ModelInfo
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Session
+from edgebit.runtime.token_ids import spread_ids
+
+SEQUENCES = 4  # answers at once, unless the configuration says otherwise or memory is short
+KV_BYTES = {"f16": 2, "int8": 1, "f32": 4}  # of an element of the KV cache
+_WARM_UP_PROMPT, _WARM_UP_ANSWER = 32, 8  # tokens
 
 
 class LoadedModel:
-    """A model with its engine, open until close(). generate() in one thread; encode() and cancel() from any."""
+    """A model with its engine, open until close(). One thread, but for encode(), request_ids() and cancel()."""
 
     def __init__(
         self, library: Library, model: Model, session: Session, bundle: Bundle | None, aliases: Sequence[str] = ()
@@ -27,6 +33,7 @@ class LoadedModel:
         self._meta = model.meta()
         self._model = model
         self._session = session
+        self._threads = session.engine.stats().n_threads
         self._bundle = bundle
         self._aliases = aliases
 
@@ -44,8 +51,9 @@ class LoadedModel:
         try:
             session = Session(
                 model,
-                ctx_len=min(config.ctx_len or CTX_LEN, model.info.context_max),
+                ctx_len=_ctx_len(model.info, config),
                 threads=config.threads or default_threads(),
+                sequences=config.sequences or _sequences(model.info, config),
                 kv=config.kv,
                 speculate=config.speculate,
                 prefix_cache=_prefix_cache(config, state_dir),
@@ -55,6 +63,11 @@ class LoadedModel:
             model.close()
             raise
         return cls(library, model, session, bundle, config.aliases)
+
+    @property
+    def sequences(self) -> int:
+        """How many answers can be in the making at once."""
+        return self._session.engine.sequences
 
     @property
     def names(self) -> set[str]:
@@ -86,7 +99,8 @@ class LoadedModel:
                 "version": self._library.version,
                 "isa": self._session.engine.isa,
                 "threads": stats.n_threads,
-                "ctx_len": self._session.engine.ctx_len,
+                "ctx_len": self.ctx_len,
+                "sequences": self.sequences,
                 "weight_bytes": stats.weight_bytes,
                 "kv_bytes": stats.kv_bytes,
                 "arena_bytes": stats.arena_bytes,
@@ -103,25 +117,56 @@ class LoadedModel:
             return self._session.prompt_ids(request.prompt)
         return self._session.chat_ids(request.messages)
 
-    def generate(
-        self, request: GenerateRequest, ids: Sequence[int], answer: Answer, cancelled: Callable[[], bool]
-    ) -> Iterator[str]:
-        """The text piece by piece, filling in `answer`; sampling as asked, then as the model's makers advise."""
-        return self._session.generate(
+    def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> Generation:
+        """Begin an answer; sampling as asked, then as the model's makers advise."""
+        return self._session.begin(
             ids,
             answer,
             sampling=self._session.sampling(request.sampling, seed=request.seed),
             max_tokens=request.max_tokens,
             stop=request.stop,
-            cancelled=cancelled,
+            owner=owner,
         )
 
+    def step(
+        self, generations: Sequence[Generation], prompt_most: int | None = None
+    ) -> list[tuple[Generation, list[str]]]:
+        """One pass for all that are not done; gives the text of each token drawn. Raises Cancelled, or EngineError."""
+        return self._session.step(generations, prompt_most=prompt_most)
+
+    def end(self, generation: Generation) -> None:
+        """Give back what the answer had, done or not."""
+        self._session.end(generation)
+
+    def forget(self, generation: Generation) -> None:
+        """The same, and nothing that was computed for it is used again."""
+        self._session.forget(generation)
+
+    def warm_up(self) -> tuple[GenerateRequest, list[int]]:
+        """A short request that touches what all requests need."""
+        request = GenerateRequest(
+            prompt="",
+            messages=(),
+            sampling={"temperature": 0.0},
+            seed=0,
+            max_tokens=_WARM_UP_ANSWER,
+            stop=(),
+            stream=False,
+            format="json",
+        )
+        room = self._session.engine.ctx_len - _WARM_UP_ANSWER
+        return request, spread_ids(self._model.info.vocab_size, max(1, min(_WARM_UP_PROMPT, room)))
+
     def keep(self) -> None:
-        """Put what the last prompt and answer came to into the prefix cache, for prompts that begin alike."""
+        """Put what ended answers came to into the prefix cache, for prompts that begin alike."""
         self._session.keep()
 
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many threads from now on; 0, or more than it was opened with: with all of these."""
+        self._session.engine.set_threads(min(threads or self._threads, self._threads))
+
     def cancel(self) -> None:
-        """End what generate() is doing."""
+        """End the pass in progress, or the next one. From any thread."""
         self._session.cancel()
 
     def cancel_reset(self) -> None:
@@ -140,6 +185,19 @@ class LoadedModel:
     @property
     def _sha256(self) -> str | None:
         return self._bundle.manifest.files[MODEL_MEMBER].sha256 if self._bundle is not None else None
+
+
+def _ctx_len(info: ModelInfo, config: EngineConfig) -> int:
+    return min(config.ctx_len or CTX_LEN, info.context_max)
+
+
+def _sequences(info: ModelInfo, config: EngineConfig) -> int:
+    """As many answers at once as pay (decisions/continuous-batching.md), with a quarter of the memory for KV caches."""
+    a_token = 2 * info.n_layers * info.n_kv_heads * info.head_dim * KV_BYTES[config.kv]
+    memory = total_memory_bytes()
+    if memory is None:
+        return 1
+    return max(1, min(SEQUENCES, memory // 4 // (a_token * _ctx_len(info, config))))
 
 
 def _prefix_cache(config: EngineConfig, state_dir: Path | None) -> PrefixCache | None:

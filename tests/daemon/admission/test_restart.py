@@ -10,7 +10,7 @@ both = pytest.mark.parametrize("mqtt5", [True, False], ids=["5", "3.1.1"])
 
 
 def section(mqtt5):
-    return {"mqtt": "" if mqtt5 else 'protocol = "3.1.1"'}
+    return {"mqtt": "" if mqtt5 else 'protocol = "3.1.1"', "toml": "[engine]\nsequences = 1"}
 
 
 @both

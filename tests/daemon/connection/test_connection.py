@@ -28,7 +28,7 @@ def protocol(mqtt5):
 @both
 def test_a_clean_stop_says_offline(ready, broker, ears, mqtt5):
     """SIGTERM ends the daemon with 0; running and waiting jobs are answered, and `offline` is the last word."""
-    daemon = ready(mqtt=protocol(mqtt5))
+    daemon = ready(mqtt=protocol(mqtt5), toml="[engine]\nsequences = 1\n[serving]\ndrain_s = 0")
     ear = ears(broker.port, AVAILABILITY, f"{OUT}/#")
     assert json.loads(ear.next().payload) == {"state": "online", "conn": 1}
     ear.say(f"{IN}/generate", {"id": "running", "prompt": "slow 1000", "max_tokens": 1000, "stream": True})

@@ -30,10 +30,15 @@ def request(**named):
 
 
 def answer_of(model, asked):
-    answer = Answer(prompt_tokens=0)
-    text = "".join(model.generate(asked, model.request_ids(asked), answer, lambda: False))
-    assert text == answer.text
-    return answer.tokens
+    """The answer, made alone."""
+    ids = model.request_ids(asked)
+    generation = model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "")
+    text = ""
+    while not generation.done:
+        text += "".join(piece for _, pieces in model.step([generation]) for piece in pieces)
+    model.end(generation)
+    assert text == generation.answer.text
+    return generation.answer
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,7 @@ def test_a_file_and_a_folder_answer_alike(bundle_file, bundle_folder, reference_
         body = model.describe()
         assert (body["bundle"], body["model"]["name"]) == (open_bundle(path).id, "tiny-bitnet")
         assert (body["engine"]["threads"], body["engine"]["ctx_len"] > 0) == (1, True)
-        answers.append(answer_of(model, request()))
+        answers.append(answer_of(model, request()).tokens)
         model.close()
     assert answers[0] == answers[1] and len(answers[0]) > 0
 
@@ -98,9 +103,9 @@ def test_a_seed_gives_the_same_answer_again(reference_model, native):
     """Sampling hangs on the request alone, not on what was asked before."""
     model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1))
     warm = request(sampling={"temperature": 1.0}, seed=3)
-    first = answer_of(model, warm)
-    other = answer_of(model, request(sampling={"temperature": 1.0}, seed=4))
-    assert first == answer_of(model, warm) != other
+    first = answer_of(model, warm).tokens
+    other = answer_of(model, request(sampling={"temperature": 1.0}, seed=4)).tokens
+    assert first == answer_of(model, warm).tokens != other
     model.close()
 
 
@@ -109,12 +114,11 @@ def test_prompts_known_from_before_a_restart_are_not_computed_again(reference_mo
     asked, between = (request(prompt=text, messages=()) for text in ("one two three four five", "six seven eight nine"))
     answers = []
     for disk, state in [(0, tmp_path), (0, tmp_path), (8, tmp_path), (8, tmp_path), (8, None)]:
-        config = EngineConfig(threads=1, prefix_disk_mib=disk, prefix_memory_mib=0 if disk else 8)
+        config = EngineConfig(threads=1, prefix_disk_mib=disk, prefix_memory_mib=0 if disk else 8, sequences=1)
         model = LoadedModel.open(reference_model("bitnet-packed"), config, state)
         ids, reused = model.request_ids(asked), []
         for each in (asked, between, asked):
-            answer = Answer(prompt_tokens=0)
-            list(model.generate(each, model.request_ids(each), answer, lambda: False))
+            answer = answer_of(model, each)
             model.keep()
             reused.append(answer.reused_tokens)
         answers.append(answer.tokens)
@@ -125,6 +129,46 @@ def test_prompts_known_from_before_a_restart_are_not_computed_again(reference_mo
         assert (reused[2] == len(ids) - 1) == (kept or not disk)
         model.close()
     assert all(tokens == answers[0] for tokens in answers)
+
+
+def test_sequences_are_as_many_as_memory_allows(reference_model, native, monkeypatch):
+    """Four, unless the configuration says otherwise; a quarter of the memory is for their KV caches."""
+    found = []
+    for memory, asked in ((None, 0), (1 << 30, 0), (1, 0), (1, 3), (4 * 150_000, 0)):
+        monkeypatch.setattr("edgebit.daemon.serving.engine.total_memory_bytes", lambda memory=memory: memory)
+        model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=64, sequences=asked))
+        found.append((model.sequences, model.describe()["engine"]["kv_bytes"]))
+        model.close()
+    one = found[0][1]
+    assert [sequences for sequences, _ in found[:4]] == [1, 4, 1, 3]
+    assert [size for _, size in found[:4]] == [one, 4 * one, one, 3 * one]
+    assert 1 <= found[4][0] <= 4 and found[4][0] == max(1, min(4, 150_000 // one))
+
+
+def test_threads_are_at_most_those_it_was_opened_with(reference_model, native):
+    """0 is all of them; no answer changes."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=2))
+    answers = []
+    for threads, used in ((0, 2), (1, 1), (9, 2)):
+        model.set_threads(threads)
+        assert model.describe()["engine"]["threads"] == used
+        answers.append(answer_of(model, request()).tokens)
+    assert answers[0] == answers[1] == answers[2]
+    model.close()
+
+
+def test_the_warm_up_leaves_nothing_behind(reference_model, native):
+    """Neither in a sequence nor in the prefix cache."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=24))
+    asked, ids = model.warm_up()
+    for _ in range(2):
+        generation = model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "")
+        assert generation.answer.reused_tokens == 0
+        while not generation.done:
+            model.step([generation])
+        model.forget(generation)
+        model.keep()
+    model.close()
 
 
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):

@@ -1,0 +1,176 @@
+"""Jobs, an engine and a publisher for tests of serving, without a model and without MQTT."""
+
+import json
+import threading
+import time
+from collections import Counter
+
+from edgebit.daemon.config.sections import LimitsConfig, ServingConfig
+from edgebit.daemon.contract.messages import Address, GenerateRequest
+from edgebit.daemon.sensors.energy import Energy
+from edgebit.daemon.serving.batch_loop import BatchLoop
+from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.job import Job
+from edgebit.daemon.serving.scheduler import Scheduler
+from edgebit.runtime.native import Cancelled
+
+
+class Heard:
+    """A publisher that keeps last frames by topic."""
+
+    packet_max = 0
+
+    def __init__(self):
+        self.last = Counter()
+        self.status = {}
+        self.bodies = {}
+        self._lock = threading.Lock()
+
+    def publish(self, message):
+        body = json.loads(message.payload)
+        with self._lock:
+            if body.get("done"):
+                self.last[message.topic] += 1
+                self.bodies[message.topic] = body
+                self.status[message.topic] = body["error"]["status"] if "error" in body else 200
+        return True
+
+
+class NoLedger:
+    """Where nothing measures."""
+
+    def record(self, begin_s, end_s, shares):
+        pass
+
+    def close(self, key):
+        return Energy(joules=None, absent="no power sensor")
+
+
+class Making:
+    """An answer of "x"s; its first pass takes the prompt."""
+
+    def __init__(self, ids, max_tokens, answer, owner):
+        self.prompt_left, self.max_tokens, self.answer, self.owner = len(ids), max_tokens, answer, owner
+        self.done, self.error = False, None
+
+    def cancel(self):
+        self.done, self.answer.done_reason = True, "cancelled"
+        return ""
+
+
+class Engine:
+    """Steps as fast as it can, or as slowly as step_s says; counts what it is asked for."""
+
+    ctx_len = 1000
+
+    def __init__(self, sequences=2, step_s=0.0):
+        self.sequences, self.step_s = sequences, step_s
+        self.passes, self.owners, self.threads, self.kept = [], [], [], 0
+        self.taken = 0
+        self._cancelled = threading.Event()
+
+    def request_ids(self, request):
+        return list(request.prompt.encode())
+
+    def begin(self, request, ids, answer, owner):
+        assert self.taken < self.sequences
+        self.taken += 1
+        self.owners.append(owner)
+        return Making(ids, request.max_tokens, answer, owner)
+
+    def step(self, generations, prompt_most):
+        if self._cancelled.wait(self.step_s):
+            self._cancelled.clear()
+            raise Cancelled
+        self.passes.append(len(generations))
+        shown = []
+        for each in generations:
+            if each.prompt_left:
+                each.prompt_left, each.answer.prompt_ns = 0, 1
+            each.answer.tokens.append(len(each.answer.tokens))
+            each.answer.done_reason = "length"
+            each.done = len(each.answer.tokens) == each.max_tokens
+            shown.append((each, ["x"]))
+        return shown
+
+    def end(self, generation):
+        self.taken -= 1
+
+    forget = end
+
+    def warm_up(self):
+        return request(4, "warm"), [1, 2, 3]
+
+    def keep(self):
+        self.kept += 1
+
+    def set_threads(self, threads):
+        self.threads.append(threads)
+
+    def cancel(self):
+        self._cancelled.set()
+
+    def cancel_reset(self):
+        self._cancelled.clear()
+
+
+class Serving:
+    """A scheduler with its loop, in a thread of its own once started."""
+
+    def __init__(self, engine, *, limits=None, serving=None, ledger=None, listeners=(), clock=time.monotonic):
+        self.heard = Heard()
+        self.engine = engine
+        self.endings = Endings(self.heard, "pi", ledger=ledger or NoLedger())
+        self.endings.listeners += listeners
+        serving = serving or ServingConfig()
+        self.scheduler = Scheduler(limits or LimitsConfig(), serving, self.endings, clock)
+        self.loop = BatchLoop(self.scheduler, engine, self.endings, share_prefixes=serving.share_prefixes)
+        self.worker = threading.Thread(target=self.loop.run, daemon=True)
+
+    def start(self):
+        self.scheduler.set_engine(self.engine)
+        self.worker.start()
+        return self
+
+    def ask(self, job):
+        self.scheduler.submit(job)
+        self.scheduler.release([job])
+
+    def stop(self):
+        self.scheduler.stop()
+        self.worker.join(10)
+        assert not self.worker.is_alive() and self.engine.taken == 0
+
+
+def request(max_tokens, prompt="a", op="generate"):
+    return GenerateRequest(
+        op=op,
+        prompt=prompt,
+        messages=(),
+        sampling={},
+        seed=1,
+        max_tokens=max_tokens,
+        stop=(),
+        stream=True,
+        format="json",
+    )
+
+
+def job(principal, name, tokens, ttl_s=60.0, *, prompt="a", op="generate", now=None, **named):
+    address = Address(
+        principal=principal,
+        id=name,
+        id_given=True,
+        topic=f"{principal}/{name}",
+        topic_given=True,
+        correlation=None,
+        deadline=(time.monotonic() if now is None else now) + ttl_s,
+    )
+    return Job(address=address, request=request(tokens, prompt, op), **named)
+
+
+def wait_for(holds):
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
