@@ -1,0 +1,71 @@
+"""What this process takes of the machine, and how busy the machine is, from procfs below a root that tests can choose.
+
+Source: proc(5): /proc/self/status, /proc/stat.
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class OwnProcess:
+    """Memory and CPU of the daemon, and CPU of the device, each since the reading before."""
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+        cpu_s: Callable[[], float] = lambda: _cpu_s(),
+    ) -> None:
+        """`cpu_s` gives the CPU seconds that the process has had."""
+        self._root = root
+        self._clock = clock
+        self._cpu_s = cpu_s
+        self._before = (clock(), cpu_s())
+        self._ticks_before = self._ticks()
+
+    def read(self) -> dict[str, float | None]:
+        """Megabytes of memory and percent of CPU; None where the system does not say."""
+        before, self._before = self._before, (self._clock(), self._cpu_s())
+        elapsed_s = self._before[0] - before[0]
+        ticks_before, self._ticks_before = self._ticks_before, self._ticks()
+        busy = None
+        if ticks_before is not None and self._ticks_before is not None:
+            total, idle = (now - then for now, then in zip(self._ticks_before, ticks_before, strict=True))
+            busy = min(100.0, max(0.0, 100.0 * (total - idle) / total)) if total > 0 else None
+        memory = self._memory_mib()
+        return {
+            "cpu_percent": 100.0 * (self._before[1] - before[1]) / elapsed_s if elapsed_s > 0 else None,
+            "cpu_busy_percent": busy,
+            "rss_mib": memory.get("RssAnon"),
+            "rss_mapped_mib": memory.get("RssFile"),
+        }
+
+    def _memory_mib(self) -> dict[str, float]:
+        found = {}
+        for line in self._lines("proc/self/status"):
+            key, _, rest = line.partition(":")
+            words = rest.split()
+            if key in ("RssAnon", "RssFile") and words and words[0].isdigit():
+                found[key] = int(words[0]) / 1024
+        return found
+
+    def _ticks(self) -> tuple[int, int] | None:
+        """All ticks and the idle ones of all cores together."""
+        words = next(iter(self._lines("proc/stat")), "").split()
+        if len(words) < 6 or words[0] != "cpu" or not all(word.isdigit() for word in words[1:]):
+            return None
+        ticks = [int(word) for word in words[1:9]]  # guest time, which follows, is part of user time
+        return sum(ticks), ticks[3] + ticks[4]
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            return (self._root / name).read_text().splitlines()
+        except (OSError, UnicodeDecodeError):
+            return []
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
