@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,10 @@ from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.contract.requests import OPS
 from edgebit.daemon.home_assistant.announcer import Announcer
 from edgebit.daemon.home_assistant.discovery import DeviceFacts
+from edgebit.daemon.monitoring.health import Probes
+from edgebit.daemon.monitoring.progress import Progress
+from edgebit.daemon.monitoring.vitals import Situation
+from edgebit.daemon.monitoring.watch import Watch
 from edgebit.daemon.sensors.device_files import DeviceFiles
 from edgebit.daemon.sensors.hardware import hardware_name
 from edgebit.daemon.sensors.kinds import sampler_of
@@ -53,9 +56,8 @@ INBOX_MAX = 16  # requests read off the network and not yet looked at; then the 
 BUSY_TICK_S = 0.1  # how often deadlines and the state are looked at
 IDLE_TICK_S = 1.0
 STATUS_LEAST_S = 0.5  # between two status messages
-NETWORK_SILENCE_S = 180.0  # without a sign of life for so long, the network thread hangs
 WORKER_STOP_S = 10.0
-SCHEMAS = ("availability", "info", "status", "metrics", "event", "request", "reply")
+SCHEMAS = ("availability", "info", "status", "metrics", "event", "request", "reply", "history", "health")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ class FromInside:
 
 class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
     """A loaded model, as engine.LoadedModel is one."""
+
+    @property
+    def probes(self) -> Probes:
+        """Its golden probes."""
 
     def describe(self) -> dict[str, Any]:
         """The engine's part of the info document."""
@@ -110,8 +116,28 @@ class Daemon:
             lambda: self._model,
             self._status,
         )
-        self._endings.listeners.append(self._admission.batches)
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
+        self._network = threading.Thread(target=self._connection.run, name="network", daemon=True)
+        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._sampler = threading.Thread(target=self._sensors.run, name="sensors", daemon=True)
+        self._loading_since: float | None = self._began
+        self._load_fault: str | None = None
+        self._watch = Watch(
+            config,
+            state_dir,
+            situation=self._situation,
+            readings=self._sensors.readings,
+            working=self._working,
+            metrics=self._metrics,
+            about=self._about,
+            publish_event=self.publish_event,
+            spawn=lambda name, run: threading.Thread(target=run, name=name, daemon=True).start(),
+        )
+        self._endings.listeners += [self._admission.batches, self._watch.outcomes]
+        self._admission.own_ops |= {
+            "history": lambda fields: self._watch.history(fields, self._connection.packet_max),
+            "health": lambda fields: self._watch.health(),
+        }
         self._stopping = threading.Event()
         self._signals = 0
         self._announced_model: DaemonModel | None = None
@@ -121,14 +147,11 @@ class Daemon:
 
     def run(self) -> int:
         """Serve until a signal; gives the exit code: 0, or EngineError's if a thread died or the model never worked."""
-        network = threading.Thread(target=self._connection.run, name="network", daemon=True)
-        worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        sensors = threading.Thread(target=self._sensors.run, name="sensors", daemon=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._sensors.sample()  # once before anything is published
         self._admission.recover()
-        for thread in (network, worker, sensors):
+        for thread in (self._network, self._worker, self._sampler):
             thread.start()
         if self._wyoming is not None:
             threading.Thread(target=self._wyoming.run, name="wyoming", daemon=True).start()
@@ -137,12 +160,12 @@ class Daemon:
             self._take_events()
             self._scheduler.expire()
             self._journal.tick()
+            fault = self._look_after() or self._dead_thread()
             self._report()
-            dead = self._dead_thread(network, worker, sensors)
-            fault = None if self._stopping.is_set() else dead  # a thread may end once it is told to, which comes first
+            fault = None if self._stopping.is_set() else fault  # a thread may end once it is told to, which comes first
         if fault is not None:
             log.critical("%s; ending, so that the service manager starts anew", fault)
-        self._shut_down(network, worker)
+        self._shut_down()
         return EngineError.exit_code if fault or self._admission.fault else 0
 
     def _deliver(self, event: MqttEvent) -> None:
@@ -211,16 +234,42 @@ class Daemon:
                 loop.warm_up()
         except (EdgebitError, OSError, MemoryError) as error:
             log.error("the model cannot be loaded: %s", error)
-            self._admission.fault = str(error)
+            self._loading_since, self._load_fault = None, str(error)
+            self._admission.fault = self._load_fault
             self._scheduler.fail(f"no working model: {error}")
             self._stopping.wait()
             return
-        self._model = model
+        self._model, self._loading_since = model, None
         self._scheduler.set_engine(model)
         log.info("the model is ready")
         self._inbox.put(None)
         loop.run()
         model.close()
+
+    def _look_after(self) -> str | None:
+        """Do what monitoring has to do; while a golden probe fails, no work is done. Gives why to end, where so."""
+        load = self._scheduler.load()
+        probes = self._model.probes if self._model is not None else None
+        end = self._watch.turn(probes, busy=bool(load.running or load.queue_len))
+        fault = self._load_fault or self._watch.fault
+        if fault != self._admission.fault:
+            self._admission.fault = fault
+            if fault is not None:
+                self._scheduler.fail(f"no working model: {fault}")
+        return end
+
+    def _situation(self) -> Situation:
+        return Situation(
+            progress=Progress(
+                network_at=self._connection.alive_at,
+                loading_since=self._loading_since,
+                step_at=self._scheduler.step_at,
+            ),
+            dead=self._dead_thread(),
+            state=self._state(),
+            fault=self._admission.fault,
+            connected=self._connection.connected,
+        )
 
     def _on_signal(self, number: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
@@ -228,40 +277,39 @@ class Daemon:
         self._stopping.set()
         self._inbox.put(None)
 
-    def _dead_thread(self, *threads: threading.Thread) -> str | None:
-        for thread in threads:
-            if not thread.is_alive():
-                return f"the {thread.name} thread has died"
-        if time.monotonic() - self._connection.alive_at > NETWORK_SILENCE_S:
-            return f"the network thread gave no sign of life for {NETWORK_SILENCE_S:.0f} s"
-        return None
+    def _dead_thread(self) -> str | None:
+        threads = (self._network, self._worker, self._sampler)
+        dead = [thread.name for thread in threads if not thread.is_alive()]
+        return f"the {dead[0]} thread has died" if dead else None
 
-    def _shut_down(self, network: threading.Thread, worker: threading.Thread) -> None:
+    def _shut_down(self) -> None:
         self._publish_status()
         if self._wyoming is not None:
             self._wyoming.close()
         self._sensors.stop()
-        self._drain(network, worker)
-        if worker.is_alive():
+        self._watch.stopping(WORKER_STOP_S)
+        self._drain()
+        if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
         self._connection.close()
-        network.join(5.0)
+        self._network.join(5.0)
         self._journal.tick()
         self._journal.close()
+        self._watch.close()
         log.info("stopped")
 
-    def _drain(self, network: threading.Thread, worker: threading.Thread) -> None:
+    def _drain(self) -> None:
         """Let the worker finish what can be finished, and hear callers meanwhile; a second signal ends that."""
-        drain_s = self._config.serving.drain_s if network.is_alive() else 0.0
+        drain_s = self._config.serving.drain_s if self._network.is_alive() else 0.0
         self._scheduler.stop(drain_s)
         end = time.monotonic() + drain_s + WORKER_STOP_S
-        while worker.is_alive() and time.monotonic() < end:
+        while self._worker.is_alive() and time.monotonic() < end:
             if self._signals > 1:
                 self._scheduler.stop()
             self._take_events()
             self._scheduler.expire()
             self._journal.tick()
-        worker.join(0)
+        self._worker.join(0)
 
     # Reports
 
@@ -269,6 +317,16 @@ class Daemon:
         """Tell a rare fact. Without a connection it waits for one, so it says itself when it was."""
         body = {"event": event, "conn": self._connection.number, "uptime_s": self._uptime_s(), **facts}
         self._connection.publish(Outgoing(topic=self._topics.event, payload=encode_json(body)))
+
+    def _working(self) -> dict[str, float | None]:
+        load = self._scheduler.load()
+        return {"active": float(load.running), "queued": float(load.queue_len), "tok_s": load.tok_s}
+
+    def _about(self) -> dict[str, str]:
+        described = self._described()
+        model = (described.get("model") or {}).get("name", "")
+        bundle = described.get("bundle") or ""
+        return {"device": self._config.device_name, "version": __version__, "model": str(model), "bundle": str(bundle)}
 
     def _announce(self, event: Connected) -> None:
         """Everything retained, at each connection: a broker may have lost it."""
@@ -303,7 +361,8 @@ class Daemon:
         return "busy" if load.running or load.queue_len else "ready"
 
     def _state_key(self) -> tuple[object, ...]:
-        return self._state(), self._scheduler.load().queue_len
+        alerts = tuple((alert["name"], alert["severity"]) for alert in self._watch.alerts())
+        return self._state(), self._scheduler.load().queue_len, alerts
 
     def _status(self) -> dict[str, Any]:
         load = self._scheduler.load()
@@ -321,6 +380,7 @@ class Daemon:
             "power_w": readings["power"].value,
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
+            "alerts": self._watch.alerts(),
             "last_error": self._admission.fault or self._journal.fault or self._endings.last_error,
             "uptime_s": self._uptime_s(),
         }
@@ -339,7 +399,7 @@ class Daemon:
             "edgebit": __version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "ops": list(OPS),
+            "ops": [*OPS, *self._admission.own_ops],
             "auth": mqtt.auth,
             "mqtt": "5" if self._connection.mqtt5 else "3.1.1",
             "slot": self._slot or None,
@@ -370,21 +430,17 @@ class Daemon:
             interval_s=self._config.report.interval_s,
         )
 
-    def _publish_metrics(self) -> None:
-        counters: Counter[str] = Counter()
+    def _metrics(self) -> dict[str, Any]:
         parts = (self._admission, self._acceptance, self._endings, self._connection, self._journal, self._wyoming)
-        for source in parts:
-            if source is not None:
-                counters.update(dict(source.counters))  # copied in one step: other threads count on meanwhile
-        readings = self._sensors.readings()
-        self._home.changed(self._facts(readings))
-        body = {
+        return {
             "uptime_s": self._uptime_s(),
             "conn": self._connection.number,
-            "rss_mib": _rss_mib(),
-            "counters": dict(sorted(counters.items())),
-            "sensors": {name: reading.to_json() for name, reading in readings.items()},
+            **self._watch.figures([part.counters for part in parts if part is not None]),
         }
+
+    def _publish_metrics(self) -> None:
+        self._home.changed(self._facts(self._sensors.readings()))
+        body = self._metrics()
         expiry_s = max(1, int(2 * self._config.report.interval_s))
         self._publish(self._topics.metrics, body, qos=0, expiry_s=expiry_s)
 
@@ -401,16 +457,6 @@ class Daemon:
 
     def _described(self) -> dict[str, Any]:
         return self._model.describe() if self._model is not None else {}
-
-
-def _rss_mib() -> float | None:
-    """Resident memory of this process without the pages of mapped files, such as the model's weights."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
-    return round(int(found["RssAnon"]) / 1024, 1) if "RssAnon" in found else None
 
 
 def set_up_logging(level: str) -> None:

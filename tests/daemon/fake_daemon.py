@@ -1,8 +1,8 @@
 """The daemon with a model that needs no native library: run as a program, `fake_daemon.py CONFIG STATE`, by the tests.
 
 Everything but the model is the daemon's own. The prompt says what to answer: `say N` gives N tokens "w0 w1 ...",
-`slow N` the same with 50 ms between them, `bytes` characters of 1 to 4 bytes, `fail` an engine's fault, `long` a prompt
-that does not fit.
+`slow N` the same with 50 ms between them, `hang` nothing, for ever, `bytes` characters of 1 to 4 bytes, `fail` an
+engine's fault, `long` a prompt that does not fit.
 """
 
 import sys
@@ -29,11 +29,11 @@ class FakeGeneration:
         words = prompt.split()
         if words[0] == "long":
             raise ContextFullError("the prompt has 65 tokens and the context 64: shorten it")
-        self.slow, self.fails = words[0] == "slow", words[0] == "fail"
+        self.slow, self.fails, self.hangs = (words[0] == name for name in ("slow", "fail", "hang"))
         if words[0] in ("say", "slow"):
             self.pieces = [f"w{n} " for n in range(int(words[1]))]
         else:
-            self.pieces = {"bytes": ["é", "", "€", "𝄞", "z"], "fail": []}[words[0]]
+            self.pieces = {"bytes": ["é", "", "€", "𝄞", "z"], "fail": [], "hang": []}[words[0]]
         self.max_tokens = max_tokens
         self.answer = answer
         self.prompt_left = len(prompt)
@@ -41,6 +41,8 @@ class FakeGeneration:
         self.error: EdgebitError | None = None
 
     def step(self) -> list[str]:
+        if self.hangs:
+            threading.Event().wait()
         if self.prompt_left:
             self.prompt_left, self.answer.prompt_ns = 0, 1000
         number = len(self.answer.tokens)
@@ -55,11 +57,22 @@ class FakeGeneration:
         return ""
 
 
+class FakeProbes:
+    """Golden probes that pass."""
+
+    def check(self) -> int:
+        return 1
+
+    def cancel(self) -> None:
+        """Nothing to end."""
+
+
 class FakeModel:
     """Several answers at once, each a word a pass; a pass with a slow one among them takes its time."""
 
     names = {"fake"}  # noqa: RUF012
     ctx_len = 64
+    probes = FakeProbes()
 
     def __init__(self, sequences: int = 4) -> None:
         self.sequences = sequences

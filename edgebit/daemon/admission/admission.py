@@ -42,6 +42,8 @@ log = logging.getLogger("edgebit.admission")
 
 REPLACED = Refusal(499, "replaced", "a newer request has taken its place")
 
+OwnOp = Callable[[dict[str, Any]], dict[str, Any]]  # from a request's fields to the answer's; raises Refusal
+
 
 class AskableModel(Protocol):
     """What admission needs of a loaded model."""
@@ -83,6 +85,7 @@ class Admission:
         self._newest = Newest()
         self.batches = Batches()
         self.fault: str | None = None  # why the model could not be loaded
+        self.own_ops: dict[str, OwnOp] = {}  # operations that other parts answer at once
         self.counters: Counter[str] = Counter()
 
     def recover(self) -> None:
@@ -136,7 +139,10 @@ class Admission:
             address = address_of(incoming, principal, fields, self._topics, self._config)
             if incoming.retain:
                 raise Refusal(400, "retained", "a request must not be retained: it would run at every connection")
-            self._start(op, fields, self._read(op, fields, address, incoming), address, incoming)
+            if op in self.own_ops:
+                self._writer(address).done({"op": op, **self.own_ops[op](fields)})
+            else:
+                self._start(op, fields, self._read(op, fields, address, incoming), address, incoming)
         except Refusal as refusal:
             self._refuse(op, refusal, address, fields)
 

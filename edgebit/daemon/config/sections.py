@@ -170,6 +170,54 @@ class JournalConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryConfig:
+    """[history]: figures kept on disk."""
+
+    interval_s: float = within(1, 3600, 30.0)  # between two snapshots
+    hours: float = within(0, 24 * 366, 24.0)  # kept at least, as long as max_bytes allow; 0: none
+    max_bytes: int = within(65536, 1 << 30, 1 << 20)
+    write_s: float = within(1, 3600, 300.0)  # written so often: what is newer is lost with the power
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertsConfig:
+    """[alerts]: thresholds, of which 0 switches a level off, and for how long they must be passed."""
+
+    memory_warning_percent: float = within(0, 100, 90.0)  # of the device's memory that is not available
+    memory_critical_percent: float = within(0, 100, 95.0)
+    cpu_warning_percent: float = within(0, 100, 95.0)  # of all cores, over ten times raise_s
+    cpu_critical_percent: float = within(0, 100, 0.0)
+    speed_warning_tok_s: float = within(0, 1e6, 0.0)  # below
+    speed_critical_tok_s: float = within(0, 1e6, 0.0)
+    errors_warning_percent: float = within(0, 100, 10.0)
+    errors_critical_percent: float = within(0, 100, 50.0)
+    latency_warning_ms: float = within(0, 1e9, 0.0)  # 95th percentile
+    latency_critical_ms: float = within(0, 1e9, 0.0)
+    heat_warning_c: float = within(0, 150, 80.0)
+    heat_critical_c: float = within(0, 150, 85.0)
+    disk_warning_mib: float = within(0, 1e9, 200.0)  # below
+    disk_critical_mib: float = within(0, 1e9, 50.0)
+    certificate_warning_days: float = within(0, 3650, 14.0)  # below
+    raise_s: float = within(0, 86400, 60.0)  # beyond the threshold for so long, and the alert is raised
+    clear_s: float = within(0, 86400, 120.0)  # back on the good side for so long, and it is cleared
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HealthConfig:
+    """[health]: does the device work, and work right?"""
+
+    probe_interval_s: float = within(0, 30 * 86400, 21600.0)  # between runs of the golden probes when idle; 0: none
+    step_max_s: float = within(1, 86400, 120.0)  # an engine that makes no step for so long is taken to hang
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrometheusConfig:
+    """[prometheus]: figures for a scraper, over HTTP."""
+
+    listen: str = ""  # "127.0.0.1:9464"; empty: no port
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RepliesConfig:
     """[replies]: where answers may go beside the caller's own out topics."""
 
@@ -220,6 +268,10 @@ class Config:
     sensors: SensorsConfig = field(default_factory=SensorsConfig)
     power: PowerConfig = field(default_factory=PowerConfig)
     journal: JournalConfig = field(default_factory=JournalConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    prometheus: PrometheusConfig = field(default_factory=PrometheusConfig)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)

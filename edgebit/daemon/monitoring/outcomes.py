@@ -33,8 +33,7 @@ class Outcomes:
         self._recent: deque[_Ended] = deque(maxlen=WINDOW_MAX)
         self._counts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
-        self._latency_s = 0.0
-        self._joules = 0.0
+        self._totals = {"answer_s": 0.0, "answer_s_count": 0.0, "first_token_s": 0.0, "first_token_s_count": 0.0}
 
     def job_ended(self, outcome: Outcome) -> None:
         """Count it, and put it into the window."""
@@ -46,10 +45,10 @@ class Outcomes:
             self._counts["prompt_tokens"] += outcome.prompt_tokens
             self._counts["reused_tokens"] += outcome.reused_tokens
             self._counts["answer_tokens"] += outcome.completion_tokens
-            self._joules += outcome.energy.joules or 0.0
             if outcome.status == 200:
-                self._latency_s += outcome.total_s
                 self._counts["cache_hits" if outcome.from_cache else "cache_misses"] += 1
+                self._sum("answer_s", outcome.total_s)
+                self._sum("first_token_s", outcome.first_token_s)
 
     def counts(self) -> dict[str, int]:
         """Since the start: requests by how they ended, and tokens."""
@@ -61,10 +60,10 @@ class Outcomes:
         with self._lock:
             return dict(self._errors)
 
-    def totals(self) -> tuple[float, float]:
-        """Since the start: seconds that answered requests took, and joules that requests drew."""
+    def totals(self) -> dict[str, float]:
+        """Since the start: seconds of answered requests, whole and to the first token, with how many they were."""
         with self._lock:
-            return self._latency_s, self._joules
+            return {name: round(value, 3) for name, value in self._totals.items()}
 
     def window(self) -> dict[str, float | None]:
         """Speeds, delays and the share of errors of the last WINDOW_S; None where there was nothing to tell it from."""
@@ -93,6 +92,11 @@ class Outcomes:
                 (outcome.energy.joules or 0.0, float(outcome.completion_tokens)) for outcome in metered
             ),
         }
+
+    def _sum(self, name: str, seconds: float | None) -> None:
+        if seconds is not None:
+            self._totals[name] += seconds
+            self._totals[f"{name}_count"] += 1
 
     def _forget(self) -> None:
         oldest = self._clock() - WINDOW_S

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+LEAST_S = 0.5  # over less time, ticks of a hundredth of a second say little of the CPU
+
 
 class OwnProcess:
     """Memory and CPU of the daemon, and CPU of the device, each since the reading before."""
@@ -24,23 +26,25 @@ class OwnProcess:
         self._cpu_s = cpu_s
         self._before = (clock(), cpu_s())
         self._ticks_before = self._ticks()
+        self._cpu: dict[str, float | None] = {"cpu_percent": None, "cpu_busy_percent": None}
 
     def read(self) -> dict[str, float | None]:
         """Megabytes of memory and percent of CPU; None where the system does not say."""
-        before, self._before = self._before, (self._clock(), self._cpu_s())
-        elapsed_s = self._before[0] - before[0]
+        now = self._clock()
+        if now - self._before[0] >= LEAST_S:
+            self._cpu = self._cpu_since(now)
+        memory = self._memory_mib()
+        return {**self._cpu, "rss_mib": memory.get("RssAnon"), "rss_mapped_mib": memory.get("RssFile")}
+
+    def _cpu_since(self, now: float) -> dict[str, float | None]:
+        before, self._before = self._before, (now, self._cpu_s())
         ticks_before, self._ticks_before = self._ticks_before, self._ticks()
         busy = None
         if ticks_before is not None and self._ticks_before is not None:
             total, idle = (now - then for now, then in zip(self._ticks_before, ticks_before, strict=True))
             busy = min(100.0, max(0.0, 100.0 * (total - idle) / total)) if total > 0 else None
-        memory = self._memory_mib()
-        return {
-            "cpu_percent": 100.0 * (self._before[1] - before[1]) / elapsed_s if elapsed_s > 0 else None,
-            "cpu_busy_percent": busy,
-            "rss_mib": memory.get("RssAnon"),
-            "rss_mapped_mib": memory.get("RssFile"),
-        }
+        own = 100.0 * (self._before[1] - before[1]) / (now - before[0])
+        return {"cpu_percent": own, "cpu_busy_percent": busy}
 
     def _memory_mib(self) -> dict[str, float]:
         found = {}

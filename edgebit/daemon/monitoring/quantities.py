@@ -63,3 +63,4 @@ QUANTITIES = (
 )
 
 NAMES = tuple(quantity.name for quantity in QUANTITIES)
+UNITS = {quantity.name: quantity.unit for quantity in QUANTITIES}

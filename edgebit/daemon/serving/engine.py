@@ -9,6 +9,7 @@ from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open
 from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
+from edgebit.daemon.serving.golden_probes import GoldenProbes
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import CTX_LEN
 from edgebit.runtime.generation import Answer, Generation
@@ -27,7 +28,13 @@ class LoadedModel:
     """A model with its engine, open until close(). One thread, but for encode(), request_ids() and cancel()."""
 
     def __init__(
-        self, library: Library, model: Model, session: Session, bundle: Bundle | None, aliases: Sequence[str] = ()
+        self,
+        library: Library,
+        model: Model,
+        session: Session,
+        bundle: Bundle | None,
+        probes: GoldenProbes,
+        aliases: Sequence[str] = (),
     ) -> None:
         self._library = library
         self._meta = model.meta()
@@ -36,6 +43,7 @@ class LoadedModel:
         self._threads = session.engine.stats().n_threads
         self._bundle = bundle
         self._aliases = aliases
+        self.probes = probes
 
     @classmethod
     def open(cls, path: Path, config: EngineConfig, state_dir: Path | None = None) -> Self:
@@ -62,7 +70,8 @@ class LoadedModel:
         except BaseException:
             model.close()
             raise
-        return cls(library, model, session, bundle, config.aliases)
+        probes = GoldenProbes(model, place, session.engine.stats().n_threads)
+        return cls(library, model, session, bundle, probes, config.aliases)
 
     @property
     def sequences(self) -> int:

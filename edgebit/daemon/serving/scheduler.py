@@ -84,6 +84,7 @@ class Scheduler:
         self._tok_s: float | None = None
         self._stop_at: float | None = None  # when what still runs is ended; None: nobody has asked to stop
         self._pace = Pace()
+        self.step_at: float | None = None  # since when the engine computes, in monotonic seconds; None: it does not
 
     def set_engine(self, engine: AnsweringEngine[Any]) -> None:
         """Begin to answer: jobs that came while the model was loading have waited in the queue."""
@@ -246,6 +247,7 @@ class Scheduler:
             refused = [job for job in self._running if job.refusal is not None]
             resting = now < self._rest_until
             self._pass = [] if resting else [job for job in self._running if job.refusal is None]
+            self.step_at = now if self._pass else None
             if self._engine is not None:
                 self._engine.cancel_reset()
             most = self._pace.prompt_most(self._serving.stall_ms / 1000)
@@ -255,6 +257,7 @@ class Scheduler:
         """After each pass. It is followed by a rest, if need be."""
         with self._lock:
             self._pass = []
+            self.step_at = None
             self._pass_s = done.took_s
             self._busy_s += done.took_s
             self._pace.record_pass(done)
