@@ -5,6 +5,7 @@ the model, then scheduler.Scheduler. Everything between them goes through queues
 """
 
 import contextlib
+import faulthandler
 import functools
 import logging
 import platform
@@ -460,7 +461,11 @@ class Daemon:
 
 
 def set_up_logging(level: str) -> None:
-    """One line a record on standard error. Prompts and answers are never logged."""
+    """One line a record on standard error, and where each thread stood if a signal such as the watchdog's ends us.
+
+    Prompts and answers are never logged.
+    """
+    faulthandler.enable()
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),

@@ -27,6 +27,7 @@ def test_unit_is_complete(kind):
 
     assert "@" not in unit.replace("@system-service", "").replace("@privileged", "")
     assert "ExecStartPre=/usr/bin/python3 /srv/edgebit/active/edgebitd.pyz agent --root /srv/edgebit starting\n" in unit
+    assert "\nType=notify\n" in unit and "\nWatchdogSec=60\n" in unit
     assert "ExecStart=/usr/bin/python3 /srv/edgebit/active/edgebitd.pyz run --root /srv/edgebit\n" in unit
 
 

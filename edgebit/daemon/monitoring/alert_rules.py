@@ -46,6 +46,8 @@ def rules_of(config: AlertsConfig) -> tuple[Rule, ...]:
     cpu = (config.cpu_warning_percent, config.cpu_critical_percent)
     errors = (config.errors_warning_percent / 100, config.errors_critical_percent / 100)
     latency = (config.latency_warning_ms, config.latency_critical_ms)
+    days = config.certificate_warning_days
+    certificate = (days, min(days, 1.0))
     return (
         *levels("memory", "memory_percent", memory, 3),
         *levels("cpu", "cpu_busy_percent", cpu, 10, raise_s=_CPU_TIMES * raise_s),
@@ -56,7 +58,7 @@ def rules_of(config: AlertsConfig) -> tuple[Rule, ...]:
         *levels("latency", "latency_p95_ms", latency, unknown_clears=True),
         *levels("heat", "t_soc", (config.heat_warning_c, config.heat_critical_c), 3),
         *levels("disk", "disk_free_mib", (config.disk_warning_mib, config.disk_critical_mib), below=True),
-        *levels("certificate", "certificate_days", (config.certificate_warning_days, 1), 0, below=True, raise_s=0.0),
+        *levels("certificate", "certificate_days", certificate, 0, below=True, raise_s=0.0),
         fact("undervoltage", "undervoltage", "warning", clear_s),
         fact("sensor", "sensors_lost", "warning", clear_s),
         fact("history", "history_fault", "info"),

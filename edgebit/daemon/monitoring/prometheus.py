@@ -107,7 +107,9 @@ class Families:
     def figure(self, name: str, value: float, at: float | None = None) -> None:
         """Put a figure of a snapshot into its family; a count is the sum since some beginning."""
         series = SERIES[name]
-        kind = "summary" if "quantile" in series.labels else "counter" if _KINDS[name] == "count" else "gauge"
+        # A summary's quantiles must stand together by time, and its parts by series: with times they are gauges.
+        is_summary = "quantile" in series.labels and at is None
+        kind = "summary" if is_summary else "counter" if _KINDS[name] == "count" else "gauge"
         meaning = _MEANINGS[name]
         help = _HELP.get(series.name, f"{meaning[0].upper()}{meaning[1:]}.")
         self.add(series.name, kind, help, Sample(value * series.scale, series.labels, at=at))

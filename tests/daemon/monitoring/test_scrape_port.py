@@ -1,0 +1,170 @@
+"""The port for scrapers: what it answers, and clients that would hold it."""
+
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from edgebit.daemon.monitoring.health import Health
+from edgebit.daemon.monitoring.pages import Pages
+from edgebit.daemon.monitoring.scrape_port import CONNECTIONS_MAX, Page, ScrapePort, address_of, metrics_page
+from edgebit.errors import ConfigError
+
+HEALTHY = Health(alive=True, ready=True, healthy=True)
+
+
+@contextmanager
+def serving(pages, deadline_s=5.0):
+    port = ScrapePort("127.0.0.1:0", pages, deadline_s=deadline_s)
+    thread = threading.Thread(target=port.run, daemon=True)
+    thread.start()
+    assert port.begun.wait(10) and port.fault is None
+    try:
+        yield port
+    finally:
+        port.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def port():
+    with serving({"/metrics": lambda: metrics_page("x 1\n"), "/broken": lambda: 1 / 0}) as port:
+        yield port
+
+
+def fetch(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port.port}{path}", timeout=10) as answer:
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+def talk(port, data):
+    """All that is answered to these bytes."""
+    with socket.create_connection(("127.0.0.1", port.port), timeout=10) as sock:
+        sock.sendall(data)
+        heard = b""
+        while piece := sock.recv(65536):
+            heard += piece
+        return heard
+
+
+def test_figures_are_served(port):
+    """With the content type that scrapers want; a query is nothing to us."""
+    status, headers, body = fetch(port, "/metrics?x=1")
+    assert (status, body) == (200, "x 1\n")
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert int(headers["Content-Length"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET / HTTP/1.1", b"404"),
+        (b"GET /metrics/../etc/passwd HTTP/1.1", b"404"),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 5", b"405"),
+        (b"DELETE /metrics HTTP/1.1", b"405"),
+        (b"GET /metrics", b"400"),
+        (b"GET /metrics HTTP/2.0", b"400"),
+        (b"\x16\x03\x01\x02\x00", b"400"),
+        (b"", b"400"),
+        (b"GET /broken HTTP/1.1", b"503"),
+    ],
+)
+def test_other_requests_are_refused(port, request_line, status):
+    """In one line, and the port serves on."""
+    assert talk(port, request_line + b"\r\n\r\n").split(b" ")[1] == status
+    assert fetch(port, "/metrics")[0] == 200
+
+
+def test_a_head_request_has_no_body(port):
+    """But the length that it would have."""
+    head, _, body = talk(port, b"HEAD /metrics HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"Content-Length: 4" in head and body == b""
+
+
+def test_a_huge_head_is_not_read(port):
+    """No further than 8 KiB."""
+    assert talk(port, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 20_000)[:12] == b"HTTP/1.1 400"
+    assert fetch(port, "/metrics")[0] == 200
+
+
+def test_slow_clients_hold_nobody():
+    """More than it takes at once, each of which sends a byte now and then: they are closed, and others are served."""
+    with serving({"/metrics": lambda: metrics_page("x 1\n")}, deadline_s=0.5) as port:
+        slow = [socket.create_connection(("127.0.0.1", port.port), timeout=10) for _ in range(CONNECTIONS_MAX + 4)]
+        for sock in slow:
+            sock.sendall(b"GET")
+        for sock in slow:
+            with suppress(ConnectionResetError):
+                assert sock.recv(100) == b""  # without an answer, at the deadline or at once
+            sock.close()
+        assert fetch(port, "/metrics")[0] == 200
+
+
+def test_a_client_that_does_not_read_holds_nobody():
+    """An answer larger than all buffers is given up at the deadline."""
+    with serving({"/metrics": lambda: Page(200, "x" * 20_000_000)}, deadline_s=0.5) as port:
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", port.port))
+        deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        status, _, body = fetch(port, "/metrics")
+        assert status == 200 and len(body) == 20_000_000
+        deadline = time.monotonic() + 10
+        while port._open:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.02)
+        deaf.close()
+
+
+def test_a_port_that_is_taken_is_said_and_ends_nothing(port, caplog):
+    """With the way out; run() returns."""
+    second = ScrapePort(f"127.0.0.1:{port.port}", {})
+    second.run()
+    assert second.begun.is_set() and "in use" in (second.fault or "") and "[prometheus]" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:1", ("::1", 1)), ("0.0.0.0:0", ("0.0.0.0", 0))],
+)
+def test_addresses(listen, address):
+    """Host and port."""
+    assert address_of(listen) == address
+
+
+@pytest.mark.parametrize(
+    "listen", ["9464", ":9464", "localhost", "localhost:", "localhost:x", "localhost:70000", "h:²"]
+)
+def test_what_is_no_address_is_refused(listen):
+    """With one that is."""
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9464"):
+        address_of(listen)
+
+
+@pytest.mark.parametrize(
+    ("health", "statuses"),
+    [
+        (HEALTHY, (200, 200, 200)),
+        (Health(alive=True, ready=True, healthy=False, why=("no probe yet",)), (200, 200, 503)),
+        (Health(alive=True, ready=False, healthy=False, why=("no broker",)), (200, 503, 503)),
+        (Health(alive=False, ready=False, healthy=False, why=("it hangs",)), (503, 503, 503)),
+    ],
+)
+def test_levels_of_health_have_pages(health, statuses):
+    """503 says why."""
+    pages = Pages(lambda: health)
+    pages.show({"uptime_s": 3}, {"device": "pi"})
+    with serving(pages.port("127.0.0.1:0")._pages) as port:
+        answers = [fetch(port, f"/{level}") for level in ("alive", "ready", "healthy")]
+        assert tuple(status for status, _, _ in answers) == statuses
+        assert all(why in body for why in health.why for _, _, body in answers)
+        assert f'edgebit_health{{level="ready"}} {int(health.ready)}\n' in fetch(port, "/metrics")[2]
+        assert 'edgebit_info{device="pi"} 1\n' in fetch(port, "/metrics")[2]
