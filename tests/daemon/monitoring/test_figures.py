@@ -1,10 +1,12 @@
 """Figures of a snapshot: how requests ended, what the process takes, what sensors say; unknown is never 0."""
 
+from pathlib import Path
+
 import pytest
 
 from edgebit.daemon.monitoring.outcomes import WINDOW_MAX, WINDOW_S, Outcomes, percentile
 from edgebit.daemon.monitoring.own_process import OwnProcess
-from edgebit.daemon.monitoring.quantities import NAMES
+from edgebit.daemon.monitoring.quantities import NAMES, QUANTITIES
 from edgebit.daemon.monitoring.snapshot import LostSensors, since, snapshot_of, to_json
 from edgebit.daemon.sensors.energy import Energy
 from edgebit.daemon.sensors.reading import Reading
@@ -181,3 +183,10 @@ def test_a_sensor_is_lost_that_was_there_before():
     assert lost.count(readings(t_soc=None, power=None)) == 1
     assert lost.count(readings(power=3.0)) == 1
     assert lost.count(readings(t_soc=51.0, power=3.0)) == 0
+
+
+def test_every_figure_is_documented():
+    """docs/monitoring.md shows the table as it is."""
+    text = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text()
+    for quantity in QUANTITIES:
+        assert f"| `{quantity.name}` | {quantity.unit} | {quantity.kind} | {quantity.meaning} |" in text
