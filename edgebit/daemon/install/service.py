@@ -87,10 +87,13 @@ class Service:
             return termux.REMARK
         self._install_unit(kind)
         self._stop_supervisor()
-        for verb in (("daemon-reload",), ("enable", UNIT), ("restart", UNIT)):
+        before = _invocation(kind)
+        # Not waited for: systemd would until the daemon says that it is up, which one that hangs never does.
+        for verb in (("daemon-reload",), ("enable", UNIT), ("--no-block", "restart", UNIT)):
             done = _systemctl(kind, *verb)
             if done.returncode:
                 raise DeployError(f"systemctl {' '.join(verb)} failed: {done.stderr.strip() or done.stdout.strip()}")
+        _wait_for_another(kind, before)
         return _linger() if kind == "systemd-user" else ""
 
     def stop(self) -> None:
@@ -381,6 +384,20 @@ def _systemctl(kind: Kind, *args: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         stdin=subprocess.DEVNULL,
     )
+
+
+def _invocation(kind: Kind) -> str:
+    """What tells one start of the daemon from another; empty before the first."""
+    return _systemctl(kind, "show", "--property=InvocationID", "--value", UNIT).stdout.strip()
+
+
+def _wait_for_another(kind: Kind, before: str) -> None:
+    """Return once the daemon that ran is gone and another begins. Raises DeployError where it does not."""
+    deadline = time.monotonic() + _TAKE_OVER_S + 10
+    while _invocation(kind) in ("", before):
+        if time.monotonic() > deadline:
+            raise DeployError(f"systemd did not start {UNIT} in time. Look at `systemctl status {UNIT}`")
+        time.sleep(0.05)
 
 
 def _linger() -> str:
