@@ -107,7 +107,8 @@ class EnergyLedger:
             for step in self._steps:
                 share = step.shares.pop(key, None)
                 if share is not None:
-                    account.drawn.add(self._meter.drawn(step.begin, step.end, extrapolate=True), share)
+                    for part in self._meter.parts(step.begin, step.end, extrapolate=True):
+                        account.drawn.add(*part, share)
             return self._energy(account)
 
     def add(self, sample: PowerSample) -> None:
@@ -153,10 +154,11 @@ class EnergyLedger:
             step = self._steps.popleft()
             if not step.shares:
                 continue
-            drawn = self._meter.drawn(step.begin, step.end)
+            parts = self._meter.parts(step.begin, step.end)
             for key, share in step.shares.items():
                 if (account := self._accounts.get(key)) is not None:
-                    account.drawn.add(drawn, share)
+                    for part in parts:
+                        account.drawn.add(*part, share)
 
     def _energy(self, account: _Account) -> Energy:
         drawn, last = account.drawn, self._meter.last
@@ -165,12 +167,12 @@ class EnergyLedger:
             if drawn.missing_s < account.work_s:
                 why = f"power was not known for {drawn.missing_s:.1f} s of {account.work_s:.1f}: {why}"
             return Energy(joules=None, absent=why or "power was not sampled")
-        sampling = drawn.unsure_j / drawn.joules
+        sampling = drawn.unsure_j / drawn.joules  # the source's own error has one sign for all of it, so it is added
         return Energy(
             joules=drawn.joules,
             source=last.source,
             measured=last.measured,
             covers=last.covers,
-            error=None if last.error is None else math.hypot(last.error, sampling),
+            error=None if last.error is None else last.error + sampling,
             idle_w=self._rest.watts,
         )

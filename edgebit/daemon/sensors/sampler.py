@@ -6,6 +6,7 @@ once they are too old to say anything.
 
 import dataclasses
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from edgebit.daemon.sensors.reading import Reading, Unreadable
 
 log = logging.getLogger("edgebit.sensors")
 
+_UNEVEN = (0.5, 1.5)  # of the interval during work: samples in step with the engine's passes would all see the same
 _STALE_S = 15.0  # at least; and three times as long as a sensor takes from one look to the next
 
 
@@ -51,6 +53,7 @@ class Sampler:
         interval_s: float = 1.0,
         busy_interval_s: float = 0.2,
         clock: Callable[[], float] = time.monotonic,
+        chance: random.Random | None = None,
     ) -> None:
         """`interval_s`: between two looks at the most frequent sensors; `busy_interval_s`: at power, during work."""
         self._slots = [_Slot(sensor, max(sensor.every_s, interval_s)) for sensor in sensors]
@@ -59,6 +62,7 @@ class Sampler:
         self._interval_s = interval_s
         self._busy_interval_s = busy_interval_s
         self._clock = clock
+        self._chance = chance or random.Random()
         self._lock = threading.Lock()
         self._power_reading = Reading("power", "W", None, "", absent="not looked at yet")
         self._power_taken = clock()
@@ -93,7 +97,8 @@ class Sampler:
                 self._sample_slot(slot)
         interval_s = self._interval_s
         if self.energy.at_work():
-            interval_s = min(interval_s, max(self._busy_interval_s, self._power.every_s))
+            busy_s = max(self._busy_interval_s, self._power.every_s) * self._chance.uniform(*_UNEVEN)
+            interval_s = min(interval_s, busy_s)
         return max(began + interval_s - self._clock(), 0.01)
 
     def readings(self) -> dict[str, Reading]:
