@@ -1,11 +1,5 @@
-"""What serial meters send: our own line protocol, and the frames of RDTech's UM24C, UM25C and UM34C.
+"""What serial meters send: our own line protocol (docs/sensors.md), and the frames of RDTech's UM24C, UM25C and UM34C.
 
-The line protocol, one line a sample, as often as the meter likes (10 a second are plenty):
-
-    EB1 V=5.123 A=0.842 W=4.31*5B
-
-`EB1`, then fields in any order: V and A, or W, or all three; unknown ones are skipped. After `*` two hexadecimal
-digits: all bytes before it, XORed. A line ends with LF or CR LF.
 Source for the frames: rdserialtool's description of them.
 """
 
@@ -15,6 +9,7 @@ import struct
 from dataclasses import dataclass
 
 _LINE = re.compile(rb"(EB1(?: [A-Za-z][A-Za-z0-9_]{0,15}=[-+0-9.eE]{1,24}){1,16})\*([0-9A-Fa-f]{2})\r?")
+_REMARK = re.compile(rb"# ([ -~]{1,78})\r?")
 _LINE_MAX = 512  # bytes without a line's end: what came is no line
 _FRAME_BYTES = 130
 _MOST_V, _MOST_A = 60.0, 100.0
@@ -39,17 +34,25 @@ class LineProtocol:
 
     def __init__(self) -> None:
         self._rest = b""
+        self.remark = ""  # why the meter has no sample, in its own words
 
     def feed(self, data: bytes) -> list[MeterSample]:
         """Samples of the lines that have ended."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LINE_MAX:
             self._rest = self._rest[-_LINE_MAX:]
-        return [sample for line in lines if (sample := parse_line(line)) is not None]
+        samples = []
+        for line in lines:
+            if (sample := parse_line(line)) is not None:
+                samples.append(sample)
+                self.remark = ""
+            elif remark := _REMARK.fullmatch(line):
+                self.remark = remark[1].decode("ascii")
+        return samples
 
     def forget(self) -> None:
         """Bytes of a line that will not be finished."""
-        self._rest = b""
+        self._rest, self.remark = b"", ""
 
 
 def parse_line(line: bytes) -> MeterSample | None:
@@ -83,6 +86,7 @@ class UmProtocol:
 
     poll = b"\xf0"
     baud = 9600
+    remark = ""
 
     def __init__(self, model: str) -> None:
         self.name = model.upper()

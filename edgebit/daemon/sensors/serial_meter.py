@@ -120,6 +120,8 @@ class SerialMeter:
         since = self._last.at if self._last is not None else self._opened_at
         if now - since <= _SILENT_S:
             return NotYet(f"{self._name}: nothing has come yet")
+        if self._protocol.remark:
+            return Unreadable(f"{self._name}: the meter says: {self._protocol.remark}")
         if self._bytes:
             return Unreadable(
                 f"{self._name}: {self._bytes} bytes came in {now - since:.0f} s and none are of a "

@@ -74,6 +74,26 @@ def test_a_stream_without_lines_takes_no_memory():
     assert len(protocol._rest) <= 512
 
 
+@pytest.mark.parametrize(
+    ("raw", "remark"),
+    [
+        (b"# no INA219 answers\n", "no INA219 answers"),
+        (b"# too late\r\n", "too late"),
+        (b"# \xf0\x9f\n", ""),
+        (b"# \x1b[2J\n", ""),
+        (b"# " + b"x" * 79 + b"\n", ""),
+        (b"#\n", ""),
+        (b"# half a line", ""),
+        (b"# no INA219 answers\n" + line("EB1 W=1") + b"\n", ""),
+    ],
+)
+def test_a_remark(raw, remark):
+    """Printable and short, or none: it goes into what the daemon publishes."""
+    protocol = LineProtocol()
+    protocol.feed(raw)
+    assert protocol.remark == remark
+
+
 def test_a_um25c():
     """Volts in thousandths and amperes in ten-thousandths; the other two models are ten times coarser."""
     assert UmProtocol("um25c").feed(frame()) == [MeterSample(4.313, 5.123, 0.842)]

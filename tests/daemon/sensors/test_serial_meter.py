@@ -1,12 +1,10 @@
 """A serial meter on a pseudo-terminal: a real line discipline, real pyserial, and all that can happen to a cable."""
 
 import os
-import pty
-import select
-import tty
 
 import pytest
 from meter_messages import frame, line
+from serial_wire import Wire, read
 
 from edgebit.daemon.sensors.reading import NotHere, NotYet, Unreadable
 from edgebit.daemon.sensors.serial_meter import SerialMeter
@@ -14,46 +12,11 @@ from edgebit.daemon.sensors.serial_meter import SerialMeter
 pytest.importorskip("serial", reason="pyserial is not installed")
 
 
-class Wire:
-    """The meter's end of a pseudo-terminal whose other end stands at `name`, and the test's clock."""
-
-    def __init__(self, name):
-        self.name = name
-        self.now = 0.0
-        self.plug()
-
-    def plug(self):
-        self.end, self.far = pty.openpty()
-        tty.setraw(self.far)
-        self.name.unlink(missing_ok=True)
-        self.name.symlink_to(os.ttyname(self.far))
-
-    def unplug(self):
-        """EIO for whoever reads on, ENOENT for whoever opens."""
-        os.close(self.end)
-        os.close(self.far)
-        self.name.unlink()
-
-    def say(self, data):
-        os.write(self.end, data)
-
-    def heard(self):
-        ready, _, _ = select.select([self.end], [], [], 5)
-        return os.read(self.end, 1000) if ready else b""
-
-    def meter(self, kind="line"):
-        return SerialMeter(str(self.name), kind, clock=lambda: self.now)
-
-
 @pytest.fixture
 def wire(tmp_path):
     wire = Wire(tmp_path / "ttyMETER")
     yield wire
-    for handle in (wire.end, wire.far):
-        try:
-            os.close(handle)
-        except OSError:
-            continue
+    wire.close()
 
 
 @pytest.fixture
@@ -64,21 +27,6 @@ def meter(wire):
         meter.read()
     yield meter
     meter.close()
-
-
-def read(meter, wire, data, at):
-    """What the meter's reader says once `data` has gone over the wire. A pseudo-terminal may take a moment."""
-    wire.say(data)
-    wire.now = at
-    for _ in range(200):
-        try:
-            sample = meter.read()
-        except NotYet:
-            continue
-        if sample.at == at:
-            return sample
-        select.select([], [], [], 0.01)
-    raise AssertionError("nothing came through")
 
 
 def test_a_sample(meter, wire):
@@ -126,6 +74,21 @@ def test_garbage_is_named(meter, wire):
     with pytest.raises(Unreadable, match=r"300 bytes came in 5 s and none are of a line meter .*115200 baud"):
         meter.read()
     assert read(meter, wire, b"\n" + line("EB1 W=5") + b"\n", 6.0).watts == 5.0
+
+
+def test_a_meter_that_says_why_it_has_nothing(meter, wire):
+    """Its own words are the reason, until it has a sample again."""
+    wire.say(b"# no INA219 answers\n")
+    wire.now = 0.1
+    with pytest.raises(NotYet):
+        meter.read()
+    wire.now = 5.0
+    with pytest.raises(Unreadable, match=f"{wire.name}: the meter says: no INA219 answers"):
+        meter.read()
+    assert read(meter, wire, line("EB1 W=5") + b"\n", 6.0).watts == 5.0
+    wire.now = 20.0
+    with pytest.raises(Unreadable, match="silent for 14 s"):
+        meter.read()
 
 
 def test_a_meter_that_is_unplugged_and_comes_back(meter, wire):
