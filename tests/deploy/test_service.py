@@ -9,6 +9,7 @@ import pytest
 
 from edgebit import resources
 from edgebit.daemon.install import service
+from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port
 from edgebit.daemon.install.service import LOG_MAX_BYTES, Service, detect, render_unit
 from edgebit.errors import DeployError
 
@@ -16,8 +17,8 @@ TEMPLATE = (resources.package_dir() / "daemon" / "install" / "edgebit-daemon.ser
 NEEDS_ROOT = ("CapabilityBoundingSet", "ProtectKernelModules", "ProtectClock", "PrivateDevices", "User=")
 
 
-def render(kind):
-    return render_unit(TEMPLATE, kind, Path("/srv/edgebit"), "/usr/bin/python3", "pi")
+def render(kind, devices=NO_DEVICES):
+    return render_unit(TEMPLATE, kind, Path("/srv/edgebit"), "/usr/bin/python3", "pi", devices)
 
 
 @pytest.mark.parametrize("kind", ["systemd-user", "systemd-system"])
@@ -39,10 +40,11 @@ def test_user_unit_has_nothing_that_needs_root():
     assert "WantedBy=multi-user.target" in render("systemd-system")
 
 
-def test_system_unit_is_sandboxed(require_tool, tmp_path):
+@pytest.mark.parametrize("devices", [NO_DEVICES, device_access("/dev/ttyUSB0", Path("/dev"))])
+def test_system_unit_is_sandboxed(require_tool, tmp_path, devices):
     """systemd's own measure of exposure, 0 the best and 10 the worst, stays at 2.0 or below."""
     unit = tmp_path / service.UNIT
-    unit.write_text(render("systemd-system"))
+    unit.write_text(render("systemd-system", devices))
 
     done = subprocess.run(
         [require_tool("systemd-analyze"), "security", "--offline=true", "--no-pager", str(unit)],
@@ -52,6 +54,44 @@ def test_system_unit_is_sandboxed(require_tool, tmp_path):
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("port", "rules"),
+    [
+        ("/dev/ttyUSB0", ["DeviceAllow=char-ttyUSB rw"]),
+        ("/dev/ttyACM12", ["DeviceAllow=char-ttyACM rw"]),
+        ("/dev/rfcomm0", ["DeviceAllow=char-rfcomm rw"]),
+        ("by-id", ["DeviceAllow=char-ttyACM rw"]),
+        ("/dev/serial/by-id/usb-gone", ["DeviceAllow=char-ttyUSB rw", "DeviceAllow=char-ttyACM rw"]),
+        ("/dev/x\nExecStart=/bin/sh", ["DeviceAllow=char-ttyUSB rw", "DeviceAllow=char-ttyACM rw"]),
+    ],
+)
+def test_the_unit_lets_the_daemon_open_its_meter_and_nothing_else(tmp_path, port, rules):
+    """By kind, for the number changes when it is plugged in again; nothing of a port's name gets into the unit."""
+    if port == "by-id":
+        (tmp_path / "by-id").symlink_to("ttyACM3")
+        port = str(tmp_path / "by-id")
+    lines = device_access(port, tmp_path)
+    assert [line for line in lines if not line.startswith("SupplementaryGroups=")] == ["PrivateDevices=no", *rules]
+    assert "dialout" in "".join(lines)
+
+
+def test_the_unit_of_a_pi_lets_the_daemon_ask_the_firmware(tmp_path):
+    """Where its door is there; a device with neither gets none at all."""
+    assert device_access("", tmp_path) == NO_DEVICES
+    (tmp_path / "vcio").touch()
+    assert "DeviceAllow=/dev/vcio rw" in device_access("", tmp_path)
+    assert not any("Device" in line for line in render("systemd-user", device_access("", tmp_path)).splitlines())
+
+
+def test_the_meters_port_comes_from_the_configuration(tmp_path):
+    """A broken one is the daemon's to complain of."""
+    assert meter_port(tmp_path) == ""
+    (tmp_path / "edgebitd.toml").write_text('[power]\nport = "/dev/ttyUSB0"\n')
+    assert meter_port(tmp_path) == "/dev/ttyUSB0"
+    (tmp_path / "edgebitd.toml").write_text("[power\n")
+    assert meter_port(tmp_path) == ""
 
 
 def test_folder_that_cannot_stand_in_a_unit_is_refused():

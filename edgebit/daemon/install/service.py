@@ -17,12 +17,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
 from edgebit.bundle.slots import TRIES, Slot, Slots, locked
 from edgebit.daemon.install import termux
+from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port
 from edgebit.daemon.install.settings import count_start, restore_settings, settings_on_trial
 from edgebit.errors import DeployError
 
@@ -322,7 +324,8 @@ class Service:
         template = (self.root / "active" / SERVICE_MEMBER).read_text()
         path = _unit_path(kind)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = render_unit(template, kind, self.root, sys.executable, pwd.getpwuid(os.getuid()).pw_name)
+        user = pwd.getpwuid(os.getuid()).pw_name
+        text = render_unit(template, kind, self.root, sys.executable, user, device_access(meter_port(self.root)))
         new = path.with_name(path.name + ".new")  # no unit of systemd's: it has another ending
         with new.open("w") as file:
             file.write(text)
@@ -345,7 +348,9 @@ def _pyz_argv(root: Path) -> list[str]:
     return [sys.executable, str(root / "active" / DAEMON_MEMBER)]
 
 
-def render_unit(template: str, kind: Kind, root: Path, python: str, user: str) -> str:
+def render_unit(
+    template: str, kind: Kind, root: Path, python: str, user: str, devices: Sequence[str] = NO_DEVICES
+) -> str:
     """The unit for this device: names filled in, and for a user's own systemd only what that may do.
 
     Lines between `# [system]` and `# [end]` need the rights of the system's instance.
@@ -363,7 +368,7 @@ def render_unit(template: str, kind: Kind, root: Path, python: str, user: str) -
         if any(character in value for character in '\n"\\%$'):
             raise DeployError(f"{value!r} cannot stand in a systemd unit. Choose another folder with --root")
         text = text.replace(name, value)
-    return text
+    return text.replace("@DEVICES@", "\n".join(devices))
 
 
 def _unit_path(kind: Kind) -> Path:
