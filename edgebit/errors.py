@@ -90,3 +90,9 @@ class KeyFileError(EdgebitError):
     """A key that signs bundles is missing, damaged or locked, or its file may be read by others."""
 
     exit_code = 16
+
+
+class SensorError(EdgebitError):
+    """A sensor that was asked for cannot be read, or does not tell enough."""
+
+    exit_code = 17

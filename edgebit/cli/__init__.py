@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "Show what runs on a device.",
     "rollback": "Return a device to the bundle before.",
     "logs": "Show the daemon's log of a device.",
+    "sensors": "Show what a device's sensors say, or why they do not.",
     "uninstall": "Remove edgebit from a device.",
     "doctor": "Look for what could be wrong on this machine and on a device.",
     "ask": "Ask a device over MQTT.",

@@ -26,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     tune = verbs.add_parser("tune", help="find the best settings of [engine] by short measurements, and write them")
     add_tune_arguments(tune)
+    sensors = verbs.add_parser("sensors", help="print what the device's sensors say, or why they do not")
+    add_sensors_arguments(sensors)
     asked = verbs.add_parser("ping", help="ask a daemon that runs whether it answers, over its own broker")
     asked.add_argument("--config", type=Path, required=True)
     asked.add_argument("--device-name")
@@ -49,6 +51,19 @@ def add_tune_arguments(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--dry-run", action="store_true", help="write nothing")
 
 
+def add_sensors_arguments(sensors: argparse.ArgumentParser) -> None:
+    """What `sensors` takes."""
+    place = sensors.add_mutually_exclusive_group(required=True)
+    place.add_argument("--root", type=Path, help="device folder, whose edgebitd.toml says which sensors there are")
+    place.add_argument("--config", type=Path, help="the configuration itself")
+    how = sensors.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    how.add_argument(
+        "--calibrate", action="store_true", help="ask for two points of a meter, print settings of [power]"
+    )
+    sensors.add_argument("--json", action="store_true", help="print one JSON object a look")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one verb; gives the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -58,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return agent.main(arguments[1:])
     options = parser().parse_args(arguments)
     try:
-        return {"run": run, "tune": run_tune, "ping": run_ping}[options.verb](options)
+        return {"run": run, "tune": run_tune, "ping": run_ping, "sensors": run_sensors}[options.verb](options)
     except EdgebitError as error:
         print(f"edgebitd: {error}", file=sys.stderr)
         return error.exit_code
@@ -121,6 +136,25 @@ def run_tune(options: argparse.Namespace) -> int:
         progress=lambda text: print(f"measuring {text}", file=sys.stderr),
     )
     print("\n".join([*lines(outcome.tuning), "", outcome.said]))
+    return 0
+
+
+def run_sensors(options: argparse.Namespace) -> int:
+    """Print readings, or find a calibration. Raises EdgebitError."""
+    from edgebit.daemon.config.reader import read_config
+    from edgebit.daemon.sensors import console
+
+    if options.calibrate and options.json:
+        raise ConfigError("--calibrate asks and prints lines of a configuration: leave --json out")
+    path: Path = options.config or options.root / "edgebitd.toml"
+    config = read_config(path)
+    try:
+        if options.calibrate:
+            console.calibrate(config)
+        else:
+            console.show(config, (options.root or path.parent) / "state", as_json=options.json, again=options.watch)
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

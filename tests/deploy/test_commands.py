@@ -47,6 +47,9 @@ def test_life_of_a_device(make_bundle, local_device):
     assert "takes: unsigned bundles, until the first signed one" in shown
     assert "acts yes" in edgebit("logs", url).stdout
     assert edgebit("logs", url, "-n", "0").stdout == ""
+    readings = json.loads(edgebit("sensors", url, "--json").stdout)
+    assert readings["mem_total"]["value"] > 0 and readings["mem_total"]["source"] == "/proc/meminfo MemTotal"
+    assert "MemTotal" in edgebit("sensors", url).stdout
     assert "no bundle before" in edgebit("rollback", url, code=8).stderr
 
     local_device.installed().ask("stop")

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Container, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -249,6 +249,17 @@ class Agent:
         except FileNotFoundError:
             return {"text": "", "next": 0}
 
+    def sensors(self, options: argparse.Namespace) -> Answer:
+        """What the sensors say to whoever asks: the daemon may have other rights, and has its meter's port open."""
+        from edgebit.daemon.config.reader import read_config
+        from edgebit.daemon.sensors.console import files_of
+        from edgebit.daemon.sensors.kinds import sampler_of
+        from edgebit.daemon.sensors.listing import take_all
+
+        config = read_config(self.root / CONFIG_NAME)
+        with closing(sampler_of(files_of(config), config.sensors, config.power, self.root / "state")) as sampler:
+            return take_all(sampler)
+
     def install(self, options: argparse.Namespace) -> Answer:
         """Install from a bundle file that is on the device, as a deploy does it."""
         from edgebit.deploy.local_install import install_here
@@ -359,7 +370,18 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="edgebitd.pyz agent", description="The device's side of edgebit deploy.")
     top.add_argument("--root", required=True, type=Path)
     verbs = top.add_subparsers(dest="verb", required=True)
-    for verb in ("missing", "configure", "restore", "stop", "withdraw", "rollback", "starting", "supervise", "status"):
+    for verb in (
+        "missing",
+        "configure",
+        "restore",
+        "stop",
+        "withdraw",
+        "rollback",
+        "starting",
+        "supervise",
+        "status",
+        "sensors",
+    ):
         verbs.add_parser(verb)
     stage = verbs.add_parser("stage")
     stage.add_argument("--force", action="store_true")

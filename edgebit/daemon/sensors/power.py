@@ -113,6 +113,11 @@ class Power:
         return failed is None or len(self._sources) == 1 or now - failed[0] >= _TRY_AGAIN_S
 
     @property
+    def kind(self) -> str:
+        """Of the source that works, its name in [power] source; empty where none does."""
+        return self._current.kind if self._current is not None else ""
+
+    @property
     def every_s(self) -> float:
         """How often it is worth asking."""
         return self._current.every_s if self._current is not None else 1.0

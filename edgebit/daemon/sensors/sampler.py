@@ -15,7 +15,7 @@ from typing import Protocol
 
 from edgebit.daemon.sensors.energy_ledger import EnergyLedger
 from edgebit.daemon.sensors.power import Power, power_reading
-from edgebit.daemon.sensors.reading import Reading, Unreadable
+from edgebit.daemon.sensors.reading import NotYet, Reading, Unreadable
 
 log = logging.getLogger("edgebit.sensors")
 
@@ -66,6 +66,7 @@ class Sampler:
         self._lock = threading.Lock()
         self._power_reading = Reading("power", "W", None, "", absent="not looked at yet")
         self._power_taken = clock()
+        self.power_is_asked = False  # and has not answered yet, as it will
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -77,15 +78,19 @@ class Sampler:
                 self._stopping.wait(wait_s)
             else:
                 self.energy.work_began.wait(wait_s)
-        self._power.close()
-        for slot in self._slots:
-            if (close := getattr(slot.sensor, "close", None)) is not None:
-                close()
+        self.close()
 
     def stop(self) -> None:
         """Let run() return."""
         self._stopping.set()
         self.energy.work_began.set()
+
+    def close(self) -> None:
+        """Let all sensors go; run() does it at its end."""
+        self._power.close()
+        for slot in self._slots:
+            if (close := getattr(slot.sensor, "close", None)) is not None:
+                close()
 
     def sample(self) -> float:
         """Look at power, and at each sensor that is due; gives the seconds until the next look."""
@@ -120,10 +125,12 @@ class Sampler:
         return self.readings().get(name) or Reading(name, "", None, "", absent="there is no such sensor")
 
     def _sample_power(self) -> None:
+        self.power_is_asked = False
         try:
             sample = self._power.sample()
         except Unreadable as why:
             self.energy.lost(str(why))
+            self.power_is_asked = isinstance(why, NotYet)
             reading = Reading("power", "W", None, "", absent=str(why))
         except Exception:
             log.exception("reading power failed by a fault of ours")
