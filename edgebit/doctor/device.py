@@ -303,6 +303,10 @@ def judge_daemon(status: dict[str, Any], state: DeviceState, facts: Facts, url: 
         mend = f"edgebit logs {url}; edgebit deploy starts it"
         findings.append(Finding(DAEMON_GROUP, "running", "fail", "it does not run", mend))
     findings += _starts_at_boot(status.get("service"), state, facts)
+    if meter := status.get("meter"):
+        fault = meter["fault"]
+        mend = "plug it in, or give the daemon's user the group dialout" if fault else ""
+        findings.append(Finding(DAEMON_GROUP, "power meter", "fail" if fault else "ok", fault or meter["port"], mend))
     for identity, reason in (status.get("refused") or {}).items():
         mend = "build a better one, or deploy it with --force"
         findings.append(Finding(DAEMON_GROUP, "refused bundle", "warn", f"{identity}: {reason}", mend))

@@ -9,7 +9,7 @@ import pytest
 
 from edgebit import resources
 from edgebit.daemon.install import service
-from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port
+from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port, port_fault
 from edgebit.daemon.install.service import LOG_MAX_BYTES, Service, detect, render_unit
 from edgebit.errors import DeployError
 
@@ -92,6 +92,16 @@ def test_the_meters_port_comes_from_the_configuration(tmp_path):
     assert meter_port(tmp_path) == "/dev/ttyUSB0"
     (tmp_path / "edgebitd.toml").write_text("[power\n")
     assert meter_port(tmp_path) == ""
+
+
+def test_a_port_that_cannot_be_used_is_noticed(tmp_path, monkeypatch):
+    """Before the daemon is asked: not plugged in, or of a group that its user is not in."""
+    port = tmp_path / "ttyUSB0"
+    assert "is the meter plugged in?" in port_fault(str(port))
+    port.touch()
+    assert port_fault(str(port)) == ""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "may not be used by" in port_fault(str(port))
 
 
 def test_folder_that_cannot_stand_in_a_unit_is_refused():

@@ -138,6 +138,8 @@ DAEMON_FAULTS: list[tuple[str, str, str, dict[str, Any], dict[str, Any], dict[st
     ("installed", "warn", "trying", {"slots": {"a": {"id": "1", "name": "n", "status": "trying"}}}, {}, {}),
     ("running", "fail", "does not run", {"up": False}, {}, {}),
     ("running", "ok", "starting again", {"pid": None}, {}, {}),
+    ("power meter", "ok", "/dev/ttyUSB0", {"meter": {"port": "/dev/ttyUSB0", "fault": ""}}, {}, {}),
+    ("power meter", "fail", "no /x", {"meter": {"port": "/x", "fault": "there is no /x"}}, {}, {}),
     ("settings", "fail", "unknown key", {"config_error": "unknown key 'x'"}, {}, {}),
     ("starts at boot", "warn", "disabled", {}, {}, {"enabled": "disabled"}),
     ("starts at boot", "warn", "not after a reboot", {"service": "supervisor"}, {}, {"enabled": ""}),

@@ -22,6 +22,7 @@ from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER,
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import Slot, Slots, locked
 from edgebit.bundle.trust import POLICY_NAME, Offer, describe_policy, judge, lets_in_again
+from edgebit.daemon.install.device_access import port_fault
 from edgebit.daemon.install.service import Service, detect
 from edgebit.daemon.install.settings import (
     CONFIG_NAME,
@@ -343,7 +344,8 @@ class Agent:
             config = read_config(self.root / CONFIG_NAME)
         except EdgebitError as error:
             return {"device": None, "broker": None, "config_error": str(error)}
-        return {"device": config.device_name, "broker": config.mqtt.url}
+        meter = {"port": config.power.port, "fault": port_fault(config.power.port)} if config.power.port else None
+        return {"device": config.device_name, "broker": config.mqtt.url, "meter": meter}
 
 
 def refuse_mute(sections: Container[str]) -> None:

@@ -2,6 +2,7 @@
 
 import grp
 import os
+import pwd
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,15 @@ def meter_port(root: Path) -> str:
         return read_config(root / CONFIG_NAME).power.port
     except ConfigError:
         return ""
+
+
+def port_fault(port: str) -> str:
+    """Why this user cannot use a serial port; empty where it can."""
+    if not Path(port).exists():
+        return f"there is no {port}: is the meter plugged in?"
+    if not os.access(port, os.R_OK | os.W_OK):
+        return f"{port} may not be used by {pwd.getpwuid(os.getuid()).pw_name}"
+    return ""
 
 
 def device_access(port: str, dev: Path = Path("/dev")) -> Sequence[str]:
