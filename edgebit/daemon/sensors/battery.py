@@ -25,7 +25,7 @@ def batteries(files: DeviceFiles) -> Iterator[str]:
     """Folders of the device's own batteries, not those of its mouse."""
     for folder in files.entries(_CLASS):
         try:
-            if files.text(f"{folder}/type") != "Battery":
+            if files.label(f"{folder}/type") != "Battery":
                 continue
         except Unreadable:
             continue
@@ -164,6 +164,6 @@ def _all_absent(source: str, why: str) -> Iterator[Reading]:
 
 def _text(files: DeviceFiles, name: str) -> str | None:
     try:
-        return files.text(name)
+        return files.label(name)
     except Unreadable:
         return None

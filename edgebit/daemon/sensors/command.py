@@ -143,7 +143,8 @@ class Command:
         text = self._content.decode(errors="replace").strip()
         if process.returncode != 0:
             first = text.splitlines()[0][:120] if text else "no word"
-            raise Unreadable(f"{self.shown} failed with {process.returncode}: {first}")
+            words = "".join(character if character.isprintable() else "?" for character in first)
+            raise Unreadable(f"{self.shown} failed with {process.returncode}: {words}")
         if len(self._content) > _OUTPUT_MAX:
             raise Unreadable(f"{self.shown} says more than {_OUTPUT_MAX} bytes")
         self._last = (self._clock(), text)

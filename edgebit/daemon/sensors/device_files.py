@@ -7,6 +7,7 @@ from pathlib import Path
 from edgebit.daemon.sensors.reading import NotHere, Unreadable
 
 _FILE_MAX = 65536  # bytes; no file of a sensor is larger
+_LABEL_MAX = 64  # characters
 _NUMBER = re.compile(r"[-+]?[0-9]{1,20}(\.[0-9]{1,20})?")
 
 
@@ -32,6 +33,13 @@ class DeviceFiles:
             raise Unreadable(f"{shown(name)} is not text") from error
         if not text:
             raise Unreadable(f"{shown(name)} is empty")
+        return text
+
+    def label(self, name: str) -> str:
+        """The file's one word or two, fit to be said on. Raises NotHere, Unreadable."""
+        text = self.text(name)
+        if len(text) > _LABEL_MAX or not text.isprintable():
+            raise Unreadable(f"{shown(name)} is no label")
         return text
 
     def number(self, name: str) -> float:

@@ -29,7 +29,7 @@ class Fan:
             return
         for device in self._files.entries("sys/class/thermal", "cooling_device"):
             try:
-                kind = self._files.text(f"{device}/type")
+                kind = self._files.label(f"{device}/type")
             except Unreadable:
                 continue
             if "fan" in kind.lower():

@@ -24,7 +24,7 @@ def chips(files: DeviceFiles, *names: str) -> Iterator[Chip]:
     """Those of these names; one that vanishes meanwhile is left out."""
     for folder in files.entries("sys/class/hwmon", "hwmon"):
         try:
-            name = files.text(f"{folder}/name")
+            name = files.label(f"{folder}/name")
         except Unreadable:
             continue
         if name in names:
@@ -34,6 +34,6 @@ def chips(files: DeviceFiles, *names: str) -> Iterator[Chip]:
 
 def _label(files: DeviceFiles, folder: str) -> str:
     try:
-        return files.text(f"{folder}/label")
+        return files.label(f"{folder}/label")
     except Unreadable:
         return ""

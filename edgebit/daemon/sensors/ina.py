@@ -115,7 +115,7 @@ class InaPower:
 
     def _label(self, chip: Chip, number: int) -> str:
         try:
-            return self._files.text(f"{chip.folder}/in{number}_label")
+            return self._files.label(f"{chip.folder}/in{number}_label")
         except Unreadable:
             return ""
 

@@ -65,7 +65,7 @@ class RaplPower:
         named: dict[str, str] = {}
         for folder in self._files.entries(_CLASS, "intel-rapl:"):
             try:
-                named[folder] = self._files.text(f"{folder}/name")
+                named[folder] = self._files.label(f"{folder}/name")
             except Unreadable:
                 continue
         platform = {folder: name for folder, name in named.items() if name == "psys"}

@@ -42,7 +42,7 @@ class Thermal:
         zones: dict[str, str] = {}
         for zone in self._files.entries("sys/class/thermal", "thermal_zone"):
             try:
-                zones.setdefault(self._files.text(f"{zone}/type"), zone)
+                zones.setdefault(self._files.label(f"{zone}/type"), zone)
             except Unreadable:
                 continue
         return zones

@@ -79,7 +79,7 @@ class Throttling:
         states = []
         for device in self._files.entries("sys/class/thermal", "cooling_device"):
             try:
-                if any(word in self._files.text(f"{device}/type") for word in _CPU_COOLING):
+                if any(word in self._files.label(f"{device}/type") for word in _CPU_COOLING):
                     states.append(self._files.number(f"{device}/cur_state"))
             except Unreadable:
                 continue

@@ -37,6 +37,7 @@ def test_an_answer(program):
     [
         ("echo no such thing >&2; exit 3", "ask me failed with 3: no such thing"),
         ("exit 1", "failed with 1: no word"),
+        ("printf '\\033[2J'; exit 1", r"failed with 1: \?\[2J"),
         ("kill -9 $$", "failed with -9"),
         ("exec /no/such/program", "failed with 127"),
     ],
