@@ -13,7 +13,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,6 +25,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
 from edgebit.daemon.config.sections import PORTS
 from edgebit.daemon.contract.topics import DEFAULT_ROOT, DeviceTopics, is_principal, is_root, is_segment, segment_of
 from edgebit.errors import BrokerError, DeviceError, NoAnswerError
@@ -153,10 +154,12 @@ class DeviceClient:
         root: str = DEFAULT_ROOT,
         ca: str | None = None,
         timeout_s: float = CONNECT_TIMEOUT_S,
+        sign: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """Connects. protocol "auto" is 5, and 3.1.1 where the broker refuses it or says nothing. Raises BrokerError.
 
         timeout_s: how long the broker may take in all; more than CONNECT_TIMEOUT_S it never has.
+        sign: makes an Ed25519 signature, for devices that take signed requests only
         """
         self.principal = principal or default_principal(broker)
         if not is_principal(self.principal):
@@ -170,6 +173,8 @@ class DeviceClient:
         self._broker = broker
         self._root = root
         self._ca = ca
+        self._sign = sign
+        self._challenges: dict[str, str] = {}  # by device: what it last wanted to see signed
         self._patience_s = min(CONNECT_TIMEOUT_S, timeout_s)
         deadline = time.monotonic() + self._patience_s
         first_s = min(MQTT5_SILENCE_S, self._patience_s / 2) if protocol == "auto" else self._patience_s
@@ -236,7 +241,9 @@ class DeviceClient:
         state = self._availability(topics)
         if state != "online":
             raise NoAnswerError(self._absence(device, state))
-        self._send(topics.request(self.principal, op), reply_topic, fields, exchange.id, timeout_s)
+        if self._sign is not None:
+            self._challenges[device] = self._challenge(device, topics)
+        self._send(topics, op, reply_topic, fields, exchange.id, timeout_s)
         assembler = Assembler()
         while not assembler.complete:
             message = self._take(deadline)
@@ -263,8 +270,9 @@ class DeviceClient:
 
     def cancel(self, device: str, job_id: str) -> None:
         """End one of our own jobs; its answer says so. Returns once the broker has the message."""
-        topic = DeviceTopics(self._root, device).request(self.principal, "cancel")
-        info = self._client.publish(topic, json.dumps({"id": job_id}), qos=1)
+        topics = DeviceTopics(self._root, device)
+        payload = self._sealed(topics, "cancel", job_id, json.dumps({"id": job_id}))
+        info = self._client.publish(topics.request(self.principal, "cancel"), payload, qos=1)
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             info.wait_for_publish(CANCEL_WAIT_S)
 
@@ -302,7 +310,39 @@ class DeviceClient:
         others = f"It knows {', '.join(known)}" if known else "It knows no device at all"
         return f"the broker {self._broker} knows no device {device!r}. {others}"
 
-    def _send(self, topic: str, reply_topic: str, fields: Mapping[str, Any], job_id: str, timeout_s: float) -> None:
+    def _challenge(self, device: str, topics: DeviceTopics) -> str:
+        """What the device wants to see signed. Raises DeviceError where it wants no signatures."""
+        self._subscribe(topics.info)
+        deadline = time.monotonic() + RETAINED_WAIT_S
+        found = next((message for message in self._hear(deadline) if message.topic == topics.info), None)
+        self._client.unsubscribe(topics.info)
+        info = _json(found.payload) if found is not None else None
+        identity = info.get("identity") if isinstance(info, dict) else None
+        challenge = identity.get("challenge") if isinstance(identity, dict) else None
+        if not isinstance(challenge, str) or not challenge.isalnum():
+            mode = info.get("auth") if isinstance(info, dict) else None
+            raise DeviceError(f"{device} takes no signed requests, its mode is {mode!r}: leave out --sign-key")
+        return challenge
+
+    def _sealed(self, topics: DeviceTopics, op: str, job_id: str, payload: str) -> bytes:
+        """The payload in a signed envelope, or as it is where nothing is signed."""
+        challenge = self._challenges.get(topics.device)
+        if self._sign is None or challenge is None:
+            return payload.encode()
+        text = text_to_sign(
+            base=topics.base,
+            principal=self.principal,
+            op=op,
+            job_id=job_id,
+            challenge=challenge,
+            payload=payload.encode(),
+        )
+        body = envelope(job_id=job_id, challenge=challenge, payload=payload, signature=self._sign(text))
+        return json.dumps(body, ensure_ascii=False).encode()
+
+    def _send(
+        self, topics: DeviceTopics, op: str, reply_topic: str, fields: Mapping[str, Any], job_id: str, timeout_s: float
+    ) -> None:
         body = {**fields, "id": job_id}
         properties = None
         if self._mqtt5:
@@ -312,10 +352,10 @@ class DeviceClient:
             properties.MessageExpiryInterval = max(1, int(timeout_s))
             properties.ContentType = "application/json"
             properties.PayloadFormatIndicator = 1
-        else:
+        if not self._mqtt5 or self._sign is not None:  # properties are not signed, so what they say is said inside too
             body |= {"reply_to": reply_topic, "ttl_ms": max(1, int(timeout_s * 1000))}
-        payload = json.dumps(body, ensure_ascii=False).encode()
-        info = self._client.publish(topic, payload, qos=1, properties=properties)
+        payload = self._sealed(topics, op, job_id, json.dumps(body, ensure_ascii=False))
+        info = self._client.publish(topics.request(self.principal, op), payload, qos=1, properties=properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise BrokerError(f"the connection to {self._broker} was lost. Ask again")
 

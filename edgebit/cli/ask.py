@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.cli.broker_options import broker_with_password
+from edgebit.cli.keys import key_password
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.daemon.contract.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
+from edgebit.keys import find_secret_key, load_secret_key
 from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
 
 
@@ -62,6 +65,16 @@ from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, n
 @click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file that the broker's certificate is checked by."
 )
+@click.option(
+    "--sign-key",
+    metavar="KEY",
+    help="Sign the request, for a device whose auth is `signed`: a key's name (edgebit keys), or its .key file.",
+)
+@click.option(
+    "--key-password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="First line: the key's password. Else EDGEBIT_KEY_PASSWORD, else a prompt.",
+)
 def command(
     question: str | None,
     device: str | None,
@@ -81,6 +94,8 @@ def command(
     principal: str | None,
     root: str,
     ca: str | None,
+    sign_key: str | None,
+    key_password_file: Path | None,
 ) -> None:
     """Ask DEVICE over MQTT and stream its answer. A QUESTION of - is read from standard input.
 
@@ -89,6 +104,7 @@ def command(
     \b
     edgebit ask --device raspberrypi "Why is the sky blue?"
     edgebit ask --list --broker mqtt://broker.local
+    edgebit ask --device raspberrypi --sign-key alice "Why is the sky blue?"
     """
 
     def connect() -> DeviceClient:
@@ -101,6 +117,7 @@ def command(
             root=root,
             ca=ca,
             timeout_s=timeout_s,
+            sign=None if list_devices else _signer(sign_key, key_password_file),
         )
 
     if list_devices:
@@ -131,6 +148,14 @@ def command(
         click.echo(printable_json(exchange.reply))
     elif no_stream:
         click.echo(printable(exchange.text))
+
+
+def _signer(name: str | None, password_file: Path | None) -> Callable[[bytes], bytes] | None:
+    """Makes signatures with the key of that name; None without one."""
+    if name is None:
+        return None
+    path = find_secret_key(name)
+    return load_secret_key(path, partial(key_password, password_file, f"key {path}")).private.sign
 
 
 @contextmanager

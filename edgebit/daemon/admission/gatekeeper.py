@@ -13,14 +13,14 @@ from edgebit.daemon.admission.identity import check_broker_name, describe_identi
 from edgebit.daemon.admission.input_checks import check_input, texts_of
 from edgebit.daemon.admission.principals import Principals
 from edgebit.daemon.admission.rate_limits import RateLimits
-from edgebit.daemon.admission.signed_requests import SignedRequests
+from edgebit.daemon.admission.signed_requests import SignedRequests, claimed_id
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.tls import read_validity
 from edgebit.daemon.content_filter.content_filter import AnswerGuard, ContentFilter
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Incoming, Refusal, Request
 from edgebit.daemon.contract.requests import OPS
 from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
-from edgebit.daemon.privacy.local_key import read_or_make_key
+from edgebit.daemon.privacy.local_key import LOCAL_KEY, NAME_KEY, read_or_make_key
 from edgebit.daemon.privacy.security_log import FILE as SECURITY_LOG
 from edgebit.daemon.privacy.security_log import SecurityLog
 from edgebit.daemon.serving.outcome import Outcome
@@ -52,7 +52,7 @@ class Gatekeeper:
         self._filter = ContentFilter(config.content_filter)
         self._validity = read_validity(Path(config.mqtt.cert)) if config.mqtt.cert else None
         self._looked_at = clock()
-        self.names = HashedNames(state_dir / "name.key")
+        self.names = HashedNames(state_dir / NAME_KEY)
         self.limits = RateLimits(config.rate_limits, self._principals, self.names, shared=self._shared, clock=clock)
         self.security = SecurityLog(
             state_dir / SECURITY_LOG,
@@ -62,7 +62,7 @@ class Gatekeeper:
         )
         self._signed: SignedRequests | None = None
         if config.mqtt.auth == "signed":
-            local = read_or_make_key(state_dir / "local.key")
+            local = read_or_make_key(state_dir / LOCAL_KEY)
             self._signed = SignedRequests(
                 config.topics.base, self._principals, config.identity.challenge_s, local_key=local, clock=clock
             )
@@ -88,9 +88,13 @@ class Gatekeeper:
         if len(incoming.payload) > limit:
             raise Refusal(413, "payload_too_large", f"the envelope has {len(incoming.payload)} bytes, at most {limit}")
         opened = self._signed.open(principal, op, incoming.payload)
-        user = (("eb-id", opened.id), *(pair for pair in incoming.user if pair[0] != "eb-id"))
-        inner = dataclasses.replace(incoming, payload=opened.payload, content_type=None, user=user)
+        inner = dataclasses.replace(_with_id(incoming, opened.id), payload=opened.payload, content_type=None)
         return Identified(inner, opened.seen)
+
+    def as_claimed(self, incoming: Incoming) -> Incoming:
+        """A message that identify() has refused, with the id that it claims: its refusal is waited for there."""
+        job_id = claimed_id(incoming.payload) if self._signed is not None else None
+        return incoming if job_id is None else _with_id(incoming, job_id)
 
     def check(self, request: Request) -> None:
         """That the request's texts are fit for a model and for this one's owner. Raises Refusal 400 or 451."""
@@ -162,3 +166,8 @@ class Gatekeeper:
             warning = self._validity.warning()
             body["certificate"] = self._validity.describe() | ({"warning": warning} if warning else {})
         return body
+
+
+def _with_id(incoming: Incoming, job_id: str) -> Incoming:
+    user = (("eb-id", job_id), *(pair for pair in incoming.user if pair[0] != "eb-id"))
+    return dataclasses.replace(incoming, user=user)

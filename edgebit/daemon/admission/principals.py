@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.bundle.ed25519 import is_sound_key
+from edgebit.bundle.signature import parse_public_key
 from edgebit.daemon.config.watched_file import WatchedFile
 from edgebit.daemon.contract.topics import is_principal
-from edgebit.errors import ConfigError
+from edgebit.errors import BundleError, ConfigError
 
 log = logging.getLogger("edgebit.principals")
 
@@ -85,10 +86,17 @@ def _principal(name: str, section: Any, where: str) -> Principal:
 
 
 def _key(text: Any, where: str) -> bytes:
+    """A public key as `edgebit keys` shows it (minisign's line, which begins with RW), or its 32 bytes alone."""
+    if isinstance(text, str) and text.startswith("RW") and len(text) > 44:
+        try:
+            return parse_public_key(text, f"{where}: key").point
+        except BundleError as error:
+            raise ConfigError(str(error)) from error
     try:
         key = base64.b64decode(text, validate=True)
     except (TypeError, binascii.Error, ValueError):
         key = b""
     if not is_sound_key(key):
-        raise ConfigError(f"{where}: key {text!r} is not the base64 of an Ed25519 public key, 44 characters")
+        words = "is no Ed25519 public key: the line of `edgebit keys list` that begins with RW, or base64 of 32 bytes"
+        raise ConfigError(f"{where}: key {text!r} {words}")
     return key

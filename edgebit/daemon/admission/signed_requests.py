@@ -25,6 +25,7 @@ from edgebit.daemon.contract.topics import is_id
 ENVELOPE = "edgebit_signed"  # the envelope's first key; its value is the version
 ENVELOPE_VERSION = 1
 IDS_MAX = 4096  # taken under one challenge; then a new one begins
+REPEATABLE = ("cancel", "get")  # about another job, whose id they have; once or twice is the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ class SignedRequests:
             raise Refusal(401, "unknown_key", "this device has no key of that principal")
         signed = text_to_sign(base=self._base, principal=principal, op=op, job_id=job_id, challenge=text, payload=inner)
         digest = hashlib.sha256(signed).digest()
-        taken = challenge.taken.get((principal, job_id))
+        taken = None if op in REPEATABLE else challenge.taken.get((principal, job_id))
         if taken == digest:
             return SignedRequest(id=job_id, payload=inner, seen=True)
         right = (
@@ -136,7 +137,8 @@ class SignedRequests:
             raise Refusal(401, "bad_signature", "the signature is not that principal's, or the request was changed")
         if taken is not None:
             raise Refusal(409, "id_in_use", f"id {job_id!r} belongs to another signed request")
-        challenge.taken[principal, job_id] = digest
+        if op not in REPEATABLE:
+            challenge.taken[principal, job_id] = digest
         return SignedRequest(id=job_id, payload=inner, seen=False)
 
     def forget(self, principal: str, job_id: str) -> None:
@@ -144,6 +146,15 @@ class SignedRequests:
         for challenge in (self._newest, self._before):
             if challenge is not None:
                 challenge.taken.pop((principal, job_id), None)
+
+
+def claimed_id(payload: bytes) -> str | None:
+    """The id that an envelope names, whatever else is wrong with it: where its refusal is waited for."""
+    try:
+        job_id = _fields(payload).get("id")
+    except Refusal:
+        return None
+    return job_id if isinstance(job_id, str) and is_id(job_id) else None
 
 
 def _fields(payload: bytes) -> Mapping[str, Any]:

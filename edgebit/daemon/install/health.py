@@ -13,10 +13,13 @@ from urllib.parse import quote
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgebit.daemon.admission.signed_requests import envelope, local_code, text_to_sign
 from edgebit.daemon.config.reader import read_config, read_password
 from edgebit.daemon.config.sections import Config
+from edgebit.daemon.connection.tls import tls_context
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.daemon.install.settings import CONFIG_NAME
+from edgebit.daemon.privacy.local_key import LOCAL_KEY
 from edgebit.errors import BrokerError, ConfigError, DeployError, NoAnswerError
 
 PROMPT = "Hello"
@@ -54,7 +57,7 @@ def check_health(
     config = read_config(root / CONFIG_NAME)
     began = time.monotonic()
     deadline = began + timeout_s
-    with _Caller(config, min(timeout_s, _CONNECT_TIMEOUT_S)) as caller:
+    with _Caller(config, min(timeout_s, _CONNECT_TIMEOUT_S), root / "state") as caller:
         while (pong := caller.ask("ping", {}, _PING_INTERVAL_S)) is None:
             if not alive():
                 raise NoAnswerError("the daemon ended before it answered")
@@ -146,8 +149,11 @@ def ping(config: Config, timeout_s: float) -> str:
 class _Caller:
     """A connection to the broker that asks one question at a time, in MQTT 3.1.1, unless the configuration says 5."""
 
-    def __init__(self, config: Config, timeout_s: float) -> None:
+    def __init__(self, config: Config, timeout_s: float, state_dir: Path | None = None) -> None:
+        """`state_dir` has the key with which a device that takes signed requests only may ask itself."""
         self._config = config
+        self._local_key = state_dir / LOCAL_KEY if state_dir is not None and config.mqtt.auth == "signed" else None
+        self._challenge = ""  # the newest that the daemon has published
         mqtt = config.mqtt
         self._principal = mqtt.user if is_principal(mqtt.user) else "edgebit"
         self._replies: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -159,8 +165,8 @@ class _Caller:
         )
         if mqtt.user:
             self._client.username_pw_set(mqtt.user, read_password(mqtt))
-        if mqtt.tls:
-            self._client.tls_set(mqtt.ca or None, mqtt.cert or None, mqtt.key or None)
+        if (context := tls_context(mqtt)) is not None:
+            self._client.tls_set_context(context)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
@@ -191,7 +197,9 @@ class _Caller:
     def ask(self, op: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
         """The last frame of the answer, or None where none came in time."""
         job = f"health-{secrets.token_hex(8)}"
-        payload = json.dumps({**fields, "id": job}).encode()
+        payload = json.dumps({**fields, "id": job})
+        if self._local_key is not None and op != "ping":
+            payload = self._sealed(self._local_key, op, job, payload)
         self._client.publish(self._config.topics.request(self._principal, op), payload, qos=1)
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
@@ -203,11 +211,25 @@ class _Caller:
                 return reply
         return None
 
+    def _sealed(self, key_file: Path, op: str, job: str, payload: str) -> str:
+        """The payload as the device signs it to itself. Raises ConfigError where its key cannot be read."""
+        try:
+            key = key_file.read_bytes()
+        except OSError as error:
+            words = f"{key_file}, which the daemon makes, cannot be read: {error.strerror}. Check as the daemon's user"
+            raise ConfigError(words) from error
+        parts = {"base": self._config.topics.base, "principal": self._principal, "op": op, "job_id": job}
+        text = text_to_sign(**parts, challenge=self._challenge, payload=payload.encode())
+        code = local_code(key, text)
+        return json.dumps(envelope(job_id=job, challenge=self._challenge, payload=payload, signature=code, local=True))
+
     def _on_connect(self, client: paho.Client, userdata: object, flags: object, reason: Any, *_: object) -> None:
         if reason.is_failure:
             self._connected.put(str(reason))
         else:
-            client.subscribe(self._config.topics.reply(self._principal, "+"), qos=1)
+            topics = [self._config.topics.reply(self._principal, "+")]
+            topics += [self._config.topics.info] if self._local_key is not None else []
+            client.subscribe([(topic, 1) for topic in topics])
 
     def _on_subscribe(self, client: paho.Client, userdata: object, mid: int, reasons: list[Any], *_: object) -> None:
         failed = [str(reason) for reason in reasons if reason.is_failure]
@@ -218,7 +240,12 @@ class _Caller:
             reply = json.loads(message.payload)
         except ValueError:
             return
-        if isinstance(reply, dict):
+        if not isinstance(reply, dict):
+            return
+        if message.topic == self._config.topics.info:
+            identity = reply.get("identity")
+            self._challenge = str(identity.get("challenge", "")) if isinstance(identity, dict) else ""
+        else:
             self._replies.put(reply)
 
     def _close(self) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 log = logging.getLogger("edgebit.privacy")
 
 KEY_BYTES = 32
+LOCAL_KEY = "local.key"  # in the state folder: who can read it may ask this device under any name
+NAME_KEY = "name.key"  # there too: what names of principals are hashed with
 
 
 def read_or_make_key(path: Path) -> bytes:

@@ -5,10 +5,18 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from signing_keys import make_key
 
 from edgebit.daemon.admission.identity import check_broker_name, describe_identity
 from edgebit.daemon.admission.principals import Principals, parse_principals
-from edgebit.daemon.admission.signed_requests import IDS_MAX, SignedRequests, envelope, local_code, text_to_sign
+from edgebit.daemon.admission.signed_requests import (
+    IDS_MAX,
+    SignedRequests,
+    claimed_id,
+    envelope,
+    local_code,
+    text_to_sign,
+)
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.errors import ConfigError
 
@@ -133,6 +141,32 @@ def test_a_copied_request_is_told_as_one_that_came_before(signer):
     assert signer.refusal(signer.sign("ho")) == (409, "id_in_use")
 
 
+def test_a_job_can_be_cancelled_and_asked_for_under_its_id(signer):
+    """As often as one likes; each of them is signed too."""
+    signer.open(signer.sign("hi"))
+    for op in ("get", "get", "cancel", "cancel"):
+        assert not signer.open(signer.sign('{"offset": 1}', op=op), op=op).seen
+    assert signer.refusal(signer.sign("j1", op="get"), op="cancel") == (401, "bad_signature")
+    assert signer.refusal(signer.sign("ho")) == (409, "id_in_use")
+
+
+def test_a_key_may_stand_as_the_tools_show_it(signer):
+    """minisign's line, which `edgebit keys` prints."""
+    line = str(make_key(7).public)
+    found = parse_principals(f'[alice]\nkey = "{line}"\n', "principals.toml")
+    assert found["alice"].keys == (make_key(7).public.point,)
+
+
+NAMED = [(b"hi", None), (b'{"edgebit_signed": 1}', None), (b'{"edgebit_signed": 1, "id": "j 1"}', None),
+         (b'{"edgebit_signed": 1, "id": "j1"}', "j1"), (b'{"edgebit_signed": 1, "id": 1}', None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("payload", "job_id"), NAMED)
+def test_a_refusal_finds_its_way(payload, job_id):
+    """To the id that the envelope names, if it is one."""
+    assert claimed_id(payload) == job_id
+
+
 def test_a_request_that_was_not_taken_may_come_again(signer):
     """The device was busy: asked again as it is, it is new."""
     body = signer.sign("hi")
@@ -193,7 +227,7 @@ def test_keys_are_read_again_when_the_file_changes(signer):
     body = signer.sign("hi")
     signer.file.write_text("[alice]\nkey = 'x'\n")
     signer.principals.reload()
-    assert "44 characters" in signer.principals.fault
+    assert "no Ed25519 public key" in signer.principals.fault
     assert not signer.open(body).seen
     signer.file.write_text("[carol]\nrequests = 1\n")
     signer.principals.reload()
@@ -207,8 +241,9 @@ WRONG = [
     ("['a b']", "must be a section, named by a principal"),
     ("[a]\nkeys = 1", "unknown key 'keys'; there are key, requests, tokens, joules"),
     ("[a]\nkey = 1", "key must be a string"),
-    ("[a]\nkey = ['AAAA']", "not the base64 of an Ed25519 public key"),
-    (f"[a]\nkey = '{base64.b64encode(bytes(32)).decode()}'", "not the base64 of an Ed25519 public key"),
+    ("[a]\nkey = ['AAAA']", "is no Ed25519 public key"),
+    (f"[a]\nkey = '{base64.b64encode(bytes(32)).decode()}'", "is no Ed25519 public key"),
+    ("[a]\nkey = 'RW%s'" % ("A" * 54), "key"),
     ("[a]\nrequests = -1", "requests must be a number from 0 on, not -1"),
     ("[a]\njoules = nan", "joules must be a number from 0 on, not nan"),
     ("[a]\ntokens = true", "tokens must be a number from 0 on, not True"),
