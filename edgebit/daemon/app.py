@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgebit import __version__
 from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission, AskableModel
+from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.config.sections import Config
@@ -37,6 +38,7 @@ from edgebit.daemon.monitoring.health import Probes
 from edgebit.daemon.monitoring.progress import Progress
 from edgebit.daemon.monitoring.vitals import Situation
 from edgebit.daemon.monitoring.watch import Watch
+from edgebit.daemon.privacy.owner_warnings import OwnerWarnings
 from edgebit.daemon.sensors.device_files import DeviceFiles
 from edgebit.daemon.sensors.hardware import hardware_name
 from edgebit.daemon.sensors.kinds import sampler_of
@@ -108,12 +110,15 @@ class Daemon:
         self._model: DaemonModel | None = None
         self._journal = Journal(state_dir / "journal", config.journal)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
+        self._gate = Gatekeeper(config, state_dir)
+        self._owner = OwnerWarnings(self.publish_event)
         self._admission = Admission(
             config,
             self._local,
             self._scheduler,
             self._journal,
             self._acceptance,
+            self._gate,
             lambda: self._model,
             self._status,
         )
@@ -134,7 +139,7 @@ class Daemon:
             publish_event=self.publish_event,
             spawn=lambda name, run: threading.Thread(target=run, name=name, daemon=True).start(),
         )
-        self._endings.listeners += [self._admission.batches, self._watch.outcomes]
+        self._endings.listeners += [self._admission.batches, self._gate, self._watch.outcomes]
         self._admission.own_ops |= {
             "history": lambda fields: self._watch.history(fields, self._connection.packet_max),
             "health": lambda fields: self._watch.health(),
@@ -142,6 +147,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._signals = 0
         self._announced_model: DaemonModel | None = None
+        self._announced_gate: dict[str, Any] = {}
         self._published: tuple[object, ...] = ()  # state and queue length last said
         self._published_at = 0.0
         self._next_report = 0.0
@@ -150,6 +156,7 @@ class Daemon:
         """Serve until a signal; gives the exit code: 0, or EngineError's if a thread died or the model never worked."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         self._sensors.sample()  # once before anything is published
         self._admission.recover()
         for thread in (self._network, self._worker, self._sampler):
@@ -161,6 +168,8 @@ class Daemon:
             self._take_events()
             self._scheduler.expire()
             self._journal.tick()
+            self._gate.tick()
+            self._owner.step(self._gate.warnings())
             fault = self._look_after() or self._dead_thread()
             self._report()
             fault = None if self._stopping.is_set() else fault  # a thread may end once it is told to, which comes first
@@ -216,7 +225,8 @@ class Daemon:
         """Whether a message from the broker is for admission; Home Assistant's word that it has started is not."""
         if self._local.owns(incoming):
             self._admission.counters["reserved_principal"] += 1
-            log.info("a request on %s is not run: that principal asks from inside only", incoming.topic)
+            topic = self._topics.nameless(incoming.topic)
+            log.info("a request on %s is not run: its principal asks from inside only", topic)
         elif not self._home.hears(incoming):
             return True
         incoming.ack()
@@ -278,6 +288,10 @@ class Daemon:
         self._stopping.set()
         self._inbox.put(None)
 
+    def _on_hangup(self, number: int, frame: object) -> None:
+        self._gate.look_again()
+        self._inbox.put(None)
+
     def _dead_thread(self) -> str | None:
         threads = (self._network, self._worker, self._sampler)
         dead = [thread.name for thread in threads if not thread.is_alive()]
@@ -297,6 +311,7 @@ class Daemon:
         self._journal.tick()
         self._journal.close()
         self._watch.close()
+        self._gate.close()
         log.info("stopped")
 
     def _drain(self) -> None:
@@ -342,7 +357,7 @@ class Daemon:
             return
         if self._home.tick():
             self._home.connected(self._facts(self._sensors.readings()))
-        if self._model is not self._announced_model:
+        if self._model is not self._announced_model or self._gate.describe() != self._announced_gate:
             self._publish_info()
         if now >= self._next_report:
             self._next_report = now + self._config.report.interval_s
@@ -391,8 +406,8 @@ class Daemon:
         self._publish(self._topics.status, self._status(), retain=True)
 
     def _publish_info(self) -> None:
-        self._announced_model = self._model
-        limits, mqtt = self._config.limits, self._config.mqtt
+        self._announced_model, self._announced_gate = self._model, self._gate.describe()
+        limits = self._config.limits
         readings = self._sensors.readings()
         body = {
             "contract": 1,
@@ -401,7 +416,7 @@ class Daemon:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "ops": [*OPS, *self._admission.own_ops],
-            "auth": mqtt.auth,
+            **self._announced_gate,
             "mqtt": "5" if self._connection.mqtt5 else "3.1.1",
             "slot": self._slot or None,
             "limits": {
@@ -432,11 +447,13 @@ class Daemon:
         )
 
     def _metrics(self) -> dict[str, Any]:
-        parts = (self._admission, self._acceptance, self._endings, self._connection, self._journal, self._wyoming)
+        parts = (self._admission, self._acceptance, self._gate, self._endings, self._connection, self._journal)
+        counted = [part.counters for part in (*parts, self._wyoming) if part is not None]
         return {
             "uptime_s": self._uptime_s(),
             "conn": self._connection.number,
-            **self._watch.figures([part.counters for part in parts if part is not None]),
+            **self._watch.figures(counted),
+            "principals": self._gate.limits.totals(),
         }
 
     def _publish_metrics(self) -> None:
@@ -463,7 +480,7 @@ class Daemon:
 def set_up_logging(level: str) -> None:
     """One line a record on standard error, and where each thread stood if a signal such as the watchdog's ends us.
 
-    Prompts and answers are never logged.
+    Prompts, answers and callers' names are not among them (docs/privacy.md).
     """
     faulthandler.enable()
     logging.basicConfig(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identity_of
 from edgebit.daemon.admission.batches import Batches
+from edgebit.daemon.admission.gatekeeper import Gatekeeper, Identified
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.journal_records import Asked, Entry, Identity
 from edgebit.daemon.admission.lookup import send_kept
@@ -33,7 +34,7 @@ from edgebit.daemon.contract.messages import (
     Request,
     TokenizeRequest,
 )
-from edgebit.daemon.contract.requests import ModelFacts, read_request
+from edgebit.daemon.contract.requests import OPS, ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
@@ -70,6 +71,7 @@ class Admission:
         scheduler: Scheduler,
         journal: Journal,
         acceptance: Acceptance,
+        gate: Gatekeeper,
         model: Callable[[], AskableModel | None],
         state: Callable[[], dict[str, Any]],
     ) -> None:
@@ -80,6 +82,7 @@ class Admission:
         self._scheduler = scheduler
         self._journal = journal
         self._acceptance = acceptance
+        self._gate = gate
         self._model = model
         self._state = state
         self._newest = Newest()
@@ -108,6 +111,7 @@ class Admission:
                 self.counters["internal"] += 1
         refused = self._acceptance.commit()
         for job, refusal in refused:
+            self._give_up(job)
             self._refuse(job.request.op, refusal, job.address, {"format": job.request.format})
             self.batches.item_ended(job.key, refusal.status, refusal.code)
         for incoming in requests:
@@ -130,8 +134,19 @@ class Admission:
         if incoming.retain and not incoming.mqtt5:
             # Under 3.1.1 the flag stands on stored messages only: one from before, which would run at every connection.
             self.counters["retained"] += 1
-            log.warning("a retained request on %s is not run: clear it with an empty retained message", incoming.topic)
+            topic = self._topics.nameless(incoming.topic)
+            log.warning("a retained request on %s is not run: clear it with an empty retained message", topic)
             return
+        try:
+            identified = self._gate.identify(incoming, principal, op)
+        except Refusal as refusal:
+            claimed = self._gate.as_claimed(incoming)
+            self._refuse(op, refusal, first_address(claimed, principal, self._topics, self._config), {})
+        else:
+            self._handle_identified(identified, principal, op)
+
+    def _handle_identified(self, identified: Identified, principal: str, op: str) -> None:
+        incoming = identified.incoming
         address = first_address(incoming, principal, self._topics, self._config)
         fields: dict[str, Any] = {}
         try:
@@ -139,6 +154,12 @@ class Admission:
             address = address_of(incoming, principal, fields, self._topics, self._config)
             if incoming.retain:
                 raise Refusal(400, "retained", "a request must not be retained: it would run at every connection")
+            if identified.seen and self._journal.entry(principal, address.id) is None:
+                if incoming.dup and self._acceptance.is_redelivered(identity_of(op, address, incoming)):
+                    return
+                raise Refusal(
+                    401, "replayed", "this signed request came before; ask anew: another id, another signature"
+                )
             if op in self.own_ops:
                 self._writer(address).done({"op": op, **self.own_ops[op](fields)})
             else:
@@ -149,11 +170,15 @@ class Admission:
     def _read(self, op: str, fields: Mapping[str, Any], address: Address, incoming: Incoming | None) -> Request:
         model = self._model()
         facts = ModelFacts(frozenset(model.names), model.ctx_len) if model is not None else None
-        return read_request(op, fields, address, self._config, facts, incoming)
+        request = read_request(op, fields, address, self._config, facts, incoming)
+        self._gate.check(request)
+        return request
 
     def _refuse(self, op: str, refusal: Refusal, address: Address, fields: Mapping[str, Any]) -> None:
         self.counters[refusal.code] += 1
-        log.info("%s by %s refused: %d %s", op[:64], address.principal, refusal.status, refusal.code)
+        name, op = self._gate.name_of(address.principal), op if op in OPS else "?"
+        log.info("%s by %s refused: %d %s", op, name, refusal.status, refusal.code)
+        self._gate.refused(address, op, refusal)
         if refusal.status in (429, 503):
             refusal.details.setdefault("queue_len", self._scheduler.load().queue_len)
         self._writer(address, fields).error(refusal)
@@ -194,11 +219,23 @@ class Admission:
         self, fields: Mapping[str, Any], request: GenerateRequest, address: Address, identity: Identity
     ) -> None:
         self._refuse_without_model()
-        self._acceptance.accept(fields, Job(address=address, request=request), identity)
+        self._gate.admit(address, request)
+        job = Job(address=address, request=request, filter=self._gate.guard(address, request))
+        try:
+            self._acceptance.accept(fields, job, identity)
+        except Refusal:
+            self._give_up(job)
+            raise
         if address.series is not None:
             before = self._newest.replace(address.principal, address.series, address.id)
             if before is not None:
                 self._scheduler.cancel(address.principal, before, REPLACED)
+
+    def _give_up(self, job: Job) -> None:
+        """A job that was let in was not taken: neither charged nor judged."""
+        self._gate.release(job.address)
+        if job.filter is not None:
+            job.filter.close()
 
     def _start_batch(self, request: BatchRequest, address: Address, incoming: Incoming) -> None:
         """Items that are known already are answered again or waited for, like any request that comes again."""
@@ -298,7 +335,7 @@ class Admission:
             return
         self.counters["resumed"] += 1
         request = dataclasses.replace(request, seed=asked.seed, priority=asked.priority)
-        job = Job(address=address, request=request, record=record)
+        job = Job(address=address, request=request, record=record, filter=self._gate.guard(address, request))
         self._acceptance.resume(job, record)
 
     def _resume_batch(self, entry: Entry, asked: Asked, writer: AnswerWriter) -> None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import logging
+import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +15,25 @@ from edgebit.daemon.admission.input_checks import check_input, texts_of
 from edgebit.daemon.admission.principals import Principals
 from edgebit.daemon.admission.rate_limits import RateLimits
 from edgebit.daemon.admission.signed_requests import SignedRequests, claimed_id
+from edgebit.daemon.config.reader import open_secrets
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.tls import read_validity
-from edgebit.daemon.content_filter.content_filter import AnswerGuard, ContentFilter
+from edgebit.daemon.content_filter.content_filter import ContentFilter
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Incoming, Refusal, Request
 from edgebit.daemon.contract.requests import OPS
+from edgebit.daemon.privacy.answer_log import AnswerLog
 from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
 from edgebit.daemon.privacy.local_key import LOCAL_KEY, NAME_KEY, read_or_make_key
 from edgebit.daemon.privacy.security_log import FILE as SECURITY_LOG
 from edgebit.daemon.privacy.security_log import SecurityLog
+from edgebit.daemon.serving.job import AnswerFilter
 from edgebit.daemon.serving.outcome import Outcome
 
 log = logging.getLogger("edgebit.admission")
 
 FREE_OPS = ("ping",)  # for everybody: it tells what `status` tells everybody
 ENVELOPE_FACTOR = 2  # JSON within JSON has so many bytes more
+FILTERED_MAX = 256  # answers between two looks
 FILES_S = 1.0  # how often it is looked whether a file has changed
 
 
@@ -52,6 +57,8 @@ class Gatekeeper:
         self._filter = ContentFilter(config.content_filter)
         self._validity = read_validity(Path(config.mqtt.cert)) if config.mqtt.cert else None
         self._looked_at = clock()
+        self._open_secrets = open_secrets(config)
+        self._filtered: deque[Outcome] = deque(maxlen=FILTERED_MAX)  # answers, for the main thread to note
         self.names = HashedNames(state_dir / NAME_KEY)
         self.limits = RateLimits(config.rate_limits, self._principals, self.names, shared=self._shared, clock=clock)
         self.security = SecurityLog(
@@ -111,9 +118,13 @@ class Gatekeeper:
         """A job that was charged was not taken."""
         self.limits.release(address.principal, address.id)
 
-    def guard(self, request: GenerateRequest) -> AnswerGuard | None:
+    def guard(self, address: Address, request: GenerateRequest) -> AnswerFilter | None:
         """What the answer of a job passes through; None where nothing is looked at."""
-        return self._filter.guard([text for _, text in texts_of(request)]) if self._filter.active else None
+        texts = [text for _, text in texts_of(request)]
+        guard = self._filter.guard(texts) if self._filter.active else None
+        if not self._config.privacy.log_prompts:
+            return guard
+        return AnswerLog(guard, address.id, self.name_of(address.principal), texts)
 
     def refused(self, address: Address, op: str, refusal: Refusal) -> None:
         """Tell a refusal to the security log. What may be asked again may come as it was signed."""
@@ -125,29 +136,43 @@ class Gatekeeper:
     def job_ended(self, outcome: Outcome) -> None:
         """See OutcomeListener."""
         self.limits.job_ended(outcome)
+        if outcome.status == 451:
+            self._filtered.append(outcome)
 
     def tick(self) -> None:
         """What is due: files that have changed, counts whose minute is over."""
+        while self._filtered:
+            ended = self._filtered.popleft()
+            self.security.refused(ended.status, ended.code, self.name_of(ended.principal), ended.op)
         self.security.tick()
         if self._clock() - self._looked_at >= FILES_S:
             self._looked_at = self._clock()
             self.reload()
 
+    def look_again(self) -> None:
+        """Let the next tick() look at the files, whenever that was last done. From a signal's handler too."""
+        self._looked_at = -math.inf
+
     def reload(self) -> None:
         """Read principals and rules again where they have changed; wrong ones leave those before in use."""
         self._principals.reload()
         self._filter.reload()
+        self._open_secrets = open_secrets(self._config)
 
     def close(self) -> None:
         """Write what is still being counted."""
+        self.tick()
         self.security.close()
 
-    def warnings(self) -> list[str]:
-        """What the owner should mend: a certificate near its end, files that cannot be read any more."""
-        found = [self._principals.fault, self._filter.fault]
-        if self._validity is not None:
-            found.append(self._validity.warning())
-        return [words for words in found if words]
+    def warnings(self) -> dict[str, str]:
+        """What the owner should mend, by what it is about."""
+        found = {
+            "principals": self._principals.fault,
+            "content_filter": self._filter.fault,
+            "certificate": self._validity.warning() if self._validity is not None else None,
+            "secrets": "; ".join(self._open_secrets),
+        }
+        return {name: words for name, words in found.items() if words}
 
     def describe(self) -> dict[str, Any]:
         """What `info` says of all this."""

@@ -54,7 +54,7 @@ class LocalCallers:
         with self._lock:
             hear = self._waiting.get(message.topic)
         if hear is None:
-            log.debug("nobody waits for %s any more", message.topic)
+            log.debug("nobody waits for %s any more", self._topics.nameless(message.topic))
             return True
         hear(message)
         return True

@@ -149,11 +149,12 @@ class SignedRequests:
 
 
 def claimed_id(payload: bytes) -> str | None:
-    """The id that an envelope names, whatever else is wrong with it: where its refusal is waited for."""
+    """The id that a payload names, whatever is wrong with it or its envelope: its refusal is waited for there."""
     try:
-        job_id = _fields(payload).get("id")
-    except Refusal:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
         return None
+    job_id = fields.get("id") if isinstance(fields, dict) else None
     return job_id if isinstance(job_id, str) and is_id(job_id) else None
 
 

@@ -463,7 +463,8 @@ class Connection:
             properties = _publish_properties(message)
             size += len(properties.pack())  # type: ignore[no-untyped-call]
         if self._packet_max and size > self._packet_max:
-            log.error("a message of %d bytes to %s is above the broker's %d", size, message.topic, self._packet_max)
+            topic = self._topics.nameless(message.topic)
+            log.error("a message of %d bytes to %s is above the broker's %d", size, topic, self._packet_max)
             self.counters["dropped_too_large"] += 1
             return None
         info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)

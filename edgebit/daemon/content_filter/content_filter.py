@@ -84,29 +84,28 @@ class ContentFilter:
 class AnswerGuard:
     """One answer: push() pieces and finish(), both of which give what may be sent now and raise Refusal 451.
 
-    With a classifier push() may wait for the verdict on the prompt, and finish() for that on the answer, each at most
-    classifier_timeout_s from when it was begun; `ready` tells whether push() will.
+    push() never waits: until a classifier's verdict on the prompt is there, pieces are held. finish() may wait, for
+    each verdict that is still missing at most classifier_timeout_s from when it was begun.
     """
 
     def __init__(self, config: ContentFilterConfig, rules: Rules, prompt: Sequence[str]) -> None:
         self._config = config
         self._check = TextCheck(rules.answer)
         self._prompt = self._begin(BETWEEN_TEXTS.join(prompt)) if prompt else None
+        self._waiting: list[str] = []  # pieces, for the verdict on the prompt
         self._held: list[str] | None = [] if self._judges_answers else None
 
     @property
     def _judges_answers(self) -> bool:
         return bool(self._config.classifier) and self._config.classifier_for in ("answer", "both")
 
-    @property
-    def ready(self) -> bool:
-        """Whether push() will not wait for the verdict on the prompt."""
-        return self._prompt is None or self._prompt.ready
-
     def push(self, piece: str) -> str:
         """Take what one token added. Raises Refusal."""
+        if self._prompt is not None and not self._prompt.ready:
+            self._waiting.append(piece)
+            return ""
         self._settle_prompt()
-        safe = self._checked(lambda: self._check.push(piece))
+        safe = self._checked(lambda: self._take(piece))
         if self._held is None:
             return safe
         self._held.append(safe)
@@ -115,7 +114,7 @@ class AnswerGuard:
     def finish(self) -> str:
         """The answer has ended. Raises Refusal."""
         self._settle_prompt()
-        rest = self._checked(self._check.finish)
+        rest = self._checked(lambda: self._take("") + self._check.finish())
         if self._held is None:
             return rest
         answer = "".join((*self._held, rest))
@@ -127,6 +126,10 @@ class AnswerGuard:
         if self._prompt is not None:
             self._prompt.close()
             self._prompt = None
+
+    def _take(self, piece: str) -> str:
+        waiting, self._waiting = self._waiting, []
+        return "".join(self._check.push(each) for each in (*waiting, piece) if each)
 
     def _settle_prompt(self) -> None:
         verdict, self._prompt = self._prompt, None

@@ -108,6 +108,15 @@ class DeviceTopics:
         principal, slash, op = topic[len(prefix) :].partition("/")
         return (principal, op) if slash and "/" not in op else None
 
+    def nameless(self, topic: str) -> str:
+        """A topic as logs show it, without who asks: <base>/in/+/generate. What is not ours shows nothing."""
+        for direction in ("in", "out"):
+            prefix = f"{self.base}/{direction}/"
+            if topic.startswith(prefix):
+                last = topic[len(prefix) :].partition("/")[2]
+                return f"{prefix}+/{last[:64] if last.isprintable() else '?'}"
+        return topic if topic.startswith(f"{self.base}/") else "another topic"
+
     def refusal(self, topic: str, principal: str, prefixes: Sequence[str] = ()) -> str | None:
         """Why an answer to `principal` may not go to `topic`; None where it may.
 

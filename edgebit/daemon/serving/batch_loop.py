@@ -8,7 +8,7 @@ from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.serving.answering import AnsweringEngine, Generating
 from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.job import Job
-from edgebit.daemon.serving.scheduler import Scheduler, request_ids
+from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.daemon.serving.work import PassFigures
 from edgebit.errors import EdgebitError
 from edgebit.runtime.generation import Answer
@@ -71,8 +71,7 @@ class BatchLoop:
     def _begin(self, job: Job) -> None:
         try:
             if not job.ids:  # it came before the model
-                job.ids = request_ids(self._engine, job)
-                job.answer = Answer(prompt_tokens=len(job.ids))
+                self._scheduler.read_prompt(job, self._engine)
             owner = "" if self._share_prefixes else job.address.principal
             self._generations[job] = self._engine.begin(job.request, job.ids, job.answer, owner)
         except _EXPECTED as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgebit.daemon.admission.input_checks import check_length
 from edgebit.daemon.config.sections import LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.governor.levers import Levers
@@ -102,7 +103,7 @@ class Scheduler:
         the device stops.
         """
         if self._engine is not None:
-            self._read_prompt(job, self._engine)
+            self.read_prompt(job, self._engine)
         with self._lock:
             if self._stop_at is not None:
                 raise SHUTTING_DOWN
@@ -278,9 +279,11 @@ class Scheduler:
 
     # ---- under the lock, but for the first ----
 
-    def _read_prompt(self, job: Job, engine: AnsweringEngine[Any]) -> None:
+    def read_prompt(self, job: Job, engine: AnsweringEngine[Any]) -> None:
+        """Find the prompt's tokens. Raises Refusal where they are more than the context holds, or the owner allows."""
         job.ids = request_ids(engine, job)
         job.answer = Answer(prompt_tokens=len(job.ids))
+        check_length(len(job.ids), self._limits)
         if len(job.ids) >= engine.ctx_len:
             words = f"the prompt has {len(job.ids)} tokens and the context {engine.ctx_len}: shorten it"
             raise Refusal(422, "context_overflow", words)
@@ -299,7 +302,7 @@ class Scheduler:
         waiting = len(self._jobs) - sequences
         retry_ms = self._retry_ms()
         if theirs >= self._limits.queue_per_principal_max + sequences:
-            words = f"{theirs} jobs of {principal} are in flight already"
+            words = f"{theirs} jobs of yours are in flight already"
             raise Refusal(429, "too_many_jobs", words, retryable=True, retry_after_ms=retry_ms)
         if waiting >= self._limits.queue_max:
             words = f"{max(waiting, 0)} jobs are waiting already"

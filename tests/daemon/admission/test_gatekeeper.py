@@ -41,7 +41,7 @@ def test_by_default_everything_is_open_and_said_to_be(tmp_path):
     gate.check(asked("hi"))
     for _ in range(100):
         gate.admit(ADDRESS, asked("hi", 1000))
-    assert gate.guard(asked("hi")) is None
+    assert gate.guard(ADDRESS, asked("hi")) is None
     assert gate.name_of("alice") == gate.name_of("bob") == "(everyone)"
     said = gate.describe()
     assert list(said) == ["auth", "identity"] and said["auth"] == "open" and not said["identity"]["per_principal"]
@@ -97,5 +97,5 @@ def test_texts_and_limits(tmp_path):
     lines = read_security_log(tmp_path / "state" / "security.log")
     assert [(line["code"], line["op"]) for line in lines] == [("rate_limit", "generate"), ("rate_limit", "?")]
     assert lines[0]["principal"] == gate.name_of("alice") != "alice"
-    assert gate.guard(asked("hi")).push("ok b") == "ok "
+    assert gate.guard(ADDRESS, asked("hi")).push("ok b") == "ok "
     assert gate.describe()["rate_limits"] == {"window_s": 3600.0, "per_principal": True, "requests": 1}

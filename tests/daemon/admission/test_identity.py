@@ -157,8 +157,15 @@ def test_a_key_may_stand_as_the_tools_show_it(signer):
     assert found["alice"].keys == (make_key(7).public.point,)
 
 
-NAMED = [(b"hi", None), (b'{"edgebit_signed": 1}', None), (b'{"edgebit_signed": 1, "id": "j 1"}', None),
-         (b'{"edgebit_signed": 1, "id": "j1"}', "j1"), (b'{"edgebit_signed": 1, "id": 1}', None)]  # fmt: skip
+NAMED = [
+    (b"hi", None),
+    (b"[1]", None),
+    (b"[" * 100_000, None),
+    (b'{"id": "j 1"}', None),
+    (b'{"id": 1}', None),
+    (b'{"id": "j1"}', "j1"),
+    (b'{"edgebit_signed": 1, "id": "j1"}', "j1"),
+]
 
 
 @pytest.mark.parametrize(("payload", "job_id"), NAMED)

@@ -30,6 +30,11 @@ def with_rules(tmp_path, text: str) -> ContentFilter:
     return ContentFilter(ContentFilterConfig(rules=str(tmp_path / "rules.txt")))
 
 
+def ended(guard, piece: str = "x") -> str:
+    """All of an answer of one piece."""
+    return guard.push(piece) + guard.finish()
+
+
 def with_judge(**named) -> ContentFilter:
     return ContentFilter(ContentFilterConfig(classifier=(sys.executable, "-c", JUDGE), **named))
 
@@ -91,15 +96,32 @@ def test_wrong_rules_stop_the_start(tmp_path):
 
 
 def test_a_classifier_judges_the_prompt_before_anything_leaves():
-    """It works while the job waits, and the first piece waits for it."""
+    """It works while the job waits; pieces are held until it has said yes, and nobody waits for it but the end."""
     judge = with_judge()
     guard = judge.guard(["hello", "there"])
-    assert guard.push("Hi") == "Hi" and guard.finish() == ""
+    sent = [guard.push("Hi"), guard.push(" you"), guard.finish()]
+    assert "".join(sent) == "Hi you"
     with pytest.raises(Refusal) as refused:
-        judge.guard(["oh no"]).push("Hi")
+        ended(judge.guard(["oh no"]))
     assert code_of(refused) == (451, "content_filtered")
     with pytest.raises(Refusal):
         judge.guard(["oh no"]).finish()  # an answer without a token
+
+
+def test_what_was_held_for_a_verdict_is_looked_at_too(tmp_path):
+    """Rules see the text in its order, however it came."""
+    (tmp_path / "go").touch()
+    (tmp_path / "rules.txt").write_text("word answer bad\n")
+    script = f"import os, time\nwhile os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)"
+    config = ContentFilterConfig(
+        rules=str(tmp_path / "rules.txt"), classifier=(sys.executable, "-c", script), classifier_timeout_s=30
+    )
+    guard = ContentFilter(config).guard(["x"])
+    assert guard.push("so ") == guard.push("ba") == ""
+    (tmp_path / "go").unlink()
+    with pytest.raises(Refusal) as refused:
+        ended(guard, "d")
+    assert code_of(refused) == (451, "response_filtered")
 
 
 def test_a_classifier_for_answers_holds_them_back_whole():
@@ -120,9 +142,9 @@ def test_a_classifier_for_answers_holds_them_back_whole():
 def test_a_classifier_that_fails_refuses_or_allows_as_configured(text):
     """Refuses unless the owner says otherwise, with a code of its own that may pass."""
     with pytest.raises(Refusal) as refused:
-        with_judge(classifier_timeout_s=0.5).guard([text]).push("x")
+        ended(with_judge(classifier_timeout_s=0.5).guard([text]))
     assert code_of(refused) == (503, "classifier") and refused.value.retryable
-    assert with_judge(classifier_timeout_s=0.5, classifier_fault="allow").guard([text]).push("x") == "x"
+    assert ended(with_judge(classifier_timeout_s=0.5, classifier_fault="allow").guard([text])) == "x"
 
 
 def test_a_program_that_is_not_there_is_a_fault():
@@ -142,8 +164,8 @@ def test_a_judge_that_is_not_waited_for_is_ended(tmp_path):
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert not guard.ready
+    assert guard.push("x") == ""
     guard.close()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-    assert guard.push("x") == "x"  # whatever the job still says goes nowhere
+    assert guard.push("y") == "xy"  # whatever the job still says goes nowhere

@@ -232,7 +232,7 @@ def test_the_queue_holds_what_it_says():
     serving = Serving(Engine(), limits=LimitsConfig(queue_per_principal_max=2))
     serving.ask(job("a", "1", 1))
     serving.ask(job("a", "2", 1))
-    with pytest.raises(Refusal, match="2 jobs of a are in flight") as refused:
+    with pytest.raises(Refusal, match="2 jobs of yours are in flight") as refused:
         serving.ask(job("a", "3", 1))
     assert refused.value.status == 429 and refused.value.retryable and refused.value.retry_after_ms
     serving.ask(job("b", "3", 1))
