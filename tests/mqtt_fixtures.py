@@ -98,7 +98,15 @@ class Broker:
 class Ear:
     """A client that hears `topics` and can speak; messages come as (topic, payload, retained, properties)."""
 
-    def __init__(self, port: int, *topics: str, mqtt5: bool = True, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        *topics: str,
+        mqtt5: bool = True,
+        tls: ssl.SSLContext | None = None,
+        user: str | None = None,
+    ) -> None:
+        """`user` logs in with his own name as the password."""
         self.mqtt5 = mqtt5
         self.heard: queue.SimpleQueue[paho.MQTTMessage] = queue.SimpleQueue()
         version = MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311
@@ -108,6 +116,8 @@ class Ear:
         self.client.on_subscribe = lambda *args: ready.put(None)
         if tls is not None:
             self.client.tls_set_context(tls)
+        if user is not None:
+            self.client.username_pw_set(user, user)
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
         for topic in topics:

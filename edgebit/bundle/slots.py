@@ -45,6 +45,9 @@ Name = Literal["a", "b"]
 _CHUNK = 1 << 20
 STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")  # what a file of the store is called, a partial one too
 _PREFIX = re.compile(r"[0-9a-f]{64}\.(kv|[0-9]+\.new)")  # a file of the prefix cache, an unfinished one too
+# What the daemon writes down: its journal, which holds what was asked and answered, its keys, its log of refusals, ...
+_STATE = re.compile(r"(connection|journal|home_assistant|(local|name)\.key)(\.part)?|security\.log(\.[0-9]+)?")
+_HISTORY = re.compile(r"[0-9]{8,}\.ebh")  # of figures
 _OWN_FILES = (
     "active",
     "state.json",
@@ -55,8 +58,6 @@ _OWN_FILES = (
     "mqtt.password.new",
     *(f"run/{name}" for name in ("edgebitd.log", "edgebitd.log.1", "edgebitd.pid", "service")),
     *(f"run/{name}" for name in ("slots.lock", "supervisor.lock", "gate.lock", "service.new")),
-    "state/connection",
-    "state/connection.part",
 )
 _LEFTOVERS = (
     "slots/a.new",
@@ -67,7 +68,7 @@ _LEFTOVERS = (
     "state.json.new",
     f"{POLICY_NAME}.new",
 )
-OWN_NAMES = frozenset({"store", *(name.partition("/")[0] for name in (*_OWN_FILES, *_LEFTOVERS))})  # in the root folder
+OWN_NAMES = frozenset({"state", "store", *(name.partition("/")[0] for name in (*_OWN_FILES, *_LEFTOVERS))})  # in the root folder
 
 
 @contextmanager
@@ -392,14 +393,19 @@ class Slots:
         A file that is none of edgebit's stays, in its folders too.
         """
         stored = [place for place in (self.root / "store").glob("*") if STORED.fullmatch(place.name)]
-        prefixes = [place for place in (self.root / "state" / "prefixes").glob("*") if _PREFIX.fullmatch(place.name)]
-        for place in [*(self.root / name for name in (*_LEFTOVERS, *_OWN_FILES)), *stored, *prefixes]:
+        kept = [
+            place
+            for folder, names in (("state", _STATE), ("state/prefixes", _PREFIX), ("state/history", _HISTORY))
+            for place in (self.root / folder).glob("*")
+            if names.fullmatch(place.name)
+        ]
+        for place in [*(self.root / name for name in (*_LEFTOVERS, *_OWN_FILES)), *stored, *kept]:
             if place.name not in keep and (place.is_symlink() or place.is_file()):
                 self._remove(place)
         for name in ("slots/a", "slots/b", "settings.before", "settings.before.new", *_LEFTOVERS):
             if (place := self.root / name).is_dir() and not place.is_symlink():
                 self._remove_tree(place)
-        for name in ("slots", "store", "run", "state/prefixes", "state"):
+        for name in ("slots", "store", "run", "state/prefixes", "state/history", "state"):
             if (place := self.root / name).is_dir() and not place.is_symlink() and not any(place.iterdir()):
                 place.rmdir()
         left = sorted(place.name for place in self.root.iterdir()) if self.root.is_dir() else []

@@ -99,6 +99,10 @@ class Device:
         answer = self.ask("logs", "--after", str(position))
         return answer["text"], answer["next"]
 
+    def security(self, lines: int) -> dict[str, Any]:
+        """The last refusals, and counts of all that are kept: `lines` and `summary`."""
+        return self.ask("security", "--lines", str(lines))
+
     def rollback(
         self,
         *,

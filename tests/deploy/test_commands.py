@@ -50,8 +50,20 @@ def test_life_of_a_device(make_bundle, local_device):
     readings = json.loads(edgebit("sensors", url, "--json").stdout)
     assert readings["mem_total"]["value"] > 0 and readings["mem_total"]["source"] == "/proc/meminfo MemTotal"
     assert "MemTotal" in edgebit("sensors", url).stdout
+    assert "Nothing was refused" in edgebit("logs", url, "--security").stdout
+    refused = {"time": "2026-01-01T00:00:00Z", "code": "rate_limit", "principal": "p-1\x1b", "op": "chat"}
+    (local_device.root / "state").mkdir(exist_ok=True)
+    log = local_device.root / "state" / "security.log"
+    log.write_text(json.dumps(refused) + "\n" + json.dumps({**refused, "repeated": 4}) + "\n{cut")
+    said = edgebit("logs", url, "--security", "-n", "1").stdout
+    assert said.startswith("2026-01-01T00:00:00Z code=rate_limit principal=p-1\\x1b op=chat repeated=4\n\n5 ")
+    assert "by code: rate_limit 5" in said and "by principal: p-1\\x1b 5" in said
+    assert json.loads(edgebit("logs", url, "--security", "--json").stdout)["summary"]["refused"] == 5
+    edgebit("logs", url, "--security", "-f", code=2)
     assert "no bundle before" in edgebit("rollback", url, code=8).stderr
 
+    for name in ("journal", "journal.part", "security.log.3", "name.key", "local.key", "home_assistant"):
+        (local_device.root / "state" / name).touch()
     local_device.installed().ask("stop")
     assert "not running" in edgebit("status", url, code=1).stdout
 

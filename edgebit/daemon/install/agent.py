@@ -261,6 +261,13 @@ class Agent:
         with closing(sampler_of(files_of(config), config.sensors, config.power, self.root / "state")) as sampler:
             return take_all(sampler)
 
+    def security(self, options: argparse.Namespace) -> Answer:
+        """The last refusals, by hashed names, and how many there were in all that is kept."""
+        from edgebit.daemon.privacy.security_log import FILE, read_security_log, summary
+
+        facts = read_security_log(self.root / "state" / FILE)
+        return {"summary": summary(facts), "lines": facts[-options.lines :] if options.lines else []}
+
     def install(self, options: argparse.Namespace) -> Answer:
         """Install from a bundle file that is on the device, as a deploy does it."""
         from edgebit.deploy.local_install import install_here
@@ -411,6 +418,7 @@ def parser() -> argparse.ArgumentParser:
     logs = verbs.add_parser("logs")
     logs.add_argument("--lines", type=int, default=100)
     logs.add_argument("--after", type=int)
+    verbs.add_parser("security").add_argument("--lines", type=int, default=100)
     install = verbs.add_parser("install", help="install a bundle file that is on this device")
     install.add_argument("bundle", type=Path)
     install.add_argument("--mqtt", default="", metavar="URL", help="the broker, needed once")
