@@ -68,7 +68,9 @@ _LEFTOVERS = (
     "state.json.new",
     f"{POLICY_NAME}.new",
 )
-OWN_NAMES = frozenset({"state", "store", *(name.partition("/")[0] for name in (*_OWN_FILES, *_LEFTOVERS))})  # in the root folder
+OWN_NAMES = frozenset(
+    {"state", "store", *(name.partition("/")[0] for name in (*_OWN_FILES, *_LEFTOVERS))}
+)  # in the root folder
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class RateLimitsConfig:
     requests: int = within(0, 1 << 40, 0)
     tokens: int = within(0, 1 << 40, 0)  # of prompts, where they had to be computed, and of answers
     joules: float = within(0, 1e12, 0.0)  # where they can be measured
-    principals_max: int = within(1, 1 << 20, 4096)  # counted apart; 1 KB each
+    principals_max: int = within(1, 1 << 20, 4096)  # counted apart; 1.3 KB each at most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
