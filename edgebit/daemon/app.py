@@ -422,6 +422,7 @@ class Daemon:
             "limits": {
                 "queue_max": limits.queue_max,
                 "max_prompt_bytes": limits.max_prompt_bytes,
+                "max_prompt_tokens": limits.max_prompt_tokens or None,
                 "max_tokens": limits.max_tokens,
                 "max_batch": limits.max_batch,
                 "max_packet_bytes": self._connection.packet_max or None,

@@ -15,6 +15,7 @@ from mqtt_fixtures import IMPORTED, ROOT, free_port
 from paho.mqtt.publish import multiple
 
 from edgebit.cli.ask import _interrupting
+from edgebit.keys import new_key
 from edgebit.mqtt_client import DeviceClient, parse_broker_url
 
 both = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -47,6 +48,34 @@ def test_a_question(ready, ask, protocol):
     assert ask("--device", "pi", "-", "--no-stream", text="bytes").stdout == "é€𝄞z\n"
     assert ask("--device", "pi", "say 5", "--max-tokens", "2", "--raw").stdout == "w0 w1 \n"
     assert ask("--device", "pi", "say 1", "--chat", "--system", "be brief", "--principal", "bob").stdout == "w0 \n"
+
+
+def test_a_signed_question(ready, ask, tmp_path):
+    """A key of `edgebit keys`, its public line in the device's file, and it is told what is wrong without."""
+    home = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    keys = [sys.executable, "-m", "edgebit", "keys", "new", "alice", "--no-password", "--json"]
+    made = subprocess.run(keys, capture_output=True, text=True, check=True, env={**os.environ, **IMPORTED, **home})
+    key = json.loads(made.stdout)
+    (tmp_path / "principals.toml").write_text(f'[alice]\nkey = "{key["public_key"]}"\n')
+    daemon = ready(mqtt='auth = "signed"', toml=f'[identity]\nprincipals = "{tmp_path}/principals.toml"\n')
+    question = ("--device", "pi", "say 2", "--principal", "alice")
+    assert ask(*question, "--sign-key", "alice", **home).stdout == "w0 w1 \n"
+    assert ask(*question, "--sign-key", key["secret_file"]).stdout == "w0 w1 \n"
+    unsigned = ask(*question)
+    assert (unsigned.returncode, unsigned.stdout) == (11, "") and "--sign-key" in unsigned.stderr
+    unknown = ask("--device", "pi", "say 2", "--principal", "bob", "--sign-key", "alice", **home)
+    assert unknown.returncode == 11 and "no key of that principal" in unknown.stderr
+    assert "there is no secret key 'none'" in ask(*question, "--sign-key", "none", **home).stderr
+    daemon.stop()
+
+
+def test_a_signature_where_none_is_asked_for(ready, ask, tmp_path, monkeypatch):
+    """Said, rather than left out in silence."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    key = new_key("alice", None)
+    ready()
+    refused = ask("--device", "pi", "say 2", "--sign-key", str(key.secret))
+    assert refused.returncode == 11 and "its mode is 'open'" in refused.stderr
 
 
 @both

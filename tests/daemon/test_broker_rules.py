@@ -11,7 +11,9 @@ import pytest
 from mqtt_fixtures import ROOT, TESTS, WAIT_S, wait_ready
 from pki_fixtures import Authority
 
+from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.content_filter.rules import parse_rules
+from edgebit.daemon.install.health import ping
 
 IN, OUT = "edgebit/v1/pi/in", "edgebit/v1/pi/out"
 HEADER = "mosquitto_plugin.h"
@@ -95,7 +97,7 @@ def test_the_broker_of_the_documentation(mosquitto, daemons, ears, tmp_path):
     broker = mosquitto(settings.replace("listener 8883\n", ""))
     pem, key = authority.issue("pi5")
     url = broker.url.replace("mqtt://", "mqtts://")
-    daemons(url, name="pi5", mqtt=f'auth = "topic"\nca = "{authority.ca}"\ncert = "{pem}"\nkey = "{key}"')
+    daemon = daemons(url, name="pi5", mqtt=f'auth = "topic"\nca = "{authority.ca}"\ncert = "{pem}"\nkey = "{key}"')
 
     def at_the_broker(name: str, *topics: str):
         context = ssl.create_default_context(cafile=authority.ca)
@@ -104,6 +106,7 @@ def test_the_broker_of_the_documentation(mosquitto, daemons, ears, tmp_path):
 
     alice, bob = (at_the_broker(name, "edgebit/v1/#") for name in ("alice", "bob"))
     alice.until(lambda message: message.topic.endswith("/status") and b'"ready"' in message.payload)
+    ping(read_config(daemon.config), WAIT_S)  # as a deploy does, with the device's own certificate
     bob.say("edgebit/v1/pi5/in/alice/generate", '{"id": "forged", "prompt": "say 1"}')
     bob.say("edgebit/v1/pi5/status", '{"state": "forged"}')
     alice.say("edgebit/v1/pi5/in/alice/generate", '{"id": "own", "prompt": "say 1"}')
@@ -114,11 +117,11 @@ def test_the_broker_of_the_documentation(mosquitto, daemons, ears, tmp_path):
     bob.until(lambda message: heard.append(message.topic) or message.topic == "edgebit/v1/pi5/out/bob/own")
     assert not [topic for topic in heard if "alice" in topic or "/in/" in topic]
     context = ssl.create_default_context(cafile=authority.ca)
-    with socket.create_connection(("127.0.0.1", broker.port), timeout=WAIT_S) as plain:
-        with (
-            pytest.raises((ssl.SSLError, ConnectionError)),
-            context.wrap_socket(plain, server_hostname="127.0.0.1") as it,
-        ):
-            it.send(CONNECT)
-            assert it.recv(4) == b"", "the broker lets a stranger without a certificate in"
-            raise ConnectionError
+    with (
+        socket.create_connection(("127.0.0.1", broker.port), timeout=WAIT_S) as plain,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as stranger,
+    ):
+        stranger.send(CONNECT)
+        assert stranger.recv(4) == b"", "the broker lets a stranger without a certificate in"
+        raise ConnectionError

@@ -31,7 +31,7 @@ from edgebit.daemon.serving.outcome import Outcome
 
 log = logging.getLogger("edgebit.admission")
 
-FREE_OPS = ("ping",)  # for everybody: it tells what `status` tells everybody
+FREE_OPS = ("ping", "health", "history")  # for everybody: they tell what `status` and `metrics` tell everybody
 ENVELOPE_FACTOR = 2  # JSON within JSON has so many bytes more
 FILTERED_MAX = 256  # answers between two looks
 FILES_S = 1.0  # how often it is looked whether a file has changed

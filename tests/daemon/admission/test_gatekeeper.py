@@ -5,12 +5,15 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pki_fixtures import Authority
 
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
 from edgebit.daemon.config.reader import config_from
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Incoming, Refusal
 from edgebit.daemon.privacy.security_log import read_security_log
+from edgebit.daemon.sensors.energy import Energy
+from edgebit.daemon.serving.outcome import Outcome
 
 
 def gatekeeper(tmp_path, **sections) -> Gatekeeper:
@@ -99,3 +102,40 @@ def test_texts_and_limits(tmp_path):
     assert lines[0]["principal"] == gate.name_of("alice") != "alice"
     assert gate.guard(ADDRESS, asked("hi")).push("ok b") == "ok "
     assert gate.describe()["rate_limits"] == {"window_s": 3600.0, "per_principal": True, "requests": 1}
+
+
+def test_what_the_owner_should_mend(tmp_path):
+    """Each by its name, until it is mended."""
+    cert, key = Authority(tmp_path / "pki").issue("pi", ends_days=12.5)
+    (tmp_path / "principals.toml").touch()
+    key.chmod(0o644)
+    tls = {"url": "mqtts://broker", "cert": str(cert), "key": str(key), "auth": "topic"}
+    gate = gatekeeper(tmp_path, mqtt=tls, identity={"principals": "principals.toml"})
+    found = gate.warnings()
+    assert set(found) == {"certificate", "secrets"}
+    assert found["certificate"] == "our certificate ends in 12 days: renew cert in [mqtt]"
+    assert f"chmod 600 {key}" in found["secrets"]
+    assert gate.describe()["certificate"]["warning"] == found["certificate"]
+    key.chmod(0o600)
+    (tmp_path / "principals.toml").write_text("[a]\nkey = 'x'\n")
+    gate.look_again()
+    gate.tick()
+    assert set(gate.warnings()) == {"certificate", "principals"}
+
+
+def test_an_answer_that_was_cut_off_is_a_refusal_too(tmp_path):
+    """It is noted by the main thread, whichever ended the job."""
+    gate = gatekeeper(tmp_path, mqtt={"auth": "topic"})
+    gate.job_ended(ended(status=451, code="response_filtered"))
+    gate.job_ended(ended(status=499, code="cancelled"))
+    gate.tick()
+    gate.close()
+    (line,) = read_security_log(tmp_path / "state" / "security.log")
+    assert (line["code"], line["op"], line["principal"]) == ("response_filtered", "generate", gate.name_of("alice"))
+
+
+def ended(status: int, code: str) -> Outcome:
+    figures = dict.fromkeys(("prompt_tokens", "reused_tokens", "completion_tokens"), 0)
+    times = dict.fromkeys(("queued_s", "prompt_s", "decode_s", "total_s"), 0.0)
+    who = {"principal": "alice", "job_id": "j1", "op": "generate"}
+    return Outcome(**who, **figures, **times, status=status, code=code, first_token_s=None, energy=Energy(joules=None))
