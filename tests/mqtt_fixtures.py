@@ -54,12 +54,12 @@ def request_fault(op: str, fields: dict[str, Any]) -> str | None:
     return None if fault is None else fault.message
 
 
-def check_schema(message: paho.MQTTMessage) -> None:
+def check_schema(topic: str, payload: bytes) -> None:
     """Every JSON message of a device must be what docs/schemas says; the kind stands in its topic."""
-    parts = message.topic.split("/")
+    parts = topic.split("/")
     kind = {"in": "request", "out": "reply"}.get(parts[3], parts[3]) if len(parts) > 3 else ""
-    if kind in VALIDATORS and kind != "request" and message.payload[:1] == b"{":
-        VALIDATORS[kind].validate(json.loads(message.payload))
+    if kind in VALIDATORS and kind != "request" and payload[:1] == b"{":
+        VALIDATORS[kind].validate(json.loads(payload))
 
 
 class Broker:
@@ -70,7 +70,8 @@ class Broker:
         self.url = f"mqtt://127.0.0.1:{self.port}"
         self._argv = [program, "-c", str(folder / "mosquitto.conf")]
         self._log = folder / "mosquitto.log"
-        text = f"user root\nlistener {self.port} 127.0.0.1\nlog_type all\n{settings or 'allow_anonymous true'}\n"
+        general = f"user root\nlistener {self.port} 127.0.0.1\nlog_type all\nset_tcp_nodelay true\n"
+        text = f"{general}{settings or 'allow_anonymous true'}\n"
         (folder / "mosquitto.conf").write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -112,6 +113,9 @@ class Ear:
         version = MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311
         self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
         self.client.on_message = lambda client, userdata, message: self.heard.put(message)
+        self.client.on_socket_open = lambda client, userdata, sock: sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )
         ready: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.client.on_subscribe = lambda *args: ready.put(None)
         if tls is not None:
@@ -127,20 +131,28 @@ class Ear:
                 self.client.subscribe(topic, qos=1)
             ready.get(timeout=WAIT_S)
 
-    def say(self, topic: str, payload: str | bytes | dict[str, Any], *, retain: bool = False, **named: Any) -> None:
-        """Publish at QoS 1; `named` are MQTT 5 properties."""
+    def say(
+        self,
+        topic: str,
+        payload: str | bytes | dict[str, Any],
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        **named: Any,
+    ) -> None:
+        """Publish; `named` are MQTT 5 properties."""
         body = json.dumps(payload) if isinstance(payload, dict) else payload
         properties = None
         if named:
             properties = Properties(PacketTypes.PUBLISH)
             for name, value in named.items():
                 setattr(properties, name, value)
-        self.client.publish(topic, body, 1, retain, properties).wait_for_publish(WAIT_S)
+        self.client.publish(topic, body, qos, retain, properties).wait_for_publish(WAIT_S)
 
     def next(self, timeout_s: float = WAIT_S) -> paho.MQTTMessage:
         """The next message, checked against the schema of its topic."""
         message = self.heard.get(timeout=timeout_s)
-        check_schema(message)
+        check_schema(message.topic, message.payload)
         return message
 
     def next_json(self, timeout_s: float = WAIT_S) -> dict[str, Any]:
@@ -187,23 +199,25 @@ class DaemonProcess:
         toml: str = "",
         model: str = "fast",
         bundle: Path | None = None,
+        program: Path = TESTS / "daemon" / "fake_daemon.py",
+        report_s: float = 0.3,
     ) -> None:
         self.folder = folder
+        self.program = program
         self.bundle = bundle
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "edgebitd.toml"
         sensors = TESTS / "daemon" / "roots" / "pi4"
         self.config.write_text(
             f'[device]\nname = "{name}"\n[mqtt]\nurl = "{broker_url}"\n{mqtt}\n'
-            f'[report]\ninterval_s = 0.3\nsensors_root = "{sensors}"\n{toml}\n'
+            f'[report]\ninterval_s = {report_s}\nsensors_root = "{sensors}"\n{toml}\n'
         )
         self.model = model
         self.log = folder / "log"
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        program = TESTS / "daemon" / "fake_daemon.py"
-        argv = [sys.executable, str(program), str(self.config), str(self.folder / "state"), self.model]
+        argv = [sys.executable, str(self.program), str(self.config), str(self.folder / "state"), self.model]
         if self.bundle is not None:
             argv = [sys.executable, "-m", "edgebit.daemon", "run", "--bundle", str(self.bundle)]
             argv += ["--config", str(self.config)]
