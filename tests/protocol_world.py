@@ -116,7 +116,8 @@ class World:
             program=DEVICE,
             report_s=REPORT_S,
         )
-        self._pings = 0
+        self.usable = True  # until a case has failed in it
+        self._asked_before = 0
         self.pending: list[Message] = []  # heard, and not yet looked for
         self.told: list[Message] = []  # what the device says of itself
 
@@ -146,25 +147,34 @@ class World:
             (self.told if is_told(message.topic) else self.pending).append(message)
 
     def wait_idle(self) -> None:
-        """Until the device has nothing to do: all that it has to say was heard before this returns."""
+        """Until the device has nothing to do: all that it has to say was heard before this returns.
+
+        It is ready, and has answered a job that came after: the last words of those before are out then.
+        """
         deadline = time.monotonic() + WAIT_S
         state = ""
         while state != "ready":
-            assert time.monotonic() < deadline, (
-                f"the device is {state or 'silent'}: {self.device.log.read_text()[-2000:]}"
-            )
-            self.side.wait_subscribed()
-            self._pings += 1
-            topic = f"{BASE}/out/fence/{self._pings}"
-            self.send(Message(topic=f"{BASE}/in/fence/ping", payload=json.dumps({"reply_to": topic}).encode()))
-            try:
-                pong = self.take(lambda message, topic=topic: message.topic == topic, PONG_S)
-            except AssertionError:
-                continue
-            state = json.loads(pong.payload)["state"]
-            if state != "ready":
+            if time.monotonic() > deadline:
+                log = self.device.log.read_text()[-2000:]
+                raise AssertionError(f"the device is {state or 'silent'}: {log}")
+            state = self._asked("ping", {}).get("state", "")
+            if state not in ("", "ready"):
                 time.sleep(0.01)
+        while not self._asked("generate", {"prompt": "say 0"}):
+            assert time.monotonic() < deadline, "the device answers no more"
         self.pending = [message for message in self.pending if "/out/fence/" not in message.topic]
+
+    def _asked(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """The answer of a device that may not hear us yet; empty where it does not."""
+        self.side.wait_subscribed()
+        self._asked_before += 1
+        topic = f"{BASE}/out/fence/{self._asked_before}"
+        payload = json.dumps({**fields, "reply_to": topic}).encode()
+        self.send(Message(topic=f"{BASE}/in/fence/{op}", payload=payload))
+        try:
+            return dict(json.loads(self.take(lambda message: message.topic == topic, PONG_S).payload))
+        except AssertionError:
+            return {}
 
     def counters(self) -> dict[str, int]:
         """What the device has counted up to now."""

@@ -42,6 +42,7 @@ class _Link:
 
     def __init__(self, sock: socket.socket, connect: Connect) -> None:
         self.connect = connect
+        self.is_cut = False
         self._sock = sock
         self._lock = threading.Lock()
 
@@ -54,6 +55,7 @@ class _Link:
             self._sock.sendall(data)
 
     def cut(self) -> None:
+        self.is_cut = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -153,6 +155,8 @@ class StubBroker:
             try:
                 while not clean_end:
                     kind, flags, body = packets.read_packet(sock)
+                    if link.is_cut:  # what had come before that is lost
+                        break
                     clean_end = kind == packets.DISCONNECT
                     self._handle(session, link, kind, flags, body)
             finally:

@@ -310,6 +310,8 @@ class Scheduler:
         self._check_deadline(job, now)
 
     def _check_deadline(self, job: Job, now: float) -> None:
+        if (late := job.expired(now)) is not None:
+            raise late
         before = self._queue.before_new(job.address.principal, job.work, job.request.priority, now)
         eta_s = self._eta_s(job, [*before, *self._held.values()])
         alone_s = self._seconds(job.work, 1)

@@ -17,5 +17,5 @@ if __name__ == "__main__":
     set_up_logging("debug")
     fake_daemon.SLOW_S = 0.02
     backoff.BASE_S = backoff.LEAST_S = backoff.CAP_S = 0.02
-    config_path, state = Path(sys.argv[1]), Path(sys.argv[2])
-    sys.exit(Daemon(read_config(config_path), state, fake_daemon.FakeModel).run())
+    config = read_config(Path(sys.argv[1]))
+    sys.exit(Daemon(config, Path(sys.argv[2]), lambda: fake_daemon.FakeModel(config.engine.sequences)).run())

@@ -13,7 +13,7 @@ from protocol_player import Player
 from protocol_world import MosquittoSide, StubSide, World
 
 CASES = read_cases()
-NOT_YET = frozenset({"journal", "scheduler"})  # what cases may need and the daemon does not have
+NOT_YET = frozenset()  # what cases may need and the daemon does not have
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., W
 
     def world(case: Case, mosquitto: str | None = None) -> World:
         key = json.dumps([mosquitto, case.version, case.settings, case.broker], sort_keys=True)
-        if key in shared and not case.ends_device:
+        if key in shared and shared[key].usable and not case.ends_device:
             return shared[key]
         with lock:
             folder = tmp_path_factory.mktemp("world")
@@ -47,9 +47,11 @@ def played(cases: list[Case], worlds: Callable[..., World], mosquitto: str | Non
     def play(version: str) -> list[str]:
         failed = []
         for case in [case for case in cases if case.version == version]:
+            world = worlds(case, mosquitto)
             try:
-                Player(worlds(case, mosquitto), case).play()
+                Player(world, case).play()
             except AssertionError as error:
+                world.usable = False
                 failed.append(str(error))
         return failed
 
