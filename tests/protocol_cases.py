@@ -63,7 +63,7 @@ class Case:
 
 
 def read_cases() -> list[Case]:
-    """All cases, each once for every version it is for. Raises AssertionError where a file is not as its README says."""
+    """All cases, each once for every version it is for. Raises AssertionError for a file that is not as described."""
     found = [case for path in sorted(FOLDER.glob("*.yaml")) for case in _read(path)]
     names = [case.id for case in found]
     assert len(names) == len(set(names)), f"names that stand twice: {sorted({n for n in names if names.count(n) > 1})}"

@@ -50,6 +50,7 @@ class Player:
             "base": BASE,
             "in": f"{BASE}/in/{who}",
             "out": f"{BASE}/out/{who}",
+            "long_text": "a" * 2000,
             "others_out": f"{BASE}/out/{self._principals['other']}",
         }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identity_of
-from edgebit.daemon.admission.batches import Batches
+from edgebit.daemon.admission.batches import Batches, fitting
 from edgebit.daemon.admission.gatekeeper import Gatekeeper, Identified
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.journal_records import Asked, Entry, Identity
@@ -300,7 +300,7 @@ class Admission:
         writer = self._writer(address)
         progress = self.batches.progress((principal, target))
         if progress is not None:
-            writer.done({"op": "get", "job": target, "state": "running", **progress})
+            writer.done({"op": "get", "job": target, "state": "running", **fitting(writer, progress)})
             return
         where = self._scheduler.find(principal, target)
         if where is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgebit.daemon.contract.frames import AnswerWriter
+from edgebit.daemon.contract.frames import AnswerWriter, encode_json
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.serving.outcome import Outcome
 
@@ -89,7 +89,11 @@ class Batches:
 
 
 def _sum_up(batch: _Batch) -> None:
-    facts = batch.facts()
-    if not batch.writer.fits(repr(facts).encode()):
-        del facts["items"]  # the counts remain, and each item can be asked for
-    batch.writer.done({"op": "batch", **facts})
+    batch.writer.done({"op": "batch", **fitting(batch.writer, batch.facts())})
+
+
+def fitting(writer: AnswerWriter, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a message has room for: without the items, the counts remain, and each item can be asked for."""
+    if writer.fits(encode_json(facts)):
+        return facts
+    return {name: value for name, value in facts.items() if name != "items"}

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from edgebit.daemon.contract.frames import AnswerWriter, encode_json
 from edgebit.daemon.contract.messages import GetRequest, Refusal
 
-FRAME_FIELDS = ("id", "seq", "t", "done", "message")  # the frame's own, which the answer to `get` has itself
+FRAME_FIELDS = ("id", "seq", "t", "done", "op", "message")  # the frame's own, which the answer to `get` has itself
 ERROR_FIELDS = ("status", "code", "type", "message", "retryable", "retry_after_ms")
 
 

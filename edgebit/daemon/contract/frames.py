@@ -129,7 +129,7 @@ class AnswerWriter:
     def done(self, body: Mapping[str, Any], text: str | None = None) -> None:
         """The last message of an answer that came to its end; `text` is all of a generated text.
 
-        A text too large for the broker is left out for a caller who streams, and refused (413) for one who does not.
+        A text too large for the broker is left out for a caller who streams. Whatever else is too large is refused (413).
         """
         self._flush()
         last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "done", "done": True}
@@ -144,11 +144,9 @@ class AnswerWriter:
             if spare in last and not self.fits(payload):
                 del last[spare]
                 payload = self._last_payload(last, text)
-        if text is not None and not self._stream and not self.fits(payload):
-            limit = self._publisher.packet_max
-            words = (
-                f"the answer has {len(payload)} bytes, the broker takes packets of {limit}: get it in parts, or stream"
-            )
+        if not self._stream and not self.fits(payload):
+            words = f"the answer has {len(payload)} bytes, the broker takes packets of {self._publisher.packet_max}"
+            words += ": get it in parts, or stream" if text is not None else ""
             self._fail(Refusal(413, "answer_too_large", words), {}, whole)
             return
         self._send_last("done", payload, None, whole)
