@@ -118,9 +118,7 @@ class Admission:
             incoming.ack()
         for job in self._acceptance.ready:
             if job.request.ack:
-                self._writer(job.address, {"format": job.request.format}).ack(
-                    {"queue_len": self._scheduler.load().queue_len}
-                )
+                self._writer(job.address, {"format": job.request.format}).ack(self._crowd())
         self._acceptance.release()
 
     def handle(self, incoming: Incoming) -> None:
@@ -180,8 +178,14 @@ class Admission:
         log.info("%s by %s refused: %d %s", op, name, refusal.status, refusal.code)
         self._gate.refused(address, op, refusal)
         if refusal.status in (429, 503):
-            refusal.details.setdefault("queue_len", self._scheduler.load().queue_len)
+            refusal = refusal.telling(**self._crowd())
         self._writer(address, fields).error(refusal)
+
+    def _crowd(self) -> dict[str, int]:
+        """How much there is to do before whoever comes now."""
+        load = self._scheduler.load()
+        crowd = {"queue_len": load.queue_len}
+        return crowd if load.eta_ms is None else {**crowd, "eta_ms": load.eta_ms}
 
     def _start(
         self, op: str, fields: Mapping[str, Any], request: Request, address: Address, incoming: Incoming

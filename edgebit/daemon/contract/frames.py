@@ -129,7 +129,7 @@ class AnswerWriter:
     def done(self, body: Mapping[str, Any], text: str | None = None) -> None:
         """The last message of an answer that came to its end; `text` is all of a generated text.
 
-        A text too large for the broker is left out for a caller who streams. Whatever else is too large is refused (413).
+        A text too large for the broker is left out for a caller who streams; else what is too large is refused (413).
         """
         self._flush()
         last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "done", "done": True}

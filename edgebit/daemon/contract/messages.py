@@ -61,6 +61,17 @@ class Refusal(Exception):
         """The broad class, in capitals."""
         return "RESPONSE_FILTERED" if self.code == "response_filtered" else TYPES[self.status]
 
+    def telling(self, **details: Any) -> "Refusal":
+        """The same with more fields of the error body, where it does not have them already."""
+        return Refusal(
+            self.status,
+            self.code,
+            str(self),
+            retryable=self.retryable,
+            retry_after_ms=self.retry_after_ms,
+            details={**details, **self.details},
+        )
+
     def body(self) -> dict[str, Any]:
         """The `error` object of a reply."""
         body: dict[str, Any] = {

@@ -261,3 +261,10 @@ def test_every_status_has_its_type():
     assert Refusal(451, "response_filtered", "x").type == "RESPONSE_FILTERED"
     body = Refusal(505, "version", "x", details={"supported": [1]}).body()
     assert (body["type"], body["supported"]) == ("VERSION", [1])
+
+
+def test_a_refusal_that_tells_more():
+    """Many are refused with the same words; what one of them is told beside is no other's."""
+    common = Refusal(503, "busy", "later", retryable=True, details={"queue_len": 3})
+    assert common.telling(queue_len=9, eta_ms=5).body() == {**common.body(), "eta_ms": 5}
+    assert "eta_ms" not in common.body()
