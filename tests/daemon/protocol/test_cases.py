@@ -18,23 +18,22 @@ NOT_YET = frozenset()  # what cases may need and the daemon does not have
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., World]]:
-    """Gives the world of a case; cases with the same settings share one, unless they end its device."""
+    """Gives the world of a case; cases with the same settings share one."""
     shared: dict[str, World] = {}
     opened: list[World] = []
     lock = threading.Lock()
 
     def world(case: Case, mosquitto: str | None = None) -> World:
         key = json.dumps([mosquitto, case.version, case.settings, case.broker], sort_keys=True)
-        if key in shared and shared[key].usable and not case.ends_device:
+        if key in shared and shared[key].usable:
             return shared[key]
         with lock:
             folder = tmp_path_factory.mktemp("world")
         mqtt5 = case.version == "5"
         side = MosquittoSide(mqtt5, mosquitto, folder, case.broker) if mosquitto else StubSide(case.broker)
         opened.append(World(side, folder / "device", case.version, case.settings))
-        if not case.ends_device:
-            shared[key] = opened[-1]
-        return opened[-1]
+        shared[key] = opened[-1]
+        return shared[key]
 
     yield world
     for each in opened:
