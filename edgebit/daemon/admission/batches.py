@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgebit.daemon.contract.frames import AnswerWriter, encode_json
+from edgebit.daemon.contract.frames import AnswerWriter
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.serving.outcome import Outcome
 
@@ -94,6 +94,6 @@ def _sum_up(batch: _Batch) -> None:
 
 def fitting(writer: AnswerWriter, facts: dict[str, Any]) -> dict[str, Any]:
     """What a message has room for: without the items, the counts remain, and each item can be asked for."""
-    if writer.fits(encode_json(facts)):
+    if writer.fits(writer.done_frame(facts)):
         return facts
     return {name: value for name, value in facts.items() if name != "items"}

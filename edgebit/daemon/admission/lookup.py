@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from edgebit.daemon.contract.frames import AnswerWriter, encode_json
+from edgebit.daemon.contract.frames import AnswerWriter
 from edgebit.daemon.contract.messages import GetRequest, Refusal
 
 FRAME_FIELDS = ("id", "seq", "t", "done", "op", "message")  # the frame's own, which the answer to `get` has itself
@@ -41,7 +41,7 @@ def _part(writer: AnswerWriter, body: Mapping[str, Any], text: str, request: Get
         fields: dict[str, Any] = {"text": piece, "offset": request.offset, "text_length": len(text)}
         return {**fields, "next_offset": end} if end < len(text) else fields
 
-    return part(wanted[: writer.longest(wanted, lambda piece: encode_json({**body, **part(piece)}))])
+    return part(wanted[: writer.longest(wanted, lambda piece: writer.done_frame({**body, **part(piece)}))])
 
 
 def _refusal(error: Mapping[str, Any]) -> Refusal:
