@@ -13,7 +13,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -220,6 +220,27 @@ class DeviceClient:
             for name, parts in sorted(found.items())
             if "availability" in parts
         ]
+
+    def watch(
+        self, devices: Sequence[str], kinds: Sequence[str], told: Callable[[str, str, bytes, bool], None]
+    ) -> None:
+        """Hear these kinds of messages of devices, or of all where none is named. Nothing is asked on this connection.
+
+        `told` gets device, kind, payload, and whether it was retained, in the network's thread; wait() says when it is
+        over.
+        """
+
+        def hear(client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+            *_, name, kind = message.topic.split("/")
+            told(name, kind, bytes(message.payload), message.retain)
+
+        self._client.on_message = hear
+        bases = [DeviceTopics(self._root, name).base for name in devices or ("+",)]
+        self._subscribe(*(f"{base}/{kind}" for base in bases for kind in kinds))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass. Raises BrokerError when the connection ends."""
+        self._take(time.monotonic() + seconds)
 
     def stream(
         self, device: str, op: str, fields: Mapping[str, Any], exchange: Exchange, *, timeout_s: float

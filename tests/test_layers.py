@@ -48,6 +48,7 @@ SERVICES = {
     "edgebit.keys": set(),
     "edgebit.line_plot": set(),
     "edgebit.local_broker": set(),
+    "edgebit.monitor": {"edgebit.daemon", "edgebit.line_plot", "edgebit.mqtt_client"},
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),

@@ -1,14 +1,19 @@
 """What `ask` and `deploy` share: the password of a broker, which belongs on no command line."""
 
+import functools
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from edgebit.daemon.contract.topics import DEFAULT_ROOT
 from edgebit.errors import BrokerError, EdgebitError
-from edgebit.mqtt_client import BrokerUrl, parse_broker_url
+from edgebit.mqtt_client import BrokerUrl, DeviceClient, Protocol, parse_broker_url
 
 PASSWORD_VARIABLE = "EDGEBIT_MQTT_PASSWORD"
 
@@ -53,3 +58,65 @@ def broker_with_password(url: str, file: Path | None, *, exposed: bool) -> Broke
         return broker
     exposed_by = "--broker" if exposed else None
     return replace(broker, password=broker_password(broker, file, file_option="--password-file", exposed_by=exposed_by))
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """The way to a broker that the options name; every connect() is a connection of its own."""
+
+    broker: str  # its address, without user and password
+    connect: Callable[[], DeviceClient]
+
+
+def broker_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that speaks with devices; it gets a Connecting as `connecting`."""
+
+    @functools.wraps(command)
+    def called(
+        *,
+        broker: str,
+        password_file: Path | None,
+        protocol: Protocol,
+        principal: str | None,
+        root: str,
+        ca: str | None,
+        **others: Any,
+    ) -> None:
+        exposed = click.get_current_context().get_parameter_source("broker") is ParameterSource.COMMANDLINE
+        url = broker_with_password(broker, password_file, exposed=exposed)
+
+        def connect() -> DeviceClient:
+            return DeviceClient(url, principal=principal, protocol=protocol, root=root, ca=ca)
+
+        command(connecting=Connecting(str(url), connect), **others)
+
+    for option in reversed(_BROKER_OPTIONS):
+        option(called)
+    return called
+
+
+_BROKER_OPTIONS = (
+    click.option(
+        "--broker",
+        envvar="EDGEBIT_BROKER",
+        default="mqtt://localhost",
+        show_default=True,
+        metavar="URL",
+        help="mqtt[s]://[USER@]HOST[:PORT]; also from EDGEBIT_BROKER.",
+    ),
+    click.option(
+        "--password-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="First line: the password of the broker's USER. Else EDGEBIT_MQTT_PASSWORD, else a prompt.",
+    ),
+    click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT."),
+    click.option(
+        "--principal", metavar="NAME", help="Who we are in topics. Default: the broker's user, or this machine's."
+    ),
+    click.option("--root", default=DEFAULT_ROOT, show_default=True, help="The first level of all topics."),
+    click.option(
+        "--ca",
+        type=click.Path(exists=True, dir_okay=False),
+        help="PEM file that the broker's certificate is checked by.",
+    ),
+)
