@@ -201,16 +201,16 @@ class DaemonProcess:
         bundle: Path | None = None,
         program: Path = TESTS / "daemon" / "fake_daemon.py",
         report_s: float = 0.3,
+        sensors_root: Path = TESTS / "daemon" / "roots" / "pi4",
     ) -> None:
         self.folder = folder
         self.program = program
         self.bundle = bundle
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "edgebitd.toml"
-        sensors = TESTS / "daemon" / "roots" / "pi4"
         self.config.write_text(
             f'[device]\nname = "{name}"\n[mqtt]\nurl = "{broker_url}"\n{mqtt}\n'
-            f'[report]\ninterval_s = {report_s}\nsensors_root = "{sensors}"\n{toml}\n'
+            f'[report]\ninterval_s = {report_s}\nsensors_root = "{sensors_root}"\n{toml}\n'
         )
         self.model = model
         self.log = folder / "log"

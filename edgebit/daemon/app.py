@@ -32,6 +32,7 @@ from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.contract.requests import OPS
+from edgebit.daemon.governor.loop import GovernorLoop
 from edgebit.daemon.home_assistant.announcer import Announcer
 from edgebit.daemon.home_assistant.discovery import DeviceFacts
 from edgebit.daemon.monitoring.health import Probes
@@ -107,6 +108,9 @@ class Daemon:
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
         self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
         self._scheduler = Scheduler(config.limits, config.serving, self._endings)
+        self._governor = GovernorLoop(
+            config.governor, self._scheduler, self._sensors.readings, lambda: _threads(self._described())
+        )
         self._model: DaemonModel | None = None
         self._journal = Journal(state_dir / "journal", config.journal)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
@@ -148,7 +152,7 @@ class Daemon:
         self._signals = 0
         self._announced_model: DaemonModel | None = None
         self._announced_gate: dict[str, Any] = {}
-        self._published: tuple[object, ...] = ()  # state and queue length last said
+        self._published: tuple[object, ...] = ()  # _state_key() last said
         self._published_at = 0.0
         self._next_report = 0.0
 
@@ -170,6 +174,8 @@ class Daemon:
             self._journal.tick()
             self._gate.tick()
             self._owner.step(self._gate.warnings())
+            for happening in self._governor.tick():
+                self.publish_event(happening.event, **happening.facts)
             fault = self._look_after() or self._dead_thread()
             self._report()
             fault = None if self._stopping.is_set() else fault  # a thread may end once it is told to, which comes first
@@ -373,12 +379,14 @@ class Daemon:
             return "fault"
         if self._model is None:
             return "init"
+        if self._governor.levers.hot:
+            return "hot"
         load = self._scheduler.load()
         return "busy" if load.running or load.queue_len else "ready"
 
     def _state_key(self) -> tuple[object, ...]:
         alerts = tuple((alert["name"], alert["severity"]) for alert in self._watch.alerts())
-        return self._state(), self._scheduler.load().queue_len, alerts
+        return self._state(), self._scheduler.load().queue_len, self._governor.levers.reason, alerts
 
     def _status(self) -> dict[str, Any]:
         load = self._scheduler.load()
@@ -394,6 +402,7 @@ class Daemon:
             "t_soc": readings["t_soc"].value,
             "throttled": held_back(readings),
             "power_w": readings["power"].value,
+            **self._governor.status(),
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
             "alerts": self._watch.alerts(),
@@ -457,6 +466,7 @@ class Daemon:
             "conn": self._connection.number,
             **self._watch.figures(counted),
             "principals": self._gate.limits.totals(),
+            "governor": self._governor.metrics(),
         }
 
     def _publish_metrics(self) -> None:
@@ -478,6 +488,11 @@ class Daemon:
 
     def _described(self) -> dict[str, Any]:
         return self._model.describe() if self._model is not None else {}
+
+
+def _threads(described: Mapping[str, Any]) -> int:
+    """That the engine was opened with; 1 while there is none."""
+    return int(described.get("engine", {}).get("threads", 1))
 
 
 def set_up_logging(level: str) -> None:

@@ -93,7 +93,7 @@ class FakeModel:
         engine = {
             "version": "0",
             "isa": "none",
-            "threads": 1,
+            "threads": 4,
             "ctx_len": 64,
             "sequences": self.sequences,
             "weight_bytes": 0,

@@ -136,6 +136,7 @@ class GovernorConfig:
     battery_pool: float = within(0, 90, 30.0)  # %, not charging: below it the device leaves its pool
     battery_work: float = within(0, 90, 10.0)  # %, not charging: below it no new work
     memory_pressure: float = within(1, 100, 20.0)  # % of the time in which all waits for memory: above it no new work
+    rest_s: float = within(0, 3600, 30.0)  # all well for so long, until it is as before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -95,6 +95,7 @@ def _settings(config: GovernorConfig, threads: int) -> Settings:
         battery_pool=(config.battery_pool, config.battery_pool + 10),
         battery_work=(config.battery_work, config.battery_work + 5),
         memory_pressure=(config.memory_pressure, config.memory_pressure / 4),
+        rest_s=config.rest_s,
     )
 
 

@@ -7,7 +7,7 @@ written in between. The loop (batch_loop) takes jobs whose turn it is, and steps
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edgebit.daemon.admission.input_checks import check_length
@@ -18,7 +18,7 @@ from edgebit.daemon.serving.answering import AnsweringEngine
 from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.fair_queue import FairQueue
 from edgebit.daemon.serving.job import CANCELLED, SHUTTING_DOWN, Job, JobKey
-from edgebit.daemon.serving.work import NOTHING, Pace, PassFigures, Work, before_done, smoothed
+from edgebit.daemon.serving.work import NOTHING, Pace, PassFigures, PassTotals, Work, before_done, smoothed
 from edgebit.errors import EdgebitError
 from edgebit.runtime.generation import Answer
 
@@ -81,7 +81,7 @@ class Scheduler:
         self._levers = Levers()
         self._rest_until = 0.0  # the engine pauses until then
         self._pass_s = 0.0  # how long the last pass took
-        self._busy_s = 0.0
+        self._totals = PassTotals()
         self._tok_s: float | None = None
         self._stop_at: float | None = None  # when what still runs is ended; None: nobody has asked to stop
         self._pace = Pace()
@@ -193,7 +193,7 @@ class Scheduler:
                 queue_len=len(self._jobs) - len(self._running),
                 tok_s=self._tok_s if self._running else None,
                 eta_ms=None if seconds is None else int(1000 * seconds),
-                busy_s=self._busy_s,
+                busy_s=self._totals.busy_s,
             )
 
     def find(self, principal: str, job_id: str) -> Whereabouts | None:
@@ -211,6 +211,12 @@ class Scheduler:
                 completion_tokens=len(job.answer.tokens),
                 eta_ms=None if eta_s is None else int(1000 * eta_s),
             )
+
+    def totals(self) -> PassTotals:
+        """What the engine has done so far."""
+        with self._lock:
+            going_s = 0.0 if self.step_at is None else self._clock() - self.step_at
+            return replace(self._totals, busy_s=self._totals.busy_s + going_s)
 
     # ---- for the loop ----
 
@@ -260,7 +266,7 @@ class Scheduler:
             self._pass = []
             self.step_at = None
             self._pass_s = done.took_s
-            self._busy_s += done.took_s
+            self._totals = self._totals.with_pass(done)
             self._pace.record_pass(done)
             if done.drawn and done.took_s > 0:
                 self._tok_s = smoothed(self._tok_s, done.drawn / done.took_s)
@@ -294,8 +300,8 @@ class Scheduler:
 
     def _check_room(self, job: Job, now: float) -> None:
         if not self._levers.admit:
-            words = f"the device is too hot for more work: {self._levers.reason}".removesuffix(": ")
-            raise Refusal(503, "hot", words, retryable=True, retry_after_ms=HOT_RETRY_MS)
+            words = f"the device takes no more work now: {self._levers.reason}".removesuffix(": ")
+            raise Refusal(503, self._levers.closed_by or "hot", words, retryable=True, retry_after_ms=HOT_RETRY_MS)
         sequences = self._engine.sequences if self._engine is not None else 0
         principal = job.address.principal
         theirs = sum(other.address.principal == principal for other in self._jobs.values())

@@ -36,6 +36,26 @@ class PassFigures:
     drawn: int = 0  # tokens, drafts that came true among them
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTotals:
+    """What all passes since the start come to; one that goes on counts in busy_s up to now."""
+
+    busy_s: float = 0.0
+    decode_s: float = 0.0  # in passes of decoding alone
+    drawn: int = 0  # tokens, in those
+    answer_s: float = 0.0  # answers times seconds, in those
+
+    def with_pass(self, done: PassFigures) -> "PassTotals":
+        """The totals after one more."""
+        alone = bool(done.decoding) and not done.prompt_tokens
+        return PassTotals(
+            busy_s=self.busy_s + done.took_s,
+            decode_s=self.decode_s + (done.took_s if alone else 0.0),
+            drawn=self.drawn + (done.drawn if alone else 0),
+            answer_s=self.answer_s + (done.took_s * done.decoding if alone else 0.0),
+        )
+
+
 class Pace:
     """How fast the engine is, from its own passes, smoothed. Not for several threads at once."""
 

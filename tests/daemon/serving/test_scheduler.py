@@ -12,7 +12,7 @@ from edgebit.daemon.config.sections import LimitsConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.governor.levers import Levers
 from edgebit.daemon.sensors.energy import Energy
-from edgebit.daemon.serving.work import PassFigures
+from edgebit.daemon.serving.work import PassFigures, PassTotals
 from edgebit.errors import EngineError
 
 
@@ -361,9 +361,28 @@ def test_levers_hold_the_engine_back():
     scheduler.apply(Levers(admit=False, reason="84 C"))
     turn(serving)
     assert serving.engine.passes == [1, 1, 1] and serving.engine.threads == [1, 0]
-    with pytest.raises(Refusal, match="too hot for more work: 84 C") as hot:
+    with pytest.raises(Refusal, match="takes no more work now: 84 C") as hot:
         serving.ask(job("a", "2", 5))
     assert (hot.value.status, hot.value.code, hot.value.retryable) == (503, "hot", True)
+    scheduler.apply(Levers(admit=False, closed_by="battery_low"))
+    with pytest.raises(Refusal) as empty:
+        serving.ask(job("a", "3", 5))
+    assert (empty.value.status, empty.value.code) == (503, "battery_low")
+
+
+def test_totals_count_the_pass_that_goes_on():
+    """A long pass is work while it lasts, and then what it took."""
+    now = [100.0]
+    serving = Serving(Engine(), clock=lambda: now[0])
+    scheduler = serving.scheduler
+    scheduler.set_engine(serving.engine)
+    serving.ask(job("a", "1", 5))
+    scheduler.next_job()
+    scheduler.begin_pass()
+    now[0] = 102.0
+    assert scheduler.totals().busy_s == 2.0
+    scheduler.end_pass(PassFigures(took_s=1.9, decoding=2, drawn=3))
+    assert scheduler.totals() == PassTotals(busy_s=1.9, decode_s=1.9, drawn=3, answer_s=3.8)
 
 
 def test_a_cancel_is_heard_while_the_engine_rests():
