@@ -10,6 +10,7 @@ from edgebit.cli.terminal import print_table, printable_json
 from edgebit.line_plot import write_picture
 from edgebit.simulate.boards import BOARDS, CASES
 from edgebit.simulate.compare import Scene, compare, picture, report, row
+from edgebit.simulate.pool import Pool, compare_pools, pool_row
 from edgebit.simulate.run import LIMIT_C, Work
 
 
@@ -25,6 +26,7 @@ from edgebit.simulate.run import LIMIT_C, Work
     help="At random moments.  [default: always one more]",
 )
 @click.option("--tokens", type=click.IntRange(1, 4096), default=256, show_default=True, help="Of an answer.")
+@click.option("--beside", type=click.Choice(list(CASES)), help="A second device, which shares the requests in a pool.")
 @click.option("--target", type=click.FloatRange(40, 100), help="governor.target_c  [default: the daemon's]")
 @click.option("--stop", type=click.FloatRange(40, 110), help="governor.stop_c  [default: the daemon's]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the requests' moments.")
@@ -38,6 +40,7 @@ def command(
     threads: int,
     requests: float | None,
     tokens: int,
+    beside: str | None,
     target: float | None,
     stop: float | None,
     seed: int,
@@ -52,7 +55,15 @@ def command(
 
     \b
     edgebit simulate --case rpi5-bare --ambient 30 --plot heat.svg
+    edgebit simulate --case rpi5-closed --beside rpi5-fan --requests 240
     """
+    if beside is not None:
+        if requests is None or plot is not None or target is not None or stop is not None:
+            raise click.UsageError("--beside goes with --requests, and without --plot, --target and --stop")
+        work = Work(tokens=tokens, per_hour=requests, seed=seed)
+        pool = Pool(cases=(case, beside), work=work, ambient_c=ambient, duration_s=60 * minutes, threads=threads)
+        _print_pools(pool, as_json)
+        return
     defaults = Scene(case=case)
     scene = Scene(
         case=case,
@@ -85,3 +96,31 @@ def command(
     if sources:
         for name, words in {**dict(BOARDS[CASES[case].board].sources), "case": CASES[case].source}.items():
             click.echo(f"{name}: {words}")
+
+
+def _print_pools(pool: Pool, as_json: bool) -> None:
+    rows = [pool_row(result) for result in compare_pools(pool)]
+    if as_json:
+        click.echo(printable_json(rows, indent=1))
+        return
+    click.echo(
+        f"a pool of {' and '.join(CASES[case].words for case in pool.cases)}, air of {pool.ambient_c:g} °C, simulated"
+    )
+    names = [
+        "answered",
+        "refused",
+        "tok/s",
+        "p50 s",
+        "p95 s",
+        "J/token",
+        f"s >= {LIMIT_C:g} °C",
+        "max °C",
+        "by each",
+        "s out",
+    ]
+    columns = [Column(name, justify="right", no_wrap=True) for name in names]
+    table = Table("governor", *columns, box=None, pad_edge=False)
+    for figures in rows:
+        values = (" / ".join(map(str, value)) if isinstance(value, list) else str(value) for value in figures.values())
+        table.add_row(*values)
+    print_table(table)

@@ -286,6 +286,7 @@ class Daemon:
             state=self._state(),
             fault=self._admission.fault,
             connected=self._connection.connected,
+            refuses=None if self._governor.levers.admit else self._governor.levers.reason,
         )
 
     def _on_signal(self, number: int, frame: object) -> None:

@@ -102,23 +102,39 @@ class Result:
 
 def run(case: str, ambient_c: float, work: Work, control: Control, duration_s: int) -> Result:
     """Simulate; the same arguments give the same result."""
-    bench = _Bench(case, ambient_c, work, control, duration_s)
+    bench = Bench(case, ambient_c, work, control)
+    coming = deque(arrivals(work, duration_s))
     for second in range(duration_s):
+        while coming and coming[0] < second + 1:
+            bench.ask(coming.popleft())
         bench.second(second)
     return bench.result
 
 
-class _Bench:
+class Bench:
     """The device, its queue, and whoever is at the levers."""
 
-    def __init__(self, case: str, ambient_c: float, work: Work, control: Control, duration_s: int) -> None:
+    def __init__(self, case: str, ambient_c: float, work: Work, control: Control) -> None:
         self.result = Result(control.name)
         self._device = Device(case, ambient_c)
         self._work, self._settings = work, control.settings
-        self._arrivals = _arrivals(work, duration_s)
-        self._upcoming = next(self._arrivals, None)
+        self._coming: deque[float] = deque()  # when requests of this second come
         self._queue: deque[list[float]] = deque()  # [when it came, tokens left]
         self._levers, self._state = Levers(threads=control.threads), State()
+
+    @property
+    def levers(self) -> Levers:
+        """Where they stand."""
+        return self._levers
+
+    @property
+    def takes(self) -> bool:
+        """Whether a request would be taken now."""
+        return self._levers.admit and len(self._queue) + len(self._coming) <= QUEUE_MAX
+
+    def ask(self, at: float) -> None:
+        """A request for the next second()."""
+        self._coming.append(at)
 
     def second(self, second: int) -> None:
         """One second of work, and a look of the governor at its end."""
@@ -143,12 +159,12 @@ class _Bench:
             self._look(self._settings, tokens, busy, float(second + 1))
 
     def _take_requests(self, now: float) -> None:
-        while self._upcoming is not None and self._upcoming <= now:
+        while self._coming and self._coming[0] <= now:
+            at = self._coming.popleft()
             if self._levers.admit and len(self._queue) <= QUEUE_MAX:
-                self._queue.append([self._upcoming, float(self._work.tokens)])
+                self._queue.append([at, float(self._work.tokens)])
             else:
                 self.result.refused += 1
-            self._upcoming = next(self._arrivals, None)
         if self._work.per_hour is None and not self._queue and self._levers.admit:
             self._queue.append([now, float(self._work.tokens)])
 
@@ -172,7 +188,8 @@ class _Bench:
         self.result.moves += (before.threads, before.duty) != (self._levers.threads, self._levers.duty)
 
 
-def _arrivals(work: Work, duration_s: int) -> Iterator[float]:
+def arrivals(work: Work, duration_s: int) -> Iterator[float]:
+    """When requests come; none where there is always one more."""
     if work.per_hour is None:
         return
     clock, chance = 0.0, random.Random(work.seed)

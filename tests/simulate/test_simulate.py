@@ -1,5 +1,6 @@
 """The simulated device and what the governor's modes come to on it: the claims of docs/decisions/governor.md."""
 
+import functools
 import json
 
 import pytest
@@ -9,14 +10,17 @@ from edgebit.cli.simulate import command
 from edgebit.simulate.boards import BOARDS, CASES
 from edgebit.simulate.compare import Scene, controls
 from edgebit.simulate.device import Device, decode_speed
+from edgebit.simulate.pool import Pool, compare_pools, pool_row
 from edgebit.simulate.run import LIMIT_C, Control, Work, run
+
+_run = functools.cache(run)
 
 
 def results(names, case, ambient=25.0, **fields):
     """The results of the controls of these names."""
     scene = Scene(case=case, ambient_c=ambient, **fields)
     chosen = [control for control in controls(scene) if control.name in names]
-    return {control.name: run(case, ambient, scene.work, control, scene.duration_s) for control in chosen}
+    return {control.name: _run(case, ambient, scene.work, control, scene.duration_s) for control in chosen}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -106,9 +110,27 @@ def test_the_hard_stop_holds_where_the_firmware_cannot():
 def test_requests_come_at_random_moments_and_the_same_each_time():
     """A seed gives the same requests; all are answered where there is time, in their turn."""
     scene = {"work": Work(tokens=64, per_hour=100, seed=3), "duration_s": 1800}
-    first, again = (results(("speed",), "rpi5-fan", **scene)["speed"] for _ in range(2))
+    speed = next(control for control in controls(Scene(case="rpi5-fan")) if control.name == "speed")
+    first, again = (run("rpi5-fan", 25.0, scene["work"], speed, scene["duration_s"]) for _ in range(2))
     assert first.samples == again.samples and 30 < first.answered < 70 and first.refused == 0
     assert first.wait_p95_s + 0.25 >= 64 / 17.9
+
+
+def test_leaving_the_pool_while_hot_pays_only_where_a_temperature_is_kept():
+    """With the firmware at the levers a hot device still works; held to a temperature it does not, and another can."""
+    pool = Pool(cases=("rpi5-closed", "rpi5-fan"), work=Work(per_hour=120), ambient_c=35.0, duration_s=2400)
+    rows = {row["control"]: row for row in map(pool_row, compare_pools(pool))}
+    stays, leaves = rows["temperature"], rows["temperature, out while hot"]
+    assert leaves["wait_p95_s"] < 0.5 * stays["wait_p95_s"] and leaves["answered"] >= stays["answered"]
+    assert leaves["out_of_pool_s"][0] > 0 == leaves["out_of_pool_s"][1]
+    assert rows["speed, out while hot"]["wait_p95_s"] > 1.2 * rows["speed"]["wait_p95_s"]
+
+
+def test_a_pool_of_hot_devices_does_not_answer():
+    """Where both are out nobody is left: why it is not the default."""
+    pool = Pool(cases=("rpi5-closed", "rpi5-closed"), work=Work(per_hour=240), ambient_c=35.0, duration_s=1200)
+    rows = {row["control"]: row for row in map(pool_row, compare_pools(pool))}
+    assert rows["speed, out while hot"]["answered"] < 0.5 * rows["speed"]["answered"]
 
 
 def test_the_command_prints_and_draws(tmp_path):
@@ -120,6 +142,8 @@ def test_the_command_prints_and_draws(tmp_path):
     assert "Pi 500: passive" in table.output and "temperature, pauses only" in table.output
     assert "issue 60" in table.output and "ASSUMPTION" in table.output
     assert "<polyline" in (tmp_path / "heat.svg").read_text()
+    pools = runner.invoke(command, [*args, "--beside", "rpi5-fan"])
+    assert pools.exit_code == 0 and "temperature, out while hot" in pools.output
     body = json.loads(runner.invoke(command, [*args, "--json"]).output)
     assert [row["control"] for row in body["results"]][:3] == ["off", "speed", "temperature"]
     assert body["limit_c"] == LIMIT_C and "case" in body["sources"]

@@ -13,6 +13,7 @@ def protected(state: State, readings: Readings, celsius: float | None, settings:
     battery = readings.battery if readings.charging is not True else None
     hot = _hot(state.hot, readings, celsius, settings, now)
     leaves, joins = settings.battery_pool
+    leaves_hot = hot.held and settings.leave_hot
     return replace(
         state,
         hot=hot,
@@ -34,8 +35,8 @@ def protected(state: State, readings: Readings, celsius: float | None, settings:
         battery=_low(state.battery, battery, settings.battery_work, settings, now),
         memory=_high(state.memory, readings.memory_pressure, settings.memory_pressure, settings, now),
         out_of_pool=state.out_of_pool.after(
-            hold=hot.held or undervoltage or (battery is not None and battery < leaves),
-            well=not hot.held and not undervoltage and (battery is None or battery > joins),
+            hold=leaves_hot or undervoltage or (battery is not None and battery < leaves),
+            well=not leaves_hot and not undervoltage and (battery is None or battery > joins),
             now=now,
             rest_s=settings.pool_rest_s,
         ),

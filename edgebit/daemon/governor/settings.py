@@ -18,6 +18,7 @@ class Settings:
     rest_s: float = 30.0  # from one move until a lever goes back up, doubled for a level that was too much
     rest_max_s: float = 960.0
     down_s: float = 10.0  # from one move down to the next
+    leave_hot: bool = False  # whether a hot device leaves its pool
     pool_rest_s: float = 120.0  # well for so long, before the device stands in for others again
     sensor_lost_s: float = 5.0
     undervoltage_rest_s: float = 120.0

@@ -90,6 +90,7 @@ def _settings(config: GovernorConfig, threads: int) -> Settings:
     return Settings(
         threads_max=threads,
         hold_target=config.mode == "temperature",
+        leave_hot=config.mode == "temperature",
         target_c=config.target_c,
         stop_c=config.stop_c,
         battery_pool=(config.battery_pool, config.battery_pool + 10),

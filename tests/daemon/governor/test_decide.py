@@ -15,7 +15,7 @@ from edgebit.daemon.governor.settings import Readings, Settings, conservative, l
 from edgebit.daemon.governor.state import State
 
 SPEED = Settings(threads_max=4)
-HOLD = Settings(threads_max=4, hold_target=True)
+HOLD = Settings(threads_max=4, hold_target=True, leave_hot=True)
 # A model that has learnt: 45 C at rest, 95 C at full work, 120 s.
 KNOWS = HeatModel(fit=(-12.5, -8.3333, 41.6667), windows=100, spread=(0.0, 1.0))
 
@@ -41,9 +41,9 @@ ONE_LOOK = [
     (SPEED, 0, Readings(celsius=50.0), 4, 1.0, True, True, False, ""),
     (SPEED, 0, Readings(), 4, 1.0, True, True, False, ""),
     (SPEED, 0, Readings(celsius=79.9), 4, 1.0, True, True, False, ""),
-    (SPEED, 0, Readings(celsius=80.0), 4, 1.0, True, False, True, "hot"),
-    (SPEED, 0, Readings(celsius=60.0, throttled=True), 4, 1.0, True, False, True, "hot"),
-    (SPEED, 0, Readings(throttled=True), 4, 1.0, True, False, True, "hot"),
+    (SPEED, 0, Readings(celsius=80.0), 4, 1.0, True, True, True, "hot"),
+    (SPEED, 0, Readings(celsius=60.0, throttled=True), 4, 1.0, True, True, True, "hot"),
+    (SPEED, 0, Readings(throttled=True), 4, 1.0, True, True, True, "hot"),
     (SPEED, 0, Readings(celsius=90.0), 1, 1.0, False, False, True, "far too hot, 1 of 4 threads"),
     (SPEED, 0, Readings(celsius=math.nan), 4, 1.0, True, True, False, ""),
     (SPEED, 0, Readings(celsius=50.0, undervoltage=True), 2, 1.0, True, False, False, "undervoltage, 2 of 4 threads"),
@@ -95,10 +95,10 @@ def test_a_device_that_never_had_a_sensor_is_not_held_back():
 
 def test_it_comes_back_to_the_pool_later_than_it_cools():
     """Joining has a rest of its own: 120 s well, after the 30 s until it is no longer hot."""
-    _, state = decide(seen(0.0), Readings(celsius=85.0), SPEED, 0.0)
+    _, state = decide(seen(0.0), Readings(celsius=85.0), HOLD, 0.0)
     times = {}
     for second in range(1, 400):
-        levers, state = decide(state, Readings(celsius=60.0), SPEED, float(second))
+        levers, state = decide(state, Readings(celsius=60.0), HOLD, float(second))
         times.setdefault(("hot", levers.hot), second)
         times.setdefault(("pool", levers.in_pool), second)
     assert times["hot", False] == 31
