@@ -23,7 +23,7 @@ from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.manifest import Manifest
 from edgebit.cli.broker_options import broker_password
 from edgebit.cli.rollout import FleetChoice, roll_out, rollout_options
-from edgebit.daemon.contract.topics import is_segment, segment_of
+from edgebit.daemon.contract.topics import is_device, segment_of
 from edgebit.deploy.install import install
 from edgebit.deploy.outcome import Outcome
 from edgebit.deploy.plan import (
@@ -189,7 +189,7 @@ def mqtt_settings(url: str | None, password_file: Path | None, device_name: str 
             )
             settings["mqtt"] |= {"user": broker.user, "password": password}
     if device_name:
-        if not is_segment(device_name):
+        if not is_device(device_name):
             raise DeployError(
                 f"--device-name {device_name!r} is not 1 to 64 of a-z 0-9 _ . - (try {segment_of(device_name)!r})"
             )

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from edgebit.daemon.config.sections import Config
-from edgebit.daemon.contract.topics import is_segment, segment_of
+from edgebit.daemon.contract.topics import is_device, segment_of
 from edgebit.deploy.plan import SERVICES
 from edgebit.errors import BrokerError, ConfigError
 from edgebit.mqtt_client import parse_broker_url
@@ -171,7 +171,7 @@ class _Reader:
     ) -> FleetDevice:
         where = f"[devices.{name}]"
         own = self._layer(content, where, _DEVICE_ONLY)
-        if not is_segment(name):
+        if not is_device(name):
             raise self._wrong(where, f"a device is called 1 to 64 of a-z 0-9 _ . - (try {segment_of(name)!r})")
         if "url" not in own:
             raise self._wrong(where, 'url is missing, such as url = "ssh://pi@raspberrypi.local"')
@@ -235,7 +235,7 @@ class _Reader:
             return self._broker(value, where)
         if key == "service" and value not in SERVICES:
             raise self._wrong(where, f"is one of {', '.join(SERVICES)}, not {value!r}")
-        if key == "device_name" and not is_segment(value):
+        if key == "device_name" and not is_device(value):
             raise self._wrong(where, f"{value!r} is not 1 to 64 of a-z 0-9 _ . - (try {segment_of(value)!r})")
         return value
 

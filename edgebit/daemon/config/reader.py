@@ -104,7 +104,7 @@ def _check(config: Config, where: str) -> None:
     _check_url(mqtt.url, where)
     if not topics.is_root(mqtt.root):
         raise ConfigError(f"{where}: [mqtt]: root {mqtt.root!r} is not made of levels of a-z 0-9 _ . -")
-    if config.device.name and not topics.is_segment(config.device.name):
+    if config.device.name and not topics.is_device(config.device.name):
         raise ConfigError(
             f"{where}: [device]: name {config.device.name!r} is not 1 to 64 of a-z 0-9 _ . - "
             f"(try {topics.segment_of(config.device.name)!r})"
@@ -130,7 +130,27 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: [replies]: {prefix!r} must hold {{principal}} and end with /, without + # and a first $"
             )
+    _check_pool(config, where)
     _check_home(config, where)
+
+
+def _check_pool(config: Config, where: str) -> None:
+    pool = config.pool
+    for name in pool.names:
+        if not topics.is_segment(name):
+            raise ConfigError(
+                f"{where}: [pool]: name {name!r} is not 1 to 64 of a-z 0-9 _ . - (try {topics.segment_of(name)!r})"
+            )
+    if len(set(pool.names)) < len(pool.names):
+        raise ConfigError(f"{where}: [pool]: a name stands twice in names")
+    if pool.names and config.mqtt.auth == "signed":
+        raise ConfigError(f"{where}: [pool]: a signed request is made for one device: no pools with that auth")
+    if pool.rejoin_queue >= pool.leave_queue:
+        raise ConfigError(f"{where}: [pool]: rejoin_queue must be below leave_queue, or the device comes and goes")
+    if pool.names and pool.leave_queue > config.limits.queue_max:
+        raise ConfigError(
+            f"{where}: [pool]: leave_queue is above queue_max of [limits], where requests are refused already"
+        )
 
 
 def _check_home(config: Config, where: str) -> None:

@@ -226,6 +226,16 @@ class RepliesConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """[pool]: requests that any of several devices may answer, and when this one does not."""
+
+    names: tuple[str, ...] = ()  # of the pools the device is in
+    leave_queue: int = within(1, 100_000, 4)  # jobs waiting at which it leaves them
+    rejoin_queue: int = within(0, 100_000, 1)  # jobs waiting at which it may come back
+    rejoin_s: float = within(0, 3600, 5.0)  # for how long all must be well before it does
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HomeAssistantConfig:
     """[home_assistant]: the device as entities there, over the same broker."""
 
@@ -274,6 +284,7 @@ class Config:
     health: HealthConfig = field(default_factory=HealthConfig)
     prometheus: PrometheusConfig = field(default_factory=PrometheusConfig)
     replies: RepliesConfig = field(default_factory=RepliesConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
     identity: IdentityConfig = field(default_factory=IdentityConfig)

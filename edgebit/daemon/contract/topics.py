@@ -1,4 +1,7 @@
-"""The topic tree `<root>/v1/<device>/...`: names made, names read, and where an answer may go (docs/mqtt.md)."""
+"""The topic trees `<root>/v1/<device>/...` and `<root>/v1/_pool/<pool>/...` (docs/mqtt.md, docs/pools.md).
+
+Names made, names read, and where an answer may go.
+"""
 
 import re
 from collections.abc import Sequence
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 
 VERSION = 1
 DEFAULT_ROOT = "edgebit"
+POOL_LEVEL = "_pool"  # stands where else a device's name does
 RESPONSE_TOPIC_MAX_BYTES = 256
 
 _SEGMENT = re.compile(r"[a-z0-9_.-]{1,64}")
@@ -14,8 +18,13 @@ _ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}")
 
 
 def is_segment(text: str) -> bool:
-    """Whether `text` may be a device's name or a level of the root: 1 to 64 of a-z 0-9 _ . -"""
+    """Whether `text` may be a pool's name or a level of the root: 1 to 64 of a-z 0-9 _ . -"""
     return _SEGMENT.fullmatch(text) is not None
+
+
+def is_device(text: str) -> bool:
+    """Whether `text` may be a device's name: a segment, and not the level that all pools lie below."""
+    return is_segment(text) and text != POOL_LEVEL
 
 
 def is_root(text: str) -> bool:
@@ -35,7 +44,8 @@ def is_id(text: str) -> bool:
 
 def segment_of(text: str) -> str:
     """The nearest name that may be a device's: "Pi-5.local" becomes "pi-5.local"."""
-    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-")[:64] or "device"
+    name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-")[:64]
+    return name if is_device(name) else "device"
 
 
 def _is_sendable(character: str) -> bool:
@@ -48,6 +58,40 @@ def _is_sendable(character: str) -> bool:
     is_surrogate = 0xD800 <= code <= 0xDFFF
     is_no_character = 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
     return not (is_control or is_surrogate or is_no_character)
+
+
+def _principal_and_op(base: str, topic: str) -> tuple[str, str] | None:
+    prefix = f"{base}/in/"
+    if not topic.startswith(prefix):
+        return None
+    principal, slash, op = topic[len(prefix) :].partition("/")
+    return (principal, op) if slash and "/" not in op else None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTopics:
+    """Where requests to a pool go, of which one of its devices takes each."""
+
+    root: str
+    pool: str
+
+    @property
+    def base(self) -> str:
+        """What every topic of the pool begins with."""
+        return f"{self.root}/v{VERSION}/{POOL_LEVEL}/{self.pool}"
+
+    @property
+    def share(self) -> str:
+        """The filter that its devices subscribe to, as one group: the broker gives each request to one of them."""
+        return f"$share/eb.{self.pool}/{self.base}/in/+/+"
+
+    def request(self, principal: str, op: str) -> str:
+        """Where `principal` asks whoever is in the pool for `op`."""
+        return f"{self.base}/in/{principal}/{op}"
+
+    def parse_request(self, topic: str) -> tuple[str, str] | None:
+        """Principal and operation of a request's topic; None where it is no request to this pool."""
+        return _principal_and_op(self.base, topic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +146,7 @@ class DeviceTopics:
 
     def parse_request(self, topic: str) -> tuple[str, str] | None:
         """Principal and operation of a request's topic; None where it is no request to this device."""
-        prefix = f"{self.base}/in/"
-        if not topic.startswith(prefix):
-            return None
-        principal, slash, op = topic[len(prefix) :].partition("/")
-        return (principal, op) if slash and "/" not in op else None
+        return _principal_and_op(self.base, topic)
 
     def nameless(self, topic: str) -> str:
         """A topic as logs show it, without who asks: <base>/in/+/generate. What is not ours shows nothing."""
@@ -131,8 +171,8 @@ class DeviceTopics:
             return "topics that begin with $ are the broker's own"
         own = f"{self.root}/v{VERSION}/"
         if topic.startswith(own):
-            _, *rest = topic[len(own) :].split("/", 3)
-            if len(rest) == 3 and rest[0] == "out" and rest[1] == principal and rest[2]:
+            device, *rest = topic[len(own) :].split("/", 3)
+            if device != POOL_LEVEL and len(rest) == 3 and rest[0] == "out" and rest[1] == principal and rest[2]:
                 return None
         for prefix in prefixes:
             full = prefix.replace("{principal}", principal)

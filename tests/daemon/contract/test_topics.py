@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebit.daemon.contract.topics import DeviceTopics, is_id, is_principal, is_root, is_segment, segment_of
+from edgebit.daemon.contract.topics import (
+    DeviceTopics,
+    PoolTopics,
+    is_device,
+    is_id,
+    is_principal,
+    is_root,
+    is_segment,
+    segment_of,
+)
 
 PI = DeviceTopics("home/edgebit", "pi5")
 
@@ -31,6 +40,7 @@ def test_what_is_no_request(topic):
     [
         ("home/edgebit/v1/pi5/out/alice/x", (), True),
         ("home/edgebit/v1/other/out/alice/x/y", (), True),
+        ("home/edgebit/v1/_pool/out/alice/x", (), False),  # a pool named "out", asked by principal "in"
         ("home/edgebit/v1/pi5/out/alice/", (), False),
         ("home/edgebit/v1/pi5/out/alic/x", (), False),
         ("home/edgebit/v1/pi5/out/alice2/x", (), False),
@@ -80,3 +90,20 @@ def test_names():
     assert is_root("a/b.c") and not is_root("a//b") and not is_root("A")
     assert is_principal("alice@example.com") and not is_principal("a/b") and not is_principal("+")
     assert is_id("job:1") and not is_id("") and not is_id("x" * 65) and not is_id("a\n")
+
+
+def test_a_pools_topics():
+    """One level where a device's name stands, then as below a device; no device has that name."""
+    lab = PoolTopics("home/edgebit", "lab")
+    assert lab.request("alice", "chat") == "home/edgebit/v1/_pool/lab/in/alice/chat"
+    assert lab.share == "$share/eb.lab/home/edgebit/v1/_pool/lab/in/+/+"
+    assert lab.parse_request(lab.request("alice", "chat")) == ("alice", "chat")
+    assert lab.parse_request(PoolTopics("home/edgebit", "lab2").request("alice", "chat")) is None
+    assert PI.parse_request(lab.request("alice", "chat")) is None
+    assert not is_device("_pool") and is_device("pi5")
+
+
+def test_no_answer_is_a_request_to_a_pool():
+    """A principal `in` could else ask in another's name, where a pool is called `out`."""
+    out = PoolTopics("home/edgebit", "out")
+    assert PI.refusal(out.request("alice", "generate"), "in") is not None
