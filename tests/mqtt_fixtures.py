@@ -69,7 +69,7 @@ class Broker:
         self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
         self._argv = [program, "-c", str(folder / "mosquitto.conf")]
-        self._log = folder / "mosquitto.log"
+        self.log = folder / "mosquitto.log"
         general = f"user root\nlistener {self.port} 127.0.0.1\nlog_type all\nset_tcp_nodelay true\n"
         text = f"{general}{settings or 'allow_anonymous true'}\n"
         (folder / "mosquitto.conf").write_text(text)
@@ -77,7 +77,7 @@ class Broker:
         self.start()
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._argv, stdout=log, stderr=log)
         deadline = time.monotonic() + WAIT_S
         while True:
@@ -85,7 +85,7 @@ class Broker:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             except OSError:
-                assert self.process.poll() is None, self._log.read_text()
+                assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline, "mosquitto does not listen"
                 time.sleep(0.02)
 

@@ -28,6 +28,9 @@ from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
+from edgebit.daemon.connection.pool import Pool
+from edgebit.daemon.connection.pool_membership import Situation
+from edgebit.daemon.connection.role import device_role
 from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Incoming
@@ -98,7 +101,8 @@ class Daemon:
         self._inbox: queue.SimpleQueue[MqttEvent | FromInside | None] = queue.SimpleQueue()
         self._inbox_room = threading.BoundedSemaphore(INBOX_MAX)
         counter = ConnectionCounter(state_dir / "connection")
-        self._connection = Connection(config, counter, self._deliver, listen=config.home_assistant.listen)
+        self._connection = Connection(config, device_role(config), counter.next, self._deliver)
+        self._pool = Pool(config, self._deliver) if config.pool.names else None
         self._home = Announcer(config.home_assistant, self._connection, state_dir / "home_assistant")
         inside = ("wyoming",) if config.wyoming.listen else ()
         self._local = LocalCallers(
@@ -165,6 +169,8 @@ class Daemon:
         self._admission.recover()
         for thread in (self._network, self._worker, self._sampler):
             thread.start()
+        if self._pool is not None:
+            threading.Thread(target=self._pool.run, name="pool", daemon=True).start()
         if self._wyoming is not None:
             threading.Thread(target=self._wyoming.run, name="wyoming", daemon=True).start()
         fault = None
@@ -176,6 +182,7 @@ class Daemon:
             self._owner.step(self._gate.warnings())
             for happening in self._governor.tick():
                 self.publish_event(happening.event, **happening.facts)
+            self._look_at_pool()
             fault = self._look_after() or self._dead_thread()
             self._report()
             fault = None if self._stopping.is_set() else fault  # a thread may end once it is told to, which comes first
@@ -204,8 +211,9 @@ class Daemon:
                 patience_s = 0.0
                 if isinstance(event, Incoming):
                     self._inbox_room.release()
-                    if self._is_request(event):
-                        requests.append(event)
+                    request = self._pool.take(event) if self._pool is not None else event
+                    if self._is_request(request):
+                        requests.append(request)
                 elif isinstance(event, FromInside):
                     requests.append(event.incoming)
                 elif event is not None:
@@ -304,7 +312,24 @@ class Daemon:
         dead = [thread.name for thread in threads if not thread.is_alive()]
         return f"the {dead[0]} thread has died" if dead else None
 
+    def _look_at_pool(self) -> None:
+        """Join or leave, and tell it."""
+        if self._pool is None:
+            return
+        load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
+        situation = Situation(
+            connected=self._connection.connected,
+            state=self._state(),
+            held_back=None,
+            waiting=max(0, load.queue_len + load.running - sequences),  # what has just come and fits does not wait
+        )
+        changed = self._pool.look(situation)
+        if changed is not None:
+            for name in self._config.pool.names:
+                self.publish_event("pool_joined" if changed.is_in else "pool_left", pool=name, reason=changed.reason)
+
     def _shut_down(self) -> None:
+        self._look_at_pool()
         self._publish_status()
         if self._wyoming is not None:
             self._wyoming.close()
@@ -313,6 +338,8 @@ class Daemon:
         self._drain()
         if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
+        if self._pool is not None:
+            self._pool.close()
         self._connection.close()
         self._network.join(5.0)
         self._journal.tick()
@@ -387,7 +414,8 @@ class Daemon:
 
     def _state_key(self) -> tuple[object, ...]:
         alerts = tuple((alert["name"], alert["severity"]) for alert in self._watch.alerts())
-        return self._state(), self._scheduler.load().queue_len, self._governor.levers.reason, alerts
+        load, reason = self._scheduler.load(), self._governor.levers.reason
+        return self._state(), load.queue_len, reason, alerts, *self._pools().values()
 
     def _status(self) -> dict[str, Any]:
         load = self._scheduler.load()
@@ -407,9 +435,13 @@ class Daemon:
             "slot": self._slot or None,
             "bundle": self._described().get("bundle"),
             "alerts": self._watch.alerts(),
+            "pools": self._pools(),
             "last_error": self._admission.fault or self._journal.fault or self._endings.last_error,
             "uptime_s": self._uptime_s(),
         }
+
+    def _pools(self) -> dict[str, bool]:
+        return self._pool.joined() if self._pool is not None else {}
 
     def _publish_status(self) -> None:
         self._published, self._published_at = self._state_key(), time.monotonic()
@@ -429,6 +461,7 @@ class Daemon:
             **self._announced_gate,
             "mqtt": "5" if self._connection.mqtt5 else "3.1.1",
             "slot": self._slot or None,
+            "pools": list(self._config.pool.names),
             "limits": {
                 "queue_max": limits.queue_max,
                 "queue_per_principal_max": limits.queue_per_principal_max,
@@ -461,7 +494,7 @@ class Daemon:
 
     def _metrics(self) -> dict[str, Any]:
         parts = (self._admission, self._acceptance, self._gate, self._endings, self._connection, self._journal)
-        counted = [part.counters for part in (*parts, self._wyoming) if part is not None]
+        counted = [part.counters for part in (*parts, self._pool, self._wyoming) if part is not None]
         return {
             "uptime_s": self._uptime_s(),
             "conn": self._connection.number,

@@ -150,6 +150,8 @@ class Admission:
         try:
             fields = read_fields(incoming, op, self._config)
             address = address_of(incoming, principal, fields, self._topics, self._config)
+            if incoming.refusal is not None:
+                raise incoming.refusal
             if incoming.retain:
                 raise Refusal(400, "retained", "a request must not be retained: it would run at every connection")
             if identified.seen and self._journal.entry(principal, address.id) is None:

@@ -24,7 +24,7 @@ from edgebit.daemon.config.reader import read_password
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.acknowledgements import Deliveries, Receipts
 from edgebit.daemon.connection.backoff import Backoff
-from edgebit.daemon.connection.connection_counter import ConnectionCounter
+from edgebit.daemon.connection.role import Role
 from edgebit.daemon.connection.tls import explain, tls_context
 from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Incoming
@@ -93,7 +93,9 @@ class _Attempt:
     began: float
     answered: bool = False  # the broker sent a CONNACK
     session_present: bool = False
-    subscription: int | None = None
+    asked: tuple[str, ...] = ()  # filters of requests that the broker was asked for last
+    heard: tuple[str, ...] = ()  # that it has granted
+    subscription: int | None = None  # packet id of what it was asked last
     ready_at: float = 0.0
     reason: str = ""
 
@@ -123,22 +125,22 @@ class Connection:
     def __init__(
         self,
         config: Config,
-        counter: ConnectionCounter,
+        role: Role,
+        next_number: Callable[[], int],
         deliver: Callable[[MqttEvent], None],
         *,
-        listen: tuple[str, ...] = (),
         backoff: Backoff | None = None,
     ) -> None:
-        """`listen` are filters beside the one for requests; a broker that refuses one of them is lived with.
+        """`next_number` gives each attempt its own.
 
         Raises ConfigError where certificates or the password file cannot be read.
         """
-        self._listen = listen
+        self._role = role
+        self._wanted = role.subscriptions
         self._config = config.mqtt
         self._limits = config.limits
         self._topics = config.topics
-        self._client_id = config.mqtt.client_id or f"edgebit-{config.device_name}"
-        self._counter = counter
+        self._next_number = next_number
         self._deliver = deliver
         self._backoff = backoff or Backoff()
         self._tls = tls_context(config.mqtt)
@@ -150,6 +152,7 @@ class Connection:
         self._stop = threading.Event()
         self._receipts = Receipts()
         self._deliveries = Deliveries()
+        self._subscribing = threading.Lock()
         self._attempt = _Attempt(0, self._mqtt5, 0.0)
         self._client = self._new_client()
         self._packet_max = 0
@@ -177,6 +180,25 @@ class Connection:
         """The number of the present connection, or of the last one."""
         return self._attempt.number
 
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """The filters of requests that are heard now."""
+        return self._attempt.heard if self.connected else ()
+
+    def subscribe_to(self, *filters: str) -> None:
+        """Hear requests on these and no others, now and at every connection. To be called as long as heard differs."""
+        self._wanted = filters
+        attempt = self._attempt
+        if not self.connected or attempt.asked == filters:
+            return
+        gone = [topic for topic in attempt.asked if topic not in filters]
+        with self._subscribing:
+            attempt.asked, attempt.heard = filters, ()
+            if gone:
+                self._client.unsubscribe(gone)
+            if filters:
+                _, attempt.subscription = self._subscribe(*filters)
+
     def publish(self, message: Outgoing) -> bool:
         """Send a message, or keep it until the broker is back (QoS 1). False where it was dropped, which is counted."""
         return self._publish(message) is not None
@@ -201,8 +223,9 @@ class Connection:
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Say `offline` after everything published before, disconnect cleanly, and let run() return."""
-        if self.connected:
-            info = self._publish(self._availability("offline"))
+        offline = self._availability("offline")
+        if self.connected and offline is not None:
+            info = self._publish(offline)
             if info is not None:
                 try:
                     info.wait_for_publish(timeout_s)
@@ -213,21 +236,22 @@ class Connection:
 
     def _connect(self) -> _Attempt:
         client = self._client
-        attempt = self._attempt = _Attempt(self._counter.next(), self._mqtt5, time.monotonic())
+        attempt = self._attempt = _Attempt(self._next_number(), self._mqtt5, time.monotonic())
         self._forget_unfinished()
         will = self._availability("lost")
-        client.will_set(will.topic, will.payload, will.qos, will.retain)
+        if will is not None:
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
         try:
             if attempt.mqtt5:
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                properties.SessionExpiryInterval = self._config.session_expiry_s
+                properties.SessionExpiryInterval = self._role.session_expiry_s
                 properties.ReceiveMaximum = RECEIVE_MAX
                 properties.MaximumPacketSize = self._limits.max_packet_bytes
                 client.connect(
                     self._config.host,
                     self._config.port,
                     self._config.keepalive_s,
-                    clean_start=False,
+                    clean_start=self._role.session_expiry_s == 0,
                     properties=properties,
                 )
             else:
@@ -292,7 +316,7 @@ class Connection:
         # A 3.1.1 session never expires, and requests in it carry no expiry: without one, stale ones are not run.
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
+            client_id=self._role.client_id,
             clean_session=None if self._mqtt5 else True,
             manual_ack=True,
             protocol=MQTTProtocolVersion.MQTTv5 if self._mqtt5 else MQTTProtocolVersion.MQTTv311,
@@ -351,19 +375,23 @@ class Connection:
             attempt.reason = RECEIVE_MAX_LEARNED
             client.disconnect()
             return
-        code, attempt.subscription = self._subscribe(self._topics.requests)
+        attempt.asked = self._wanted
+        if not attempt.asked:
+            self._ready(attempt)
+            return
+        code, attempt.subscription = self._subscribe(*attempt.asked)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             attempt.reason = f"subscribing failed: {paho.error_string(code)}"
             client.disconnect()
-        for topic in self._listen:
+        for topic in self._role.listen:
             self._subscribe(topic)
 
-    def _subscribe(self, topic: str) -> tuple[MQTTErrorCode, int | None]:
+    def _subscribe(self, *filters: str) -> tuple[MQTTErrorCode, int | None]:
         if not self._attempt.mqtt5:
-            return self._client.subscribe(topic, qos=1)
+            return self._client.subscribe([(topic, 1) for topic in filters])
         # The retain flag stays on, so that a retained request can be told and refused; stored ones do not come.
         options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-        return self._client.subscribe(topic, options=options)
+        return self._client.subscribe([(topic, options) for topic in filters])
 
     @_guarded
     def _on_subscribe(
@@ -375,21 +403,29 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         attempt = self._attempt
-        if mid != attempt.subscription:
-            for reason in reasons:
-                if reason.is_failure:
-                    log.warning("the broker refused to let us hear one of %s: %s", self._listen, reason.getName())
+        with self._subscribing:  # another thread may be about to note the packet id
+            is_ours = mid == attempt.subscription
+        refusals = [reason.getName() for reason in reasons if reason.is_failure]
+        if not is_ours:
+            for said in refusals:
+                log.warning("the broker refused to let us hear one of %s: %s", self._role.listen, said)
             return
-        if not reasons or any(reason.is_failure for reason in reasons):
-            said = ", ".join(reason.getName() for reason in reasons)
-            log.error("the broker refused the subscription to %s: %s", self._topics.requests, said)
+        if refusals or not reasons:
+            log.error("the broker refused the subscription to %s: %s", ", ".join(attempt.asked), ", ".join(refusals))
             attempt.reason = "subscription refused"
             client.disconnect()
             return
+        attempt.heard = attempt.asked
+        if not attempt.ready_at:
+            self._ready(attempt)
+
+    def _ready(self, attempt: _Attempt) -> None:
         attempt.ready_at = time.monotonic()
         self.last_error = None
-        self.publish(self._availability("online"))
-        log.info("connected to %s, connection %d", self._config.url, attempt.number)
+        online = self._availability("online")
+        if online is not None:
+            self.publish(online)
+        log.info("connected to %s as %s, connection %d", self._config.url, self._role.client_id, attempt.number)
         self._deliver(Connected(attempt.number, attempt.mqtt5, attempt.session_present, self._packet_max))
 
     @_guarded
@@ -453,9 +489,11 @@ class Connection:
         if not self._attempt.reason:
             self._attempt.reason = reason.getName()
 
-    def _availability(self, state: str) -> Outgoing:
+    def _availability(self, state: str) -> Outgoing | None:
+        if self._role.availability is None:
+            return None
         body = encode_json({"state": state, "conn": self._attempt.number})
-        return Outgoing(topic=self._topics.availability, payload=body, retain=True)
+        return Outgoing(topic=self._role.availability, payload=body, retain=True)
 
     def _publish(self, message: Outgoing) -> paho.MQTTMessageInfo | None:
         properties, size = None, PACKET_OVERHEAD + len(message.topic.encode()) + len(message.payload)

@@ -14,7 +14,7 @@ class Situation:
     connected: bool  # by the connection that its answers go over
     state: str  # as `status` says it
     held_back: str | None  # why the governor wants it out; None where it does not
-    queue_len: int
+    waiting: int  # jobs beyond those that the engine computes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,6 @@ def _hindrance(situation: Situation, queue_bound: int) -> str | None:
         return f"the device says {situation.state}"
     if situation.held_back is not None:
         return situation.held_back or "the device is held back"
-    if situation.queue_len >= queue_bound:
-        return f"{situation.queue_len} jobs are waiting"
+    if situation.waiting >= queue_bound:
+        return f"{situation.waiting} jobs are waiting"
     return None

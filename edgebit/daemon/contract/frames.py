@@ -109,8 +109,7 @@ class AnswerWriter:
     def ack(self, body: Mapping[str, Any]) -> None:
         """Say that the job was taken, to a caller who has asked to hear it; `body` tells of the queue before it."""
         if self._format == "json":
-            payload = encode_json({"id": self._address.id, "seq": self._seq, "t": "ack", **body})
-            self._publish(self._message("ack", payload, 202))
+            self._publish(self._message("ack", encode_json({**self._head("ack"), **body}), 202))
 
     def push(self, piece: str) -> None:
         """Take what one token added to the text, whole characters only; it may be empty."""
@@ -132,7 +131,7 @@ class AnswerWriter:
         A text too large for the broker is left out for a caller who streams; else what is too large is refused (413).
         """
         self._flush()
-        last: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "done", "done": True}
+        last = {**self._head("done"), "done": True}
         if text is not None:
             last |= {"text_sha256": self._sha256.hexdigest(), "text": text}
             if self._chat and not self._stream:
@@ -151,6 +150,10 @@ class AnswerWriter:
             return
         self._send_last("done", payload, None, whole)
 
+    def _head(self, kind: FrameKind) -> dict[str, Any]:
+        """What a frame begins with; who answers stands in the first one and the last, for callers of a pool."""
+        return {"id": self._address.id, "seq": self._seq, "t": kind, "dev": self._device}
+
     def _last_payload(self, last: Mapping[str, Any], text: str | None) -> bytes:
         if self._format == "text":
             return b"" if self._stream or text is None else text.encode()
@@ -162,8 +165,7 @@ class AnswerWriter:
         self._fail(refusal, body or {}, None)
 
     def _fail(self, refusal: Refusal, body: Mapping[str, Any], whole: Mapping[str, Any] | None) -> None:
-        head: dict[str, Any] = {"id": self._address.id, "seq": self._seq, "t": "error", "done": True}
-        last = {**head, **body, "error": refusal.body()}
+        last = {**self._head("error"), "done": True, **body, "error": refusal.body()}
         text = f"[{refusal.status} {refusal.code}: {refusal}]"
         payload = text.encode() if self._format == "text" else encode_json(last)
         self._send_last("error", payload, refusal, whole or last)

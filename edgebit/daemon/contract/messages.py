@@ -105,6 +105,7 @@ class Incoming:
     connection: int = 0  # the number of the connection it came on
     packet_id: int = 0  # the broker's own name for it, the same if it is sent again; 0 at QoS 0
     ack: Callable[[], None] = field(default=lambda: None, compare=False)  # it need not come again
+    refusal: Refusal | None = None  # why it is not done, whatever it asks for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from edgebit.daemon.config.sections import PoolConfig
 from edgebit.daemon.connection.pool_membership import Membership, Situation, decide
 
 CONFIG = PoolConfig(names=("lab",), leave_queue=4, rejoin_queue=1, rejoin_s=5.0)
-WELL = {"connected": True, "state": "ready", "held_back": None, "queue_len": 0}
+WELL = {"connected": True, "state": "ready", "held_back": None, "waiting": 0}
 
 
 def course(*steps):
@@ -27,7 +27,7 @@ def course(*steps):
         ({"state": "hot"}, "says hot"),
         ({"held_back": "82 °C"}, "82 °C"),
         ({"held_back": ""}, "held back"),
-        ({"queue_len": 4}, "4 jobs are waiting"),
+        ({"waiting": 4}, "4 jobs are waiting"),
     ],
 )
 def test_out_at_once_and_back_after_a_while(change, reason):
@@ -39,9 +39,9 @@ def test_out_at_once_and_back_after_a_while(change, reason):
     assert reason in membership.reason
 
 
-@pytest.mark.parametrize("queue_len", [2, 3])
-def test_between_the_bounds_all_stays_as_it_was(queue_len):
+@pytest.mark.parametrize("waiting", [2, 3])
+def test_between_the_bounds_all_stays_as_it_was(waiting):
     """A queue that is neither long nor short moves nobody, in or out."""
-    busy = {"state": "busy", "queue_len": queue_len}
+    busy = {"state": "busy", "waiting": waiting}
     assert course((0, {}), (5, {}), (6, busy), (60, busy))[0] == [False, True, True, True]
     assert course((0, busy), (60, busy), (61, {}), (66, {}))[0] == [False, False, False, True]
