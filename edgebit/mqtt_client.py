@@ -27,10 +27,20 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
 from edgebit.daemon.config.sections import PORTS
-from edgebit.daemon.contract.topics import DEFAULT_ROOT, DeviceTopics, is_principal, is_root, is_segment, segment_of
-from edgebit.errors import BrokerError, DeviceError, NoAnswerError
+from edgebit.daemon.contract.topics import (
+    DEFAULT_ROOT,
+    VERSION,
+    DeviceTopics,
+    PoolTopics,
+    is_device,
+    is_principal,
+    is_root,
+    segment_of,
+)
+from edgebit.errors import BrokerError, DeviceError, EdgebitError, NoAnswerError
 
 Protocol = Literal["auto", "5", "3.1.1"]
+Addressee = DeviceTopics | PoolTopics
 
 CONNECT_TIMEOUT_S = 10.0
 MQTT5_SILENCE_S = 3.0  # as the daemon: a broker that says nothing for so long is asked in 3.1.1
@@ -38,6 +48,8 @@ RETAINED_WAIT_S = 1.0  # a broker sends what it retained at once; this is long
 LATE_S = 1.0  # after the deadline, for the device's own word that it has passed
 CANCEL_WAIT_S = 3.0
 GAP_WAIT_S = 2.0  # how long a missing frame may still come after the last one
+
+NO_MATCHING_SUBSCRIBERS = 0x10  # a broker's word in a PUBACK
 
 _CLOSED, _SILENT = "the broker closed the connection", "no answer"
 _MQTT5_UNKNOWN = ("Unsupported protocol version", _CLOSED, _SILENT)  # what a broker without MQTT 5 may do
@@ -122,11 +134,20 @@ class Assembler:
         return 0 if self.last is None else int(self.last["seq"]) - self._next - len(self._waiting)
 
 
+class NobodyListensError(NoAnswerError):
+    """A message of ours reached the broker, and nobody hears its topic (MQTT 5)."""
+
+    def __init__(self, packet_id: int) -> None:
+        super().__init__("the broker has nobody who listens to it, whatever the device's availability says. Ask again")
+        self.packet_id = packet_id
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request and what has come of it; complete once DeviceClient.stream() has ended."""
 
     id: str
+    device: str = ""  # that answers; empty while nobody does
     reply: dict[str, Any] = field(default_factory=dict)  # the last frame
     text: str = ""
     lost: int = 0  # frames that never came; the text is whole all the same if the last frame carried it
@@ -171,10 +192,10 @@ class DeviceClient:
         if ca and not broker.tls:
             raise BrokerError(f"--ca goes with an encrypted connection. Write mqtts://{broker.host}")
         self._broker = broker
-        self._root = root
+        self.root = root
         self._ca = ca
         self._sign = sign
-        self._challenges: dict[str, str] = {}  # by device: what it last wanted to see signed
+        self._challenges: dict[str, str] = {}  # by a device's base topic: what it last wanted to see signed
         self._patience_s = min(CONNECT_TIMEOUT_S, timeout_s)
         deadline = time.monotonic() + self._patience_s
         first_s = min(MQTT5_SILENCE_S, self._patience_s / 2) if protocol == "auto" else self._patience_s
@@ -207,14 +228,19 @@ class DeviceClient:
         self._granted.put(stop)
 
     def devices(self, wait_s: float = RETAINED_WAIT_S) -> list[DeviceState]:
-        """Every device the broker knows of, by name. Waits `wait_s` for what is retained."""
+        """Every device the broker knows of, by name. Waits `wait_s` for what is retained; leaves other messages be."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         kinds = ("availability", "info", "status")
-        self._subscribe(*(f"{DeviceTopics(self._root, '+').base}/{kind}" for kind in kinds))
+        self.subscribe(*(f"{DeviceTopics(self.root, '+').base}/{kind}" for kind in kinds))
+        others = []
         for message in self._hear(time.monotonic() + wait_s):
             *_, name, kind = message.topic.split("/")
-            if kind in kinds and isinstance(body := _json(message.payload), dict):
+            if kind not in kinds:
+                others.append(message)
+            elif isinstance(body := parse_json(message.payload), dict):
                 found.setdefault(name, {})[kind] = body
+        for message in others:
+            self._heard.put(message)
         return [
             DeviceState(name, str(parts["availability"].get("state")), parts.get("info", {}), parts.get("status", {}))
             for name, parts in sorted(found.items())
@@ -251,36 +277,37 @@ class DeviceClient:
         goes away, or is silent until the time is over; DeviceError where it answers with an error, or the answer is
         not what its hash says.
         """
-        if not is_segment(device):
+        if not is_device(device):
             raise NoAnswerError(
                 f"{device!r} is no device's name, which is 1 to 64 of a-z 0-9 _ . - (try {segment_of(device)!r})"
             )
-        topics = DeviceTopics(self._root, device)
+        topics = DeviceTopics(self.root, device)
+        exchange.device = device
         deadline = time.monotonic() + timeout_s + LATE_S
         reply_topic = topics.reply(self.principal, exchange.id)
-        self._subscribe(reply_topic, topics.availability)
+        self.subscribe(reply_topic, topics.availability)
         state = self._availability(topics)
         if state != "online":
             raise NoAnswerError(self._absence(device, state))
         if self._sign is not None:
-            self._challenges[device] = self._challenge(device, topics)
-        self._send(topics, op, reply_topic, fields, exchange.id, timeout_s)
+            self._challenges[topics.base] = self._challenge(device, topics)
+        self.send(topics, op, reply_topic, fields, exchange.id, timeout_s)
         assembler = Assembler()
         while not assembler.complete:
-            message = self._take(deadline)
+            message = self.take(deadline)
             if message is None:
                 break
             if message.topic == topics.availability:
-                state = _state(message.payload)
+                state = availability_state(message.payload)
                 if state != "online":
                     raise NoAnswerError(f"{device} went {state} before it had answered. Ask again")
-            elif message.topic == reply_topic and isinstance(frame := _json(message.payload), dict):
+            elif message.topic == reply_topic and isinstance(frame := parse_json(message.payload), dict):
                 if piece := assembler.push(frame):
                     yield piece
                 if frame.get("done"):  # whatever came before it and is missing has little time left
                     deadline = min(deadline, time.monotonic() + GAP_WAIT_S)
-        self._client.unsubscribe(reply_topic)
-        self._conclude(device, assembler, exchange, timeout_s)
+        self.unsubscribe(reply_topic)
+        self.conclude(device, assembler, exchange, timeout_s)
 
     def ask(self, device: str, op: str, fields: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Send a request and give its one reply, such as that of a ping. Raises as stream() does."""
@@ -291,13 +318,18 @@ class DeviceClient:
 
     def cancel(self, device: str, job_id: str) -> None:
         """End one of our own jobs; its answer says so. Returns once the broker has the message."""
-        topics = DeviceTopics(self._root, device)
+        topics = DeviceTopics(self.root, device)
         payload = self._sealed(topics, "cancel", job_id, json.dumps({"id": job_id}))
         info = self._client.publish(topics.request(self.principal, "cancel"), payload, qos=1)
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             info.wait_for_publish(CANCEL_WAIT_S)
 
-    def _conclude(self, device: str, assembler: Assembler, exchange: Exchange, timeout_s: float) -> None:
+    def unsubscribe(self, topic: str) -> None:
+        """Hear a topic no longer."""
+        self._client.unsubscribe(topic)
+
+    def conclude(self, device: str, assembler: Assembler, exchange: Exchange, timeout_s: float) -> None:
+        """Fill in `exchange` from what has come. Raises as stream() does."""
         last = assembler.last
         if last is None:
             what = "had not finished its answer" if assembler.text else "did not answer"
@@ -307,7 +339,7 @@ class DeviceClient:
         if isinstance(error, dict) and error.get("code") == "expired":
             raise NoAnswerError(f"{device}: {error.get('message')} ({timeout_s:g} s). Give it a longer --timeout")
         if error:
-            raise DeviceError(_device_words(device, error))
+            raise DeviceError(device_words(device, error))
         if assembler.lost and "text" not in last:
             raise NoAnswerError(f"{assembler.lost} frames of the answer were lost on the way. Ask again")
         digest = last.get("text_sha256")
@@ -317,7 +349,7 @@ class DeviceClient:
     def _availability(self, topics: DeviceTopics) -> str | None:
         for message in self._hear(time.monotonic() + RETAINED_WAIT_S):
             if message.topic == topics.availability:
-                return _state(message.payload)
+                return availability_state(message.payload)
         return None
 
     def _absence(self, device: str, state: str | None) -> str:
@@ -333,11 +365,11 @@ class DeviceClient:
 
     def _challenge(self, device: str, topics: DeviceTopics) -> str:
         """What the device wants to see signed. Raises DeviceError where it wants no signatures."""
-        self._subscribe(topics.info)
+        self.subscribe(topics.info)
         deadline = time.monotonic() + RETAINED_WAIT_S
         found = next((message for message in self._hear(deadline) if message.topic == topics.info), None)
-        self._client.unsubscribe(topics.info)
-        info = _json(found.payload) if found is not None else None
+        self.unsubscribe(topics.info)
+        info = parse_json(found.payload) if found is not None else None
         identity = info.get("identity") if isinstance(info, dict) else None
         challenge = identity.get("challenge") if isinstance(identity, dict) else None
         if not isinstance(challenge, str) or not challenge.isalnum():
@@ -345,9 +377,9 @@ class DeviceClient:
             raise DeviceError(f"{device} takes no signed requests, its mode is {mode!r}: leave out --sign-key")
         return challenge
 
-    def _sealed(self, topics: DeviceTopics, op: str, job_id: str, payload: str) -> bytes:
+    def _sealed(self, topics: Addressee, op: str, job_id: str, payload: str) -> bytes:
         """The payload in a signed envelope, or as it is where nothing is signed."""
-        challenge = self._challenges.get(topics.device)
+        challenge = self._challenges.get(topics.base)
         if self._sign is None or challenge is None:
             return payload.encode()
         text = text_to_sign(
@@ -361,32 +393,46 @@ class DeviceClient:
         body = envelope(job_id=job_id, challenge=challenge, payload=payload, signature=self._sign(text))
         return json.dumps(body, ensure_ascii=False).encode()
 
-    def _send(
-        self, topics: DeviceTopics, op: str, reply_topic: str, fields: Mapping[str, Any], job_id: str, timeout_s: float
-    ) -> None:
+    def send(
+        self,
+        topics: Addressee,
+        op: str,
+        reply_topic: str | None,
+        fields: Mapping[str, Any],
+        job_id: str,
+        timeout_s: float,
+    ) -> int:
+        """Send a request; gives its packet id. Without a reply topic the device answers on its own for the job."""
         body = {**fields, "id": job_id}
         properties = None
         if self._mqtt5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.ResponseTopic = reply_topic
+            if reply_topic is not None:
+                properties.ResponseTopic = reply_topic
             properties.CorrelationData = job_id.encode()
             properties.MessageExpiryInterval = max(1, int(timeout_s))
             properties.ContentType = "application/json"
             properties.PayloadFormatIndicator = 1
         if not self._mqtt5 or self._sign is not None:  # properties are not signed, so what they say is said inside too
-            body |= {"reply_to": reply_topic, "ttl_ms": max(1, int(timeout_s * 1000))}
+            body["ttl_ms"] = max(1, int(timeout_s * 1000))
+            if reply_topic is not None:
+                body["reply_to"] = reply_topic
         payload = self._sealed(topics, op, job_id, json.dumps(body, ensure_ascii=False))
         info = self._client.publish(topics.request(self.principal, op), payload, qos=1, properties=properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise BrokerError(f"the connection to {self._broker} was lost. Ask again")
+        return info.mid
 
     def _hear(self, deadline: float) -> Iterator[paho.MQTTMessage]:
         """Messages as they come, until the deadline."""
-        while (message := self._take(deadline)) is not None:
+        while (message := self.take(deadline)) is not None:
             yield message
 
-    def _take(self, deadline: float) -> paho.MQTTMessage | None:
-        """The next message; None at the deadline. Raises BrokerError when the connection ends."""
+    def take(self, deadline: float) -> paho.MQTTMessage | None:
+        """The next message; None at the deadline.
+
+        Raises BrokerError when the connection ends, NobodyListensError where a message of ours is heard by nobody.
+        """
         try:
             message = self._heard.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
@@ -395,7 +441,8 @@ class DeviceClient:
             raise message
         return message
 
-    def _subscribe(self, *wanted: str) -> None:
+    def subscribe(self, *wanted: str) -> None:
+        """Hear these topics too. Raises BrokerError where the broker does not allow it."""
         self._client.subscribe([(topic, 1) for topic in wanted])
         try:
             refusal = self._granted.get(timeout=self._patience_s)
@@ -423,7 +470,7 @@ class DeviceClient:
         """
         self._mqtt5 = mqtt5
         self._closing = False
-        self._heard: queue.SimpleQueue[paho.MQTTMessage | BrokerError | KeyboardInterrupt] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[paho.MQTTMessage | EdgebitError | KeyboardInterrupt] = queue.SimpleQueue()
         self._connected: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._granted: queue.SimpleQueue[str | KeyboardInterrupt] = queue.SimpleQueue()
         self._client = client = paho.Client(
@@ -441,6 +488,7 @@ class DeviceClient:
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )
         client.on_message = lambda client, userdata, message: self._heard.put(message)
+        client.on_publish = self._on_publish
         try:
             if self._broker.tls:
                 client.tls_set_context(_tls_context(self._ca))
@@ -477,6 +525,12 @@ class DeviceClient:
         if not self._closing:
             self._heard.put(BrokerError(f"the connection to {self._broker} was lost: {reason.getName()}. Ask again"))
 
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if reason.value == NO_MATCHING_SUBSCRIBERS:
+            self._heard.put(NobodyListensError(mid))
+
     def _on_subscribe(
         self,
         client: paho.Client,
@@ -509,7 +563,8 @@ def _mend(refusal: str) -> str:
     return ""
 
 
-def _device_words(device: str, error: Any) -> str:
+def device_words(device: str, error: Any) -> str:
+    """What a device says of its failure, as a sentence."""
     if not isinstance(error, dict):
         return f"{device}: {error}"
     words = f"{device}: {error.get('message', 'no reason given')} ({error.get('status')} {error.get('code')})"
@@ -521,7 +576,7 @@ def _device_words(device: str, error: Any) -> str:
     return words
 
 
-def _json(payload: bytes | bytearray) -> Any:
+def parse_json(payload: bytes | bytearray) -> Any:
     """What a payload holds; None also where it could not be written again as JSON in UTF-8 (NaN, half a character)."""
     try:
         body = json.loads(payload)
@@ -531,6 +586,13 @@ def _json(payload: bytes | bytearray) -> Any:
     return body
 
 
-def _state(payload: bytes | bytearray) -> str:
-    body = _json(payload)
+def device_of(root: str, topic: str) -> str:
+    """The device's name in one of its topics; empty where it is none."""
+    prefix = f"{root}/v{VERSION}/"
+    return topic[len(prefix) :].partition("/")[0] if topic.startswith(prefix) else ""
+
+
+def availability_state(payload: bytes | bytearray) -> str:
+    """online, offline or lost; "gone" for what is none."""
+    body = parse_json(payload)
     return str(body.get("state")) if isinstance(body, dict) else "gone"

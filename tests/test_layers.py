@@ -55,6 +55,7 @@ SERVICES = {
     "edgebit.simulate": {"edgebit.daemon", "edgebit.line_plot", "edgebit.plan", "edgebit.synthesize"},
     "edgebit.synthesize": set(),
     "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs"},
+    "edgebit.pool_client": {"edgebit.daemon", "edgebit.mqtt_client"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}

@@ -22,11 +22,13 @@ from edgebit.daemon.contract.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
 from edgebit.keys import find_secret_key, load_secret_key
 from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
+from edgebit.pool_client import pools_of, stream_from_pool
 
 
 @click.command()
 @click.argument("question", required=False)
 @click.option("--device", metavar="NAME", help="The device's name (edgebit ask --list shows them).")
+@click.option("--pool", metavar="NAME", help="Ask whichever device of a pool is free, instead of a --device.")
 @click.option(
     "--broker",
     envvar="EDGEBIT_BROKER",
@@ -78,6 +80,7 @@ from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, n
 def command(
     question: str | None,
     device: str | None,
+    pool: str | None,
     broker: str,
     password_file: Path | None,
     list_devices: bool,
@@ -97,12 +100,13 @@ def command(
     sign_key: str | None,
     key_password_file: Path | None,
 ) -> None:
-    """Ask DEVICE over MQTT and stream its answer. A QUESTION of - is read from standard input.
+    """Ask a device over MQTT and stream its answer. A QUESTION of - is read from standard input.
 
     Ctrl-C cancels the answer on the device too. Exit codes: 10 the broker, 11 an error from the device, 12 no answer.
 
     \b
     edgebit ask --device raspberrypi "Why is the sky blue?"
+    edgebit ask --pool kitchen "Why is the sky blue?"
     edgebit ask --list --broker mqtt://broker.local
     edgebit ask --device raspberrypi --sign-key alice "Why is the sky blue?"
     """
@@ -124,8 +128,12 @@ def command(
         with connect() as client:
             _print_devices(client.devices(), broker, as_json)
         return
-    if device is None or question is None:
-        raise click.UsageError('a device and a question are needed: edgebit ask --device NAME "QUESTION"')
+    if (device is None) == (pool is None) or question is None:
+        raise click.UsageError('a device or a pool, and a question, are needed: edgebit ask --device NAME "QUESTION"')
+    if pool is not None and sign_key is not None:
+        raise click.UsageError(
+            "--sign-key goes with --device: a signed request is made for one device, not for a --pool"
+        )
     if chat is False and system is not None:
         raise click.UsageError("--system belongs to the chat template, --raw goes without it")
     text = sys.stdin.read() if question == "-" else question
@@ -142,8 +150,14 @@ def command(
         fields |= {"prompt": text, "raw": chat is False}
     if system is not None:
         fields["system"] = system
+    op = "chat" if chat else "generate"
+    exchange = Exchange(new_id())
     with connect() as client:
-        exchange = _ask(client, device, "chat" if chat else "generate", fields, timeout_s)
+        if pool is not None:
+            pieces = stream_from_pool(client, pool, op, fields, exchange, timeout_s=timeout_s)
+        else:
+            pieces = client.stream(device or "", op, fields, exchange, timeout_s=timeout_s)
+        _show(client, pieces, exchange, streamed=fields["stream"])
     if as_json:
         click.echo(printable_json(exchange.reply))
     elif no_stream:
@@ -176,29 +190,28 @@ def _interrupting(client: DeviceClient) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _ask(client: DeviceClient, device: str, op: str, fields: dict[str, Any], timeout_s: float) -> Exchange:
-    exchange = Exchange(new_id())
+def _show(client: DeviceClient, pieces: Iterator[str], exchange: Exchange, *, streamed: bool) -> None:
     shown = False
     try:
         with _interrupting(client):
-            for piece in client.stream(device, op, fields, exchange, timeout_s=timeout_s):
+            for piece in pieces:
                 click.echo(printable(piece), nl=False)
                 shown = True
     except KeyboardInterrupt:
         if shown:
             click.echo()
-        client.cancel(device, exchange.id)
+        if exchange.device:
+            client.cancel(exchange.device, exchange.id)
         raise click.Abort from None
     except EdgebitError:
         if shown:
             click.echo()
         raise
-    if shown or fields["stream"]:
+    if shown or streamed:
         click.echo()
     if exchange.lost:
         click.echo(f"{exchange.lost} frames were lost on the way; the whole answer is:", err=True)
         click.echo(printable(exchange.text))
-    return exchange
 
 
 def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> None:
@@ -212,7 +225,7 @@ def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> No
     if not devices:
         click.echo(f"The broker {parse_broker_url(broker)} knows no device. Deploy a bundle: edgebit deploy --help")
         return
-    table = Table("device", "availability", "state", "model", "tok/s", "°C", box=None, pad_edge=False)
+    table = Table("device", "availability", "state", "model", "tok/s", "°C", "pools", box=None, pad_edge=False)
     for item in devices:
         online = item.availability == "online"
         model = item.info.get("model")  # anybody may have published it
@@ -223,6 +236,7 @@ def _print_devices(devices: list[DeviceState], broker: str, as_json: bool) -> No
             _words(model.get("name") if isinstance(model, dict) else None),
             _figure(item.status.get("tok_s_now")) if online else "",
             _figure(item.status.get("t_soc")) if online else "",
+            _words(", ".join(name if is_in else f"({name})" for name, is_in in sorted(pools_of(item).items()))),
         )
     Console().print(table)
 
