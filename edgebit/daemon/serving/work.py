@@ -101,7 +101,7 @@ class Pace:
     def seconds(self, work: Work, answers: int, sustainable_tok_s: float | None, duty: float) -> float | None:
         """How long the work takes with so many answers at once, where heat allows for no more than that speed."""
         tok_s = self.tok_s(answers)
-        if tok_s is None or self._prompt_s is None:
+        if not tok_s or self._prompt_s is None:  # 0: no pass has drawn a token yet, each ended its answer
             return None
         tok_s *= duty
         slower = 1.0

@@ -17,6 +17,8 @@ def test_nothing_is_known_before_it_was_measured():
     assert empty.tok_s(1) is None and empty.prompt_most(0.25) is None
     assert empty.seconds(Work(1, 1), 1, None, 1.0) is None
     assert pace((0.1, 0, 1, 1)).seconds(Work(1, 1), 1, None, 1.0) is None, "nothing is known of prompts"
+    ended = pace((0.5, 100, 0, 1), (0.1, 0, 1, 0))
+    assert ended.seconds(Work(1, 1), 1, None, 1.0) is None, "the only pass that decoded ended its answer"
 
 
 def test_speed_with_several_at_once():
