@@ -29,7 +29,7 @@ from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
 from edgebit.daemon.connection.pool import Pool
-from edgebit.daemon.connection.pool_membership import Situation
+from edgebit.daemon.connection.pool_membership import Fitness
 from edgebit.daemon.connection.role import device_role
 from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json
@@ -133,7 +133,9 @@ class Daemon:
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         self._network = threading.Thread(target=self._connection.run, name="network", daemon=True)
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._sampler = threading.Thread(target=self._sensors.run, name="sensors", daemon=True)
+        runs = {"sensors": self._sensors, "pool": self._pool, "wyoming": self._wyoming}
+        others = [threading.Thread(target=part.run, name=name, daemon=True) for name, part in runs.items() if part]
+        self._threads = [self._network, self._worker, *others]
         self._loading_since: float | None = self._began
         self._load_fault: str | None = None
         self._watch = Watch(
@@ -167,12 +169,8 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._on_hangup)
         self._sensors.sample()  # once before anything is published
         self._admission.recover()
-        for thread in (self._network, self._worker, self._sampler):
+        for thread in self._threads:
             thread.start()
-        if self._pool is not None:
-            threading.Thread(target=self._pool.run, name="pool", daemon=True).start()
-        if self._wyoming is not None:
-            threading.Thread(target=self._wyoming.run, name="wyoming", daemon=True).start()
         fault = None
         while not self._stopping.is_set() and fault is None:
             self._take_events()
@@ -286,7 +284,7 @@ class Daemon:
     def _situation(self) -> Situation:
         return Situation(
             progress=Progress(
-                network_at=self._connection.alive_at,
+                network_at=min(part.alive_at for part in (self._connection, self._pool) if part is not None),
                 loading_since=self._loading_since,
                 step_at=self._scheduler.step_at,
             ),
@@ -308,8 +306,7 @@ class Daemon:
         self._inbox.put(None)
 
     def _dead_thread(self) -> str | None:
-        threads = (self._network, self._worker, self._sampler)
-        dead = [thread.name for thread in threads if not thread.is_alive()]
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
         return f"the {dead[0]} thread has died" if dead else None
 
     def _look_at_pool(self) -> None:
@@ -317,13 +314,14 @@ class Daemon:
         if self._pool is None:
             return
         load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
-        situation = Situation(
+        load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
+        fitness = Fitness(
             connected=self._connection.connected,
             state=self._state(),
             held_back=None,
             waiting=max(0, load.queue_len + load.running - sequences),  # what has just come and fits does not wait
         )
-        changed = self._pool.look(situation)
+        changed = self._pool.look(fitness)
         if changed is not None:
             for name in self._config.pool.names:
                 self.publish_event("pool_joined" if changed.is_in else "pool_left", pool=name, reason=changed.reason)

@@ -73,7 +73,7 @@ def test_who_is_busy_gets_nothing_and_comes_back(pool, broker, ears):
     for job in jobs:
         own.say("edgebit/v1/pb/in/bob/generate", {"id": job, "prompt": "slow 1000", "max_tokens": 1000})
     event = json.loads(ear.until(lambda message: b"pool_left" in message.payload).payload)
-    assert (event["pool"], event["reason"]) == ("lab", "4 jobs are waiting")
+    assert (event["pool"], event["reason"]) == ("lab", "too many jobs wait: 4")
     await_place(broker, ears, "pb", False)
 
     for number in range(8):

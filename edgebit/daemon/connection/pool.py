@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.mqtt import Connection, MqttEvent
-from edgebit.daemon.connection.pool_membership import Membership, Situation, decide
+from edgebit.daemon.connection.pool_membership import Fitness, Membership, decide
 from edgebit.daemon.connection.role import pool_role
 from edgebit.daemon.contract.messages import Incoming, Refusal
 from edgebit.daemon.contract.topics import PoolTopics
@@ -46,6 +46,11 @@ class Pool:
         self.close = self._connection.close
 
     @property
+    def alive_at(self) -> float:
+        """When its network thread gave its last sign of life."""
+        return self._connection.alive_at
+
+    @property
     def counters(self) -> Counter[str]:
         """Of its connection."""
         return Counter({f"pool_{name}": count for name, count in self._connection.counters.items()})
@@ -55,9 +60,9 @@ class Pool:
         is_in = bool(self._pools) and len(self._connection.heard) == len(self._pools)
         return dict.fromkeys(self._config.names, is_in)
 
-    def look(self, situation: Situation) -> Membership | None:
-        """Join or leave as the situation wants it; gives the membership where it has changed."""
-        before, self._membership = self._membership, decide(self._membership, situation, self._config, self._clock())
+    def look(self, fitness: Fitness) -> Membership | None:
+        """Join or leave as the fitness wants it; gives the membership where it has changed."""
+        before, self._membership = self._membership, decide(self._membership, fitness, self._config, self._clock())
         self._connection.subscribe_to(*(pool.share for pool in self._pools if self._membership.is_in))
         if before.is_in == self._membership.is_in:
             return None

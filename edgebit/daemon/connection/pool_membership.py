@@ -8,7 +8,7 @@ WORKING_STATES = frozenset({"ready", "busy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class Fitness:
     """How the device is."""
 
     connected: bool  # by the connection that its answers go over
@@ -26,12 +26,12 @@ class Membership:
     well_since: float | None = None  # since when nothing has spoken against it
 
 
-def decide(before: Membership, situation: Situation, config: PoolConfig, now: float) -> Membership:
+def decide(before: Membership, fitness: Fitness, config: PoolConfig, now: float) -> Membership:
     """The membership from now on: out at once, in again only after a while without a reason to be out.
 
     `now` is monotonic seconds.
     """
-    why = _hindrance(situation, config.leave_queue if before.is_in else config.rejoin_queue + 1)
+    why = _hindrance(fitness, config.leave_queue if before.is_in else config.rejoin_queue + 1)
     if why is not None:
         return Membership(False, why)
     if before.is_in:
@@ -42,13 +42,13 @@ def decide(before: Membership, situation: Situation, config: PoolConfig, now: fl
     return Membership(False, before.reason, since)
 
 
-def _hindrance(situation: Situation, queue_bound: int) -> str | None:
-    if not situation.connected:
+def _hindrance(fitness: Fitness, queue_bound: int) -> str | None:
+    if not fitness.connected:
         return "the device is not connected"
-    if situation.state not in WORKING_STATES:
-        return f"the device says {situation.state}"
-    if situation.held_back is not None:
-        return situation.held_back or "the device is held back"
-    if situation.waiting >= queue_bound:
-        return f"{situation.waiting} jobs are waiting"
+    if fitness.state not in WORKING_STATES:
+        return f"the device says {fitness.state}"
+    if fitness.held_back is not None:
+        return fitness.held_back or "the device is held back"
+    if fitness.waiting >= queue_bound:
+        return f"too many jobs wait: {fitness.waiting}"
     return None

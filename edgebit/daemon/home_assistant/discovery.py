@@ -19,6 +19,10 @@ ATTRIBUTE_MAX = 12000  # characters of an answer beside its state; the recorder 
 SILENT_INTERVALS = 4  # of reports, after which a reading counts as gone
 ANSWER_FIGURES = ("id", "done_reason", "eval_count", "total_duration", "energy", "error")
 STATES = ("init", "ready", "busy", "hot", "draining", "updating", "fault")
+_ALERTS = (
+    "'messages': value_json.alerts | map(attribute='message') | list,"
+    " 'severity': (value_json.alerts | first).severity if value_json.alerts else none"
+)
 
 Component = dict[str, Any]
 
@@ -52,6 +56,14 @@ SENSORS = {
     "load_1m": SensorRow("Load", precision=2, shown=False),
     "psi_memory": SensorRow("Memory pressure", "%", precision=1, shown=False),
     "uptime": SensorRow("Uptime", "s", "duration", shown=False),
+}
+# Names and units of the figures: docs/monitoring.md.
+FIGURES = {
+    "answered": SensorRow("Answers", "answers", state_class="total_increasing"),
+    "latency_p95_ms": SensorRow("Answer time, 95 %", "s", "duration", precision=1, scale=" / 1000"),
+    "first_token_p50_ms": SensorRow("First word, median", "s", "duration", precision=2, shown=False, scale=" / 1000"),
+    "joules_per_token": SensorRow("Energy of a token", "J/token", precision=2),
+    "error_rate": SensorRow("Errors", "%", precision=1, shown=False, scale=" * 100"),
 }
 FLAGS = {
     "throttled": ("Throttled", "problem"),
@@ -116,9 +128,14 @@ def discovery_document(facts: DeviceFacts) -> dict[str, Any]:
 
 
 def _components(facts: DeviceFacts) -> dict[str, Component]:
-    readings = {name: _reading(name, row, facts) for name, row in SENSORS.items() if name in facts.sensors}
+    readings = {
+        name: _sensor(f"value_json.sensors.{name}.value", row, facts)
+        for name, row in SENSORS.items()
+        if name in facts.sensors
+    }
+    figures = {name: _sensor(f"value_json.{name}", row, facts) for name, row in FIGURES.items()}
     flags = {name: _flag(name, *row, facts) for name, row in FLAGS.items() if name in facts.sensors}
-    return {**_conversation(facts), **_work(facts), **readings, **flags}
+    return {**_conversation(facts), **_work(facts), **figures, **readings, **flags}
 
 
 def _conversation(facts: DeviceFacts) -> dict[str, Component]:
@@ -186,14 +203,23 @@ def _work(facts: DeviceFacts) -> dict[str, Component]:
             "icon": "mdi:tray-full",
             "value_template": "{{ value_json.queue_len }}",
         },
+        "alert": {
+            "platform": "binary_sensor",
+            "name": "Alert",
+            "device_class": "problem",
+            "entity_category": "diagnostic",
+            "state_topic": facts.topics.status,
+            "value_template": "{{ 'ON' if value_json.alerts else 'OFF' }}",
+            "json_attributes_topic": facts.topics.status,
+            "json_attributes_template": f"{{{{ {{{_ALERTS}}} | tojson }}}}",
+        },
     }
 
 
-def _reading(name: str, row: SensorRow, facts: DeviceFacts) -> Component:
-    """A sensor of `metrics`. One that cannot be read now has no value there, which is `unknown` and not 0."""
-    path = f"value_json.sensors.{name}.value"
+def _sensor(path: str, row: SensorRow, facts: DeviceFacts) -> Component:
+    """What stands at `path` in `metrics`. What cannot be told now is absent or null there: `unknown`, and not 0."""
     value = (
-        f"({path} | float{row.scale}) | round(4) if {path} is defined else none"
+        f"({path} | float{row.scale}) | round(4) if {path} is number else none"
         if row.scale
         else f"{path} | default(none)"
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from edgebit.daemon.config.sections import PoolConfig
-from edgebit.daemon.connection.pool_membership import Membership, Situation, decide
+from edgebit.daemon.connection.pool_membership import Fitness, Membership, decide
 
 CONFIG = PoolConfig(names=("lab",), leave_queue=4, rejoin_queue=1, rejoin_s=5.0)
 WELL = {"connected": True, "state": "ready", "held_back": None, "waiting": 0}
@@ -13,7 +13,7 @@ def course(*steps):
     """What becomes of a device to which these things happen, each (seconds, what differs from all being well)."""
     membership, places = Membership(), []
     for now, change in steps:
-        membership = decide(membership, Situation(**{**WELL, **change}), CONFIG, now)
+        membership = decide(membership, Fitness(**{**WELL, **change}), CONFIG, now)
         places.append(membership.is_in)
     return places, membership
 
@@ -27,7 +27,7 @@ def course(*steps):
         ({"state": "hot"}, "says hot"),
         ({"held_back": "82 °C"}, "82 °C"),
         ({"held_back": ""}, "held back"),
-        ({"waiting": 4}, "4 jobs are waiting"),
+        ({"waiting": 4}, "too many jobs wait: 4"),
     ],
 )
 def test_out_at_once_and_back_after_a_while(change, reason):

@@ -10,6 +10,7 @@ from mqtt_fixtures import VALIDATORS
 from edgebit.daemon.contract.topics import DeviceTopics
 from edgebit.daemon.home_assistant.discovery import (
     ATTRIBUTE_MAX,
+    FIGURES,
     FLAGS,
     SENSORS,
     STATE_MAX,
@@ -96,12 +97,16 @@ def test_units_and_classes():
 def test_only_what_the_device_has():
     """A device without sensors still has its state, and can be asked."""
     assert set(document(sensors=frozenset())["components"]) == {
-        "ask", "prompt", "answer", "cancel", "state", "tok_s", "queue",
+        "ask", "prompt", "answer", "cancel", "state", "tok_s", "queue", "alert", *FIGURES,
     }  # fmt: skip
     assert "power" not in document(sensors=frozenset({"t_soc"}))["components"]
 
 
 METRICS = {
+    "answered": 12,
+    "latency_p95_ms": 3250.0,
+    "joules_per_token": None,
+    "error_rate": None,
     "sensors": {
         "t_soc": {"value": 61.5},
         "energy_total": {"value": 5400.0},
@@ -109,7 +114,7 @@ METRICS = {
         "throttled": {"value": 1},
         "charging": {"value": 0},
         "undervoltage": {"absent": "cannot be read now"},
-    }
+    },
 }
 
 
@@ -119,6 +124,10 @@ METRICS = {
         ("t_soc", "61.5"),
         ("energy_total", "1.5"),  # Wh
         ("power", "None"),
+        ("answered", "12"),
+        ("latency_p95_ms", "3.25"),  # s
+        ("joules_per_token", "None"),
+        ("error_rate", "None"),
         ("throttled", "ON"),
         ("charging", "OFF"),
         ("undervoltage", "None"),
@@ -127,6 +136,19 @@ METRICS = {
 def test_readings(name, shown):
     """A value in Home Assistant's unit; one that is absent now is `None`, which is unknown there, and never 0."""
     assert rendered(document()["components"][name]["value_template"], METRICS) == shown
+
+
+def test_alerts():
+    """Any alert is a problem; what they say stands beside, the gravest first."""
+    part = document()["components"]["alert"]
+    heat = {"name": "heat", "severity": "critical", "message": "84 °C"}
+    raised = {"alerts": [heat, {"name": "disk", "severity": "warning", "message": "5 MiB"}]}
+    assert [rendered(part["value_template"], status) for status in (raised, {"alerts": []})] == ["ON", "OFF"]
+    attributes = [json.loads(rendered(part["json_attributes_template"], body)) for body in (raised, {"alerts": []})]
+    assert attributes == [
+        {"messages": ["84 °C", "5 MiB"], "severity": "critical"},
+        {"messages": [], "severity": None},
+    ]
 
 
 def test_a_reading_goes_away_with_its_reports():

@@ -68,6 +68,11 @@ def test_home_assistant_takes_it(home_assistant):
         "power": (parts["power"]["value_template"], json.dumps(metrics)),
         "throttled": (parts["throttled"]["value_template"], json.dumps(metrics)),
         "energy": (parts["energy_total"]["value_template"], json.dumps(metrics)),
+        "latency": (parts["latency_p95_ms"]["value_template"], '{"latency_p95_ms": 3250.0}'),
+        "alert": (
+            parts["alert"]["json_attributes_template"],
+            '{"alerts": [{"message": "hot", "severity": "critical"}]}',
+        ),
         "lost": (document["availability"][0]["value_template"], '{"state": "lost", "conn": 2}'),
     }
     found = home_assistant(document, templates)
@@ -76,8 +81,9 @@ def test_home_assistant_takes_it(home_assistant):
     rendered = found["rendered"]
     assert json.loads(rendered["ask"])["prompt"] == said
     assert rendered["answer"] == "é" * 255 and json.loads(rendered["attributes"])["text"] == reply["text"]
-    assert {name: rendered[name] for name in ("refused", "power", "throttled", "energy", "lost")} == {
-        "refused": "busy", "power": "None", "throttled": "ON", "energy": "1.5", "lost": "offline",
+    assert json.loads(rendered["alert"]) == {"messages": ["hot"], "severity": "critical"}
+    assert {name: rendered[name] for name in ("refused", "power", "throttled", "energy", "latency", "lost")} == {
+        "refused": "busy", "power": "None", "throttled": "ON", "energy": "1.5", "latency": "3.25", "lost": "offline",
     }  # fmt: skip
 
     parts["power"]["unit_of_measurement"] = "J"
