@@ -21,22 +21,23 @@ from pathlib import Path
 from edgebit.daemon.app import Daemon
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.connection.mqtt import Connection
+from edgebit.daemon.home_assistant.wyoming import WyomingService
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from fake_daemon import FakeModel
 
 def die(self):
     raise RuntimeError("a fault of ours")
 
-setattr({{"network": Connection, "worker": BatchLoop}}[part], "run", die)
+setattr({{"network": Connection, "worker": BatchLoop, "wyoming": WyomingService}}[part], "run", die)
 sys.exit(Daemon(read_config(Path(sys.argv[1])), Path(sys.argv[2]), FakeModel).run())
 """
 
 
-@pytest.mark.parametrize("part", ["network", "worker"])
+@pytest.mark.parametrize("part", ["network", "worker", "wyoming"])
 def test_a_dead_thread_is_noticed(broker, tmp_path, part):
     """The daemon ends with a fault, so that the service manager starts it anew; it does not stand there deaf."""
     config = tmp_path / "edgebitd.toml"
-    config.write_text(f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker.url}"\n')
+    config.write_text(f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker.url}"\n[wyoming]\nlisten = "127.0.0.1:0"\n')
     script = DYING.format(folder=str(TESTS / "daemon"))
     argv = [sys.executable, "-c", script, str(config), str(tmp_path / "state"), part]
     environment = {**os.environ, **IMPORTED}

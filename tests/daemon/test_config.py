@@ -63,7 +63,7 @@ REFUSED = [
     ("[pool]\nnames = ['a', 'a']", "a name stands twice"),
     ("[mqtt]\nauth = 'signed'\n[identity]\nprincipals = '/etc/hosts'\n[pool]\nnames = ['a']", "made for one device"),
     ("[pool]\nrejoin_queue = 4", "rejoin_queue must be below leave_queue"),
-    ("[pool]\nnames = ['a']\nleave_queue = 9", "leave_queue is above queue_max"),
+    ("[limits]\nqueue_max = 8\n[pool]\nnames = ['a']\nleave_queue = 9", "leave_queue is above queue_max"),
     ("[home_assistant]\nprefix = ''", "prefix '' is no topic"),
     ("[home_assistant]\nprefix = 'a/+'", "prefix 'a/+' is no topic"),
     ("[home_assistant]\nbirth_topic = '$SYS/x'", "birth_topic '$SYS/x' is no topic"),
