@@ -313,12 +313,13 @@ class Daemon:
         """Join or leave, and tell it."""
         if self._pool is None:
             return
+        levers = self._scheduler.levers
         load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
         load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
         fitness = Fitness(
             connected=self._connection.connected,
             state=self._state(),
-            held_back=None,
+            held_back=None if levers.in_pool else levers.reason,
             waiting=max(0, load.queue_len + load.running - sequences),  # what has just come and fits does not wait
         )
         changed = self._pool.look(fitness)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgebit.daemon.config.sections import PoolConfig
 
-WORKING_STATES = frozenset({"ready", "busy"})
+WORKING_STATES = frozenset({"ready", "busy", "hot"})  # whether heat is a reason the governor says, in `held_back`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,6 +182,11 @@ class Scheduler:
             self._rest_until = min(self._rest_until, self._clock() + self._rest_s())
             self._lock.notify_all()
 
+    @property
+    def levers(self) -> Levers:
+        """As the governor has set them."""
+        return self._levers
+
     def load(self) -> Load:
         """What is going on now."""
         with self._lock:
