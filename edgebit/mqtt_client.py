@@ -261,12 +261,12 @@ class DeviceClient:
             told(name, kind, bytes(message.payload), message.retain)
 
         self._client.on_message = hear
-        bases = [DeviceTopics(self._root, name).base for name in devices or ("+",)]
-        self._subscribe(*(f"{base}/{kind}" for base in bases for kind in kinds))
+        bases = [DeviceTopics(self.root, name).base for name in devices or ("+",)]
+        self.subscribe(*(f"{base}/{kind}" for base in bases for kind in kinds))
 
     def wait(self, seconds: float) -> None:
         """Let time pass. Raises BrokerError when the connection ends."""
-        self._take(time.monotonic() + seconds)
+        self.take(time.monotonic() + seconds)
 
     def stream(
         self, device: str, op: str, fields: Mapping[str, Any], exchange: Exchange, *, timeout_s: float
