@@ -153,6 +153,15 @@ class Exchange:
     lost: int = 0  # frames that never came; the text is whole all the same if the last frame carried it
 
 
+@dataclass(slots=True)
+class Call:
+    """A request on its way: whom it went to, and where what comes of it is heard until when."""
+
+    topics: DeviceTopics
+    place: str
+    deadline: float  # monotonic seconds
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceState:
     """What the broker has retained of a device."""
@@ -277,37 +286,73 @@ class DeviceClient:
         goes away, or is silent until the time is over; DeviceError where it answers with an error, or the answer is
         not what its hash says.
         """
+        exchange.device = device
+        call = self.call(device, op, fields, exchange.id, timeout_s=timeout_s)
+        assembler = Assembler()
+        while not assembler.complete and (frame := self.hear(call)) is not None:
+            if piece := assembler.push(frame):
+                yield piece
+            if frame.get("done"):  # whatever came before it and is missing has little time left
+                call.deadline = min(call.deadline, time.monotonic() + GAP_WAIT_S)
+        self.unsubscribe(call.place)
+        self.conclude(device, assembler, exchange, timeout_s)
+
+    def call(
+        self,
+        device: str,
+        op: str,
+        fields: Mapping[str, Any],
+        job_id: str,
+        *,
+        timeout_s: float,
+        place: str | None = None,
+    ) -> Call:
+        """Send a request to a device that is there; the answers come to `place`, or where the job's own go.
+
+        Raises NoAnswerError where the device is not there.
+        """
         if not is_device(device):
             raise NoAnswerError(
                 f"{device!r} is no device's name, which is 1 to 64 of a-z 0-9 _ . - (try {segment_of(device)!r})"
             )
         topics = DeviceTopics(self.root, device)
-        exchange.device = device
-        deadline = time.monotonic() + timeout_s + LATE_S
-        reply_topic = topics.reply(self.principal, exchange.id)
-        self.subscribe(reply_topic, topics.availability)
+        call = Call(topics, place or topics.reply(self.principal, job_id), time.monotonic() + timeout_s + LATE_S)
+        self.subscribe(call.place, topics.availability)
         state = self._availability(topics)
         if state != "online":
             raise NoAnswerError(self._absence(device, state))
         if self._sign is not None:
-            self._challenges[topics.base] = self._challenge(device, topics)
-        self.send(topics, op, reply_topic, fields, exchange.id, timeout_s)
-        assembler = Assembler()
-        while not assembler.complete:
-            message = self.take(deadline)
-            if message is None:
-                break
-            if message.topic == topics.availability:
+            self._challenges[topics.base] = self._challenge(device)
+        self.send(topics, op, call.place, fields, job_id, timeout_s)
+        return call
+
+    def hear(self, call: Call) -> dict[str, Any] | None:
+        """The next frame that comes to a call's place; None when its time is over.
+
+        Raises NoAnswerError where the device goes away.
+        """
+        for message in self._hear(call.deadline):
+            if message.topic == call.topics.availability:
                 state = availability_state(message.payload)
                 if state != "online":
-                    raise NoAnswerError(f"{device} went {state} before it had answered. Ask again")
-            elif message.topic == reply_topic and isinstance(frame := parse_json(message.payload), dict):
-                if piece := assembler.push(frame):
-                    yield piece
-                if frame.get("done"):  # whatever came before it and is missing has little time left
-                    deadline = min(deadline, time.monotonic() + GAP_WAIT_S)
-        self.unsubscribe(reply_topic)
-        self.conclude(device, assembler, exchange, timeout_s)
+                    raise NoAnswerError(f"{call.topics.device} went {state} before it had answered. Ask again")
+            elif message.topic == call.place and isinstance(frame := parse_json(message.payload), dict):
+                return frame
+        return None
+
+    def reply_topic(self, device: str, name: str) -> str:
+        """A place for answers of ours."""
+        return DeviceTopics(self.root, device).reply(self.principal, name)
+
+    def info(self, device: str) -> dict[str, Any]:
+        """What the broker has retained of a device's abilities; empty where there is nothing."""
+        topic = DeviceTopics(self.root, device).info
+        self.subscribe(topic)
+        for message in self._hear(time.monotonic() + RETAINED_WAIT_S):
+            if message.topic == topic and isinstance(body := parse_json(message.payload), dict):
+                self.unsubscribe(topic)
+                return body
+        return {}
 
     def ask(self, device: str, op: str, fields: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Send a request and give its one reply, such as that of a ping. Raises as stream() does."""
@@ -363,17 +408,13 @@ class DeviceClient:
         others = f"It knows {', '.join(known)}" if known else "It knows no device at all"
         return f"the broker {self._broker} knows no device {device!r}. {others}"
 
-    def _challenge(self, device: str, topics: DeviceTopics) -> str:
+    def _challenge(self, device: str) -> str:
         """What the device wants to see signed. Raises DeviceError where it wants no signatures."""
-        self.subscribe(topics.info)
-        deadline = time.monotonic() + RETAINED_WAIT_S
-        found = next((message for message in self._hear(deadline) if message.topic == topics.info), None)
-        self.unsubscribe(topics.info)
-        info = parse_json(found.payload) if found is not None else None
-        identity = info.get("identity") if isinstance(info, dict) else None
+        info = self.info(device)
+        identity = info.get("identity")
         challenge = identity.get("challenge") if isinstance(identity, dict) else None
         if not isinstance(challenge, str) or not challenge.isalnum():
-            mode = info.get("auth") if isinstance(info, dict) else None
+            mode = info.get("auth")
             raise DeviceError(f"{device} takes no signed requests, its mode is {mode!r}: leave out --sign-key")
         return challenge
 

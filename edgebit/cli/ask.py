@@ -1,13 +1,10 @@
 """`edgebit ask`: ask a device over MQTT."""
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from click.core import ParameterSource
@@ -15,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgebit.cli.ask_many import questions_of, show_answer, show_batch
 from edgebit.cli.broker_options import broker_with_password
+from edgebit.cli.ctrl_c import interrupting
 from edgebit.cli.keys import key_password
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.daemon.contract.topics import DEFAULT_ROOT
@@ -42,6 +41,13 @@ from edgebit.pool_client import pools_of, stream_from_pool
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="First line: the password of the broker's USER. Else EDGEBIT_MQTT_PASSWORD, else a prompt.",
 )
+@click.option(
+    "--batch",
+    type=click.File("r", encoding="utf-8"),
+    metavar="FILE",
+    help="Ask all of a file: one question a line, or a request as JSON; - is standard input.",
+)
+@click.option("--get", "job_id", metavar="ID", help="Show what a job of before was answered, while the device has it.")
 @click.option("--list", "list_devices", is_flag=True, help="Show the devices the broker knows, and end.")
 @click.option(
     "--chat/--raw",
@@ -54,6 +60,7 @@ from edgebit.pool_client import pools_of, stream_from_pool
 @click.option("--temperature", type=click.FloatRange(0, 10), help="0 is greedy. Default: as the device is set.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The same seed gives the same answer.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. May be given several times.")
+@click.option("--priority", type=click.Choice(["low", "normal", "high"]), help="Among those who wait for the device.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last reply as one JSON object instead of the text.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option(
@@ -83,6 +90,8 @@ def command(
     pool: str | None,
     broker: str,
     password_file: Path | None,
+    batch: TextIO | None,
+    job_id: str | None,
     list_devices: bool,
     chat: bool | None,
     system: str | None,
@@ -90,6 +99,7 @@ def command(
     temperature: float | None,
     seed: int | None,
     stop: tuple[str, ...],
+    priority: str | None,
     as_json: bool,
     no_stream: bool,
     timeout_s: float,
@@ -107,6 +117,7 @@ def command(
     \b
     edgebit ask --device raspberrypi "Why is the sky blue?"
     edgebit ask --pool kitchen "Why is the sky blue?"
+    edgebit ask --device raspberrypi --batch questions.txt --json
     edgebit ask --list --broker mqtt://broker.local
     edgebit ask --device raspberrypi --sign-key alice "Why is the sky blue?"
     """
@@ -128,28 +139,40 @@ def command(
         with connect() as client:
             _print_devices(client.devices(), broker, as_json)
         return
-    if (device is None) == (pool is None) or question is None:
-        raise click.UsageError('a device or a pool, and a question, are needed: edgebit ask --device NAME "QUESTION"')
     if pool is not None and sign_key is not None:
         raise click.UsageError(
             "--sign-key goes with --device: a signed request is made for one device, not for a --pool"
         )
+    options = {"num_predict": max_tokens, "temperature": temperature, "seed": seed, "stop": list(stop) or None}
+    common = {
+        "options": {name: value for name, value in options.items() if value is not None},
+        **({"system": system} if system is not None else {}),
+        **({"priority": priority} if priority is not None else {}),
+    }
     if chat is False and system is not None:
         raise click.UsageError("--system belongs to the chat template, --raw goes without it")
+    if batch is not None or job_id is not None:
+        if device is None or question is not None or (batch is not None and job_id is not None):
+            raise click.UsageError("--batch and --get go with a --device, without a question and without each other")
+        questions = questions_of(batch.read()) if batch is not None else []
+        with connect() as client:
+            if job_id is not None:
+                show_answer(client, device, job_id, timeout_s=timeout_s, as_json=as_json)
+            else:
+                own: dict[str, Any] = {"op": "chat"} if chat else {"raw": True} if chat is False else {}
+                asked = [{**own, **each} for each in questions]
+                show_batch(client, device, asked, common, timeout_s=timeout_s, as_json=as_json)
+        return
+    if (device is None) == (pool is None) or question is None:
+        raise click.UsageError('a device or a pool, and a question, are needed: edgebit ask --device NAME "QUESTION"')
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise click.UsageError("the question is empty")
-    options = {"num_predict": max_tokens, "temperature": temperature, "seed": seed, "stop": list(stop) or None}
-    fields: dict[str, Any] = {
-        "stream": not (as_json or no_stream),
-        "options": {name: value for name, value in options.items() if value is not None},
-    }
+    fields: dict[str, Any] = {"stream": not (as_json or no_stream), **common}
     if chat:
         fields["messages"] = [{"role": "user", "content": text}]
     else:
         fields |= {"prompt": text, "raw": chat is False}
-    if system is not None:
-        fields["system"] = system
     op = "chat" if chat else "generate"
     exchange = Exchange(new_id())
     with connect() as client:
@@ -172,28 +195,10 @@ def _signer(name: str | None, password_file: Path | None) -> Callable[[bytes], b
     return load_secret_key(path, partial(key_password, password_file, f"key {path}")).private.sign
 
 
-@contextmanager
-def _interrupting(client: DeviceClient) -> Iterator[None]:
-    """Ctrl-C reaches the client where it waits: raised at any place, Python may lose it in a finaliser or a callback.
-
-    A second Ctrl-C is raised at once.
-    """
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        client.interrupt()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _show(client: DeviceClient, pieces: Iterator[str], exchange: Exchange, *, streamed: bool) -> None:
     shown = False
     try:
-        with _interrupting(client):
+        with interrupting(client):
             for piece in pieces:
                 click.echo(printable(piece), nl=False)
                 shown = True

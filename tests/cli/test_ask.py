@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from mqtt_fixtures import IMPORTED, ROOT, free_port
 from paho.mqtt.publish import multiple
 
-from edgebit.cli.ask import _interrupting
+from edgebit.cli.ctrl_c import interrupting
 from edgebit.keys import new_key
 from edgebit.mqtt_client import DeviceClient, parse_broker_url
 
@@ -156,7 +156,7 @@ def test_ctrl_c_is_not_lost_in_a_finaliser(broker):
     """It waits where the client waits next, and the handler before is back afterwards."""
     before = signal.getsignal(signal.SIGINT)
     with DeviceClient(parse_broker_url(broker.url)) as client:
-        with pytest.raises(KeyboardInterrupt), _interrupting(client):
+        with pytest.raises(KeyboardInterrupt), interrupting(client):
             InterruptedFinaliser()
             began = time.monotonic()
             client.devices(20)
@@ -166,7 +166,7 @@ def test_ctrl_c_is_not_lost_in_a_finaliser(broker):
 
 def test_a_second_ctrl_c_is_raised_at_once(broker):
     """Where the first one waits for something that does not come."""
-    with DeviceClient(parse_broker_url(broker.url)) as client, _interrupting(client):
+    with DeviceClient(parse_broker_url(broker.url)) as client, interrupting(client):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -332,3 +332,85 @@ def test_what_no_topic_can_be_is_refused(ask, arguments, code, promised):
     """Before anything is sent, in words that say what is allowed."""
     done = ask(*arguments, "hi")
     assert done.returncode == code and promised in done.stderr and "Traceback" not in done.stderr
+
+
+@both
+def test_many_questions(ready, ask, tmp_path, protocol):
+    """One a line, or JSON; more than the device takes at once; a table of all, and exit code 11 where one failed."""
+    ready(toml="[limits]\nmax_batch = 2")
+    file = tmp_path / "questions"
+    file.write_text('say 1\n\n{"prompt":"say 3","id":"own","max_tokens":2}\nsay 3\n')
+    done = ask("--device", "pi", "--batch", str(file), "--protocol", protocol)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [(row[0], row[2:]) for row in rows] == [
+        ("1", ["200", "1", "w0"]),
+        ("2", ["200", "2", "w0", "w1"]),
+        ("3", ["200", "3", "w0", "w1", "w2"]),
+    ]
+    assert rows[1][1] == "own"
+    failed = ask("--device", "pi", "--batch", "-", "--json", "--max-tokens", "1", text="say 3\nlong\nsay 2")
+    assert failed.returncode == 11 and "1 of 3 questions failed on pi" in failed.stderr
+    replies = {reply["number"]: reply for reply in map(json.loads, failed.stdout.splitlines())}
+    assert (replies[0]["text"], replies[2]["text"]) == ("w0 ", "w0 ")
+    assert replies[1]["error"]["code"] == "context_overflow"
+
+
+def test_files_of_questions_that_are_none(ask):
+    """A wrong line is named, and nothing is asked."""
+    for text, said in (
+        ("hi\n{broken", "line 2 begins with {"),
+        ("\n \n", "no question in it"),
+        ("{} \n[1]\n{1}", "line 3"),
+    ):
+        wrong = ask("--device", "pi", "--batch", "-", text=text)
+        assert wrong.returncode == 2 and said in wrong.stderr, wrong.stderr
+    assert ask("--device", "pi", "hi", "--get", "x").returncode == 2
+    assert ask("--get", "x").returncode == 2
+
+
+def test_an_answer_of_before(ready, ask, broker, ears):
+    """Its text, in as many parts as the broker's packets need; what is still in the making has exit code 12."""
+    ready()
+    ear = ears(broker.port, "edgebit/v1/pi/out/#")
+    ear.say("edgebit/v1/pi/in/alice/generate", {"id": "j", "prompt": "bytes"})
+    ear.next()
+    alice = ("--device", "pi", "--principal", "alice", "--get")
+    assert ask(*alice, "j").stdout == "é€𝄞z\n"
+    assert json.loads(ask(*alice, "j", "--json").stdout)["state"] == "done"
+    unknown = ask(*alice, "never")
+    assert unknown.returncode == 11 and "404 unknown_job" in unknown.stderr
+    ear.say("edgebit/v1/pi/in/alice/generate", {"id": "slow", "prompt": "slow 1000", "max_tokens": 1000})
+    running = ask(*alice, "slow")
+    assert running.returncode == 12 and "slow is running on pi" in running.stderr
+    ear.say("edgebit/v1/pi/in/alice/cancel", "slow")
+
+
+def test_large_answers_come_in_parts(mosquitto, daemons, ears, ask):
+    """Alone and in a batch, whatever the broker's Maximum Packet Size."""
+    broker = mosquitto("allow_anonymous true\nmax_packet_size 2500")
+    daemons(broker.url, toml="[defaults]\nmax_tokens = 2000")
+    ears(broker.port, "edgebit/v1/pi/status").until(lambda message: b'"ready"' in message.payload)
+    text = "".join(f"w{n} " for n in range(1500))
+    done = ask("--device", "pi", "--batch", "-", "--json", text="say 1500", url=broker.url)
+    assert done.returncode == 0, done.stderr
+    reply = json.loads(done.stdout)
+    assert reply["text"] == text
+    assert ask("--device", "pi", "--get", reply["job"], url=broker.url).stdout == text + "\n"
+
+
+def test_ctrl_c_cancels_a_batch(ready, broker, ears):
+    """130 for the shell, and what is left of the batch is cancelled on the device."""
+    ready(toml="[engine]\nsequences = 1")
+    ear = ears(broker.port, "edgebit/v1/pi/out/#")
+    argv = [sys.executable, "-m", "edgebit", "ask", "--device", "pi", "--batch", "-", "--json", "--broker", broker.url]
+    argv += ["--max-tokens", "1000"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, **pipes, text=True, cwd=ROOT) as asking:
+        asking.stdin.write("say 1\nslow 1000\nslow 1000\n")
+        asking.stdin.close()
+        assert json.loads(asking.stdout.readline())["text"] == "w0 "
+        asking.send_signal(signal.SIGINT)
+        assert asking.wait(20) == 130
+    summary = json.loads(ear.until(lambda message: b'"op":"batch"' in message.payload).payload)
+    assert [item["status"] for item in summary["items"]] == [200, 499, 499]
