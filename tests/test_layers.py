@@ -50,6 +50,7 @@ SERVICES = {
     "edgebit.line_plot": set(),
     "edgebit.local_broker": set(),
     "edgebit.monitor": {"edgebit.daemon", "edgebit.line_plot", "edgebit.mqtt_client"},
+    "edgebit.metrics": {"edgebit.daemon", "edgebit.line_plot", "edgebit.monitor", "edgebit.mqtt_client"},
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),

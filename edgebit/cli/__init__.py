@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": "Look for what could be wrong on this machine and on a device.",
     "ask": "Ask a device over MQTT.",
     "monitor": "Watch devices over MQTT, live.",
+    "metrics": "Show, sum up and export the figures of a device.",
     "simulate": "Try the daemon's governor on a simulated device.",
     "demo": "The whole way on one machine, with the model that ships.",
     "tune": "Find the best engine settings on this machine, and write them.",

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from edgebit.daemon.contract.topics import DEFAULT_ROOT
+from edgebit.daemon.contract.topics import DEFAULT_ROOT, is_segment, segment_of
 from edgebit.errors import BrokerError, EdgebitError
 from edgebit.mqtt_client import BrokerUrl, DeviceClient, Protocol, parse_broker_url
 
@@ -58,6 +58,19 @@ def broker_with_password(url: str, file: Path | None, *, exposed: bool) -> Broke
         return broker
     exposed_by = "--broker" if exposed else None
     return replace(broker, password=broker_password(broker, file, file_option="--password-file", exposed_by=exposed_by))
+
+
+class DeviceName(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A device's name as it stands in topics."""
+
+    name = "name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = str(value)
+        if not is_segment(name):
+            words = f"{name!r} is no device's name, which is 1 to 64 of a-z 0-9 _ . - (try {segment_of(name)!r})"
+            self.fail(words, param, ctx)
+        return name
 
 
 @dataclass(frozen=True, slots=True)

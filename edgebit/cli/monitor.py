@@ -1,6 +1,5 @@
 """`edgebit monitor`: a live view of devices over MQTT."""
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from edgebit.cli.broker_options import Connecting, broker_options
+from edgebit.cli.broker_options import Connecting, DeviceName, broker_options
+from edgebit.cli.span import Span
 from edgebit.cli.terminal import printable_json
-from edgebit.daemon.contract.topics import is_segment, segment_of
 from edgebit.errors import NoAnswerError
 from edgebit.line_plot import write_picture
 from edgebit.monitor.feed import Feed, PastReader
@@ -25,25 +24,18 @@ from edgebit.mqtt_client import RETAINED_WAIT_S
 LISTEN_S = 3.0  # for one frame
 REFRESH_S = 1.0
 WIDTH_IN_FILES = 300
-_UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _CHECK_S = 0.1
 
 
-class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """A time such as 90m, 24h or 7d, as seconds."""
-
-    name = "span"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(s|m|min|h|d)", str(value))
-        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-        if not 60 <= seconds <= 366 * 86400:
-            self.fail(f"{value!r} is no time of a minute to a year. Write 90m, 24h or 7d", param, ctx)
-        return seconds
-
-
 @click.command()
-@click.option("--device", "names", multiple=True, metavar="NAME", help="Only this one. May be given several times.")
+@click.option(
+    "--device",
+    "names",
+    type=DeviceName(),
+    multiple=True,
+    metavar="NAME",
+    help="Only this one. May be given several times.",
+)
 @click.option("--sort", type=click.Choice(list(SORTINGS)), default="name", show_default=True, help="The order.")
 @click.option("--once", is_flag=True, help="Print one table and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each device, at each interval.")
@@ -77,10 +69,6 @@ def command(
     edgebit monitor --device pi5 --plot pi5.svg --since 24h
     edgebit monitor --once --json | jq 'select(.stale) | .device'
     """
-    for name in names:
-        if not is_segment(name):
-            words = f"{name!r} is no device's name, which is 1 to 64 of a-z 0-9 _ . - (try {segment_of(name)!r})"
-            raise click.UsageError(words)
     if plot is not None:
         if len(names) != 1:
             raise click.UsageError("--plot draws one device: edgebit monitor --device NAME --plot FILE")

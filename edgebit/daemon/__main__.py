@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add_tune_arguments(tune)
     sensors = verbs.add_parser("sensors", help="print what the device's sensors say, or why they do not")
     add_sensors_arguments(sensors)
+    add_metrics_arguments(verbs.add_parser("metrics", help="print the figures that the daemon has recorded"))
     asked = verbs.add_parser("ping", help="ask a daemon that runs whether it answers, over its own broker")
     asked.add_argument("--config", type=Path, required=True)
     asked.add_argument("--device-name")
@@ -64,6 +65,21 @@ def add_sensors_arguments(sensors: argparse.ArgumentParser) -> None:
     sensors.add_argument("--json", action="store_true", help="print one JSON object a look")
 
 
+def add_metrics_arguments(metrics: argparse.ArgumentParser) -> None:
+    """What `metrics` takes."""
+    metrics.add_argument(
+        "what", choices=("show", "summary", "export"), help="the last figures, what a time came to, or rows"
+    )
+    metrics.add_argument("--root", type=Path, required=True, help="device folder, below which state/history lies")
+    metrics.add_argument("--since-s", type=float, default=3600.0, metavar="S", help="how far back (default: 3600)")
+    metrics.add_argument(
+        "--step-s", type=float, default=60.0, metavar="S", help="of a row; 0: as recorded (default: 60)"
+    )
+    how = metrics.add_mutually_exclusive_group()
+    for form, words in (("json", "JSON"), ("csv", "CSV, of export"), ("prometheus", "OpenMetrics, of export")):
+        how.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print {words}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one verb; gives the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -73,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return agent.main(arguments[1:])
     options = parser().parse_args(arguments)
     try:
-        return {"run": run, "tune": run_tune, "ping": run_ping, "sensors": run_sensors}[options.verb](options)
+        verbs = {"run": run, "tune": run_tune, "ping": run_ping, "sensors": run_sensors, "metrics": run_metrics}
+        return verbs[options.verb](options)
     except EdgebitError as error:
         print(f"edgebitd: {error}", file=sys.stderr)
         return error.exit_code
@@ -155,6 +172,24 @@ def run_sensors(options: argparse.Namespace) -> int:
             console.show(config, (options.root or path.parent) / "state", as_json=options.json, again=options.watch)
     except KeyboardInterrupt:
         return 130
+    return 0
+
+
+def run_metrics(options: argparse.Namespace) -> int:
+    """Print figures of the history on the disk. Raises EdgebitError."""
+    from edgebit.daemon.monitoring import console
+
+    folder: Path = options.root / "state" / "history"
+    form: str | None = options.form
+    if options.what == "export":
+        console.export(folder, options.since_s, options.step_s, form or "csv")
+        return 0
+    if form not in (None, "json"):
+        raise ConfigError(f"--{form} is of export: metrics export --{form}")
+    if options.what == "show":
+        console.show(folder, as_json=form == "json")
+    else:
+        console.summary(folder, options.since_s, as_json=form == "json")
     return 0
 
 

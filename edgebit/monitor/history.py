@@ -1,7 +1,7 @@
 """A device's own history (the op `history` of docs/mqtt.md): asked for, checked, as samples and as a picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgebit.errors import DeviceError, NoAnswerError
@@ -57,20 +57,28 @@ def read_history(device: str, reply: Mapping[str, Any]) -> History:
     return History(device, now, step_s, timed, figure(reply.get("next")))
 
 
-def ask_history(client: DeviceClient, device: str, since_s: float) -> History:
-    """All of the last `since_s` seconds, in as many rows as a picture can show. Raises DeviceError, NoAnswerError."""
-    step_s = max(STEP_LEAST_S, round(since_s / ROWS_WANTED))
-    fields: dict[str, Any] = {"since_s": since_s, "step_s": step_s, "fields": list(FIELDS)}
+def ask_rows(client: DeviceClient, device: str, fields: Mapping[str, Any]) -> History:
+    """All pages of what `fields` ask for. Raises DeviceError, NoAnswerError.
+
+    `following` stays where a device has more than ROWS_MAX rows, or always one page more.
+    """
+    asked = dict(fields)
     rows: list[Row] = []
     for _ in range(PAGES_MAX):
-        page = read_history(device, client.ask(device, "history", fields, timeout_s=ANSWER_S))
+        page = read_history(device, client.ask(device, "history", asked, timeout_s=ANSWER_S))
         rows += page.rows
         if page.following is None or not page.rows or len(rows) > ROWS_MAX:
             break
-        fields["after"] = page.following
+        asked["after"] = page.following
     if not rows:
         raise NoAnswerError(f"{device} remembers nothing of that time. Give a longer --since, or wait for it to record")
-    return History(device, page.now, page.step_s, rows)
+    return replace(page, rows=rows)
+
+
+def ask_history(client: DeviceClient, device: str, since_s: float) -> History:
+    """All of the last `since_s` seconds, in as many rows as a picture can show. Raises DeviceError, NoAnswerError."""
+    step_s = max(STEP_LEAST_S, round(since_s / ROWS_WANTED))
+    return ask_rows(client, device, {"since_s": since_s, "step_s": step_s, "fields": list(FIELDS)})
 
 
 def samples_of(history: History, at: float) -> Iterator[Sample]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from edgebit.daemon.monitoring.exposition import Family, Sample
@@ -9,6 +10,8 @@ from edgebit.daemon.monitoring.quantities import QUANTITIES
 from edgebit.daemon.monitoring.snapshot import SENSOR_FIGURES
 
 MIB = 2.0**20
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+_GREATEST = 1e18  # of a figure that is believed; NaN is none either
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Families:
             family = self._families[name] = Family(name, kind, help)  # type: ignore[arg-type]
         family.samples.append(sample)
 
-    def figure(self, name: str, value: float, at: float | None = None) -> None:
+    def figure(self, name: str, value: float, at: float | None = None, labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Put a figure of a snapshot into its family; a count is the sum since some beginning."""
         series = SERIES[name]
         # A summary's quantiles must stand together by time, and its parts by series: with times they are gauges.
@@ -112,7 +115,7 @@ class Families:
         kind = "summary" if is_summary else "counter" if _KINDS[name] == "count" else "gauge"
         meaning = _MEANINGS[name]
         help = _HELP.get(series.name, f"{meaning[0].upper()}{meaning[1:]}.")
-        self.add(series.name, kind, help, Sample(value * series.scale, series.labels, at=at))
+        self.add(series.name, kind, help, Sample(value * series.scale, {**series.labels, **labels}, at=at))
 
     def all(self) -> list[Family]:
         """All of them."""
@@ -123,9 +126,8 @@ def families_of(metrics: Mapping[str, Any], about: Mapping[str, str]) -> list[Fa
     """The families of a `metrics` message; `about` are the labels of edgebit_info."""
     families = Families()
     families.add("edgebit_info", "gauge", "What runs here; always 1.", Sample(1, dict(about)))
-    families.add(
-        "edgebit_uptime_seconds", "gauge", "Since the daemon's start.", Sample(float(metrics.get("uptime_s", 0)))
-    )
+    if _is_number(metrics.get("uptime_s")):
+        families.add("edgebit_uptime_seconds", "gauge", "Since the daemon's start.", Sample(float(metrics["uptime_s"])))
     for name in SERIES:
         if _is_number(metrics.get(name)):
             families.figure(name, float(metrics[name]))
@@ -137,7 +139,10 @@ def families_of(metrics: Mapping[str, Any], about: Mapping[str, str]) -> list[Fa
     _count(families, "edgebit_errors", "Requests that ended with an error, by its code.", "code", metrics, "errors")
     _count(families, "edgebit_events", "What the daemon counts.", "event", metrics, "counters")
     _sensors(families, _mapping(metrics, "sensors"))
-    for alert in metrics.get("alerts", ()):
+    alerts = metrics.get("alerts")
+    for alert in alerts if isinstance(alerts, list) else ():
+        if not isinstance(alert, Mapping):
+            continue
         labels = {"name": str(alert.get("name")), "severity": str(alert.get("severity"))}
         families.add("edgebit_alert", "gauge", "Alerts that are raised; each is 1.", Sample(1, labels))
     for level, holds in _mapping(metrics, "health").items():
@@ -147,7 +152,9 @@ def families_of(metrics: Mapping[str, Any], about: Mapping[str, str]) -> list[Fa
     return families.all()
 
 
-def families_of_rows(columns: Sequence[str], rows: Iterable[Sequence[float | int | None]]) -> list[Family]:
+def families_of_rows(
+    columns: Sequence[str], rows: Iterable[Sequence[float | int | None]], labels: Mapping[str, str] = _NO_LABELS
+) -> list[Family]:
     """The families of a history, each sample with its time: gauges by their mean, counts summed up from 0."""
     families = Families()
     sums: dict[str, float] = {}
@@ -163,7 +170,7 @@ def families_of_rows(columns: Sequence[str], rows: Iterable[Sequence[float | int
             samples.setdefault(name, []).append((float(value), float(row[0] or 0.0)))
     for name, points in samples.items():
         for value, at in points:
-            families.figure(name, value, at)
+            families.figure(name, value, at, labels)
     return families.all()
 
 
@@ -192,4 +199,4 @@ def _mapping(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_GREATEST <= value <= _GREATEST

@@ -52,24 +52,24 @@ def test_space_is_bounded(tmp_path):
     """By bytes, whatever is asked for; the newest records stay."""
     kept = history(tmp_path, records=10**6, max_bytes=65536, batch=50)
     largest = 0
-    for number in range(4000):
+    for number in range(2500):
         kept.add(record(number))
         largest = max(largest, sum(path.stat().st_size for path in tmp_path.iterdir()))
     found = numbers(tmp_path)
     assert largest <= 65536
-    assert found == list(range(4000 - len(found), 4000)) and len(found) > 1000
+    assert found == list(range(2500 - len(found), 2500)) and len(found) > 1000
 
 
 def test_no_more_is_kept_than_asked_for(tmp_path):
     """A segment beyond the records asked for at most."""
     kept = history(tmp_path, records=1000, batch=25)
-    for number in range(5000):
+    for number in range(2500):
         kept.add(record(number))
     assert 1000 <= len(numbers(tmp_path)) <= 1000 + 1000 // 8 * 2
 
 
 @given(cut=st.integers(0, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_file_cut_anywhere_loses_its_end_only(tmp_path_factory, cut):
     """As after a power cut; and what is added afterwards is found."""
     folder = tmp_path_factory.mktemp("h")
@@ -88,7 +88,7 @@ def test_a_file_cut_anywhere_loses_its_end_only(tmp_path_factory, cut):
 
 
 @given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_flipped_bit_costs_one_record_or_one_segment(tmp_path_factory, position, bit):
     """Never a wrong figure: what is damaged is left out."""
     folder = tmp_path_factory.mktemp("h")

@@ -89,7 +89,7 @@ def test_rows_are_in_order_whatever_the_clocks_said(moments):
 
 def test_pages_join_without_a_seam():
     """Each fits a packet; asked on with `next`, all rows come once."""
-    kept = records(600, step_s=30.0, **{name: 123.456 for name in NAMES if name not in ("tok_s", "answered")})
+    kept = records(300, step_s=30.0, **{name: 123.456 for name in NAMES if name not in ("tok_s", "answered")})
     fields = {"since_s": 86_400, "step_s": 60}
     joined, after, pages = [], None, 0
     while True:
@@ -100,9 +100,9 @@ def test_pages_join_without_a_seam():
         after = body["next"]
         if after is None:
             break
-    assert pages > 10
+    assert pages > 5
     assert [row[0] for row in joined] == sorted({row[0] for row in joined})
-    assert sum(row[1] for row in joined) == 600
+    assert sum(row[1] for row in joined) == 300
 
 
 def test_a_tiny_packet_still_gets_a_row():

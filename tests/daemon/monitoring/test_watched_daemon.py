@@ -1,5 +1,6 @@
 """A daemon as a process: what a service manager hears of it, and what callers can ask of its past and its health."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,7 +8,10 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 from mqtt_fixtures import IMPORTED, TESTS, VALIDATORS, WAIT_S, free_port
+
+from edgebit.cli import cli
 
 QUICK = "[history]\ninterval_s = 1.0\nwrite_s = 1.0\n[health]\nstep_max_s = 1.0\n"
 
@@ -17,9 +21,23 @@ def ask(ear, op, fields=None):
     return ear.frames()[-1]
 
 
-def test_history_and_health_are_asked_for_over_mqtt(broker, ready, ears):
-    """Rows of what was done, and the three levels."""
-    ready(toml=QUICK)
+def metrics(broker, *arguments):
+    """What `edgebit metrics` prints as JSON."""
+    arguments = [*arguments, "--json", "--device", "pi", "--broker", broker.url, "--principal", "alice"]
+    done = CliRunner().invoke(cli, ["metrics", *arguments], catch_exceptions=False)
+    return json.loads(done.output)
+
+
+def scraped(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+
+
+def test_figures_history_and_health_are_asked_for(broker, ready, ears):
+    """Rows of what was done, the three levels, and the same figures over HTTP and by the command."""
+    port = free_port()
+    ready(toml=f'{QUICK}[prometheus]\nlisten = "127.0.0.1:{port}"\n')
     ear = ears(broker.port, "edgebit/v1/pi/out/alice/#")
     for _ in range(2):
         assert "error" not in ask(ear, "generate", {"prompt": "say 3"})
@@ -38,25 +56,12 @@ def test_history_and_health_are_asked_for_over_mqtt(broker, ready, ears):
     assert (health["alive"], health["ready"], health["healthy"]) == (True, True, True)
     assert health["probes"]["passed"] is True
     assert ask(ear, "history", {"since_s": "x"})["error"]["code"] == "bad_field"
-
-
-def test_figures_for_prometheus(broker, ready, ears):
-    """The same as those of `metrics`, over HTTP."""
-    port = free_port()
-    ready(toml=f'{QUICK}[prometheus]\nlisten = "127.0.0.1:{port}"\n')
-    ear = ears(broker.port, "edgebit/v1/pi/out/alice/#")
-    assert "error" not in ask(ear, "generate", {"prompt": "say 3"})
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as sock:
-            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            text = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
-        if 'edgebit_jobs_total{outcome="answered"} 1\n' in text:
-            break
-        assert time.monotonic() < deadline, text
-    assert 'edgebit_tokens_total{kind="answer"} 3\n' in text
-    assert 'edgebit_temperature_celsius{sensor="t_soc"} 48.2\n' in text
-    assert 'edgebit_info{device="pi"' in text
+    text = scraped(port)
+    assert 'edgebit_jobs_total{outcome="answered"} 2\n' in text
+    assert 'edgebit_tokens_total{kind="answer"} 6\n' in text
+    assert 'edgebit_temperature_celsius{sensor="t_soc"} 48.2\n' in text and 'edgebit_info{device="pi"' in text
+    assert metrics(broker, "show")["answer_tokens"] == 6
+    assert metrics(broker, "summary", "--since", "10m")["figures"]["answered"]["total"] == 2
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def watched(manager, broker, tmp_path):
     config = tmp_path / "edgebitd.toml"
     config.write_text(f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker.url}"\n[report]\ninterval_s = 0.3\n{QUICK}')
     environment = {
-        **os.environ, **IMPORTED, "NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "600000",
+        **os.environ, **IMPORTED, "NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "300000",
     }  # fmt: skip
     argv = [sys.executable, str(TESTS / "daemon" / "fake_daemon.py"), str(config), str(tmp_path / "state"), "fast"]
     with (tmp_path / "log").open("wb") as log:
@@ -93,14 +98,14 @@ def test_a_service_manager_hears_of_slow_work_and_not_of_a_hang(broker, manager,
         hear(manager, "READY=1")
         hear(manager, "STATUS=ready, connected")
         ear = ears(broker.port, "edgebit/v1/pi/out/alice/#")
-        ear.say("edgebit/v1/pi/in/alice/generate", {"id": "slow", "prompt": "slow 24"})
+        ear.say("edgebit/v1/pi/in/alice/generate", {"id": "slow", "prompt": "slow 12"})
         hear(manager, "STATUS=busy, connected")
-        for _ in range(4):
+        for _ in range(3):
             hear(manager, "WATCHDOG=1")
         assert ear.frames()[-1]["t"] == "done"
 
         ear.say("edgebit/v1/pi/in/alice/generate", {"id": "hangs", "prompt": "hang"})
-        manager.settimeout(1.8)  # three times as long as the manager waits
+        manager.settimeout(0.9)  # three times as long as the manager waits
         with pytest.raises(TimeoutError):
             while True:
                 manager.recv(4096)
