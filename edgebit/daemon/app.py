@@ -144,12 +144,14 @@ class Daemon:
             situation=self._situation,
             readings=self._sensors.readings,
             working=self._working,
+            faults=self._faults,
             metrics=self._metrics,
             about=self._about,
             publish_event=self.publish_event,
             spawn=lambda name, run: threading.Thread(target=run, name=name, daemon=True).start(),
         )
         self._endings.listeners += [self._admission.batches, self._gate, self._watch.outcomes]
+        self._admission.on_refusal = self._watch.outcomes.refused
         self._admission.own_ops |= {
             "history": lambda fields: self._watch.history(fields, self._connection.packet_max),
             "health": lambda fields: self._watch.health(),
@@ -370,6 +372,10 @@ class Daemon:
     def _working(self) -> dict[str, float | None]:
         load = self._scheduler.load()
         return {"active": float(load.running), "queued": float(load.queue_len), "tok_s": load.tok_s}
+
+    def _faults(self) -> dict[str, float | None]:
+        storage = float(self._journal.fault is not None)
+        return {"storage_fault": storage, "certificate_days": self._gate.certificate_days()}
 
     def _about(self) -> dict[str, str]:
         described = self._described()

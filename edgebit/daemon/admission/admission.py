@@ -88,6 +88,7 @@ class Admission:
         self._newest = Newest()
         self.batches = Batches()
         self.fault: str | None = None  # why the model could not be loaded
+        self.on_refusal: Callable[[int, str], None] = lambda status, code: None  # hears of requests that become no job
         self.own_ops: dict[str, OwnOp] = {}  # operations that other parts answer at once
         self.counters: Counter[str] = Counter()
 
@@ -179,6 +180,7 @@ class Admission:
         name, op = self._gate.name_of(address.principal), op if op in OPS else "?"
         log.info("%s by %s refused: %d %s", op, name, refusal.status, refusal.code)
         self._gate.refused(address, op, refusal)
+        self.on_refusal(refusal.status, refusal.code)
         if refusal.status in (429, 503):
             refusal = refusal.telling(**self._crowd())
         self._writer(address, fields).error(refusal)
@@ -336,6 +338,7 @@ class Admission:
                 raise Refusal(400, "unsupported", f"{asked.op} is no longer answered by this device")
         except Refusal as refusal:
             self.counters[refusal.code] += 1
+            self.on_refusal(refusal.status, refusal.code)
             log.warning("job %s of before the restart: %d %s", address.id, refusal.status, refusal.code)
             self._writer(address, asked.fields, record, entry.frames_sent).error(refusal)
             return

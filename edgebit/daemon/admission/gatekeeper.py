@@ -174,6 +174,10 @@ class Gatekeeper:
         }
         return {name: words for name, words in found.items() if words}
 
+    def certificate_days(self) -> float | None:
+        """How long the certificate that we came with holds on, by this device's clock; None without one."""
+        return None if self._validity is None else self._validity.days_left()
+
     def describe(self) -> dict[str, Any]:
         """What `info` says of all this."""
         challenge = self._signed.challenge() if self._signed is not None else None

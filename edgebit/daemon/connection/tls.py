@@ -70,16 +70,20 @@ class Validity:
     not_before: float
     not_after: float
 
+    def days_left(self, now: float | None = None) -> float:
+        """Days until the end; below 0 after it."""
+        return (self.not_after - (time.time() if now is None else now)) / 86400
+
     def describe(self, now: float | None = None) -> dict[str, Any]:
         """For `info`: the end, and the days left by this device's clock."""
         now = time.time() if now is None else now
         end = datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"not_after": end, "days_left": round((self.not_after - now) / 86400, 1)}
+        return {"not_after": end, "days_left": round(self.days_left(now), 1)}
 
     def warning(self, now: float | None = None) -> str | None:
         """What is, or soon will be, wrong with it; None where nothing is."""
         now = time.time() if now is None else now
-        days = (self.not_after - now) / 86400
+        days = self.days_left(now)
         if now < self.not_before:
             return "our certificate begins later than now: is this device's clock right?"
         if days < 0:

@@ -25,6 +25,7 @@ from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
 from edgebit.bundle.slots import TRIES, Slot, Slots, locked
 from edgebit.daemon.install import termux
 from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port
+from edgebit.daemon.install.heartbeat import SILENCE_S, Heartbeat
 from edgebit.daemon.install.settings import count_start, restore_settings, settings_on_trial
 from edgebit.errors import DeployError
 
@@ -33,6 +34,7 @@ Kind = Literal["systemd-user", "systemd-system", "supervisor", "termux"]
 UNIT = "edgebit-daemon.service"
 STOP_TIMEOUT_S = 30.0  # for the daemon to answer what it has with 503 and to end; then it is killed
 LOG_MAX_BYTES = 4 << 20  # then it becomes edgebitd.log.1
+_ABORT_S = 5.0  # for a daemon that hangs to say where
 _STEADY_S = 60.0  # a daemon that ran so long begins anew with the shortest pause
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 _TAKE_OVER_S = STOP_TIMEOUT_S + 5  # for the supervisor before to end its daemon and itself
@@ -209,13 +211,14 @@ class Service:
             slot = self.starting()
             self._say(f"starting bundle {slot.id} from slot {slot.name}")
             began = time.monotonic()
-            child = self._spawn_daemon()
-            if child is not None:
-                if stopping.is_set():  # the signal came before there was a child to pass it on to
-                    child.send_signal(signal.SIGTERM)
-                how = _how(self._wait(child, stopping))
-            else:
-                how = "no process"
+            with Heartbeat(self.root / "run" / "notify") as heartbeat:
+                child = self._spawn_daemon(heartbeat)
+                if child is not None:
+                    if stopping.is_set():  # the signal came before there was a child to pass it on to
+                        child.send_signal(signal.SIGTERM)
+                    how = _how(self._wait(child, stopping, heartbeat))
+                else:
+                    how = "no process"
             if stopping.is_set():
                 break
             failures = 0 if time.monotonic() - began > _STEADY_S else failures
@@ -240,12 +243,16 @@ class Service:
             time.sleep(0.01)
         return guard
 
-    def _spawn_daemon(self) -> subprocess.Popen[bytes] | None:
+    def _spawn_daemon(self, heartbeat: Heartbeat) -> subprocess.Popen[bytes] | None:
         """The daemon, or None where the system has no room for a process now."""
         place = self.root / "run" / "edgebitd.pid"
         try:
             child = subprocess.Popen(
-                daemon_argv(self.root), stdin=subprocess.DEVNULL, cwd=self.root, preexec_fn=die_with_parent
+                daemon_argv(self.root),
+                stdin=subprocess.DEVNULL,
+                cwd=self.root,
+                env=heartbeat.environment(),
+                preexec_fn=die_with_parent,
             )
         except (OSError, subprocess.SubprocessError) as error:
             self._say(f"the daemon cannot be started now: {error}")
@@ -254,7 +261,8 @@ class Service:
             place.write_text(f"{child.pid}\n")
         return child
 
-    def _wait(self, child: subprocess.Popen[bytes], stopping: threading.Event) -> int:
+    def _wait(self, child: subprocess.Popen[bytes], stopping: threading.Event, heartbeat: Heartbeat) -> int:
+        """Until the daemon has ended, or is ended since it hangs or takes too long to stop; gives its exit code."""
         deadline = None
         while True:
             try:
@@ -265,8 +273,12 @@ class Service:
                 with contextlib.suppress(OSError):
                     (self.root / "run" / "edgebitd.pid").unlink(missing_ok=True)
                 return code
-            if stopping.is_set():
-                deadline = deadline or time.monotonic() + STOP_TIMEOUT_S
+            hangs = heartbeat.is_late()
+            if hangs and deadline is None:
+                self._say(f"the daemon has said nothing for {SILENCE_S:g} s, and is ended")
+                child.send_signal(signal.SIGABRT)  # its log then says where each thread stood
+            if stopping.is_set() or hangs:
+                deadline = deadline or time.monotonic() + (_ABORT_S if hangs else STOP_TIMEOUT_S)
                 if time.monotonic() > deadline:
                     child.kill()
 

@@ -61,6 +61,7 @@ def rules_of(config: AlertsConfig) -> tuple[Rule, ...]:
         *levels("certificate", "certificate_days", certificate, 0, below=True, raise_s=0.0),
         fact("undervoltage", "undervoltage", "warning", clear_s),
         fact("sensor", "sensors_lost", "warning", clear_s),
+        fact("storage", "storage_fault", "critical", clear_s),
         fact("history", "history_fault", "info"),
         fact("probe", "probe_fault", "critical"),
     )

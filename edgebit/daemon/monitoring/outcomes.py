@@ -39,16 +39,23 @@ class Outcomes:
         """Count it, and put it into the window."""
         with self._lock:
             self._recent.append(_Ended(self._clock(), outcome))
-            self._counts[_kind(outcome)] += 1
+            self._counts[_kind(outcome.status)] += 1
             if outcome.code:
                 self._errors[outcome.code] += 1
             self._counts["prompt_tokens"] += outcome.prompt_tokens
             self._counts["reused_tokens"] += outcome.reused_tokens
             self._counts["answer_tokens"] += outcome.completion_tokens
             if outcome.status == 200:
-                self._counts["cache_hits" if outcome.from_cache else "cache_misses"] += 1
+                self._counts["cache_hits"] += outcome.from_cache
+                self._counts["cache_misses"] += outcome.cacheable and not outcome.from_cache
                 self._sum("answer_s", outcome.total_s)
                 self._sum("first_token_s", outcome.first_token_s)
+
+    def refused(self, status: int, code: str) -> None:
+        """Count a request that became no job."""
+        with self._lock:
+            self._counts[_kind(status)] += 1
+            self._errors[code] += 1
 
     def counts(self) -> dict[str, int]:
         """Since the start: requests by how they ended, and tokens."""
@@ -112,12 +119,12 @@ def percentile(ordered: Sequence[float], percent: float, scale: float = 1.0) -> 
     return ordered[max(int(rank), 1) - 1] * scale
 
 
-def _kind(outcome: Outcome) -> str:
-    if outcome.status == 200:
+def _kind(status: int) -> str:
+    if status == 200:
         return "answered"
-    if outcome.status in DEVICE_FAULTS:
+    if status in DEVICE_FAULTS:
         return "failed"
-    return "cancelled" if outcome.status == CANCELLED else "refused"
+    return "cancelled" if status == CANCELLED else "refused"
 
 
 def _rate(pairs: Iterable[tuple[float, float]]) -> float | None:

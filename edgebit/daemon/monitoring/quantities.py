@@ -32,7 +32,7 @@ QUANTITIES = (
     Quantity("reused_tokens", "1", "count", "of these, computed before"),
     Quantity("answer_tokens", "1", "count", "tokens of answers"),
     Quantity("cache_hits", "1", "count", "answers from the answer cache"),
-    Quantity("cache_misses", "1", "count", "answers that the engine computed"),
+    Quantity("cache_misses", "1", "count", "answers that the answer cache could have had"),
     Quantity("tok_s", "tok/s", "gauge", "decode speed of an answer"),
     Quantity("prompt_tok_s", "tok/s", "gauge", "prefill speed, reused tokens aside, over the window"),
     Quantity("latency_p50_ms", "ms", "gauge", "from admission to the last frame, median over the window"),

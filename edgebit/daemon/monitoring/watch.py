@@ -30,12 +30,15 @@ class Watch:
         situation: Callable[[], Situation],
         readings: Callable[[], Mapping[str, Reading]],
         working: Callable[[], Figures],
+        faults: Callable[[], Figures],
         metrics: Callable[[], dict[str, Any]],
         about: Callable[[], Mapping[str, str]],
         publish_event: EventPublisher,
         spawn: Spawn,
     ) -> None:
-        """`working` gives figures that the scheduler knows, `metrics` the body of that message, `about` who speaks.
+        """`working` gives figures that the scheduler knows, `faults` those that only alerts look at.
+
+        `metrics` gives the body of that message, `about` who speaks.
 
         `spawn` runs a function in a thread of a name. Raises ConfigError where [prometheus] names no address.
         """
@@ -52,7 +55,7 @@ class Watch:
             state_dir / "history",
             readings=readings,
             working=working,
-            states=lambda: {"probe_fault": float(self._probe.fault is not None)},
+            states=lambda: {**faults(), "probe_fault": float(self._probe.fault is not None)},
         )
         self._pages = Pages(self._vitals.health)
         self._port = self._pages.port(config.prometheus.listen) if config.prometheus.listen else None

@@ -18,6 +18,7 @@ class Outcome:
     prompt_tokens: int = 0
     reused_tokens: int = 0  # of these, computed before
     completion_tokens: int = 0
+    cacheable: bool = False  # the answer cache is asked for such
     from_cache: bool = False  # the answer cache had the whole answer
     queued_s: float = 0.0
     first_token_s: float | None = None  # from admission to the first token; None: there was none

@@ -104,7 +104,7 @@ def test_active_is_what_was_told(first, second):
 def test_0_switches_a_level_off():
     """As the configuration says; what needs no threshold stays."""
     off = AlertsConfig(**dict.fromkeys(AlertsConfig.__slots__, 0.0))
-    assert {rule.name for rule in rules_of(off)} == {"undervoltage", "sensor", "history", "probe"}
+    assert {rule.name for rule in rules_of(off)} == {"undervoltage", "sensor", "storage", "history", "probe"}
     names = {rule.name for rule in rules_of(AlertsConfig())}
     assert names >= {"memory", "cpu", "errors", "heat", "disk"} and not names & {"speed", "latency"}
 

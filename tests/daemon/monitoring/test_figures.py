@@ -48,7 +48,26 @@ def test_ends_are_counted_by_kind_and_code():
         "answered": 1, "failed": 2, "refused": 2, "cancelled": 1,
     }  # fmt: skip
     assert outcomes.errors() == {"engine": 1, "memory": 1, "queue_full": 1, "expired": 1, "cancelled": 1}
-    assert counts["prompt_tokens"] == 120 and counts["cache_misses"] == 1
+    assert counts["prompt_tokens"] == 120
+
+
+def test_a_request_that_became_no_job_is_counted_too():
+    """By its kind and code; the window of answers does not know it."""
+    outcomes = Outcomes()
+    for status, code in ((400, "bad_field"), (503, "queue_full"), (500, "interrupted")):
+        outcomes.refused(status, code)
+    assert outcomes.counts() == {"refused": 2, "failed": 1}
+    assert outcomes.errors() == {"bad_field": 1, "queue_full": 1, "interrupted": 1}
+    assert set(outcomes.window().values()) == {None}
+
+
+def test_a_miss_is_an_answer_that_the_cache_could_have_had():
+    """One that is drawn at random is neither hit nor miss."""
+    outcomes = Outcomes()
+    for named in ({}, {"cacheable": True}, {"cacheable": True, "from_cache": True}, {"cacheable": True}):
+        outcomes.job_ended(ended(**named))
+    counts = outcomes.counts()
+    assert (counts["cache_hits"], counts["cache_misses"]) == (1, 2)
 
 
 def test_nothing_is_known_before_the_first():

@@ -60,7 +60,8 @@ def test_figures_history_and_health_are_asked_for(broker, ready, ears):
     assert 'edgebit_jobs_total{outcome="answered"} 2\n' in text
     assert 'edgebit_tokens_total{kind="answer"} 6\n' in text
     assert 'edgebit_temperature_celsius{sensor="t_soc"} 48.2\n' in text and 'edgebit_info{device="pi"' in text
-    assert metrics(broker, "show")["answer_tokens"] == 6
+    shown = metrics(broker, "show")
+    assert (shown["answer_tokens"], shown["refused"], shown["errors"]) == (6, 1, {"bad_field": 1})
     assert metrics(broker, "summary", "--since", "10m")["figures"]["answered"]["total"] == 2
 
 
