@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgebit import resources
-from edgebit.daemon.install import service
+from edgebit.daemon.install import systemd
 from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port, port_fault
-from edgebit.daemon.install.service import LOG_MAX_BYTES, Service, detect, render_unit
+from edgebit.daemon.install.service import LOG_MAX_BYTES, Service, detect
+from edgebit.daemon.install.systemd import render_unit
 from edgebit.errors import DeployError
 
 TEMPLATE = (resources.package_dir() / "daemon" / "install" / "edgebit-daemon.service").read_text()
@@ -43,7 +44,7 @@ def test_user_unit_has_nothing_that_needs_root():
 @pytest.mark.parametrize("devices", [NO_DEVICES, device_access("/dev/ttyUSB0", Path("/dev"))])
 def test_system_unit_is_sandboxed(require_tool, tmp_path, devices):
     """systemd's own measure of exposure, 0 the best and 10 the worst, stays at 2.0 or below."""
-    unit = tmp_path / service.UNIT
+    unit = tmp_path / systemd.UNIT
     unit.write_text(render("systemd-system", devices))
 
     done = subprocess.run(
@@ -122,12 +123,12 @@ def test_systemd_is_driven(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     root = tmp_path / "device"
     (root / "active" / "service").mkdir(parents=True)
-    (root / "active" / "service" / service.UNIT).write_text(TEMPLATE)
+    (root / "active" / "service" / systemd.UNIT).write_text(TEMPLATE)
     daemon = Service(root)
 
     assert daemon.start("systemd-user") == ""
 
-    unit = tmp_path / "config" / "systemd" / "user" / service.UNIT
+    unit = tmp_path / "config" / "systemd" / "user" / systemd.UNIT
     assert f"run --root {root}\n" in unit.read_text()
     daemon.disable()
     assert not unit.exists()
@@ -137,11 +138,11 @@ def test_systemd_is_driven(tmp_path, monkeypatch):
         if " show " not in line
     ] == [
         "daemon-reload",
-        f"enable {service.UNIT}",
-        f"--no-block restart {service.UNIT}",
+        f"enable {systemd.UNIT}",
+        f"--no-block restart {systemd.UNIT}",
         "enable-linger",
-        f"stop {service.UNIT}",
-        f"disable {service.UNIT}",
+        f"stop {systemd.UNIT}",
+        f"disable {systemd.UNIT}",
         "daemon-reload",
     ]
 
@@ -153,7 +154,7 @@ def test_refused_linger_is_said(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
-    assert "sudo loginctl enable-linger" in service._linger()
+    assert "sudo loginctl enable-linger" in systemd._linger()
 
 
 def test_supervisor_can_be_insisted_on():

@@ -2,36 +2,33 @@
 
 The supervisor is a detached process that restarts the daemon when it dies, ever more slowly, and counts the tries of a
 bundle on trial. systemd's unit does the same through ExecStartPre. At no time is there nobody who would start the
-daemon: systemd restarts it in one job, and a new supervisor ends the old one itself. In Termux that supervisor is
-started after a reboot too (termux.py). Standard library only.
+daemon: systemd (systemd.py) restarts it in one job, and a new supervisor ends the old one itself. In Termux that
+supervisor is started after a reboot too (termux.py). Standard library only.
 """
 
 import contextlib
 import ctypes
 import fcntl
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from edgebit.bundle.manifest import DAEMON_MEMBER, SERVICE_MEMBER
+from edgebit.bundle.manifest import DAEMON_MEMBER
 from edgebit.bundle.slots import TRIES, Slot, Slots, locked
-from edgebit.daemon.install import termux
-from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port
+from edgebit.daemon.install import systemd, termux
 from edgebit.daemon.install.heartbeat import SILENCE_S, Heartbeat
 from edgebit.daemon.install.settings import count_start, restore_settings, settings_on_trial
+from edgebit.daemon.install.systemd import SystemdKind
 from edgebit.errors import DeployError
 
-Kind = Literal["systemd-user", "systemd-system", "supervisor", "termux"]
+Kind = Literal[SystemdKind, "supervisor", "termux"]
 
-UNIT = "edgebit-daemon.service"
 STOP_TIMEOUT_S = 30.0  # for the daemon to answer what it has with 503 and to end; then it is killed
 LOG_MAX_BYTES = 4 << 20  # then it becomes edgebitd.log.1
 _ABORT_S = 5.0  # for a daemon that hangs to say where
@@ -48,11 +45,8 @@ def detect(wanted: str = "auto") -> Kind:
         return "supervisor"
     if wanted == "auto" and termux.is_termux():
         return "termux"
-    if Path("/run/systemd/system").is_dir() and shutil.which("systemctl"):
-        if os.geteuid() == 0:
-            return "systemd-system"
-        if _systemctl("systemd-user", "show-environment").returncode == 0:
-            return "systemd-user"
+    if (instance := systemd.instance()) is not None:
+        return instance
     if wanted == "systemd":
         raise DeployError("systemd does not run on this device, or has no instance for this user. Leave --service out")
     return "supervisor"
@@ -89,21 +83,14 @@ class Service:
             termux.install_boot_script([*_pyz_argv(self.root), "agent", "--root", str(self.root), "start"], self.log)
             self._start_supervisor()
             return termux.REMARK
-        self._install_unit(kind)
+        systemd.install_unit(kind, self.root)
         self._stop_supervisor()
-        before = _invocation(kind)
-        # Not waited for: systemd would until the daemon says that it is up, which one that hangs never does.
-        for verb in (("daemon-reload",), ("enable", UNIT), ("--no-block", "restart", UNIT)):
-            done = _systemctl(kind, *verb)
-            if done.returncode:
-                raise DeployError(f"systemctl {' '.join(verb)} failed: {done.stderr.strip() or done.stdout.strip()}")
-        _wait_for_another(kind, before)
-        return _linger() if kind == "systemd-user" else ""
+        return systemd.restart(kind, _TAKE_OVER_S + 10)
 
     def stop(self) -> None:
         """Stop the daemon, which answers what it has with 503. Does nothing where none runs."""
-        if (kind := self.kind()) in ("systemd-user", "systemd-system") and _unit_path(kind).exists():
-            _systemctl(kind, "stop", UNIT)
+        if (kind := self.kind()) in ("systemd-user", "systemd-system"):
+            systemd.stop(kind)
         self._stop_supervisor()
 
     def _stop_supervisor(self) -> None:
@@ -128,10 +115,8 @@ class Service:
         """Stop the daemon and take its unit away."""
         self.stop()
         kind = self.kind()
-        if kind in ("systemd-user", "systemd-system") and _unit_path(kind).exists():
-            _systemctl(kind, "disable", UNIT)
-            _unit_path(kind).unlink()
-            _systemctl(kind, "daemon-reload")
+        if kind in ("systemd-user", "systemd-system"):
+            systemd.disable(kind)
         if kind == "termux":
             termux.remove_boot_script()
 
@@ -139,8 +124,7 @@ class Service:
         """The daemon's process, where it runs."""
         kind = self.kind()
         if kind in ("systemd-user", "systemd-system"):
-            shown = _systemctl(kind, "show", "--property=MainPID", "--value", UNIT).stdout.strip()
-            return int(shown) if shown.isdigit() and int(shown) else None
+            return systemd.pid(kind)
         return None if self._supervisor_pid() is None else self._daemon_pid()
 
     def _daemon_pid(self) -> int | None:
@@ -155,8 +139,7 @@ class Service:
         """Whether something keeps the daemon running; the daemon itself may just be starting again."""
         kind = self.kind()
         if kind in ("systemd-user", "systemd-system"):
-            state = _systemctl(kind, "show", "--property=ActiveState", "--value", UNIT).stdout.strip()
-            return state in ("active", "activating", "reloading")
+            return systemd.is_up(kind)
         return self._supervisor_pid() is not None
 
     def starting(self) -> Slot:
@@ -332,19 +315,6 @@ class Service:
         text = path.read_text().strip()
         return int(text) if text.isdigit() else None
 
-    def _install_unit(self, kind: Kind) -> None:
-        template = (self.root / "active" / SERVICE_MEMBER).read_text()
-        path = _unit_path(kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        user = pwd.getpwuid(os.getuid()).pw_name
-        text = render_unit(template, kind, self.root, sys.executable, user, device_access(meter_port(self.root)))
-        new = path.with_name(path.name + ".new")  # no unit of systemd's: it has another ending
-        with new.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-
 
 def gate_argv(root: Path, identity: str, guarded: int) -> list[str]:
     """The command that decides the trial of the bundle `identity`, whose daemon is the process `guarded`."""
@@ -358,76 +328,6 @@ def daemon_argv(root: Path) -> list[str]:
 
 def _pyz_argv(root: Path) -> list[str]:
     return [sys.executable, str(root / "active" / DAEMON_MEMBER)]
-
-
-def render_unit(
-    template: str, kind: Kind, root: Path, python: str, user: str, devices: Sequence[str] = NO_DEVICES
-) -> str:
-    """The unit for this device: names filled in, and for a user's own systemd only what that may do.
-
-    Lines between `# [system]` and `# [end]` need the rights of the system's instance.
-    """
-    lines, inside = [], False
-    for line in template.splitlines():
-        if line in ("# [system]", "# [end]"):
-            inside = line == "# [system]"
-        elif kind == "systemd-system" or not inside:
-            lines.append(line)
-    wanted_by = "multi-user.target" if kind == "systemd-system" else "default.target"
-    names = {"@ROOT@": str(root), "@PYTHON@": python, "@USER@": user, "@WANTED_BY@": wanted_by}
-    text = "\n".join(lines) + "\n"
-    for name, value in names.items():
-        if any(character in value for character in '\n"\\%$'):
-            raise DeployError(f"{value!r} cannot stand in a systemd unit. Choose another folder with --root")
-        text = text.replace(name, value)
-    return text.replace("@DEVICES@", "\n".join(devices))
-
-
-def _unit_path(kind: Kind) -> Path:
-    if kind == "systemd-system":
-        return Path("/etc/systemd/system") / UNIT
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return config / "systemd" / "user" / UNIT
-
-
-def _systemctl(kind: Kind, *args: str) -> subprocess.CompletedProcess[str]:
-    scope = ["--user"] if kind == "systemd-user" else []
-    environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}", **os.environ}
-    return subprocess.run(
-        ["systemctl", *scope, "--no-ask-password", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def _invocation(kind: Kind) -> str:
-    """What tells one start of the daemon from another; empty before the first."""
-    return _systemctl(kind, "show", "--property=InvocationID", "--value", UNIT).stdout.strip()
-
-
-def _wait_for_another(kind: Kind, before: str) -> None:
-    """Return once the daemon that ran is gone and another begins. Raises DeployError where it does not."""
-    deadline = time.monotonic() + _TAKE_OVER_S + 10
-    while _invocation(kind) in ("", before):
-        if time.monotonic() > deadline:
-            raise DeployError(f"systemd did not start {UNIT} in time. Look at `systemctl status {UNIT}`")
-        time.sleep(0.05)
-
-
-def _linger() -> str:
-    """Let the user's services run without a login; gives a remark where that was refused."""
-    user = pwd.getpwuid(os.getuid()).pw_name
-    if Path(f"/var/lib/systemd/linger/{user}").exists():
-        return ""
-    done = subprocess.run(
-        ["loginctl", "--no-ask-password", "enable-linger"], capture_output=True, text=True, check=False
-    )
-    if done.returncode == 0:
-        return ""
-    return f"the daemon stops when {user} logs out. Run once on the device: sudo loginctl enable-linger {user}"
 
 
 def _lock_or_none(path: Path) -> int | None:
