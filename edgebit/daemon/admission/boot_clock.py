@@ -35,3 +35,9 @@ def elapsed_s(then: Instant, now: Instant) -> float:
     if then.boot and then.boot == now.boot:
         return max(0.0, now.up_s - then.up_s)
     return max(0.0, now.wall_s - then.wall_s)
+
+
+def carried_over(then: Instant, now: Instant) -> Instant:
+    """`then` as this run of the machine counts it, so that no wall clock is asked about it again."""
+    passed_s = elapsed_s(then, now)
+    return Instant(now.boot, now.up_s - passed_s, now.wall_s - passed_s)

@@ -84,14 +84,19 @@ class RecordFile:
         return cls(path, handle, end, max(len(content), end)), records, damaged
 
     @classmethod
-    def write(cls, path: Path, bodies: Iterable[bytes]) -> tuple[Self, list[Span]]:
-        """Put a file of these records in the place of `path`, for good when this returns. A failure leaves the old."""
+    def write(cls, path: Path, bodies: Iterable[bytes], *, beside: int = 0) -> tuple[Self, list[Span]]:
+        """Put a file of these records in the place of `path`, for good when this returns. A failure leaves the old.
+
+        beside: bytes of the disk to keep free for what will be appended
+        """
         part = path.with_name(path.name + ".part")
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             file = cls(path, handle, len(HEADER), len(HEADER))
             _write_all(handle, HEADER, 0)
             spans = [file.append(body) for body in bodies]
+            if beside:
+                file._lay_in(file.end + beside)
             os.fsync(handle)
             part.replace(path)
             sync_folder(path.parent)
@@ -118,9 +123,8 @@ class RecordFile:
         try:
             os.fdatasync(self._handle)
         except OSError:
-            self.trusted = (
-                False  # the kernel has dropped what it could not write: a second try would find nothing amiss
-            )
+            # The kernel has dropped what it could not write: a second try would find nothing amiss.
+            self.trusted = False
             raise
 
     def read(self, span: Span) -> bytes:
