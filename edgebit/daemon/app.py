@@ -25,6 +25,7 @@ from edgebit.daemon.admission.admission import Admission, AskableModel
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.local_callers import LocalCallers
+from edgebit.daemon.admission.storage_events import StorageEvents
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
@@ -117,6 +118,7 @@ class Daemon:
         )
         self._model: DaemonModel | None = None
         self._journal = Journal(state_dir / "journal", config.journal)
+        self._storage_events = StorageEvents(lambda: self._journal.fault, self.publish_event)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
         self._gate = Gatekeeper(config, state_dir)
         self._owner = OwnerWarnings(self.publish_event)
@@ -170,7 +172,8 @@ class Daemon:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hangup)
         self._sensors.sample()  # once before anything is published
-        self._admission.recover()
+        if interrupted := self._admission.recover():
+            self.publish_event("interrupted", jobs=interrupted)
         for thread in self._threads:
             thread.start()
         fault = None
@@ -180,6 +183,7 @@ class Daemon:
             self._journal.tick()
             self._gate.tick()
             self._owner.step(self._gate.warnings())
+            self._storage_events.tick()
             for happening in self._governor.tick():
                 self.publish_event(happening.event, **happening.facts)
             self._look_at_pool()

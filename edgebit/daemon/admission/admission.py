@@ -92,15 +92,20 @@ class Admission:
         self.own_ops: dict[str, OwnOp] = {}  # operations that other parts answer at once
         self.counters: Counter[str] = Counter()
 
-    def recover(self) -> None:
-        """Once, before anything is taken: send answers again that may not have arrived, take up what is unfinished."""
+    def recover(self) -> int:
+        """Once, before anything is taken: send answers again that may not have arrived, take up what is unfinished.
+
+        Gives how many jobs were unfinished.
+        """
         for message in self._journal.undelivered():
             self.counters["sent_again"] += 1
             self._publisher.publish(message)
-        for entry, asked, left_s in self._journal.unfinished():
+        unfinished = self._journal.unfinished()
+        for entry, asked, left_s in unfinished:
             self._resume(entry, asked, left_s)
         self._acceptance.commit(at_any_cost=True)
         self._acceptance.release()
+        return len(unfinished)
 
     def take(self, requests: Sequence[Incoming]) -> None:
         """Look at all that has come; what is accepted is on the disk before any is acknowledged, and runs then."""

@@ -14,6 +14,7 @@ class Entries:
     def __init__(self) -> None:
         self._all: dict[int, Entry] = {}
         self._by_key: dict[tuple[str, str], Entry] = {}
+        self._uncommitted: list[Entry] = []
         self._next = 1
         self.reserved = 0  # bytes of the disk that are kept free for answers to come
 
@@ -47,6 +48,7 @@ class Entries:
     def add(self, entry: Entry) -> None:
         """A new job. One that had its id before is to be removed first."""
         self._all[entry.number] = self._by_key[entry.key] = entry
+        self._uncommitted.append(entry)
         self.reserved += entry.reserve
 
     def remove(self, entry: Entry) -> None:
@@ -60,6 +62,12 @@ class Entries:
         """Keep so many bytes of the disk free for the job's answer."""
         self.reserved += size - entry.reserve
         entry.reserve = size
+
+    def commit(self) -> None:
+        """What was added is for good."""
+        for entry in self._uncommitted:
+            entry.committed = True
+        self._uncommitted.clear()
 
     def redelivered(self, identity: Identity, session_began: int) -> Entry | None:
         """The job of a message that the broker sends again: under the same packet id, on a later connection."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgebit.daemon.admission import journal_records as records
 from edgebit.daemon.admission.boot_clock import Clock, Instant
 from edgebit.daemon.admission.entries import Entries
-from edgebit.daemon.admission.journal_records import Entry
+from edgebit.daemon.admission.journal_records import Entry, Kind
 from edgebit.daemon.admission.record_file import HEAD, STEP_BYTES, Span
 from edgebit.daemon.admission.shared_file import SharedFile
 from edgebit.daemon.config.sections import JournalConfig
@@ -72,6 +72,14 @@ class JobStore:
             raise OSError(errno.EIO, "there is no record of it")
         return self._file.read(place)
 
+    def commit(self) -> None:
+        """All that was accepted before is for good. Raises OSError where it cannot be."""
+        with self.lock:
+            self.entries.commit()
+            marked = self.note(records.committed()) is not None
+        self.make_durable(anew=not marked)
+        self.fault = None
+
     def make_durable(self, *, anew: bool = False) -> None:
         """One sync for all that was appended before; `anew`, or where that fails, by another file. Raises OSError."""
         if not anew:
@@ -124,6 +132,9 @@ class JobStore:
         found, damaged = self._file.open()
         entries, unknown = records.read_back(found)
         self.entries.load(entries, self._clock())
+        for entry in [entry for entry in self.entries if not entry.committed]:
+            self.note(records.mark(Kind.WITHDRAWN, entry))
+            self.forget(entry)
         if damaged:
             log.warning("%s: %d bytes behind the last whole record are cut off", self._file.path, damaged)
             self.counters["journal_cut_bytes"] += damaged
@@ -153,8 +164,12 @@ class JobStore:
         """
         with self.lock:
             parts = [(entry, bodies) for entry in self.entries if (bodies := self._bodies(entry))]
+            parts.sort(key=lambda part: not part[0].committed)
+            counting = sum(len(bodies) for entry, bodies in parts if entry.committed)
+            bodies = [body for _, bodies in parts for body in bodies]
             room = beside + (self.entries.reserved if self._file.usable else 0)
-            spans = self._file.replace([body for _, bodies in parts for body in bodies], beside=room)
+            spans = self._file.replace([*bodies[:counting], records.committed(), *bodies[counting:]], beside=room)
+            del spans[counting]
             at = 0
             for entry, bodies in parts:
                 entry.lie_at(spans[at : at + len(bodies)])

@@ -153,11 +153,10 @@ class Journal:
     def commit(self) -> None:
         """Have on the disk all that was accepted. Raises Refusal where that fails."""
         try:
-            self._store.make_durable()
+            self._store.commit()
         except OSError as error:
             self._store.failed(error)
             raise refusal_of(error) from error
-        self._store.fault = None
 
     def withdraw(self, record: JobRecord) -> None:
         """Forget a job that was accepted, and not committed."""

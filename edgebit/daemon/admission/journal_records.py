@@ -2,6 +2,7 @@
 
 A job's records name it by a number of the journal's own. `accepted` holds all that is needed to run the job again,
 `finished` all that is needed to answer again, so that what was asked may be forgotten once a job is finished.
+What was accepted counts from the next `committed` on: all that came together or nothing, such as a batch and its items.
 """
 
 import json
@@ -28,6 +29,7 @@ class Kind(IntEnum):
     DELIVERED = 5  # the broker has the last frame
     WITHDRAWN = 6  # it was never accepted, although its record was written
     RESUMED = 7  # taken up after a restart
+    COMMITTED = 8  # all that was accepted before is to be acknowledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Entry:
     number: int
     identity: Identity
     places: list[Place]
+    committed: bool = False
     asked: Span | bytes | None = None
     joins: list[Span | bytes] = field(default_factory=list)
     frames_sent: int = 0
@@ -151,6 +154,11 @@ def mark(kind: Kind, entry: Entry) -> bytes:
     return _encode(kind, {"n": entry.number})
 
 
+def committed() -> bytes:
+    """The record that makes count what was accepted before."""
+    return _encode(Kind.COMMITTED, {})
+
+
 def read_asked(body: bytes) -> Asked:
     """What an `accepted` record asks for."""
     _, head, data = _decode(body)
@@ -176,16 +184,22 @@ def read_answer(body: bytes) -> tuple[bytes, bytes]:
 def read_back(records: Iterable[tuple[Span, bytes]]) -> tuple[dict[int, Entry], int]:
     """The entries that a file's records tell of, by number, and how many records could not be made out.
 
-    A record of a newer daemon, or of an entry that is gone, is passed over.
+    A record of a newer daemon, or of an entry that is gone, is passed over. What was not committed is among the
+    entries: it was not acknowledged, and must be withdrawn before anything else is committed.
     """
     entries: dict[int, Entry] = {}
-    unknown = 0
+    unknown = counting = 0  # entries below this number count
     for span, body in records:
         try:
             kind, head, _ = _decode(body)
-            _apply(entries, kind, head, span)
+            if kind is Kind.COMMITTED:
+                counting = max(entries, default=0) + 1
+            else:
+                _apply(entries, kind, head, span)
         except (ValueError, KeyError, TypeError, IndexError, struct.error):
             unknown += 1
+    for entry in entries.values():
+        entry.committed = entry.ended is not None or entry.number < counting
     return entries, unknown
 
 

@@ -14,6 +14,7 @@ EventName = Literal[
     "pool_left",
     "pool_joined",
     "storage_full",
+    "storage_restored",
     "interrupted",
     "alert",
     "alert_cleared",
