@@ -78,7 +78,6 @@ class JobStore:
             self.entries.commit()
             marked = self.note(records.committed()) is not None
         self.make_durable(anew=not marked)
-        self.fault = None
 
     def make_durable(self, *, anew: bool = False) -> None:
         """One sync for all that was appended before; `anew`, or where that fails, by another file. Raises OSError."""
@@ -159,22 +158,25 @@ class JobStore:
     def _rewrite(self, beside: int = 0) -> None:
         """Another file with what is still needed in the place of this one; a failure leaves this one. Raises OSError.
 
-        beside: bytes that there must be room for, beside the answers that are owed; but a file that is lost is replaced
-        even where these have no room
+        beside: bytes that there must be room for, beside the answers that are owed, which shows that the disk is well;
+        a file that is lost is replaced even where the answers have no room
         """
         with self.lock:
             parts = [(entry, bodies) for entry in self.entries if (bodies := self._bodies(entry))]
             parts.sort(key=lambda part: not part[0].committed)
             counting = sum(len(bodies) for entry, bodies in parts if entry.committed)
             bodies = [body for _, bodies in parts for body in bodies]
-            room = beside + (self.entries.reserved if self._file.usable else 0)
+            was_usable = self._file.usable
+            room = beside + (self.entries.reserved if was_usable else 0)
             spans = self._file.replace([*bodies[:counting], records.committed(), *bodies[counting:]], beside=room)
             del spans[counting]
             at = 0
             for entry, bodies in parts:
                 entry.lie_at(spans[at : at + len(bodies)])
                 at += len(bodies)
-            self._stale_since = self.fault = None
+            self._stale_since = None
+            if beside or not was_usable:
+                self.fault = None
 
     def _try_to_rewrite(self, beside: int = 0) -> None:
         try:
