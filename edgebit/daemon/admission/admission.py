@@ -329,6 +329,7 @@ class Admission:
     def _resume(self, entry: Entry, asked: Asked, left_s: float) -> None:
         """Run a job of before the restart anew, or say why not."""
         address = address_again(entry, asked, time.monotonic() + left_s)
+        refusal = verdict(entry, left_s)
         record = self._journal.resume(entry, ANSWER_BYTES)
         if asked.op == "batch":
             self._resume_batch(entry, asked, self._writer(address, record=record))
@@ -336,7 +337,7 @@ class Admission:
         if asked.series is not None:
             self._newest.replace(address.principal, asked.series, address.id)
         try:
-            if (refusal := verdict(entry, left_s)) is not None:
+            if refusal is not None:
                 raise refusal
             request = self._read(asked.op, asked.fields, address, None)
             if not isinstance(request, GenerateRequest):

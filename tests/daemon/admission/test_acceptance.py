@@ -1,0 +1,189 @@
+"""Written down, then acknowledged, then run; and what a batch comes to over a crash."""
+
+import errno
+import json
+import os
+import time
+
+import pytest
+from serving_fixtures import Engine, Serving, wait_for
+
+from edgebit.daemon.admission.acceptance import Acceptance
+from edgebit.daemon.admission.admission import Admission
+from edgebit.daemon.admission.journal import Journal
+from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig
+from edgebit.daemon.contract.messages import Incoming
+
+IN, OUT = "edgebit/v1/pi/in/alice", "edgebit/v1/pi/out/alice"
+
+
+class Model(Engine):
+    names = {"fake"}  # noqa: RUF012
+
+    def encode(self, text):
+        return list(text.encode())
+
+
+class Device:
+    """Admission to worker, without MQTT; restart() is a crash: nothing is tidied up."""
+
+    def __init__(self, path):
+        self._path = path
+        self.config = Config(device=DeviceConfig(name="pi"))
+        self.steps = []  # what happened, in order
+        self.restart()
+
+    def restart(self):
+        self.model = Model()
+        self.serving = Serving(self.model)
+        self.heard, self.scheduler = self.serving.heard, self.serving.scheduler
+        self.journal = Journal(self._path, JournalConfig())
+        self.acceptance = Acceptance(self.heard, self.scheduler, self.journal)
+        self.admission = Admission(
+            self.config, self.heard, self.scheduler, self.journal, self.acceptance, lambda: self.model, dict
+        )
+        self.serving.endings.listeners.append(self.admission.batches)
+        self.recovered = self.admission.recover()
+
+    def take(self, *asked, **named):
+        """Requests that have come together, as (operation, fields)."""
+        self.admission.take([self.message(op, fields, n + 1, **named) for n, (op, fields) in enumerate(asked)])
+
+    def message(self, op, fields, packet_id, connection=1, dup=False):
+        return Incoming(
+            topic=f"{IN}/{op}",
+            payload=json.dumps(fields).encode(),
+            received=time.monotonic(),
+            connection=connection,
+            packet_id=packet_id,
+            dup=dup,
+            mqtt5=True,
+            ack=lambda: self.steps.append(("ack", packet_id)),
+        )
+
+    def run(self, *topics):
+        """Until these have their last frame; gives them."""
+        if not self.serving.worker.is_alive():
+            self.serving.start()
+        wait_for(lambda: set(topics) <= set(self.heard.bodies))
+        return [self.heard.bodies[topic] for topic in topics]
+
+
+@pytest.fixture
+def device(tmp_path):
+    device = Device(tmp_path / "journal")
+    yield device
+    device.scheduler.stop()
+
+
+def question(name, tokens=2, **more):
+    return "generate", {"id": name, "prompt": "a question", "max_tokens": tokens, **more}
+
+
+def test_one_sync_then_all_acknowledgements_then_they_run(device, monkeypatch):
+    sync, release = os.fdatasync, device.scheduler.release
+    monkeypatch.setattr(os, "fdatasync", lambda handle: (device.steps.append("sync"), sync(handle)))
+    monkeypatch.setattr(
+        device.scheduler, "release", lambda jobs: (device.steps.append(("release", len(list(jobs)))), release(jobs))
+    )
+    device.take(question("a"), question("b"), ("generate", {"prompt": 7}), question("c"))
+    assert device.steps == ["sync", ("ack", 1), ("ack", 2), ("ack", 3), ("ack", 4), ("release", 3)]
+
+
+def test_what_needs_no_memory_is_not_synced(device, monkeypatch):
+    monkeypatch.setattr(os, "fdatasync", lambda handle: device.steps.append("sync"))
+    device.take(("ping", {}), ("tokenize", {"prompt": "a"}), ("generate", {"prompt": 7}))
+    assert device.steps == [("ack", 1), ("ack", 2), ("ack", 3)]
+
+
+def test_a_disk_that_fails_at_the_commit(device, monkeypatch):
+    """All that came together are told, all are acknowledged, their places are free, and nothing of them is left."""
+
+    def fail(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        patch.setattr(os, "fsync", fail)
+        device.take(question("a"), ("batch", {"id": "b", "items": [{"prompt": "x"}, {"prompt": "y"}]}))
+    assert {device.heard.bodies[f"{OUT}/{name}"]["error"]["code"] for name in ("a", "b.0", "b.1")} == {"storage_fault"}
+    summary = device.heard.bodies[f"{OUT}/b"]
+    assert (summary["answered"], summary["failed"]) == (0, 2)
+    assert device.steps == [("ack", 1), ("ack", 2)]
+    assert device.scheduler.load().queue_len == 0
+    device.take(question("a"))
+    assert device.run(f"{OUT}/a")[0]
+
+
+def test_a_repeat_joins_and_replays(device):
+    """In flight it waits with the first, at its own place; after the end it has the stored answer; its like is 409."""
+    device.take(question("a"))
+    device.take(question("a"), question("a", reply_to=f"{OUT}/other"), question("a", tokens=3))
+    assert device.heard.bodies[f"{OUT}/a"]["error"]["code"] == "id_in_use"
+    device.run(f"{OUT}/other")
+    wait_for(lambda: device.heard.status[f"{OUT}/a"] == 200)
+    first = device.heard.bodies[f"{OUT}/a"]
+    device.take(question("a"))
+    assert device.heard.bodies[f"{OUT}/a"] == first and device.heard.last[f"{OUT}/a"] == 3
+    assert device.acceptance.counters["replayed"] == 1 and device.acceptance.counters["repeated"] == 1
+
+
+def test_a_batch_of_before_a_crash(device):
+    """Items that were answered stay so, the others are run, and the summary has all, whatever was refused at once."""
+    items = [{"prompt": "x", "max_tokens": 1}, {"prompt": 7}, {"prompt": "y", "max_tokens": 2}]
+    device.take(("batch", {"id": "b", "items": items}))
+    assert device.heard.bodies[f"{OUT}/b.1"]["error"]["code"] == "bad_field"
+    device.restart()
+    assert device.recovered == 3, "two items and the batch itself"
+    summary = device.run(f"{OUT}/b.0", f"{OUT}/b.2", f"{OUT}/b")[2]
+    assert [(item["id"], item["status"]) for item in summary["items"]] == [("b.0", 200), ("b.1", 400), ("b.2", 200)]
+    device.restart()
+    assert device.recovered == 0
+    assert device.heard.bodies[f"{OUT}/b"] == summary, "the broker has not confirmed it"
+
+
+@pytest.mark.parametrize("batch_id", [{}, {"id": "b"}])
+def test_a_batch_that_the_broker_sends_again(device, batch_id):
+    """After a crash between the disk and the acknowledgement: nothing of it is run twice."""
+    asked = ("batch", {**batch_id, "items": [{"prompt": "x"}, {"prompt": "y"}], "max_tokens": 2})
+    device.take(asked)
+    device.restart()
+    device.take(asked, connection=2, dup=True)
+    assert device.recovered == 3 and device.scheduler.load().queue_len == 2
+    (batch,) = [entry.identity.id for entry, asked, _ in device.journal.unfinished() if asked.op == "batch"]
+    (summary,) = device.run(f"{OUT}/{batch}")
+    assert summary["answered"] == 2
+    assert set(device.heard.last.values()) == {1} and len(device.heard.last) == 3
+
+
+def test_a_batch_that_was_cut_in_two(device, monkeypatch):
+    """A crash before the commit: the broker sends it again, and it is run as new, once."""
+    asked = ("batch", {"items": [{"prompt": "x"}, {"prompt": "y"}], "max_tokens": 2})
+    monkeypatch.setattr(device.journal, "commit", lambda: None)
+    device.take(asked)
+    device.restart()
+    assert device.recovered == 0
+    device.take(asked, connection=2, dup=True)
+    (batch,) = [entry.identity.id for entry, asked, _ in device.journal.unfinished() if asked.op == "batch"]
+    assert device.run(f"{OUT}/{batch}")[0]["answered"] == 2
+    assert len(device.heard.last) == 3
+
+
+def test_a_job_that_was_in_flight_at_too_many_crashes(device):
+    """It may be their cause."""
+    device.take(question("a"))
+    for _ in range(3):
+        device.restart()
+        assert f"{OUT}/a" not in device.heard.bodies
+    device.restart()
+    error = device.heard.bodies[f"{OUT}/a"]["error"]
+    assert (error["status"], error["code"], error["retryable"]) == (500, "interrupted", True)
+
+
+def test_without_its_session_a_broker_sends_nothing_again(device):
+    """What looks the same is another message then."""
+    asked = ("generate", {"prompt": "x", "max_tokens": 1})
+    device.take(asked)
+    device.acceptance.connected(2, session_present=False)
+    device.take(asked, connection=2, dup=True)
+    assert device.scheduler.load().queue_len == 2
