@@ -4,7 +4,8 @@ An order is a line of JSON on standard input: `name`, `config`, `state`, and `li
 as {"die_at": 17, "how": "kill"}; the one after the last of them lasts until SIGTERM. A step is a write, a sync, a
 rename, a file's room or length changed, an answer published, a request acknowledged. `kill` dies before it; `torn` half
 way through, where it is a write; `power` before it, and takes from the disk all that was not synced. When a daemon has
-ended for good, its name, exit code, number of lives, and steps of the last one come on standard output.
+ended for good, its name, exit code, number of lives, and steps of the last one come on standard output. {"stop": name}
+ends it; one that dies of its order while it ends has another life, which ends at once.
 """
 
 import json
@@ -13,6 +14,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,14 @@ class Steps:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def live(order: dict[str, Any], life: dict[str, Any] | None) -> int:
+def stop_soon() -> None:
+    """SIGTERM as soon as it is heard."""
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def live(order: dict[str, Any], life: dict[str, Any] | None, stopped: bool) -> int:
     """One life; gives the exit code."""
     state = Path(order["state"])
     log = os.open(state.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -111,6 +120,8 @@ def live(order: dict[str, Any], life: dict[str, Any] | None) -> int:
     set_up_logging("debug")
     steps = Steps(state, **(life or {"die_at": 0, "how": "kill"}))
     steps.install()
+    if stopped:
+        threading.Thread(target=stop_soon, daemon=True).start()
     code = Daemon(read_config(Path(order["config"])), state, FakeModel).run()
     (state.parent / "steps").write_text(str(steps.count))
     return code
@@ -121,6 +132,7 @@ class Forks:
 
     def __init__(self) -> None:
         self._orders: dict[int, tuple[dict[str, Any], int]] = {}
+        self._stopped: set[str] = set()
 
     def start(self, order: dict[str, Any], number: int = 0) -> None:
         lives = order["lives"]
@@ -128,11 +140,16 @@ class Forks:
         if pid == 0:
             code = 70
             try:
-                code = live(order, lives[number] if number < len(lives) else None)
+                code = live(order, lives[number] if number < len(lives) else None, order["name"] in self._stopped)
             finally:
                 os._exit(code)
         self._orders[pid] = (order, number)
-        print(json.dumps({"name": order["name"], "pid": pid}), flush=True)
+
+    def stop(self, name: str) -> None:
+        self._stopped.add(name)
+        for pid, (order, _) in self._orders.items():
+            if order["name"] == name:
+                os.kill(pid, signal.SIGTERM)
 
     def look(self) -> None:
         while self._orders:
@@ -161,7 +178,11 @@ def main() -> None:
             if not line:
                 forks.end()
                 return
-            forks.start(json.loads(line))
+            order = json.loads(line)
+            if "stop" in order:
+                forks.stop(order["stop"])
+            else:
+                forks.start(order)
         forks.look()
 
 

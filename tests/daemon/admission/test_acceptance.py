@@ -10,6 +10,7 @@ from serving_fixtures import Engine, Serving, wait_for
 
 from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission
+from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig
 from edgebit.daemon.contract.messages import Incoming
@@ -40,7 +41,14 @@ class Device:
         self.journal = Journal(self._path, JournalConfig())
         self.acceptance = Acceptance(self.heard, self.scheduler, self.journal)
         self.admission = Admission(
-            self.config, self.heard, self.scheduler, self.journal, self.acceptance, lambda: self.model, dict
+            self.config,
+            self.heard,
+            self.scheduler,
+            self.journal,
+            self.acceptance,
+            Gatekeeper(self.config, self._path.parent),
+            lambda: self.model,
+            dict,
         )
         self.serving.endings.listeners.append(self.admission.batches)
         self.recovered = self.admission.recover()

@@ -9,6 +9,7 @@ from serving_fixtures import Engine, NoLedger
 
 from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission
+from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig
 from edgebit.daemon.contract.messages import Incoming
@@ -74,7 +75,8 @@ def test_ten_thousand_requests(tmp_path):
     journal = Journal(tmp_path / "journal", config.journal)
     acceptance = Acceptance(broker, scheduler, journal)
     model = Model(sequences=4)
-    admission = Admission(config, broker, scheduler, journal, acceptance, lambda: model, dict)
+    gate = Gatekeeper(config, tmp_path)
+    admission = Admission(config, broker, scheduler, journal, acceptance, gate, lambda: model, dict)
     endings.listeners.append(admission.batches)
     scheduler.set_engine(model)
     loop = threading.Thread(target=BatchLoop(scheduler, model, endings, share_prefixes=True).run)

@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -133,7 +132,6 @@ class Crashes:
         self.folder = folder
         self.broker = broker
         self.ended = queue.SimpleQueue()
-        self.pids = {}
         self.process = subprocess.Popen(
             [sys.executable, str(TESTS / "daemon" / "crash_daemon.py")],
             stdin=subprocess.PIPE,
@@ -145,11 +143,11 @@ class Crashes:
 
     def _read(self):
         for line in self.process.stdout:
-            body = json.loads(line)
-            if "pid" in body:
-                self.pids[body["name"]] = body["pid"]
-            else:
-                self.ended.put(body)
+            self.ended.put(json.loads(line))
+
+    def _order(self, order):
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+        self.process.stdin.flush()
 
     def close(self):
         self.ear.close()
@@ -171,13 +169,12 @@ class Crashes:
                 f'sensors_root = "{TESTS / "daemon" / "roots" / "pc"}"\n'
             )
             order = {"name": device.name, "config": str(folder / "edgebitd.toml"), "state": str(folder / "state")}
-            self.process.stdin.write(json.dumps({**order, "lives": lives}).encode() + b"\n")
-            self.process.stdin.flush()
+            self._order({**order, "lives": lives})
         deadline = time.monotonic() + WAIT_S
         while any(device.pong is None for device in devices.values()):
             self._hear(devices, deadline)
-        for device in devices.values():
-            os.kill(self.pids[device.name], signal.SIGTERM)
+        for name in devices:
+            self._order({"stop": name})
         ended = [self.ended.get(timeout=WAIT_S) for _ in devices]
         for device in devices.values():
             self._check(device)

@@ -164,7 +164,7 @@ def test_a_disk_that_fails(faulty, broker, ears):
     """EIO at a sync: it is not acknowledged as taken, and all that runs is answered."""
     daemon = faulty()
     ear, events = ears(broker.port, f"{OUT}/#"), ears(broker.port, EVENT)
-    ear.say(f"{IN}/generate", {"id": "running", "prompt": "slow 20"})
+    ear.say(f"{IN}/generate", {"id": "running", "prompt": "slow 40"})
     ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
     assert ear.next_json()["op"] == "ping"
     daemon.set(errno={"fdatasync": errno.EIO, "fsync": errno.EIO})
@@ -172,7 +172,7 @@ def test_a_disk_that_fails(faulty, broker, ears):
     refused = ear.next_json()["error"]
     assert (refused["status"], refused["code"], refused["type"]) == (503, "storage_fault", "BUSY")
     assert "Input/output" in event(events, "storage_full")["message"]
-    assert len(ear.next_json()["text"].split()) == 20
+    assert len(ear.next_json()["text"].split()) == 40
     daemon.set()
     event(events, "storage_restored")
     ear.say(f"{IN}/generate", {"id": "new", "prompt": "say 3"})
@@ -185,13 +185,13 @@ def test_a_clock_that_is_set_while_it_runs(faulty, broker, ears, wall_s):
     """Nobody sees anything of it, over a restart of the daemon either."""
     daemon = faulty()
     ear = ears(broker.port, f"{OUT}/#")
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 20"})
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
     ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
     assert ear.next_json()["op"] == "ping"
     daemon.set(clock=["boot", 0.0, wall_s])
     daemon.kill()
     daemon.restart()
-    assert len(ear.next_json()["text"].split()) == 20
+    assert len(ear.next_json()["text"].split()) == 40
     daemon.set(clock=["boot", 0.0, -wall_s])
     ear.say(f"{IN}/generate", {"id": "b", "prompt": "say 2"})
     assert ear.next_json()["text"] == "w0 w1 "
@@ -206,7 +206,7 @@ def test_a_clock_that_is_wrong_after_a_reboot(faulty, broker, ears, wall_s, code
     """A job is answered by the device's clock of then: as late at most, and never not at all."""
     daemon = faulty()
     ear, events = ears(broker.port, f"{OUT}/#"), ears(broker.port, EVENT)
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 20"})
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
     ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
     assert ear.next_json()["op"] == "ping"
     daemon.kill()
@@ -233,7 +233,7 @@ def test_a_broker_that_restarts(mosquitto, daemons, ears, mqtt5, persistence, tm
     daemon = daemons(broker.url, mqtt=f'protocol = "{"5" if mqtt5 else "3.1.1"}"')
     wait_ready(broker.port, ears)
     ear = ears(broker.port, f"{OUT}/#")
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 20"})
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
     ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
     assert ear.next_json()["op"] == "ping"
     ear.close()
@@ -243,8 +243,8 @@ def test_a_broker_that_restarts(mosquitto, daemons, ears, mqtt5, persistence, tm
     said = event(ear, "connected")
     assert said["session_present"] is (persistence and mqtt5)
     answer = ear.until(lambda message: message.topic == f"{OUT}/a")
-    assert len(json.loads(answer.payload)["text"].split()) == 20
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 20"})
+    assert len(json.loads(answer.payload)["text"].split()) == 40
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
     assert ear.until(lambda message: message.topic == f"{OUT}/a").payload == answer.payload
     assert daemon.stop() == 0
 
@@ -268,14 +268,14 @@ def test_a_network_thread_that_stalls(faulty, broker, ears):
     """The daemon ends, for its service manager to start it anew, and then what it had taken on is answered."""
     daemon = faulty()
     ear = ears(broker.port, f"{OUT}/#")
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 20"})
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
     ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
     assert ear.next_json()["op"] == "ping"
     daemon.set(stalled=True)
     assert daemon.process.wait(60) == 9, "an engine's fault, as for all dead threads"
     daemon.set()
     daemon.restart()
-    assert len(ear.next_json()["text"].split()) == 20
+    assert len(ear.next_json()["text"].split()) == 40
 
 
 @pytest.mark.slow

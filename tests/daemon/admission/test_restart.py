@@ -52,3 +52,4 @@ def test_a_stream_that_had_begun_is_interrupted(ready, broker, ears, mqtt5):
     wait_ready(broker.port, ears)
     ear.say(f"{IN}/generate", {"id": "s", "prompt": "slow 1000", "stream": True, "max_tokens": 1000})
     assert ear.next_json()["seq"] == 0, "who tries again is served"
+    daemon.kill()  # rather than let it finish that
