@@ -45,7 +45,7 @@ class Now:
 
 
 def ask_table(client: DeviceClient, device: str, fields: Mapping[str, Any]) -> Rows:
-    """Rows that `fields`, `step_s` among them, ask the op `history` for. Raises DeviceError, NoAnswerError, BrokerError."""
+    """Rows that `fields`, with `step_s`, ask the op `history` for. Raises DeviceError, NoAnswerError, BrokerError."""
     history = ask_rows(client, device, fields)
     if history.step_s != fields["step_s"]:
         steps = f"rows of {history.step_s:g} s instead of {fields['step_s']:g} s"

@@ -4,18 +4,15 @@ Main thread: events, admission, reports, watch over the others. Network thread: 
 the model, then scheduler.Scheduler. Everything between them goes through queues or takes a lock of its own.
 """
 
-import contextlib
 import faulthandler
 import functools
 import logging
 import platform
-import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +25,7 @@ from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.admission.storage_events import StorageEvents
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
-from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected, MqttEvent
+from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected
 from edgebit.daemon.connection.pool import Pool
 from edgebit.daemon.connection.pool_membership import Fitness
 from edgebit.daemon.connection.role import device_role
@@ -39,6 +36,7 @@ from edgebit.daemon.contract.requests import OPS
 from edgebit.daemon.governor.loop import GovernorLoop
 from edgebit.daemon.home_assistant.announcer import Announcer
 from edgebit.daemon.home_assistant.discovery import DeviceFacts
+from edgebit.daemon.inbox import FromInside, Inbox
 from edgebit.daemon.monitoring.health import Probes
 from edgebit.daemon.monitoring.progress import Progress
 from edgebit.daemon.monitoring.vitals import Situation
@@ -60,19 +58,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgebit")
 
-INBOX_MAX = 16  # requests read off the network and not yet looked at; then the broker is held back
 BUSY_TICK_S = 0.1  # how often deadlines and the state are looked at
 IDLE_TICK_S = 1.0
 STATUS_LEAST_S = 0.5  # between two status messages
 WORKER_STOP_S = 10.0
 SCHEMAS = ("availability", "info", "status", "metrics", "event", "request", "reply", "history", "health")
-
-
-@dataclass(frozen=True, slots=True)
-class FromInside:
-    """A request of a local caller, in the inbox: its number is bounded where it comes from."""
-
-    incoming: Incoming
 
 
 class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
@@ -99,16 +89,14 @@ class Daemon:
         self._load = load
         self._slot = slot
         self._began = time.monotonic()
-        self._inbox: queue.SimpleQueue[MqttEvent | FromInside | None] = queue.SimpleQueue()
-        self._inbox_room = threading.BoundedSemaphore(INBOX_MAX)
+        self._stopping = threading.Event()
+        self._inbox = Inbox(self._stopping)
         counter = ConnectionCounter(state_dir / "connection")
-        self._connection = Connection(config, device_role(config), counter.next, self._deliver)
-        self._pool = Pool(config, self._deliver) if config.pool.names else None
+        self._connection = Connection(config, device_role(config), counter.next, self._inbox.deliver)
+        self._pool = Pool(config, self._inbox.deliver) if config.pool.names else None
         self._home = Announcer(config.home_assistant, self._connection, state_dir / "home_assistant")
         inside = ("wyoming",) if config.wyoming.listen else ()
-        self._local = LocalCallers(
-            self._connection, config.topics, inside, lambda incoming: self._inbox.put(FromInside(incoming))
-        )
+        self._local = LocalCallers(self._connection, config.topics, inside, self._inbox.deliver_inside)
         files = DeviceFiles(Path(config.report.sensors_root))
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
         self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
@@ -158,7 +146,6 @@ class Daemon:
             "history": lambda fields: self._watch.history(fields, self._connection.packet_max),
             "health": lambda fields: self._watch.health(),
         }
-        self._stopping = threading.Event()
         self._signals = 0
         self._announced_model: DaemonModel | None = None
         self._announced_gate: dict[str, Any] = {}
@@ -195,33 +182,21 @@ class Daemon:
         self._shut_down()
         return EngineError.exit_code if fault or self._admission.fault else 0
 
-    def _deliver(self, event: MqttEvent) -> None:
-        """From the network thread. Waits while the main thread is behind, unless that has stopped listening."""
-        if isinstance(event, Incoming):
-            while not self._inbox_room.acquire(timeout=0.5):
-                if self._stopping.is_set():
-                    return
-        self._inbox.put(event)
-
     def _take_events(self) -> None:
         """What has come since: requests together, since one write to the disk does for all of them."""
         load = self._scheduler.load()
         busy = load.running or load.queue_len or self._model is not self._announced_model
         patience_s = BUSY_TICK_S if busy else min(IDLE_TICK_S, self._config.report.interval_s)
         requests: list[Incoming] = []
-        with contextlib.suppress(queue.Empty):
-            while len(requests) < INBOX_MAX:
-                event = self._inbox.get(timeout=patience_s)
-                patience_s = 0.0
-                if isinstance(event, Incoming):
-                    self._inbox_room.release()
-                    request = self._pool.take(event) if self._pool is not None else event
-                    if self._is_request(request):
-                        requests.append(request)
-                elif isinstance(event, FromInside):
-                    requests.append(event.incoming)
-                elif event is not None:
-                    self._guarded(functools.partial(self._take_news, event))
+        for event in self._inbox.take(patience_s):
+            if isinstance(event, FromInside):
+                requests.append(event.incoming)
+            elif not isinstance(event, Incoming):
+                self._guarded(functools.partial(self._take_news, event))
+            else:
+                request = self._pool.take(event) if self._pool is not None else event
+                if self._is_request(request):
+                    requests.append(request)
         if requests:
             self._guarded(functools.partial(self._admission.take, requests))
 
@@ -271,7 +246,7 @@ class Daemon:
         self._model, self._loading_since = model, None
         self._scheduler.set_engine(model)
         log.info("the model is ready")
-        self._inbox.put(None)
+        self._inbox.wake()
         loop.run()
         model.close()
 
@@ -305,11 +280,11 @@ class Daemon:
         log.info("%s: stopping", signal.Signals(number).name)
         self._signals += 1
         self._stopping.set()
-        self._inbox.put(None)
+        self._inbox.wake()
 
     def _on_hangup(self, number: int, frame: object) -> None:
         self._gate.look_again()
-        self._inbox.put(None)
+        self._inbox.wake()
 
     def _dead_thread(self) -> str | None:
         dead = [thread.name for thread in self._threads if not thread.is_alive()]
@@ -320,7 +295,6 @@ class Daemon:
         if self._pool is None:
             return
         levers = self._scheduler.levers
-        load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
         load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
         fitness = Fitness(
             connected=self._connection.connected,
