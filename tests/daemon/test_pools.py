@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 import time
 from collections import Counter
 
 import pytest
-from mqtt_fixtures import WAIT_S
+from mqtt_fixtures import TESTS, WAIT_S
 
 NAMES = ("pa", "pb", "pc")
 POOL = "edgebit/v1/_pool/lab/in/alice/generate"
@@ -103,6 +104,27 @@ def test_the_share_of_one_who_dies_goes_to_the_others(pool, broker, ears):
     for number in range(2):
         ear.say(POOL, {"id": f"r{number}", "prompt": "say 1"})
     assert answerers(ear, 2) == {"pc": 2}
+
+
+def test_who_is_too_hot_leaves(broker, daemons, ears, tmp_path):
+    """The governor's lever, moved by a thermal zone; it comes back when it has cooled."""
+    root = tmp_path / "root"
+    shutil.copytree(TESTS / "daemon" / "roots" / "pi4", root, symlinks=True)
+    heat = root / "sys/class/thermal/thermal_zone0/temp"
+    event = ears(broker.port, "edgebit/v1/pa/event")
+    daemons(
+        broker.url, name="pa", sensors_root=root, toml=f"{TOML}[sensors]\ninterval_s = 0.1\n[governor]\nrest_s = 0.5\n"
+    )
+    event.until(lambda message: b"pool_joined" in message.payload)
+
+    heat.write_text("95000\n")
+    left = json.loads(event.until(lambda message: b"pool_left" in message.payload).payload)
+    assert "far too hot" in left["reason"]
+    await_place(broker, ears, "pa", False)
+
+    heat.write_text("50000\n")
+    event.until(lambda message: b"pool_joined" in message.payload)
+    await_place(broker, ears, "pa", True)
 
 
 def test_what_is_not_for_pools(pool, broker, ears):
