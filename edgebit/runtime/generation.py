@@ -55,7 +55,7 @@ class Generation:
         self.done = False
         self.error: EdgebitError | None = None  # that ended this answer alone
         self._stop_tokens = model.info.stop_tokens
-        self._ids = ids
+        self.prompt = ids
         self._limit = limit
         self._drawn = 0
         self._started_ns = started_ns
@@ -73,12 +73,12 @@ class Generation:
     @property
     def prompt_left(self) -> int:
         """Tokens of the prompt that are not computed yet; 0: it decodes."""
-        return max(len(self._ids) - len(self.held.tokens), 0)
+        return max(len(self.prompt) - len(self.held.tokens), 0)
 
     def prompt_part(self, most: int) -> Sequence[int]:
         """The next tokens of the prompt, at most so many."""
         begin = len(self.held.tokens)
-        return self._ids[begin : begin + most]
+        return self.prompt[begin : begin + most]
 
     def next_tokens(self, drafting: Drafting | None) -> list[int]:
         """The token drawn last and, where that is likely to pay, a draft of those after it."""
@@ -88,6 +88,11 @@ class Generation:
     def reach(self, rows: int) -> int:
         """How many of the highest logits are looked at in a pass that wants `rows` rows of them; 0: all."""
         return self._sampler.reach(ahead=max(rows - 1, 0))
+
+    def take_copy(self, length: int) -> None:
+        """Note that its sequence has that much of the prompt, from another one."""
+        self.answer.reused_tokens += length - len(self.held.tokens)
+        self.held.tokens[:] = self.prompt[:length]
 
     def take_prompt(self, part: Sequence[int]) -> None:
         """Note that a pass has computed a part of the prompt that is not its end."""

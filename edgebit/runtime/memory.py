@@ -13,6 +13,11 @@ def total_memory_bytes(root: Path = Path("/")) -> int | None:
     return _field(root / "proc/meminfo", "MemTotal")
 
 
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """What may be used without others losing theirs; None where the kernel does not say. `root`: where /proc lies."""
+    return _field(root / "proc/meminfo", "MemAvailable")
+
+
 def rss_bytes() -> int | None:
     """The memory that this process holds now, files that are mapped and were read among it; None: not told."""
     return _field(Path("/proc/self/status"), "VmRSS")
@@ -28,7 +33,7 @@ def peak_rss_bytes() -> int:
 
 def read_buffer_bytes(root: Path = Path("/")) -> int:
     """How large a buffer shows the speed of memory: eight times the last cache, at most a quarter of what is free."""
-    free = _field(root / "proc/meminfo", "MemAvailable")
+    free = available_memory_bytes(root)
     most = _BUFFER_MOST if free is None else min(_BUFFER_MOST, free // 4)
     return max(_MIB, min(max(8 * last_cache_bytes(root), _BUFFER_LEAST), most))
 

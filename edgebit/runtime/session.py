@@ -20,6 +20,7 @@ from edgebit.runtime.native import (
     Tokenizer,
 )
 from edgebit.runtime.prefix_cache import PrefixCache
+from edgebit.runtime.prompt_sharing import PromptSharing
 from edgebit.runtime.sequences import SequencePool
 
 # What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
@@ -74,6 +75,7 @@ class Session:
         )
         self._drafting = Drafting(model.library, speculate)
         self.pool = SequencePool(self.engine, sequences, prefix_cache)
+        self._sharing = PromptSharing(self.engine)
 
     def close(self) -> None:
         """Give engine and tokenizer back; the model is the caller's."""
@@ -129,7 +131,7 @@ class Session:
         started_ns = time.monotonic_ns()
         held = self.pool.take(ids, owner)
         try:
-            return Generation(
+            generation = Generation(
                 self.model,
                 self.tokenizer,
                 held,
@@ -143,22 +145,28 @@ class Session:
         except BaseException:
             self.pool.give_back(held)
             raise
+        self._sharing.enter(generation)
+        return generation
 
     def step(
         self, generations: Sequence[Generation], *, prompt_most: int | None = None
     ) -> list[tuple[Generation, list[str]]]:
         """One pass for all of them that are not done; gives the text of each token that was drawn, by generation.
 
+        Prompts of one owner that begin alike are computed once: the others wait for what the first one computes.
+
         prompt_most: tokens of prompts that a pass may compute while other answers wait for their next token
         Raises Cancelled after cancel(), or EngineError: all generations are then as before.
         """
-        shares = batch.plan(generations, batch_len=self._pass_len, prompt_most=prompt_most, drafting=self._drafting)
+        going = self._sharing.catch_up(generations)
+        shares = batch.plan(going, batch_len=self._pass_len, prompt_most=prompt_most, drafting=self._drafting)
         if not shares:
             return []
         return batch.hand_out(self.engine, shares, batch.compute(self.engine, shares), self._drafting)
 
     def end(self, generation: Generation) -> None:
         """Give an answer's sequence and objects back, done or not; its tokens stay for prompts that begin alike."""
+        self._sharing.leave(generation)
         generation.close()
         self.pool.give_back(generation.held)
 
@@ -166,6 +174,7 @@ class Session:
         """The same, and nothing that was computed for it is used again."""
         generation.close()
         self.pool.forget(generation.held)
+        self._sharing.leave(generation)
 
     def generate(
         self,

@@ -105,7 +105,7 @@ def test_a_long_prompt_does_not_hold_up_who_decodes(model):
     session = Session(model, ctx_len=128, sequences=3, speculate=0)
     first = session.begin([400, 1, 2], Answer(prompt_tokens=3))
     session.step([first])
-    long, short = (session.begin(range(1, n), Answer(prompt_tokens=n)) for n in (100, 20))
+    long, short = (session.begin(ids, Answer(prompt_tokens=len(ids))) for ids in (range(1, 100), range(201, 220)))
     steps = []
     while long.prompt_left:
         before = len(first.answer.tokens), long.prompt_left, short.prompt_left
@@ -195,4 +195,52 @@ def test_what_cannot_begin(model):
         session.begin([1], Answer(prompt_tokens=1))
     session.end(held)
     assert session.pool.free == 1
+    session.close()
+
+
+def test_prompts_that_begin_alike_are_computed_once(model):
+    """Of one owner, and at the same time: answers are those that each gets alone; another owner's computes its own."""
+    common = list(range(1, 41))
+    prompts = [[*common, 50 + n, 60 + n] for n in range(3)]
+    alone = []
+    for ids in prompts:
+        session = Session(model, ctx_len=128, speculate=0)
+        alone.append(Answer(prompt_tokens=len(ids)))
+        list(session.generate(ids, alone[-1], max_tokens=4))
+        session.close()
+    session = Session(model, ctx_len=128, sequences=4, speculate=0)
+    answers = [Answer(prompt_tokens=42) for _ in range(4)]
+    owners = ["a", "a", "a", "b"]
+    going = [
+        session.begin(ids, answer, max_tokens=4, owner=owner)
+        for ids, answer, owner in zip([*prompts, prompts[0]], answers, owners, strict=True)
+    ]
+    while not all(each.done for each in going):
+        session.step(going)
+    assert [each.reused_tokens for each in answers] == [0, 40, 40, 0]
+    assert [each.tokens for each in answers] == [each.tokens for each in [*alone, alone[0]]]
+    for each in going:
+        session.end(each)
+    session.close()
+
+
+@pytest.mark.parametrize("end", ["end", "forget", "not stepped"])
+def test_whoever_waits_for_a_prompt_goes_on_without_it(model, end):
+    """Its maker is cancelled, forgotten or left out: what there is of it is copied, unless it is to be forgotten."""
+    ids = list(range(1, 60))
+    session = Session(model, ctx_len=128, sequences=2, speculate=0)
+    first = session.begin([*ids, 70], Answer(prompt_tokens=60))
+    second = session.begin([*ids, 80], Answer(prompt_tokens=60), max_tokens=3)
+    session.step([first, second])
+    assert second.answer.reused_tokens == 0
+    if end != "not stepped":
+        getattr(session, end)(first)
+    while not second.done:
+        session.step([second])
+    fresh = Session(model, ctx_len=128, speculate=0)
+    expected = Answer(prompt_tokens=60)
+    list(fresh.generate([*ids, 80], expected, max_tokens=3))
+    assert second.answer.tokens == expected.tokens
+    assert (second.answer.reused_tokens > 0) == (end != "forget")
+    fresh.close()
     session.close()
