@@ -8,20 +8,16 @@ thread, and asks one question after another for one token each. Prints JSON; tim
 
 import argparse
 import json
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from running_daemon import DEVICE, running_daemon
+
 from edgebit.mqtt_client import BrokerUrl, DeviceClient
-from edgebit.pyz import build_pyz
-from edgebit.resources import native_library
 
 MIB = 1 << 20
 
@@ -37,48 +33,31 @@ def main() -> None:
 
 
 def measure(model: Path, requests: int, python: str, folder: Path) -> dict[str, Any]:
-    """Run broker and daemon, ask, and put the figures together."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
-    (folder / "edgebitd.toml").write_text(
-        f'[device]\nname = "bench"\n[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\n[engine]\nthreads = 1\n'
-    )
-    build_pyz(folder / "edgebitd.pyz")
-    mosquitto = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") or "mosquitto"
+    """Run broker and daemon, ask, and put the figures together. All requests are the same, and none is known."""
+    toml = "[engine]\nthreads = 1\n[serving]\nanswer_cache_mib = 0\n"
     began = time.monotonic()
-    broker = subprocess.Popen([mosquitto, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-    argv = [python, "-I", str(folder / "edgebitd.pyz"), "run", "--bundle", str(model), "--config"]
-    daemon = subprocess.Popen(
-        [*argv, str(folder / "edgebitd.toml"), "--log-level", "warning"],
-        env={**os.environ, "EDGEBIT_LIBRARY": str(native_library())},
-    )
-    try:
-        time.sleep(0.3)
-        with DeviceClient(BrokerUrl("127.0.0.1", port, False), principal="bench", protocol="5") as client:
-            while not (found := client.devices(0.2)) or found[0].status.get("state") != "ready":
-                if daemon.poll() is not None:
-                    raise SystemExit(f"the daemon ended with {daemon.returncode}")
-            ready_s = time.monotonic() - began
-            engine = client.devices(0.5)[0].info["engine"]
-            return {"ready_s": round(ready_s, 2), **ask(client, daemon.pid, requests, model, engine)}
-    finally:
-        for process in (daemon, broker):
-            process.terminate()
-            process.wait(15)
+    with (
+        running_daemon(model, folder, toml=toml, python=python) as running,
+        DeviceClient(BrokerUrl("127.0.0.1", running.port, False), principal="bench", protocol="5") as client,
+    ):
+        while not (found := client.devices(0.2)) or found[0].status.get("state") != "ready":
+            if running.daemon.poll() is not None:
+                raise SystemExit(f"the daemon ended with {running.daemon.returncode}")
+        ready_s = time.monotonic() - began
+        engine = client.devices(0.5)[0].info["engine"]
+        return {"ready_s": round(ready_s, 2), **ask(client, running.daemon.pid, requests, model, engine)}
 
 
 def ask(client: DeviceClient, pid: int, requests: int, model: Path, engine: dict[str, Any]) -> dict[str, Any]:
     """The figures of `requests` short requests."""
     short = {"prompt": "hi", "raw": True, "options": {"num_predict": 1, "temperature": 0}}
     for _ in range(10):
-        client.ask("bench", "generate", short, timeout_s=60)
+        client.ask(DEVICE, "generate", short, timeout_s=60)
     ours_ms, round_trip_ms = [], []
     before = cpu_ms(pid)
     for _ in range(requests):
         sent = time.monotonic()
-        reply = client.ask("bench", "generate", short, timeout_s=60)
+        reply = client.ask(DEVICE, "generate", short, timeout_s=60)
         round_trip_ms.append(1000 * (time.monotonic() - sent))
         ours_ms.append((reply["total_duration"] - reply["prompt_eval_duration"] - reply["eval_duration"]) / 1e6)
     main, network = ((now - then) / requests for now, then in zip(cpu_ms(pid), before, strict=True))
