@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from edgebit.daemon.config.sections import LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Address, GenerateRequest
@@ -24,6 +24,7 @@ class Heard:
         self.last = Counter()
         self.status = {}
         self.bodies = {}
+        self.deltas = defaultdict(list)
         self._lock = threading.Lock()
 
     def publish(self, message):
@@ -33,6 +34,8 @@ class Heard:
                 self.last[message.topic] += 1
                 self.bodies[message.topic] = body
                 self.status[message.topic] = body["error"]["status"] if "error" in body else 200
+            elif body["t"] == "delta":
+                self.deltas[message.topic].append(body["d"])
         return True
 
 
@@ -72,6 +75,9 @@ class Engine:
     def request_ids(self, request):
         return list(request.prompt.encode())
 
+    def answer_key(self, request, ids):
+        return repr((ids, request.max_tokens)).encode() if request.seed_given else None
+
     def begin(self, request, ids, answer, owner):
         assert self.taken < self.sequences
         self.taken += 1
@@ -89,6 +95,7 @@ class Engine:
                 each.prompt_left, each.answer.prompt_ns = 0, 1
             each.answer.tokens.append(len(each.answer.tokens))
             each.answer.done_reason = "length"
+            each.answer.text += "x"
             each.done = len(each.answer.tokens) == each.max_tokens
             shown.append((each, ["x"]))
         return shown
@@ -124,7 +131,7 @@ class Serving:
         self.endings.listeners += listeners
         serving = serving or ServingConfig()
         self.scheduler = Scheduler(limits or LimitsConfig(), serving, self.endings, clock)
-        self.loop = BatchLoop(self.scheduler, engine, self.endings, share_prefixes=serving.share_prefixes)
+        self.loop = BatchLoop(self.scheduler, engine, self.endings)
         self.worker = threading.Thread(target=self.loop.run, daemon=True)
 
     def start(self):
@@ -140,6 +147,14 @@ class Serving:
         self.scheduler.stop()
         self.worker.join(10)
         assert not self.worker.is_alive() and self.engine.taken == 0
+
+
+def turn(serving):
+    """One turn of the loop, in this thread."""
+    waits = iter([True, False])
+    wait, serving.scheduler.wait = serving.scheduler.wait, lambda: next(waits)
+    serving.loop.run()
+    serving.scheduler.wait = wait
 
 
 def request(max_tokens, prompt="a", op="generate"):

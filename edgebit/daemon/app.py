@@ -233,7 +233,7 @@ class Daemon:
     def _work(self) -> None:
         try:
             model = self._load()
-            loop = BatchLoop(self._scheduler, model, self._endings, share_prefixes=self._config.serving.share_prefixes)
+            loop = BatchLoop(self._scheduler, model, self._endings)
             if self._config.serving.warm_up:
                 loop.warm_up()
         except (EdgebitError, OSError, MemoryError) as error:

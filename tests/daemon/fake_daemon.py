@@ -110,6 +110,9 @@ class FakeModel:
             raise EngineError("the last message must be the user's")
         return self.encode(request.prompt if request.prompt is not None else request.messages[-1].content)
 
+    def answer_key(self, request: GenerateRequest, ids: Sequence[int]) -> bytes | None:
+        return repr((ids, request.max_tokens)).encode() if request.seed_given else None
+
     def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> FakeGeneration:
         return FakeGeneration(bytes(ids).decode(), request.max_tokens, answer)
 

@@ -66,7 +66,7 @@ class MqttConfig:
 class LimitsConfig:
     """[limits]: what a request may ask for."""
 
-    queue_max: int = within(0, 1000, 32)  # jobs waiting
+    queue_max: int = within(0, 100_000, 32)  # jobs waiting
     queue_per_principal_max: int = within(0, 1000, 16)  # of one principal
     max_prompt_bytes: int = within(64, 16 << 20, 65536)  # of a request's payload
     max_packet_bytes: int = within(4096, 256 << 20, 1048576)  # the broker keeps larger messages from us (MQTT 5)
@@ -115,7 +115,11 @@ class ServingConfig:
     stall_ms: int = within(1, 60_000, 250)  # how long a pass may compute new prompts while answers wait for a token
     drain_s: float = within(0, 25, 10.0)  # what can be finished within it when the daemon is stopped, is
     warm_up: bool = True  # answer a prompt of our own first, so that no caller waits for pages of the model
-    share_prefixes: bool = False  # whether what was computed for one principal's prompt may serve another's
+    share_prefixes: bool = False  # whether what was computed for one principal may serve another
+    answer_cache_mib: int = within(0, 1 << 16, 1)  # answers that are certain to come again the same; 0: none are kept
+    answer_cache_s: float = within(1, 30 * 86400, 3600.0)  # how long
+    sessions_max: int = within(0, 1 << 16, 32)  # conversations remembered, of all principals; 0: none
+    session_idle_s: float = within(1, 30 * 86400, 3600.0)  # how long one is in which nothing is said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -137,6 +137,9 @@ class GenerateRequest:
     format: Format
     priority: int = 0  # one of PRIORITIES' values; higher goes first
     ack: bool = False  # the caller wants to hear that the request was taken
+    seed_given: bool = False  # by the caller, and not drawn
+    cache: bool = True  # an answer that is known may be given; False: it is to be made anew
+    session: str | None = None  # the caller's own name for a conversation that the device remembers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

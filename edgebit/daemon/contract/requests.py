@@ -28,6 +28,7 @@ from edgebit.daemon.contract.messages import (
     Request,
     TokenizeRequest,
 )
+from edgebit.daemon.contract.topics import is_id
 
 OPS = ("generate", "chat", "tokenize", "batch", "cancel", "get", "ping")
 STOPS_MAX = 16
@@ -152,6 +153,9 @@ def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: 
         format=_format(fields),
         priority=_priority(fields, incoming),
         ack=optional(fields, "ack", (bool,)) or False,
+        seed_given=option(fields, ("seed",), (int,)) is not None,
+        cache=optional(fields, "cache", (bool,)) is not False,
+        session=_session(fields, config, raw=raw),
     )
 
 
@@ -233,6 +237,19 @@ def _max_tokens(fields: Mapping[str, Any], config: Config) -> int:
     if not 1 <= wanted <= config.limits.max_tokens:
         raise Refusal(400, "bad_field", f"this device allows a max_tokens of 1 to {config.limits.max_tokens}")
     return int(wanted)
+
+
+def _session(fields: Mapping[str, Any], config: Config, *, raw: bool) -> str | None:
+    name: str | None = optional(fields, "session", (str,))
+    if not name:
+        return None
+    if not is_id(name):
+        raise Refusal(400, "bad_field", "session is 1 to 64 letters, digits, '_', '.', ':', '@' and '-'")
+    if raw:
+        raise Refusal(400, "conflict", "a raw prompt belongs to no session: sessions use the model's template")
+    if not config.serving.sessions_max:
+        raise Refusal(400, "unsupported", "this device remembers no sessions")
+    return name
 
 
 def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def check_health(
                 raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
         ping_s = time.monotonic() - began
         tokens = TOKENS_FOR_SPEED if limits.min_tok_s else TOKENS
-        fields = {"prompt": PROMPT, "options": {"num_predict": tokens, "temperature": 0}}
+        fields = {"prompt": PROMPT, "options": {"num_predict": tokens, "temperature": 0}, "cache": False}
         while True:
             left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
             answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)

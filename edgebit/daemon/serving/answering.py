@@ -27,7 +27,7 @@ G = TypeVar("G", bound=Generating)
 
 
 class AnsweringEngine(Protocol[G]):
-    """One thread at a time, but for request_ids() and cancel()."""
+    """One thread at a time, but for request_ids(), answer_key() and cancel()."""
 
     @property
     def sequences(self) -> int:
@@ -39,6 +39,9 @@ class AnsweringEngine(Protocol[G]):
 
     def request_ids(self, request: GenerateRequest) -> list[int]:
         """Token ids of the prompt. Raises EngineError where the model's template does not allow the messages."""
+
+    def answer_key(self, request: GenerateRequest, ids: Sequence[int]) -> bytes | None:
+        """All that determines the answer, the same for the same; None where chance has a part in it."""
 
     def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> G:
         """Begin an answer. Raises EngineError; ContextFullError where the prompt does not fit."""

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from edgebit.daemon.contract.messages import Refusal
+from edgebit.daemon.serving.answer_cache import KnownAnswer
 from edgebit.daemon.serving.answering import AnsweringEngine, Generating
 from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.job import Job
@@ -20,6 +21,21 @@ _EXPECTED = (Refusal, EdgebitError, MemoryError)  # anything else is a fault of 
 _WARM_UP = "warm-up of the daemon itself"  # no principal has blanks in its name
 
 
+class _Recalled:
+    """An answer that was made before."""
+
+    prompt_left = 0
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.done = True
+        self.error: EdgebitError | None = None
+
+    def cancel(self) -> str:
+        """There is nothing to end."""
+        return ""
+
+
 class BatchLoop:
     """Steps the running jobs until the scheduler says stop. An engine's fault ends the jobs in that pass, no others."""
 
@@ -28,14 +44,10 @@ class BatchLoop:
         scheduler: Scheduler,
         engine: AnsweringEngine[Any],
         endings: Endings,
-        *,
-        share_prefixes: bool,
     ) -> None:
-        """share_prefixes: whether what was computed for one principal may serve another."""
         self._scheduler = scheduler
         self._engine = engine
         self._endings = endings
-        self._share_prefixes = share_prefixes
         self._generations: dict[Job, Generating] = {}
         self._threads = 0
 
@@ -70,15 +82,24 @@ class BatchLoop:
 
     def _begin(self, job: Job) -> None:
         try:
-            if not job.ids:  # it came before the model
+            if not job.ids or job.conversation_key is not None:  # it came before the model, or before other turns
                 self._scheduler.read_prompt(job, self._engine)
-            owner = "" if self._share_prefixes else job.address.principal
-            self._generations[job] = self._engine.begin(job.request, job.ids, job.answer, owner)
+            owner = self._scheduler.owner(job)
+            job.known = job.known or self._scheduler.answers.find(owner, job.answer_key)
+            if job.known is not None:
+                self._recall(job, job.known)
+            else:
+                self._generations[job] = self._engine.begin(job.request, job.ids, job.answer, owner)
         except _EXPECTED as error:
             self._end(job, error)
         except Exception as error:
             log.exception("job %s cannot begin, by a fault of ours", job.address.id)
             self._end(job, error)
+
+    def _recall(self, job: Job, known: KnownAnswer) -> None:
+        """Give an answer that is known."""
+        job.answer = known.recalled(len(job.ids))
+        self._hand_out(job, _Recalled(job.answer), [known.text], time.monotonic())
 
     def _pass(self, jobs: list[Job], prompt_most: int | None) -> None:
         """One pass for all of them; where it fails, it has failed for each."""
@@ -109,13 +130,13 @@ class BatchLoop:
     def _step(
         self, generations: list[Generating], prompt_most: int | None
     ) -> tuple[list[tuple[Generating, list[str]]], PassFigures]:
-        left = sum(each.prompt_left for each in generations)
+        left = sum(map(_to_compute, generations))
         decoding = sum(not each.prompt_left for each in generations)
         began = time.monotonic()
         shown = self._engine.step(generations, prompt_most)
         figures = PassFigures(
             took_s=time.monotonic() - began,
-            prompt_tokens=left - sum(each.prompt_left for each in generations),
+            prompt_tokens=left - sum(map(_to_compute, generations)),
             decoding=decoding,
             drawn=sum(len(pieces) for _, pieces in shown),
         )
@@ -126,17 +147,9 @@ class BatchLoop:
         if job.first_token is None:
             job.first_token = now
         try:
-            writer = self._endings.writer(job)
-            for piece in pieces:
-                shown = job.filter.push(piece) if job.filter is not None else piece
-                job.text += shown
-                writer.push(shown)
             if generation.error is not None:
                 raise generation.error
-            if generation.done and job.filter is not None:
-                rest = job.filter.finish()
-                job.text += rest
-                writer.push(rest)
+            self._show(job, pieces, last=generation.done)
         except _EXPECTED as error:
             self._end(job, error)
         except Exception as error:
@@ -145,6 +158,22 @@ class BatchLoop:
         else:
             if generation.done:
                 self._end(job, None)
+
+    def _show(self, job: Job, pieces: list[str], *, last: bool) -> None:
+        """Send pieces, as far as the filter lets them go; while a verdict is awaited, all others go on."""
+        job.unseen += pieces
+        if job.filter is not None and not last and not job.filter.ready:
+            return
+        writer = self._endings.writer(job)
+        unseen, job.unseen = job.unseen, []
+        for piece in unseen:
+            shown = job.filter.push(piece) if job.filter is not None else piece
+            job.text += shown
+            writer.push(shown)
+        if last and job.filter is not None:
+            rest = job.filter.finish()
+            job.text += rest
+            writer.push(rest)
 
     def _end(self, job: Job, why: Exception | None) -> None:
         """The job's last frame: its answer, or why there is none. What goes wrong here ends no other job."""
@@ -157,6 +186,8 @@ class BatchLoop:
         except Exception as error:
             log.exception("job %s has not given its place in the engine back", job.address.id)
             why = why or error
+        if why is None:
+            self._remember(job)
         self._scheduler.ended(job)
         try:
             if why is None:
@@ -168,9 +199,19 @@ class BatchLoop:
         except Exception:
             log.exception("the end of job %s was not sent", job.address.id)
 
+    def _remember(self, job: Job) -> None:
+        """A complete answer: in its conversation, and for whoever asks the same."""
+        answer = job.answer
+        if job.known is None and job.answer_key is not None:
+            self._scheduler.answers.keep(self._scheduler.owner(job), job.answer_key, answer)
+        if job.conversation_key is not None and job.conversation is not None:
+            tokens = answer.prompt_tokens + len(answer.tokens)
+            job.conversation = job.conversation.answered(job.new_turn, answer.text, tokens)
+            self._scheduler.conversations.keep(job.conversation_key, job.conversation)
+
     def _computed(self, job: Job) -> int:
-        """Tokens of prompt and answer so far."""
-        return len(job.ids) - self._generations[job].prompt_left + len(job.answer.tokens)
+        """Tokens of prompt and answer so far, without those that were known."""
+        return len(job.ids) - _to_compute(self._generations[job]) + len(job.answer.tokens)
 
     def _charge(self, began: float, ended: float, jobs: list[Job], before: list[int]) -> None:
         """Tell the ledger what part of a pass each job had: its tokens among all."""
@@ -189,3 +230,8 @@ class BatchLoop:
             self._engine.keep()
         except Exception:
             log.exception("what was computed for an answer is not kept")
+
+
+def _to_compute(generation: Generating) -> int:
+    """Tokens of its prompt that are to be computed, and those that need not be: what falls is what was computed."""
+    return generation.prompt_left + generation.answer.reused_tokens

@@ -64,6 +64,8 @@ class Endings:
         """The answer has come to its end."""
         energy = self.ledger.close(job.key)
         body = {"done_reason": job.answer.done_reason, **job.figures(), "energy": energy.to_json(job.completion_tokens)}
+        if job.conversation is not None:
+            body["session"] = {"id": job.request.session, **job.conversation.figures()}
         self.writer(job).done(body, job.text)
         self._tell(job, 200, "", energy)
 
@@ -97,6 +99,7 @@ class Endings:
             prompt_tokens=answer.prompt_tokens,
             reused_tokens=answer.reused_tokens,
             completion_tokens=job.completion_tokens,
+            from_cache=job.cached,
             queued_s=(job.started if job.started is not None else now) - job.admitted,
             first_token_s=None if job.first_token is None else job.first_token - job.admitted,
             prompt_s=answer.prompt_ns / 1e9,

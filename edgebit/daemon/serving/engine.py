@@ -1,6 +1,9 @@
 """The model that the daemon answers with: from a bundle's files to a ready session, and what it says about itself."""
 
+import dataclasses
+import hashlib
 import tempfile
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +28,10 @@ _WARM_UP_PROMPT, _WARM_UP_ANSWER = 32, 8  # tokens
 
 
 class LoadedModel:
-    """A model with its engine, open until close(). One thread, but for encode(), request_ids() and cancel()."""
+    """A model with its engine, open until close().
+
+    One thread, but for encode(), request_ids(), answer_key() and cancel().
+    """
 
     def __init__(
         self,
@@ -125,6 +131,16 @@ class LoadedModel:
         if request.prompt is not None and (not request.messages or self._session.program is None):
             return self._session.prompt_ids(request.prompt)
         return self._session.chat_ids(request.messages)
+
+    def answer_key(self, request: GenerateRequest, ids: Sequence[int]) -> bytes | None:
+        """A hash of all that determines the answer; None where it is drawn with a seed that nobody has asked for."""
+        sampling = self._session.sampling(request.sampling, seed=request.seed)
+        if sampling.temperature == 0:
+            sampling = dataclasses.replace(sampling, seed=0)  # nothing is drawn
+        elif not request.seed_given:
+            return None
+        rest = repr((sampling, request.max_tokens, request.stop))
+        return hashlib.sha256(array("i", ids).tobytes() + rest.encode()).digest()
 
     def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> Generation:
         """Begin an answer; sampling as asked, then as the model's makers advise."""

@@ -7,7 +7,7 @@ priority moves it among its principal's own, and its principal ahead by some tok
 urgent gains that step once and no larger share. What waits rises, level by level, to the top.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -79,9 +79,17 @@ class FairQueue(Generic[Item]):
         self._count += 1
         account.jobs.append(_Waiting(item, principal, work, priority, now, self._count))
 
-    def pop(self, now: float) -> Item | None:
-        """The job whose turn it is, and its work goes on its principal's account; None where none waits."""
-        heads = [(min(account.jobs, key=lambda job: job.order(now)), account) for account in self._with_jobs()]
+    def has(self, ready: Callable[[Item], bool]) -> bool:
+        """Whether one of those that wait is ready."""
+        return any(ready(item) for item in self)
+
+    def pop(self, now: float, ready: Callable[[Item], bool] = lambda _: True) -> Item | None:
+        """The job whose turn it is of those that are ready, and its work goes on its principal's account."""
+        heads = []
+        for account in self._with_jobs():
+            jobs = [job for job in account.jobs if ready(job.item)]
+            if jobs:
+                heads.append((min(jobs, key=lambda job: job.order(now)), account))
         if not heads:
             return None
         head, account = min(heads, key=lambda each: (each[1].key(each[0], now), each[0].number))

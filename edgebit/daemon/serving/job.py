@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from edgebit.daemon.contract.frames import AnswerRecord, AnswerWriter
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
+from edgebit.daemon.serving.answer_cache import KnownAnswer
+from edgebit.daemon.serving.conversations import Conversation, ConversationKey, Turn
 from edgebit.daemon.serving.work import NOTHING, Work
 from edgebit.runtime.generation import Answer
 
@@ -17,6 +19,10 @@ SHUTTING_DOWN = Refusal(503, "shutting_down", "the device is shutting down", ret
 
 class AnswerFilter(Protocol):
     """Looks at an answer on its way out."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether push() will not wait for a verdict."""
 
     def push(self, piece: str) -> str:
         """What may be shown now. Raises Refusal where the answer may not go on."""
@@ -42,6 +48,12 @@ class Job:
     writer: AnswerWriter | None = None
     answer: Answer = field(default_factory=lambda: Answer(prompt_tokens=0))
     text: str = ""  # of the answer, as far as it may be shown
+    unseen: list[str] = field(default_factory=list)  # drawn, and not looked at by the filter yet
+    answer_key: bytes | None = None  # all that determines the answer; None: chance does, or it shall be made anew
+    known: KnownAnswer | None = None  # from the answer cache
+    conversation: Conversation | None = None  # that the prompt goes on with
+    new_turn: Turn = ()  # what is new in it
+    had_turn: bool = False  # the queue gave it
     admitted: float = 0.0
     started: float | None = None
     first_token: float | None = None
@@ -50,6 +62,16 @@ class Job:
     def key(self) -> JobKey:
         """Who asked, and the id."""
         return self.address.principal, self.address.id
+
+    @property
+    def conversation_key(self) -> ConversationKey | None:
+        """The principal's own conversation that it belongs to."""
+        return None if self.request.session is None else (self.address.principal, self.request.session)
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing had to be computed."""
+        return self.known is not None
 
     @property
     def completion_tokens(self) -> int:
@@ -71,16 +93,20 @@ class Job:
 
     def computed_tokens(self) -> int:
         """What its principal is charged for; a prompt whose prefill was begun counts as a whole."""
-        if self.started is None:
+        if self.started is None or self.cached:
             return 0
         return self.answer.prompt_tokens - self.answer.reused_tokens + len(self.answer.tokens)
 
     def figures(self) -> dict[str, Any]:
-        """Tokens and times, times in nanoseconds under Ollama's names; queue_duration is ours."""
+        """Tokens and times, times in nanoseconds under Ollama's names; queue_duration is ours.
+
+        `eval_...` is what was computed for this answer, so nothing where it was known; `usage` is how long it is.
+        """
         answer, now = self.answer, time.monotonic()
         completion = len(answer.tokens)
         began = self.started if self.started is not None else now
         return {
+            **({"cached": True} if self.cached else {}),
             "usage": {
                 "prompt_tokens": answer.prompt_tokens,
                 "completion_tokens": completion,
@@ -92,7 +118,7 @@ class Job:
             "prompt_eval_count": answer.prompt_tokens,
             "prompt_eval_cached": answer.reused_tokens,
             "prompt_eval_duration": answer.prompt_ns,
-            "eval_count": completion,
+            "eval_count": 0 if self.cached else completion,
             "eval_duration": answer.decode_ns,
             "draft_count": answer.drafted_tokens,
             "draft_accepted": answer.accepted_tokens,

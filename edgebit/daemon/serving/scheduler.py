@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from edgebit.daemon.admission.input_checks import check_length
 from edgebit.daemon.config.sections import LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.governor.levers import Levers
+from edgebit.daemon.serving.answer_cache import AnswerCache
 from edgebit.daemon.serving.answering import AnsweringEngine
+from edgebit.daemon.serving.conversations import Conversations
 from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.estimates import Estimates
 from edgebit.daemon.serving.fair_queue import FairQueue
 from edgebit.daemon.serving.job import CANCELLED, SHUTTING_DOWN, Job, JobKey
-from edgebit.daemon.serving.work import NOTHING, Pace, PassFigures, PassTotals, Work, before_done, smoothed
-from edgebit.errors import EdgebitError
-from edgebit.runtime.generation import Answer
+from edgebit.daemon.serving.prompts import read_prompt
+from edgebit.daemon.serving.turn_order import TurnOrder
+from edgebit.daemon.serving.work import NOTHING, PassFigures, PassTotals, smoothed
 
 HOT_RETRY_MS = 30_000
-LEAST_RETRY_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +73,38 @@ class Scheduler:
         self._endings = endings
         self._clock = clock
         self._lock = threading.Condition()
+        self.answers = AnswerCache(serving.answer_cache_mib << 20, serving.answer_cache_s, clock)
+        self.conversations = Conversations(serving.sessions_max, serving.session_idle_s, clock)
         self._engine: AnsweringEngine[Any] | None = None
         self._jobs: dict[JobKey, Job] = {}  # in flight: held, waiting and running
         self._held: dict[JobKey, Job] = {}
+        self._known: list[Job] = []  # whose answers are known
+        self._turns = TurnOrder()
         self._queue: FairQueue[Job] = FairQueue()
         self._running: list[Job] = []
         self._pass: list[Job] = []  # those in the engine's hands now
-        self._levers = Levers()
         self._rest_until = 0.0  # the engine pauses until then
         self._pass_s = 0.0  # how long the last pass took
         self._totals = PassTotals()
         self._tok_s: float | None = None
         self._stop_at: float | None = None  # when what still runs is ended; None: nobody has asked to stop
-        self._pace = Pace()
         self.step_at: float | None = None  # since when the engine computes, in monotonic seconds; None: it does not
+        self._estimates = Estimates()
 
     def set_engine(self, engine: AnsweringEngine[Any]) -> None:
         """Begin to answer: jobs that came while the model was loading have waited in the queue."""
         with self._lock:
             self._engine = engine
+            self._estimates.sequences = engine.sequences
             self._lock.notify_all()
+
+    def read_prompt(self, job: Job, engine: AnsweringEngine[Any]) -> None:
+        """Find the prompt's tokens. Raises Refusal as prompts.read_prompt() does."""
+        read_prompt(job, engine, self.conversations, self._limits)
+
+    def owner(self, job: Job) -> str:
+        """For whom its prompt and answer are computed, and so whom they may serve again; empty: everybody."""
+        return "" if self._serving.share_prefixes else job.address.principal
 
     # ---- taking jobs ----
 
@@ -110,14 +123,14 @@ class Scheduler:
             if job.key in self._jobs:
                 raise Refusal(409, "id_in_use", f"id {job.address.id!r} belongs to another request in flight")
             now = self._clock()
-            job.work = self._pace.expected(len(job.ids), job.request.max_tokens)
+            job.work = self._estimates.pace.expected(len(job.ids), job.request.max_tokens)
             self._check_room(job, now)
             self._hold(job, now)
 
     def resubmit(self, job: Job) -> None:
         """Put a job back that was taken on before a restart: its place is not refused. release() lets it run."""
         with self._lock:
-            job.work = self._pace.expected(0, job.request.max_tokens)
+            job.work = self._estimates.pace.expected(0, job.request.max_tokens)
             self._hold(job, self._clock())
 
     def release(self, jobs: Iterable[Job]) -> None:
@@ -127,7 +140,7 @@ class Scheduler:
                 self._endings.count("admitted")
                 if self._held.get(job.key) is job:
                     del self._held[job.key]
-                    self._queue.push(job, job.address.principal, job.work, job.request.priority, self._clock())
+                    self._let_wait(job)
             self._lock.notify_all()
 
     def withdraw(self, job: Job) -> bool:
@@ -135,7 +148,8 @@ class Scheduler:
         with self._lock:
             if self._held.get(job.key) is not job:
                 return False
-            del self._held[job.key], self._jobs[job.key]
+            del self._held[job.key]
+            self._leave(job)
             return True
 
     # ---- ending jobs ----
@@ -178,7 +192,7 @@ class Scheduler:
     def apply(self, levers: Levers) -> None:
         """Hold the engine back as the governor says, from the next pass on."""
         with self._lock:
-            self._levers = levers
+            self._estimates.levers = levers
             self._rest_until = min(self._rest_until, self._clock() + self._rest_s())
             self._lock.notify_all()
 
@@ -192,7 +206,7 @@ class Scheduler:
         with self._lock:
             running = [job.left() for job in self._running]
             waiting = sum((job.work for job in self._jobs.values() if job not in self._running), NOTHING)
-            seconds = self._seconds(sum(running, waiting), len(self._jobs)) if self._jobs else 0.0
+            seconds = self._estimates.seconds(sum(running, waiting), len(self._jobs)) if self._jobs else 0.0
             return Load(
                 running=len(self._running),
                 queue_len=len(self._jobs) - len(self._running),
@@ -234,7 +248,7 @@ class Scheduler:
                 rest_s = self._rest_until - self._clock()
                 if any(job.refusal is not None for job in self._running):
                     return True
-                if rest_s <= 0 and self._engine is not None and (self._running or len(self._queue)):
+                if self._known or (rest_s <= 0 and self._engine is not None and self._has_work()):
                     return True
                 self._lock.wait(rest_s if rest_s > 0 else None)
 
@@ -242,9 +256,7 @@ class Scheduler:
         """The job whose turn it is; None where none waits, all sequences are taken, or the engine rests."""
         with self._lock:
             now = self._clock()
-            if self._engine is None or len(self._running) >= self._engine.sequences or now < self._rest_until:
-                return None
-            job = self._queue.pop(now)
+            job = self._known.pop(0) if self._known else self._pop(now)
             if job is not None:
                 job.started = now
                 self._running.append(job)
@@ -262,8 +274,8 @@ class Scheduler:
             self.step_at = now if self._pass else None
             if self._engine is not None:
                 self._engine.cancel_reset()
-            most = self._pace.prompt_most(self._serving.stall_ms / 1000)
-            return Pass(list(self._pass), refused, self._levers.threads, most)
+            most = self._estimates.pace.prompt_most(self._serving.stall_ms / 1000)
+            return Pass(list(self._pass), refused, self._estimates.levers.threads, most)
 
     def end_pass(self, done: PassFigures) -> None:
         """After each pass. It is followed by a rest, if need be."""
@@ -272,7 +284,7 @@ class Scheduler:
             self.step_at = None
             self._pass_s = done.took_s
             self._totals = self._totals.with_pass(done)
-            self._pace.record_pass(done)
+            self._estimates.pace.record_pass(done)
             if done.drawn and done.took_s > 0:
                 self._tok_s = smoothed(self._tok_s, done.drawn / done.took_s)
             self._rest_until = self._clock() + self._rest_s()
@@ -281,56 +293,67 @@ class Scheduler:
         """Before a running job's last frame: its place is free, and its id may come again."""
         with self._lock:
             self._running.remove(job)
-            del self._jobs[job.key]
-            self._queue.settle(job.address.principal, job.work, job.computed_tokens())
-            if job.refusal is None:
-                self._pace.record_answer(len(job.answer.tokens))
+            self._leave(job)
+            if job.had_turn:
+                self._queue.settle(job.address.principal, job.work, job.computed_tokens())
+            if job.refusal is None and not job.cached:
+                self._estimates.pace.record_answer(len(job.answer.tokens))
             if not self._running:
                 self._tok_s = None
 
-    # ---- under the lock, but for the first ----
-
-    def read_prompt(self, job: Job, engine: AnsweringEngine[Any]) -> None:
-        """Find the prompt's tokens. Raises Refusal where they are more than the context holds, or the owner allows."""
-        job.ids = request_ids(engine, job)
-        job.answer = Answer(prompt_tokens=len(job.ids))
-        check_length(len(job.ids), self._limits)
-        if len(job.ids) >= engine.ctx_len:
-            words = f"the prompt has {len(job.ids)} tokens and the context {engine.ctx_len}: shorten it"
-            raise Refusal(422, "context_overflow", words)
+    # ---- under the lock ----
 
     def _hold(self, job: Job, now: float) -> None:
         job.admitted = now
         self._jobs[job.key] = self._held[job.key] = job
+        self._turns.enter(job)
+
+    def _let_wait(self, job: Job) -> None:
+        """For its turn; but what is known already can be said at once."""
+        if job.conversation_key is None:
+            job.known = self.answers.find(self.owner(job), job.answer_key)
+        if job.known is not None:
+            job.work = NOTHING
+            self._known.append(job)
+        else:
+            self._queue.push(job, job.address.principal, job.work, job.request.priority, self._clock())
+
+    def _has_work(self) -> bool:
+        return bool(self._running) or self._queue.has(self._turns.is_next)
+
+    def _pop(self, now: float) -> Job | None:
+        if self._engine is None or len(self._running) >= self._engine.sequences or now < self._rest_until:
+            return None
+        job = self._queue.pop(now, self._turns.is_next)
+        if job is not None:
+            job.had_turn = True
+        return job
+
+    def _leave(self, job: Job) -> None:
+        del self._jobs[job.key]
+        self._turns.leave(job)
 
     def _check_room(self, job: Job, now: float) -> None:
-        if not self._levers.admit:
-            words = f"the device takes no more work now: {self._levers.reason}".removesuffix(": ")
-            raise Refusal(503, self._levers.closed_by or "hot", words, retryable=True, retry_after_ms=HOT_RETRY_MS)
-        sequences = self._engine.sequences if self._engine is not None else 0
+        levers = self._estimates.levers
+        if not levers.admit:
+            words = f"the device takes no more work now: {levers.reason}".removesuffix(": ")
+            raise Refusal(503, levers.closed_by or "hot", words, retryable=True, retry_after_ms=HOT_RETRY_MS)
+        sequences = self._estimates.sequences
         principal = job.address.principal
         theirs = sum(other.address.principal == principal for other in self._jobs.values())
         waiting = len(self._jobs) - sequences
-        retry_ms = self._retry_ms()
+        retry_ms = self._estimates.retry_ms(self._running)
         if theirs >= self._limits.queue_per_principal_max + sequences:
             words = f"{theirs} jobs of yours are in flight already"
             raise Refusal(429, "too_many_jobs", words, retryable=True, retry_after_ms=retry_ms)
         if waiting >= self._limits.queue_max:
             words = f"{max(waiting, 0)} jobs are waiting already"
             raise Refusal(503, "queue_full", words, retryable=True, retry_after_ms=retry_ms)
-        self._check_deadline(job, now)
-
-    def _check_deadline(self, job: Job, now: float) -> None:
         if (late := job.expired(now)) is not None:
             raise late
-        before = self._queue.before_new(job.address.principal, job.work, job.request.priority, now)
-        eta_s = self._eta_s(job, [*before, *self._held.values()])
-        alone_s = self._seconds(job.work, 1)
-        if eta_s is None or alone_s is None:
-            return
-        left_s = job.address.deadline - now
-        if eta_s > left_s:
-            raise _unmeetable(eta_s, left_s, eta_s - left_s if alone_s <= left_s else None)
+        before = self._queue.before_new(principal, job.work, job.request.priority, now)
+        before += self._held.values()
+        self._estimates.check_deadline(job, before, self._running, len(self._jobs) + 1, now)
 
     def _fits_drain(self, job: Job, drain_s: float) -> Refusal | None:
         if job.key in self._held:
@@ -344,28 +367,10 @@ class Scheduler:
         return list(self._queue) if job.key in self._held else self._queue.before(job, self._clock())
 
     def _eta_s(self, job: Job, before: Sequence[Job]) -> float | None:
-        """How long until a job is answered that runs, or whose turn comes after those; None: not known."""
-        own = job.left()
-        others = [each.left() for each in self._running if each is not job]
-        work = before_done(own, sum((each.work for each in before), NOTHING), others)
-        together = self._seconds(work, len(self._jobs) + (job.key not in self._jobs))
-        alone = self._seconds(own, 1)
-        return None if together is None or alone is None else max(together, alone)
-
-    def _seconds(self, work: Work, answers: int) -> float | None:
-        """How long the engine takes, with so many answers in the making if it can."""
-        if self._engine is None:
-            return None
-        answers = max(1, min(answers, self._engine.sequences))
-        return self._pace.seconds(work, answers, self._levers.sustainable_tok_s, self._levers.duty)
-
-    def _retry_ms(self) -> int:
-        """About when the first of the running jobs ends."""
-        seconds = [self._seconds(job.left(), len(self._running)) or 2.0 for job in self._running]
-        return max(int(1000 * min(seconds, default=2.0)), LEAST_RETRY_MS)
+        return self._estimates.eta_s(job, before, self._running, len(self._jobs))
 
     def _rest_s(self) -> float:
-        return self._pass_s * (1 / max(self._levers.duty, 0.01) - 1)
+        return self._pass_s * (1 / max(self._estimates.levers.duty, 0.01) - 1)
 
     def _take_out(self, jobs: Iterable[Job], why: Callable[[Job], Refusal | None]) -> list[Job]:
         """Mark jobs for their end; gives those that do not run, which are the caller's to answer, without the lock.
@@ -380,7 +385,8 @@ class Scheduler:
             if job not in self._running:
                 if self._held.pop(job.key, None) is None:
                     self._queue.remove(job)
-                del self._jobs[job.key]
+                    self._known = [each for each in self._known if each is not job]
+                self._leave(job)
                 gone.append(job)
         if self._engine is not None and self._pass and all(job.refusal is not None for job in self._pass):
             self._engine.cancel()
@@ -391,23 +397,3 @@ class Scheduler:
         for job in jobs:
             assert job.refusal is not None
             self._endings.refuse(job, job.refusal)
-
-
-def _unmeetable(eta_s: float, left_s: float, wait_s: float | None) -> Refusal:
-    """A deadline that cannot be met, or only by a request that comes wait_s later."""
-    return Refusal(
-        503,
-        "deadline_unmeetable",
-        f"the answer would be there in {eta_s:.1f} s, and nobody waits for it longer than {left_s:.1f} s",
-        retryable=wait_s is not None,
-        retry_after_ms=None if wait_s is None else max(int(1000 * wait_s), LEAST_RETRY_MS),
-        details={"eta_ms": int(1000 * eta_s)},
-    )
-
-
-def request_ids(engine: AnsweringEngine[Any], job: Job) -> list[int]:
-    """Token ids of a job's prompt. Raises Refusal where the model's template does not allow its messages."""
-    try:
-        return engine.request_ids(job.request)
-    except EdgebitError as error:
-        raise Refusal(400, "bad_messages", str(error)) from error

@@ -6,7 +6,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_fixtures import Engine, Serving, job, wait_for
+from serving_fixtures import Engine, Serving, job, turn, wait_for
 
 from edgebit.daemon.config.sections import LimitsConfig
 from edgebit.daemon.contract.messages import Refusal
@@ -117,14 +117,6 @@ def test_one_callers_cancel_never_ends_anothers_job(steps):
     for each in asked:
         assert serving.heard.last[each.address.topic] == 1
         assert serving.heard.status[each.address.topic] == (499 if each in cancelled else 200)
-
-
-def turn(serving):
-    """One turn of the loop, in this thread."""
-    waits = iter([True, False])
-    wait, serving.scheduler.wait = serving.scheduler.wait, lambda: next(waits)
-    serving.loop.run()
-    serving.scheduler.wait = wait
 
 
 def test_a_cancel_cuts_a_pass_short_only_where_nobody_else_waits_for_it():
@@ -477,6 +469,8 @@ def test_the_answer_filter_sees_every_piece():
     closed = []
 
     class Filter:
+        ready = True
+
         def __init__(self, most):
             self.most, self.seen = most, 0
 
