@@ -5,7 +5,8 @@
 MODEL is a bundle or model file. For each number of sequences: requests to the engine in this process, without a daemon,
 in turn and at once; then over MQTT to edgebitd.pyz behind a mosquitto on the loopback. Drafts and all caches are off,
 so that all compute the same; the median of the rounds counts. Prints JSON. tok/s: drawn, prompts' time included;
-`gain`: at once against in turn.
+`gain`: at once against in turn; `cpu_gain`: the same by tokens per second of CPU time, which with one thread is what
+other work on the machine disturbs least.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from running_daemon import DEVICE, Running, running_daemon
+from running_daemon import DEVICE, Running, cpu_s, running_daemon
 
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
@@ -66,18 +67,24 @@ def prompts(options: argparse.Namespace, number: int) -> list[str]:
     return [" ".join(chosen.choices(WORDS, k=options.prompt)) for _ in range(options.requests)]
 
 
-def speeds(options: argparse.Namespace, answer: Callable[[list[str], bool], int]) -> dict[str, Any]:
+def speeds(
+    options: argparse.Namespace, answer: Callable[[list[str], bool], int], cpu_s: Callable[[], float]
+) -> dict[str, Any]:
     """`answer` prompts in turn and at once (True), and give the tokens drawn; a first round does not count."""
     tok_s: dict[bool, list[float]] = {False: [], True: []}
+    tok_cpu_s: dict[bool, list[float]] = {False: [], True: []}
     for number in range(options.rounds + 1):
         for at_once in (False, True):
             asked = prompts(options, 2 * number + at_once)
-            began = time.monotonic()
+            began, cpu_began_s = time.monotonic(), cpu_s()
             drawn = answer(asked, at_once)
             if number:
                 tok_s[at_once].append(drawn / (time.monotonic() - began))
+                tok_cpu_s[at_once].append(drawn / (cpu_s() - cpu_began_s))
     in_turn, together = statistics.median(tok_s[False]), statistics.median(tok_s[True])
+    cpu_in_turn, cpu_together = statistics.median(tok_cpu_s[False]), statistics.median(tok_cpu_s[True])
     figures = {"in_turn_tok_s": in_turn, "at_once_tok_s": together, "gain": together / in_turn}
+    figures |= {"in_turn_tok_cpu_s": cpu_in_turn, "cpu_gain": cpu_together / cpu_in_turn}
     spread = {"at_once_least": min(tok_s[True]), "at_once_most": max(tok_s[True])}
     return {name: round(value, 2) for name, value in (figures | spread).items()}
 
@@ -89,7 +96,7 @@ def engine_speeds(options: argparse.Namespace, sequences: int) -> dict[str, Any]
     )
     model = LoadedModel.open(options.model, config)
     try:
-        figures = speeds(options, lambda asked, at_once: answered(model, options, asked, at_once))
+        figures = speeds(options, lambda asked, at_once: answered(model, options, asked, at_once), time.process_time)
         kv_bytes = model.describe()["engine"]["kv_bytes"]
         return {**figures, "kv_mib": round(kv_bytes / (1 << 20), 1)}
     finally:
@@ -130,7 +137,9 @@ def request(text: str, tokens: int) -> GenerateRequest:
 def daemon_speeds(options: argparse.Namespace, running: Running) -> dict[str, Any]:
     """The daemon, over MQTT."""
     caller = Caller(running)
-    return speeds(options, lambda asked, at_once: caller.ask(asked, options.tokens, at_once))
+    return speeds(
+        options, lambda asked, at_once: caller.ask(asked, options.tokens, at_once), lambda: cpu_s(running.daemon.pid)
+    )
 
 
 class Caller:

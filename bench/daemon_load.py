@@ -10,9 +10,6 @@ too. Prints JSON, and progress on standard error. MQTT 5, one connection for all
 
 import argparse
 import json
-import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,11 +22,8 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from running_daemon import DEVICE, cpu_s, running_daemon
 
-from edgebit.pyz import build_pyz
-from edgebit.resources import native_library
-
-DEVICE = "bench"
 GREEDY_WINDOW = 20  # requests that a greedy principal keeps waiting
 SILENCE_S = 60.0  # without any answer for so long, the run is over
 RSS_EVERY_S = 1.0
@@ -53,25 +47,11 @@ def main() -> None:
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Start broker and daemon, load them, and put the figures together."""
-    port = start_port()
-    (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
-        "max_queued_messages 100000\nmax_inflight_messages 1000\n"
-    )
-    (folder / "edgebitd.toml").write_text(
-        f'[device]\nname = "{DEVICE}"\n[mqtt]\nurl = "mqtt://127.0.0.1:{port}"\nqueued_messages_max = 65535\n'
-        f"[limits]\nqueue_max = 100000\n[report]\ninterval_s = 5.0\n{options.toml}\n"
-    )
-    build_pyz(folder / "edgebitd.pyz")
-    mosquitto = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") or "mosquitto"
-    broker = subprocess.Popen([mosquitto, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-    argv = [options.python, "-I", str(folder / "edgebitd.pyz"), "run", "--bundle", str(options.model.resolve())]
-    daemon = subprocess.Popen(
-        [*argv, "--config", str(folder / "edgebitd.toml"), "--log-level", "error"],
-        env={**os.environ, "EDGEBIT_LIBRARY": str(native_library())},
-    )
-    try:
-        callers = Callers(port, options)
+    toml = f"[limits]\nqueue_max = 100000\n[report]\ninterval_s = 5.0\n{options.toml}"
+    broker_conf = "max_queued_messages 100000\nmax_inflight_messages 1000\n"
+    with running_daemon(options.model, folder, toml=toml, broker_conf=broker_conf, python=options.python) as running:
+        daemon = running.daemon
+        callers = Callers(running.port, options)
         callers.wait_until_ready(daemon)
         memory = Memory(daemon.pid)
         before = cpu_s(daemon.pid)
@@ -86,22 +66,6 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             >> 10,
             "daemon_counters": callers.counters,
         }
-    finally:
-        for process in (daemon, broker):
-            process.terminate()
-            process.wait(30)
-
-
-def start_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time of all threads of a process so far."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Memory:

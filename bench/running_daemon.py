@@ -57,6 +57,12 @@ def running_daemon(
             process.wait(STOP_S)
 
 
+def cpu_s(pid: int) -> float:
+    """CPU time of all threads of a process so far."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _wait_for_broker(port: int, broker: "subprocess.Popen[bytes]") -> None:
     while broker.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

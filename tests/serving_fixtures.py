@@ -10,6 +10,7 @@ from edgebit.daemon.contract.messages import Address, GenerateRequest
 from edgebit.daemon.sensors.energy import Energy
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.runtime.native import Cancelled
@@ -131,7 +132,9 @@ class Serving:
         self.endings.listeners += listeners
         serving = serving or ServingConfig()
         self.scheduler = Scheduler(limits or LimitsConfig(), serving, self.endings, clock)
-        self.loop = BatchLoop(self.scheduler, engine, self.endings)
+        self.finishing = Finishing(self.scheduler, self.endings)
+        self.finishing.hand_over = self.finishing.finish  # at once, in the loop's thread
+        self.loop = BatchLoop(self.scheduler, engine, self.endings, self.finishing)
         self.worker = threading.Thread(target=self.loop.run, daemon=True)
 
     def start(self):

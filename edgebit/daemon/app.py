@@ -50,6 +50,7 @@ from edgebit.daemon.sensors.throttling import held_back
 from edgebit.daemon.serving.answering import AnsweringEngine
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.errors import EdgebitError, EngineError
 
@@ -101,6 +102,7 @@ class Daemon:
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
         self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
         self._scheduler = Scheduler(config.limits, config.serving, self._endings)
+        self._finishing = Finishing(self._scheduler, self._endings)
         self._governor = GovernorLoop(
             config.governor, self._scheduler, self._sensors.readings, lambda: _threads(self._described())
         )
@@ -123,9 +125,10 @@ class Daemon:
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         self._network = threading.Thread(target=self._connection.run, name="network", daemon=True)
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._finisher = threading.Thread(target=self._finishing.run, name="endings", daemon=True)
         runs = {"sensors": self._sensors, "pool": self._pool, "wyoming": self._wyoming}
         others = [threading.Thread(target=part.run, name=name, daemon=True) for name, part in runs.items() if part]
-        self._threads = [self._network, self._worker, *others]
+        self._threads = [self._network, self._worker, self._finisher, *others]
         self._loading_since: float | None = self._began
         self._load_fault: str | None = None
         self._watch = Watch(
@@ -233,7 +236,7 @@ class Daemon:
     def _work(self) -> None:
         try:
             model = self._load()
-            loop = BatchLoop(self._scheduler, model, self._endings)
+            loop = BatchLoop(self._scheduler, model, self._endings, self._finishing)
             if self._config.serving.warm_up:
                 loop.warm_up()
         except (EdgebitError, OSError, MemoryError) as error:
@@ -317,6 +320,8 @@ class Daemon:
         self._drain()
         if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
+        self._finishing.close()
+        self._finisher.join(WORKER_STOP_S)
         if self._pool is not None:
             self._pool.close()
         self._connection.close()

@@ -24,6 +24,7 @@ class HeldSequence:
     owner: str = ""  # for whom they were computed
     taken: bool = False  # by an answer in the making
     kept: bool = True  # whether the prefix cache knows the tokens
+    touched: int = 0  # tokens of its KV cache that memory was taken for
     used: int = 0  # when it was given back, on the pool's own clock
 
 
@@ -74,12 +75,14 @@ class SequencePool:
 
     def give_back(self, held: HeldSequence) -> None:
         """Free it; its tokens stay until another prompt needs the place."""
+        held.touched = max(held.touched, len(held.tokens))
         self._engine.truncate(held.index, len(held.tokens))  # of what was left of a draft
         self._clock += 1
         held.taken, held.used = False, self._clock
 
     def forget(self, held: HeldSequence) -> None:
         """Free it, and nothing of it is used again."""
+        held.touched = max(held.touched, len(held.tokens))
         held.tokens.clear()
         held.kept = True
         self.give_back(held)

@@ -8,6 +8,7 @@ from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.serving.answer_cache import KnownAnswer
 from edgebit.daemon.serving.answering import AnsweringEngine, Generating
 from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.daemon.serving.work import PassFigures
@@ -44,10 +45,12 @@ class BatchLoop:
         scheduler: Scheduler,
         engine: AnsweringEngine[Any],
         endings: Endings,
+        finishing: Finishing,
     ) -> None:
         self._scheduler = scheduler
         self._engine = engine
         self._endings = endings
+        self._finishing = finishing
         self._generations: dict[Job, Generating] = {}
         self._threads = 0
 
@@ -143,40 +146,24 @@ class BatchLoop:
         return shown, figures
 
     def _hand_out(self, job: Job, generation: Generating, pieces: list[str], now: float) -> None:
-        """Send what was drawn, and end the job with its answer."""
+        """Send what was drawn; a job whose answer is complete ends."""
         if job.first_token is None:
             job.first_token = now
-        try:
-            if generation.error is not None:
-                raise generation.error
-            self._show(job, pieces, last=generation.done)
-        except _EXPECTED as error:
-            self._end(job, error)
-        except Exception as error:
-            log.exception("job %s failed by a fault of ours", job.address.id)
-            self._end(job, error)
-        else:
-            if generation.done:
-                self._end(job, None)
-
-    def _show(self, job: Job, pieces: list[str], *, last: bool) -> None:
-        """Send pieces, as far as the filter lets them go; while a verdict is awaited, all others go on."""
         job.unseen += pieces
-        if job.filter is not None and not last and not job.filter.ready:
-            return
-        writer = self._endings.writer(job)
-        unseen, job.unseen = job.unseen, []
-        for piece in unseen:
-            shown = job.filter.push(piece) if job.filter is not None else piece
-            job.text += shown
-            writer.push(shown)
-        if last and job.filter is not None:
-            rest = job.filter.finish()
-            job.text += rest
-            writer.push(rest)
+        fault: Exception | None = generation.error
+        if fault is None and not generation.done:
+            try:
+                self._endings.show(job, last=False)
+            except _EXPECTED as error:
+                fault = error
+            except Exception as error:
+                log.exception("job %s failed by a fault of ours", job.address.id)
+                fault = error
+        if fault is not None or generation.done:
+            self._end(job, fault)
 
     def _end(self, job: Job, why: Exception | None) -> None:
-        """The job's last frame: its answer, or why there is none. What goes wrong here ends no other job."""
+        """Take a job out of the engine: its answer is complete, or there is none."""
         generation = self._generations.pop(job, None)
         try:
             if generation is not None:
@@ -186,28 +173,8 @@ class BatchLoop:
         except Exception as error:
             log.exception("job %s has not given its place in the engine back", job.address.id)
             why = why or error
-        if why is None:
-            self._remember(job)
-        self._scheduler.ended(job)
-        try:
-            if why is None:
-                self._endings.done(job)
-            elif isinstance(why, Refusal):
-                self._endings.refuse(job, why)
-            else:
-                self._endings.fail(job, why)
-        except Exception:
-            log.exception("the end of job %s was not sent", job.address.id)
-
-    def _remember(self, job: Job) -> None:
-        """A complete answer: in its conversation, and for whoever asks the same."""
-        answer = job.answer
-        if job.known is None and job.answer_key is not None:
-            self._scheduler.answers.keep(self._scheduler.owner(job), job.answer_key, answer)
-        if job.conversation_key is not None and job.conversation is not None:
-            tokens = answer.prompt_tokens + len(answer.tokens)
-            job.conversation = job.conversation.answered(job.new_turn, answer.text, tokens)
-            self._scheduler.conversations.keep(job.conversation_key, job.conversation)
+        self._scheduler.left(job)
+        self._finishing.hand_over(job, why)
 
     def _computed(self, job: Job) -> int:
         """Tokens of prompt and answer so far, without those that were known."""

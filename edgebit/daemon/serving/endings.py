@@ -55,6 +55,24 @@ class Endings:
             )
         return job.writer
 
+    def show(self, job: Job, *, last: bool) -> None:
+        """Send what was drawn, as far as the job's filter lets it go; only the last call waits for its verdict.
+
+        Raises Refusal where the answer may not go on.
+        """
+        if job.filter is not None and not last and not job.filter.ready:
+            return
+        writer = self.writer(job)
+        unseen, job.unseen = job.unseen, []
+        for piece in unseen:
+            shown = job.filter.push(piece) if job.filter is not None else piece
+            job.text += shown
+            writer.push(shown)
+        if last and job.filter is not None:
+            rest = job.filter.finish()
+            job.text += rest
+            writer.push(rest)
+
     def count(self, what: str) -> None:
         """Count something that is no end."""
         with self._lock:

@@ -11,12 +11,12 @@ from typing import Any, Self
 from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
 from edgebit.daemon.config.sections import EngineConfig
-from edgebit.daemon.contract.messages import GenerateRequest
+from edgebit.daemon.contract.messages import GenerateRequest, Refusal
 from edgebit.daemon.serving.golden_probes import GoldenProbes
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import CTX_LEN
 from edgebit.runtime.generation import Answer, Generation
-from edgebit.runtime.memory import total_memory_bytes
+from edgebit.runtime.memory import available_memory_bytes, total_memory_bytes
 from edgebit.runtime.native import Library, Model, ModelInfo
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Session
@@ -24,6 +24,8 @@ from edgebit.runtime.token_ids import spread_ids
 
 SEQUENCES = 4  # answers at once, unless the configuration says otherwise or memory is short
 KV_BYTES = {"f16": 2, "int8": 1, "f32": 4}  # of an element of the KV cache
+LEFT_BYTES = 16 << 20  # of memory, that a request must leave to others
+MEMORY_RETRY_MS = 10_000
 _WARM_UP_PROMPT, _WARM_UP_ANSWER = 32, 8  # tokens
 
 
@@ -143,8 +145,11 @@ class LoadedModel:
         return hashlib.sha256(array("i", ids).tobytes() + rest.encode()).digest()
 
     def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> Generation:
-        """Begin an answer; sampling as asked, then as the model's makers advise."""
-        return self._session.begin(
+        """Begin an answer; sampling as asked, then as the model's makers advise.
+
+        Raises Refusal where its KV cache would take more memory than there is.
+        """
+        generation = self._session.begin(
             ids,
             answer,
             sampling=self._session.sampling(request.sampling, seed=request.seed),
@@ -152,6 +157,32 @@ class LoadedModel:
             stop=request.stop,
             owner=owner,
         )
+        try:
+            self._check_memory(generation.held.touched, len(ids) + request.max_tokens)
+        except Refusal:
+            self._session.end(generation)
+            raise
+        return generation
+
+    def _check_memory(self, touched: int, tokens: int) -> None:
+        """That there is memory for so many tokens, of which it was taken for `touched` before."""
+        engine = self._session.engine
+        tokens = min(tokens, engine.ctx_len)
+        free = available_memory_bytes() if tokens > touched else None
+        if free is None:
+            return
+        wanted = (tokens - touched) * engine.stats().kv_bytes // (engine.ctx_len * engine.sequences)
+        if wanted + LEFT_BYTES <= free:
+            return
+        mib = 1 << 20
+        words = (
+            f"the request needs up to {wanted // mib} MiB of memory for its KV cache, and {free // mib} MiB are free:"
+            " ask for fewer tokens, or later"
+        )
+        total = total_memory_bytes()
+        if total is not None and wanted + LEFT_BYTES > total:
+            raise Refusal(507, "memory", words)
+        raise Refusal(503, "memory_short", words, retryable=True, retry_after_ms=MEMORY_RETRY_MS)
 
     def step(
         self, generations: Sequence[Generation], prompt_most: int | None = None

@@ -82,6 +82,7 @@ class Scheduler:
         self._turns = TurnOrder()
         self._queue: FairQueue[Job] = FairQueue()
         self._running: list[Job] = []
+        self._ending: set[Job] = set()  # out of the engine, and not yet answered
         self._pass: list[Job] = []  # those in the engine's hands now
         self._rest_until = 0.0  # the engine pauses until then
         self._pass_s = 0.0  # how long the last pass took
@@ -158,9 +159,10 @@ class Scheduler:
         """End the principal's own job; its answer is the refusal. False where none of that id is in flight."""
         with self._lock:
             job = self._jobs.get((principal, job_id))
+            found = job is not None and job not in self._ending
             ended = self._take_out([job], lambda _: refusal) if job is not None else []
         self._refuse(ended)
-        return job is not None
+        return found
 
     def expire(self) -> None:
         """End jobs whose deadline has passed, so that callers hear it then and not at their turn; and after stop()."""
@@ -205,11 +207,12 @@ class Scheduler:
         """What is going on now."""
         with self._lock:
             running = [job.left() for job in self._running]
-            waiting = sum((job.work for job in self._jobs.values() if job not in self._running), NOTHING)
+            begun = {*self._running, *self._ending}
+            waiting = sum((job.work for job in self._jobs.values() if job not in begun), NOTHING)
             seconds = self._estimates.seconds(sum(running, waiting), len(self._jobs)) if self._jobs else 0.0
             return Load(
                 running=len(self._running),
-                queue_len=len(self._jobs) - len(self._running),
+                queue_len=len(self._jobs) - len(begun),
                 tok_s=self._tok_s if self._running else None,
                 eta_ms=None if seconds is None else int(1000 * seconds),
                 busy_s=self._totals.busy_s,
@@ -223,7 +226,7 @@ class Scheduler:
                 return None
             before = self._waiting_before(job)
             eta_s = self._eta_s(job, before)
-            running = job in self._running
+            running = job in self._running or job in self._ending
             return Whereabouts(
                 state="running" if running else "queued",
                 position=0 if running else len(self._running) + len(before),
@@ -289,17 +292,24 @@ class Scheduler:
                 self._tok_s = smoothed(self._tok_s, done.drawn / done.took_s)
             self._rest_until = self._clock() + self._rest_s()
 
-    def ended(self, job: Job) -> None:
-        """Before a running job's last frame: its place is free, and its id may come again."""
+    def left(self, job: Job) -> None:
+        """A running job has left the engine, and is to be ended: its place is free."""
         with self._lock:
             self._running.remove(job)
-            self._leave(job)
+            self._ending.add(job)
             if job.had_turn:
                 self._queue.settle(job.address.principal, job.work, job.computed_tokens())
             if job.refusal is None and not job.cached:
                 self._estimates.pace.record_answer(len(job.answer.tokens))
             if not self._running:
                 self._tok_s = None
+
+    def ended(self, job: Job) -> None:
+        """Before the last frame of a job that has left: its id may come again, and its conversation goes on."""
+        with self._lock:
+            self._ending.remove(job)
+            self._leave(job)
+            self._lock.notify_all()
 
     # ---- under the lock ----
 
@@ -341,7 +351,7 @@ class Scheduler:
         sequences = self._estimates.sequences
         principal = job.address.principal
         theirs = sum(other.address.principal == principal for other in self._jobs.values())
-        waiting = len(self._jobs) - sequences
+        waiting = len(self._jobs) - len(self._ending) - sequences
         retry_ms = self._estimates.retry_ms(self._running)
         if theirs >= self._limits.queue_per_principal_max + sequences:
             words = f"{theirs} jobs of yours are in flight already"
@@ -362,7 +372,7 @@ class Scheduler:
         return SHUTTING_DOWN if eta_s is None or eta_s > drain_s else None
 
     def _waiting_before(self, job: Job) -> list[Job]:
-        if job in self._running:
+        if job in self._running or job in self._ending:
             return []
         return list(self._queue) if job.key in self._held else self._queue.before(job, self._clock())
 
@@ -379,7 +389,7 @@ class Scheduler:
         """
         gone = []
         for job in list(jobs):
-            if job.refusal is not None or (refusal := why(job)) is None:
+            if job.refusal is not None or job in self._ending or (refusal := why(job)) is None:
                 continue
             job.refusal = refusal
             if job not in self._running:

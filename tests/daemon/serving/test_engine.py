@@ -9,8 +9,8 @@ from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.bundle.prompt_program import Message
 from edgebit.convert import convert
 from edgebit.daemon.config.sections import EngineConfig
-from edgebit.daemon.contract.messages import GenerateRequest
-from edgebit.daemon.serving.engine import LoadedModel
+from edgebit.daemon.contract.messages import GenerateRequest, Refusal
+from edgebit.daemon.serving.engine import LEFT_BYTES, LoadedModel
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.generation import Answer
 
@@ -192,3 +192,25 @@ def test_damage_is_refused(bundle_file, tmp_path, native):
     for name in ("cut.bundle", "none.ebm"):
         with pytest.raises(BundleError):
             LoadedModel.open(tmp_path / name, EngineConfig())
+
+
+def test_a_request_is_refused_where_its_kv_cache_finds_no_memory(reference_model, native, monkeypatch):
+    """By what it would take anew: a sequence that has been used has its memory. 507 where no device has so much."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=1024, sequences=1))
+    a_token = model.describe()["engine"]["kv_bytes"] // 1024
+    asked = request(messages=(), max_tokens=40)
+    ids = model.request_ids(asked)
+    needed = (len(ids) + 40) * a_token
+    for free, total, status in ((needed - 1, 1 << 40, 503), (needed - 1, needed - 1, 507)):
+        monkeypatch.setattr("edgebit.daemon.serving.engine.available_memory_bytes", lambda free=free: LEFT_BYTES + free)
+        monkeypatch.setattr("edgebit.daemon.serving.engine.total_memory_bytes", lambda total=total: LEFT_BYTES + total)
+        with pytest.raises(Refusal, match="needs up to") as refused:
+            answer_of(model, asked)
+        assert (refused.value.status, refused.value.retryable) == (status, status == 503)
+    monkeypatch.setattr("edgebit.daemon.serving.engine.available_memory_bytes", lambda: LEFT_BYTES + needed)
+    length = len(answer_of(model, asked).tokens)
+    monkeypatch.setattr("edgebit.daemon.serving.engine.available_memory_bytes", lambda: LEFT_BYTES)
+    assert len(answer_of(model, request(messages=(), max_tokens=length - 1)).tokens) == length - 1
+    with pytest.raises(Refusal):
+        answer_of(model, request(messages=(), max_tokens=60))
+    model.close()

@@ -497,6 +497,90 @@ def test_the_answer_filter_sees_every_piece():
     assert closed == [2]
 
 
+def test_a_verdict_that_is_awaited_holds_no_other_answer():
+    """The answer is made and held back meanwhile; nothing of it is shown before the verdict."""
+    verdict = threading.Event()
+
+    class Judging:
+        @property
+        def ready(self):
+            return verdict.is_set()
+
+        def push(self, piece):
+            assert verdict.is_set()
+            return piece
+
+        def finish(self):
+            return ""
+
+        def close(self):
+            pass
+
+    serving = Serving(Engine())
+    serving.scheduler.set_engine(serving.engine)
+    serving.ask(job("a", "judged", 6, filter=Judging()))
+    serving.ask(job("b", "1", 2))
+    for _ in range(4):
+        turn(serving)
+    assert serving.heard.status == {"b/1": 200} and not serving.heard.deltas["a/judged"]
+    verdict.set()
+    while serving.scheduler.load().running:
+        turn(serving)
+    assert serving.heard.bodies["a/judged"]["text"] == "xxxxxx"
+    assert "".join(serving.heard.deltas["a/judged"]) == "xxxxxx"
+
+
+def test_a_slow_disk_holds_no_other_answer():
+    """While a last frame is being written, others go on; the job is still known, and can no longer be cancelled."""
+    written, writing = threading.Event(), threading.Event()
+
+    class Record:
+        def sending(self, seq):
+            pass
+
+        def ending(self, last, refusal, whole):
+            writing.set()
+            assert written.wait(10)
+            return [last]
+
+    class Finish:
+        ready = True
+
+        def push(self, piece):
+            return piece
+
+        def finish(self):
+            writing.set()
+            assert written.wait(10)
+            return "!"
+
+        def close(self):
+            pass
+
+    for slow in ({"record": Record()}, {"filter": Finish()}):
+        written.clear()
+        writing.clear()
+        serving = Serving(Engine())
+        del serving.finishing.hand_over
+        finisher = threading.Thread(target=serving.finishing.run)
+        finisher.start()
+        serving.start()
+        serving.ask(job("a", "slow", 1, **slow))
+        assert writing.wait(10)
+        if "filter" in slow:
+            assert serving.scheduler.find("a", "slow").state == "running"
+            assert not serving.scheduler.cancel("a", "slow")
+        serving.ask(job("b", "1", 3))
+        wait_for(lambda serving=serving: serving.engine.taken == 0 and len(serving.engine.passes) == 4)
+        assert not serving.heard.last
+        written.set()
+        wait_for(lambda serving=serving: len(serving.heard.last) == 2)
+        serving.stop()
+        serving.finishing.close()
+        finisher.join(10)
+        assert serving.heard.status == {"a/slow": 200, "b/1": 200}
+
+
 def test_owners_are_the_principals():
     """What was computed for one is kept apart from another's."""
     serving = Serving(Engine())
