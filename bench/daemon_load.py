@@ -5,7 +5,9 @@
 
 MODEL is a bundle or model file. Starts a mosquitto on the loopback and edgebitd.pyz as a device would. Every principal
 keeps one request waiting, a greedy one twenty; each of the sane ones should be served as often as any other, the greedy
-too. Prints JSON, and progress on standard error. MQTT 5, one connection for all callers.
+too: counted from when each was answered once until the last request is sent, in answers and in the tokens that were
+computed, which are what the daemon shares out. Prints JSON, and progress on standard error. MQTT 5, one connection for
+all callers.
 """
 
 import argparse
@@ -61,6 +63,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return {
             **callers.figures(took_s),
             "cpu_ms_per_request": round(1000 * (cpu_s(daemon.pid) - before) / max(callers.count, 1), 3),
+            "engine_ms_per_request": callers.engine_ms_per_request(),
             **memory.figures(),
             "state_folder_kib": sum(file.stat().st_size for file in (folder / "state").rglob("*") if file.is_file())
             >> 10,
@@ -99,7 +102,9 @@ class Callers:
         self._lock = threading.Condition()
         self._ready = False
         self._answered: Counter[str] = Counter()  # by id
-        self._served: Counter[str] = Counter()  # by principal, while all of them still had something waiting
+        self._once: set[str] = set()  # principals that were answered
+        self._served: Counter[str] = Counter()  # by principal, while all of them had something waiting
+        self._tokens: Counter[str] = Counter()  # computed for each, in the same time
         self._sent: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
@@ -127,6 +132,10 @@ class Callers:
         """Requests that were answered, in whatever way."""
         return len(self._answered)
 
+    def engine_ms_per_request(self) -> float:
+        """By the device's own count, as it last told it."""
+        return round(self.counters.get("engine_us", 0) / 1000 / max(self.counters.get("answered", 0), 1), 3)
+
     def wait_until_ready(self, daemon: "subprocess.Popen[bytes]") -> None:
         with self._lock:
             while not self._ready and daemon.poll() is None:
@@ -143,7 +152,7 @@ class Callers:
     def ask(self, principal: str) -> None:
         number = self._sent[principal]
         job = f"{principal}-{number}"
-        body = {"id": job, "prompt": f"{principal} asks {number}", "ttl_ms": 3_600_000}
+        body = {"id": job, "prompt": f"{self._sent[principal]:05} from {principal}", "ttl_ms": 3_600_000}
         options = {"num_predict": self._options.tokens, "temperature": 0}
         with self._lock:
             self._sent[principal] += 1
@@ -180,14 +189,25 @@ class Callers:
         self._outcomes[body["error"]["code"] if "error" in body else "answered"] += 1
         self._latency_s.append(self.heard_at - self._sent_at.pop(job, self.heard_at))
         self._waiting[principal] -= 1
-        if sum(self._sent.values()) < self._options.requests:
+        if len(self._once) == self._options.principals and sum(self._sent.values()) < self._options.requests:
             self._served[principal] += 1
+            computed = body.get("prompt_eval_count", 0) - body.get("prompt_eval_cached", 0)
+            self._tokens[principal] += computed + body.get("eval_count", 0)
+        self._once.add(principal)
         self._free = [*self._free, principal]
+
+    def _shares(self, counts: list[int]) -> dict[str, float]:
+        """How much each of the sane had, and the greedy."""
+        greedy, sane = counts[: self._options.greedy], sorted(counts[self._options.greedy :])
+        tenths = statistics.quantiles(sane, n=10)
+        figures = {"least": sane[0], "p10": tenths[0], "mean": statistics.fmean(sane), "p90": tenths[-1]}
+        figures |= {"most": sane[-1], "greedy_mean": statistics.fmean(greedy) if greedy else 0.0}
+        return {name: round(value, 2) for name, value in figures.items()}
 
     def figures(self, took_s: float) -> dict[str, Any]:
         with self._lock:
             served = [self._served[name] for name in self.names()]
-            mean = statistics.fmean(served) if served else 0.0
+            tokens = [self._tokens[name] for name in self.names()]
             latency = sorted(self._latency_s) or [0.0]
             return {
                 "principals": self._options.principals,
@@ -196,10 +216,8 @@ class Callers:
                 "unanswered": len(self._sent_at),
                 "answered_twice": sum(1 for count in self._answered.values() if count > 1),
                 "took_s": round(took_s, 1),
-                "served_each": {"least": min(served), "mean": round(mean, 2), "most": max(served)},
-                "greedy_served_mean": round(
-                    statistics.fmean(served[: self._options.greedy]) if self._options.greedy else 0.0, 2
-                ),
+                "served": self._shares(served),
+                "computed_tokens": self._shares(tokens),
                 "latency_p50_s": round(latency[len(latency) // 2], 3),
                 "latency_p99_s": round(latency[len(latency) * 99 // 100], 3),
             }
