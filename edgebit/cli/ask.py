@@ -56,6 +56,7 @@ from edgebit.pool_client import pools_of, stream_from_pool
     help="Insist on the model's chat template, or go without it. Default: the template if there is one.",
 )
 @click.option("--system", metavar="TEXT", help="A system message put before the question.")
+@click.option("--session", metavar="NAME", help="Go on with a conversation of this name, which the device remembers.")
 @click.option("-n", "--max-tokens", type=click.IntRange(1), help="End after so many tokens.")
 @click.option("--temperature", type=click.FloatRange(0, 10), help="0 is greedy. Default: as the device is set.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The same seed gives the same answer.")
@@ -95,6 +96,7 @@ def command(
     list_devices: bool,
     chat: bool | None,
     system: str | None,
+    session: str | None,
     max_tokens: int | None,
     temperature: float | None,
     seed: int | None,
@@ -151,6 +153,11 @@ def command(
     }
     if chat is False and system is not None:
         raise click.UsageError("--system belongs to the chat template, --raw goes without it")
+    if session is not None and (chat is False or device is None or batch is not None or job_id is not None):
+        raise click.UsageError(
+            "--session goes on with a conversation at one --device, in the model's template: not with --raw, --pool, "
+            "--batch or --get"
+        )
     if batch is not None or job_id is not None:
         if device is None or question is not None or (batch is not None and job_id is not None):
             raise click.UsageError("--batch and --get go with a --device, without a question and without each other")
@@ -173,6 +180,8 @@ def command(
         fields["messages"] = [{"role": "user", "content": text}]
     else:
         fields |= {"prompt": text, "raw": chat is False}
+    if session is not None:
+        fields["session"] = session
     op = "chat" if chat else "generate"
     exchange = Exchange(new_id())
     with connect() as client:

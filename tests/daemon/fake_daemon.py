@@ -50,6 +50,7 @@ class FakeGeneration:
             self.done, self.answer.done_reason = True, "stop" if number == len(self.pieces) else "length"
             return []
         self.answer.tokens.append(number)
+        self.answer.text += self.pieces[number]
         return [self.pieces[number]]
 
     def cancel(self) -> str:
