@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,7 +51,7 @@ from edgebit.daemon.sensors.throttling import held_back
 from edgebit.daemon.serving.answering import AnsweringEngine
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
-from edgebit.daemon.serving.finishing import Finishing
+from edgebit.daemon.serving.finishing import THREADS, Finishing
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.errors import EdgebitError, EngineError
 
@@ -125,10 +126,12 @@ class Daemon:
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         self._network = threading.Thread(target=self._connection.run, name="network", daemon=True)
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._finisher = threading.Thread(target=self._finishing.run, name="endings", daemon=True)
+        self._finishers = [
+            threading.Thread(target=self._finishing.run, name="endings", daemon=True) for _ in range(THREADS)
+        ]
         runs = {"sensors": self._sensors, "pool": self._pool, "wyoming": self._wyoming}
         others = [threading.Thread(target=part.run, name=name, daemon=True) for name, part in runs.items() if part]
-        self._threads = [self._network, self._worker, self._finisher, *others]
+        self._threads = [self._network, self._worker, *self._finishers, *others]
         self._loading_since: float | None = self._began
         self._load_fault: str | None = None
         self._watch = Watch(
@@ -321,7 +324,8 @@ class Daemon:
         if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
         self._finishing.close()
-        self._finisher.join(WORKER_STOP_S)
+        for finisher in self._finishers:
+            finisher.join(WORKER_STOP_S)
         if self._pool is not None:
             self._pool.close()
         self._connection.close()
@@ -483,6 +487,7 @@ class Daemon:
     def _metrics(self) -> dict[str, Any]:
         parts = (self._admission, self._acceptance, self._gate, self._endings, self._connection, self._journal)
         counted = [part.counters for part in (*parts, self._pool, self._wyoming) if part is not None]
+        counted.append(Counter(engine_us=int(1e6 * self._scheduler.load().busy_s)))
         return {
             "uptime_s": self._uptime_s(),
             "conn": self._connection.number,

@@ -56,12 +56,10 @@ class Endings:
         return job.writer
 
     def show(self, job: Job, *, last: bool) -> None:
-        """Send what was drawn, as far as the job's filter lets it go; only the last call waits for its verdict.
+        """Send what was drawn, as far as the job's filter lets it go; only the last call waits for verdicts.
 
         Raises Refusal where the answer may not go on.
         """
-        if job.filter is not None and not last and not job.filter.ready:
-            return
         writer = self.writer(job)
         unseen, job.unseen = job.unseen, []
         for piece in unseen:

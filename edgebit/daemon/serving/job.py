@@ -20,15 +20,11 @@ SHUTTING_DOWN = Refusal(503, "shutting_down", "the device is shutting down", ret
 class AnswerFilter(Protocol):
     """Looks at an answer on its way out."""
 
-    @property
-    def ready(self) -> bool:
-        """Whether push() will not wait for a verdict."""
-
     def push(self, piece: str) -> str:
-        """What may be shown now. Raises Refusal where the answer may not go on."""
+        """What may be shown now; never waits. Raises Refusal where the answer may not go on."""
 
     def finish(self) -> str:
-        """What was held back. Raises Refusal."""
+        """What was held back. It may wait for a verdict. Raises Refusal."""
 
     def close(self) -> None:
         """The job has ended otherwise."""
@@ -48,7 +44,7 @@ class Job:
     writer: AnswerWriter | None = None
     answer: Answer = field(default_factory=lambda: Answer(prompt_tokens=0))
     text: str = ""  # of the answer, as far as it may be shown
-    unseen: list[str] = field(default_factory=list)  # drawn, and not looked at by the filter yet
+    unseen: list[str] = field(default_factory=list)  # drawn, and not yet sent
     answer_key: bytes | None = None  # all that determines the answer; None: chance does, or it shall be made anew
     known: KnownAnswer | None = None  # from the answer cache
     conversation: Conversation | None = None  # that the prompt goes on with

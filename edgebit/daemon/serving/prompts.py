@@ -17,9 +17,7 @@ ANSWER_PART = 4  # a conversation leaves at least this part of the context to th
 KEPT_PART = 2  # and where it does not, what is kept of it fills at most this one: so that it is not shortened each time
 
 
-def read_prompt(
-    job: Job, engine: AnsweringEngine[Any], conversations: Conversations, limits: LimitsConfig
-) -> None:
+def read_prompt(job: Job, engine: AnsweringEngine[Any], conversations: Conversations, limits: LimitsConfig) -> None:
     """Set the job's ids, and the conversation that they are the prompt of.
 
     Raises Refusal: 400 where the model's template does not allow the messages, 413 or 422 where they are too long.

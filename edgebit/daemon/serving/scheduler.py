@@ -25,6 +25,7 @@ from edgebit.daemon.serving.turn_order import TurnOrder
 from edgebit.daemon.serving.work import NOTHING, PassFigures, PassTotals, smoothed
 
 HOT_RETRY_MS = 30_000
+ENDING_MAX = 8  # jobs on their way out: where the disk is slower than the engine, others wait where turns are fair
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,10 +330,13 @@ class Scheduler:
             self._queue.push(job, job.address.principal, job.work, job.request.priority, self._clock())
 
     def _has_work(self) -> bool:
-        return bool(self._running) or self._queue.has(self._turns.is_next)
+        return bool(self._running) or (self._has_room() and self._queue.has(self._turns.is_next))
+
+    def _has_room(self) -> bool:
+        return len(self._running) < self._estimates.sequences and len(self._ending) < ENDING_MAX
 
     def _pop(self, now: float) -> Job | None:
-        if self._engine is None or len(self._running) >= self._engine.sequences or now < self._rest_until:
+        if not self._has_room() or now < self._rest_until:
             return None
         job = self._queue.pop(now, self._turns.is_next)
         if job is not None:

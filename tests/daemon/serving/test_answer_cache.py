@@ -124,8 +124,6 @@ def test_no_errors_and_no_parts_are_kept():
     """An answer that was cancelled, withheld or too late has not been given."""
 
     class Filter:
-        ready = True
-
         def push(self, piece):
             raise Refusal(451, "response_filtered", "the answer is withheld")
 

@@ -105,8 +105,6 @@ def test_a_turn_that_failed_leaves_the_conversation_as_it_was(end):
 class Withholding:
     """Lets nothing through."""
 
-    ready = True
-
     def push(self, piece):
         raise Refusal(451, "response_filtered", "the answer is withheld")
 

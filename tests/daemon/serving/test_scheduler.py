@@ -469,8 +469,6 @@ def test_the_answer_filter_sees_every_piece():
     closed = []
 
     class Filter:
-        ready = True
-
         def __init__(self, most):
             self.most, self.seen = most, 0
 
@@ -497,39 +495,6 @@ def test_the_answer_filter_sees_every_piece():
     assert closed == [2]
 
 
-def test_a_verdict_that_is_awaited_holds_no_other_answer():
-    """The answer is made and held back meanwhile; nothing of it is shown before the verdict."""
-    verdict = threading.Event()
-
-    class Judging:
-        @property
-        def ready(self):
-            return verdict.is_set()
-
-        def push(self, piece):
-            assert verdict.is_set()
-            return piece
-
-        def finish(self):
-            return ""
-
-        def close(self):
-            pass
-
-    serving = Serving(Engine())
-    serving.scheduler.set_engine(serving.engine)
-    serving.ask(job("a", "judged", 6, filter=Judging()))
-    serving.ask(job("b", "1", 2))
-    for _ in range(4):
-        turn(serving)
-    assert serving.heard.status == {"b/1": 200} and not serving.heard.deltas["a/judged"]
-    verdict.set()
-    while serving.scheduler.load().running:
-        turn(serving)
-    assert serving.heard.bodies["a/judged"]["text"] == "xxxxxx"
-    assert "".join(serving.heard.deltas["a/judged"]) == "xxxxxx"
-
-
 def test_a_slow_disk_holds_no_other_answer():
     """While a last frame is being written, others go on; the job is still known, and can no longer be cancelled."""
     written, writing = threading.Event(), threading.Event()
@@ -544,8 +509,6 @@ def test_a_slow_disk_holds_no_other_answer():
             return [last]
 
     class Finish:
-        ready = True
-
         def push(self, piece):
             return piece
 
