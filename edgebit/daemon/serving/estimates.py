@@ -35,6 +35,11 @@ class Estimates:
         alone = self.seconds(own, 1)
         return None if together is None or alone is None else max(together, alone)
 
+    def surely_in_time(self, job: Job, taken: Work, now: float) -> bool:
+        """Whether a new job is answered before its deadline even after all that was taken, one at a time."""
+        seconds = self.seconds(taken + job.work, 1)
+        return seconds is not None and seconds <= job.address.deadline - now
+
     def check_deadline(
         self, job: Job, before: Sequence[Job], running: Sequence[Job], in_flight: int, now: float
     ) -> None:

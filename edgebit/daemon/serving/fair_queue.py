@@ -31,7 +31,8 @@ class _Waiting(Generic[Item]):
     number: int  # in order of arrival
 
     def level(self, now: float) -> int:
-        return max(self.priority, min(HIGHEST, self.priority + int((now - self.since) / LEVEL_S)))
+        risen = int((now - self.since) / LEVEL_S)
+        return self.priority if risen <= 0 else min(HIGHEST, self.priority + risen)
 
     def order(self, now: float) -> tuple[int, int]:
         """Among the jobs of one principal, the smallest first."""
@@ -85,17 +86,19 @@ class FairQueue(Generic[Item]):
 
     def pop(self, now: float, ready: Callable[[Item], bool] = lambda _: True) -> Item | None:
         """The job whose turn it is of those that are ready, and its work goes on its principal's account."""
-        heads = []
+        least: tuple[float, int] | None = None
         for account in self._with_jobs():
             jobs = [job for job in account.jobs if ready(job.item)]
             if jobs:
-                heads.append((min(jobs, key=lambda job: job.order(now)), account))
-        if not heads:
+                first = jobs[0] if len(jobs) == 1 else min(jobs, key=lambda job: job.order(now))
+                turn = account.key(first, now), first.number
+                if least is None or turn < least:
+                    least, head, head_account = turn, first, account
+        if least is None:
             return None
-        head, account = min(heads, key=lambda each: (each[1].key(each[0], now), each[0].number))
-        account.jobs.remove(head)
-        account.running += 1
-        account.used += head.work.tokens
+        head_account.jobs.remove(head)
+        head_account.running += 1
+        head_account.used += head.work.tokens
         return head.item
 
     def remove(self, item: Item) -> None:

@@ -78,6 +78,7 @@ class Scheduler:
         self.conversations = Conversations(serving.sessions_max, serving.session_idle_s, clock)
         self._engine: AnsweringEngine[Any] | None = None
         self._jobs: dict[JobKey, Job] = {}  # in flight: held, waiting and running
+        self._taken = NOTHING  # the work of all of them, as expected
         self._held: dict[JobKey, Job] = {}
         self._known: list[Job] = []  # whose answers are known
         self._turns = TurnOrder()
@@ -209,7 +210,7 @@ class Scheduler:
         with self._lock:
             running = [job.left() for job in self._running]
             begun = {*self._running, *self._ending}
-            waiting = sum((job.work for job in self._jobs.values() if job not in begun), NOTHING)
+            waiting = self._taken - sum((job.work for job in begun), NOTHING)
             seconds = self._estimates.seconds(sum(running, waiting), len(self._jobs)) if self._jobs else 0.0
             return Load(
                 running=len(self._running),
@@ -317,6 +318,7 @@ class Scheduler:
     def _hold(self, job: Job, now: float) -> None:
         job.admitted = now
         self._jobs[job.key] = self._held[job.key] = job
+        self._taken += job.work
         self._turns.enter(job)
 
     def _let_wait(self, job: Job) -> None:
@@ -324,6 +326,7 @@ class Scheduler:
         if job.conversation_key is None:
             job.known = self.answers.find(self.owner(job), job.answer_key)
         if job.known is not None:
+            self._taken -= job.work
             job.work = NOTHING
             self._known.append(job)
         else:
@@ -345,6 +348,7 @@ class Scheduler:
 
     def _leave(self, job: Job) -> None:
         del self._jobs[job.key]
+        self._taken -= job.work
         self._turns.leave(job)
 
     def _check_room(self, job: Job, now: float) -> None:
@@ -365,6 +369,8 @@ class Scheduler:
             raise Refusal(503, "queue_full", words, retryable=True, retry_after_ms=retry_ms)
         if (late := job.expired(now)) is not None:
             raise late
+        if self._estimates.surely_in_time(job, self._taken, now):
+            return
         before = self._queue.before_new(principal, job.work, job.request.priority, now)
         before += self._held.values()
         self._estimates.check_deadline(job, before, self._running, len(self._jobs) + 1, now)

@@ -17,6 +17,9 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(self.prompt + other.prompt, self.answer + other.answer)
 
+    def __sub__(self, other: "Work") -> "Work":
+        return Work(self.prompt - other.prompt, self.answer - other.answer)
+
     @property
     def tokens(self) -> int:
         """Both together: what fairness counts in."""

@@ -12,7 +12,8 @@ from edgebit.daemon.config.sections import LimitsConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.governor.levers import Levers
 from edgebit.daemon.sensors.energy import Energy
-from edgebit.daemon.serving.work import PassFigures, PassTotals
+from edgebit.daemon.serving.scheduler import ENDING_MAX
+from edgebit.daemon.serving.work import NOTHING, PassFigures, PassTotals
 from edgebit.errors import EngineError
 
 
@@ -73,7 +74,7 @@ def test_every_job_is_answered_exactly_once(seed):
     serving.stop()
     assert set(heard.last) == admitted and set(heard.last.values()) == {1}
     assert {200, 499} <= set(heard.status.values())
-    assert scheduler.load().running == scheduler.load().queue_len == 0
+    assert scheduler.load().running == scheduler.load().queue_len == 0 and scheduler._taken == NOTHING
     with pytest.raises(Refusal, match="shutting down"):
         scheduler.submit(job("a", "late", 1))
 
@@ -542,6 +543,24 @@ def test_a_slow_disk_holds_no_other_answer():
         serving.finishing.close()
         finisher.join(10)
         assert serving.heard.status == {"a/slow": 200, "b/1": 200}
+
+
+def test_new_jobs_wait_while_the_disk_is_behind():
+    """Where turns are fair: so many jobs at most are on their way out, and the loop does not spin meanwhile."""
+    serving = Serving(Engine(sequences=1))
+    out = []
+    serving.finishing.hand_over = lambda job, why: out.append((job, why))
+    serving.scheduler.set_engine(serving.engine)
+    for n in range(ENDING_MAX + 2):
+        serving.ask(job("a", str(n), 1))
+    for _ in range(ENDING_MAX + 2):
+        turn(serving)
+    assert len(out) == ENDING_MAX and serving.scheduler.load().queue_len == 2
+    assert not serving.scheduler._has_work()
+    serving.finishing.finish(*out.pop(0))
+    assert serving.scheduler._has_work()
+    turn(serving)
+    assert len(out) == ENDING_MAX and serving.heard.status == {"a/0": 200}
 
 
 def test_owners_are_the_principals():
