@@ -203,7 +203,7 @@ class Scheduler:
     @property
     def levers(self) -> Levers:
         """As the governor has set them."""
-        return self._levers
+        return self._estimates.levers
 
     def load(self) -> Load:
         """What is going on now."""
