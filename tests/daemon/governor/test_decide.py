@@ -162,6 +162,7 @@ LIMITS = st.builds(
     Settings,
     threads_max=st.integers(1, 8),
     hold_target=st.booleans(),
+    leave_hot=st.booleans(),
     lower_threads=st.booleans(),
     pace=st.booleans(),
 )
@@ -215,7 +216,7 @@ def test_it_always_recovers(limits, course):
     well = Readings(celsius=40.0, throttled=False, undervoltage=False, busy=0.0)
     for second in range(1, 60 * 60 * 8, 60):
         levers, state = decide(state, well, limits, now + second)
-        if state.level == 0 and levers.in_pool:
+        if state.level == 0 and levers.in_pool and not levers.hot:
             break
     assert (levers.threads, levers.duty) == (limits.threads_max, 1.0)
     assert levers.admit and levers.in_pool and not levers.hot
