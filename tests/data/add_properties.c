@@ -28,14 +28,17 @@ static int on_message(int event, void *data, void *unused) {
     (void)unused;
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(text, sizeof text, "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
-    if ((rc = append(message, "$timestamp", text)) != SUCCESS) return rc;
-    if ((rc = append(message, "$client_id", mosquitto_client_id(message->client))) != SUCCESS) return rc;
+    if ((rc = append(message, "$timestamp", text)) != SUCCESS)
+        return rc;
+    if ((rc = append(message, "$client_id", mosquitto_client_id(message->client))) != SUCCESS)
+        return rc;
     return append(message, "$client_username", mosquitto_client_username(message->client));
 }
 
 int mosquitto_plugin_version(int count, const int *versions) {
     for (int i = 0; i < count; i++)
-        if (versions[i] == PLUGIN_INTERFACE) return PLUGIN_INTERFACE;
+        if (versions[i] == PLUGIN_INTERFACE)
+            return PLUGIN_INTERFACE;
     return -1;
 }
 
