@@ -115,6 +115,7 @@ class Endings:
             prompt_tokens=answer.prompt_tokens,
             reused_tokens=answer.reused_tokens,
             completion_tokens=job.completion_tokens,
+            cacheable=job.answer_key is not None,
             from_cache=job.cached,
             queued_s=(job.started if job.started is not None else now) - job.admitted,
             first_token_s=None if job.first_token is None else job.first_token - job.admitted,

@@ -60,11 +60,12 @@ def ready(*, sequences=2, **named):
 
 def test_an_answer_is_given_again_where_it_is_certain():
     """Not to another principal, not where chance has a part, not where the caller wants it anew; and one can see it."""
-    told = []
+    told, cacheable = [], {}
 
     class Listener:
         def job_ended(self, outcome):
             told.append((outcome.job_id, outcome.from_cache, outcome.completion_tokens))
+            cacheable[outcome.job_id] = outcome.cacheable
 
     serving = ready(listeners=[Listener()])
     for asked in (
@@ -78,6 +79,7 @@ def test_an_answer_is_given_again_where_it_is_certain():
         serving.ask(asked)
         finish(serving)
     assert [name for name, cached, _ in told if cached] == ["again"] and told[1][2] == 3
+    assert [name for name, asked in cacheable.items() if not asked] == ["drawn", "anew"]
     first, again = serving.heard.bodies["a/first"], serving.heard.bodies["a/again"]
     assert again["cached"] is True and "cached" not in first
     assert all(again[field] == first[field] for field in ("text", "text_sha256", "done_reason", "usage"))
