@@ -7,17 +7,14 @@ the model, then scheduler.Scheduler. Everything between them goes through queues
 import faulthandler
 import functools
 import logging
-import platform
 import signal
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgebit import __version__
 from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission, AskableModel
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
@@ -30,24 +27,18 @@ from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected
 from edgebit.daemon.connection.pool import Pool
 from edgebit.daemon.connection.pool_membership import Fitness
 from edgebit.daemon.connection.role import device_role
-from edgebit.daemon.contract.events import EventName
-from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Incoming
-from edgebit.daemon.contract.requests import OPS
 from edgebit.daemon.governor.loop import GovernorLoop
 from edgebit.daemon.home_assistant.announcer import Announcer
-from edgebit.daemon.home_assistant.discovery import DeviceFacts
 from edgebit.daemon.inbox import FromInside, Inbox
 from edgebit.daemon.monitoring.health import Probes
 from edgebit.daemon.monitoring.progress import Progress
 from edgebit.daemon.monitoring.vitals import Situation
 from edgebit.daemon.monitoring.watch import Watch
 from edgebit.daemon.privacy.owner_warnings import OwnerWarnings
+from edgebit.daemon.reports import Events, Reports
 from edgebit.daemon.sensors.device_files import DeviceFiles
-from edgebit.daemon.sensors.hardware import hardware_name
 from edgebit.daemon.sensors.kinds import sampler_of
-from edgebit.daemon.sensors.reading import Reading
-from edgebit.daemon.sensors.throttling import held_back
 from edgebit.daemon.serving.answering import AnsweringEngine
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
@@ -62,9 +53,7 @@ log = logging.getLogger("edgebit")
 
 BUSY_TICK_S = 0.1  # how often deadlines and the state are looked at
 IDLE_TICK_S = 1.0
-STATUS_LEAST_S = 0.5  # between two status messages
 WORKER_STOP_S = 10.0
-SCHEMAS = ("availability", "info", "status", "metrics", "event", "request", "reply", "history", "health")
 
 
 class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
@@ -89,12 +78,11 @@ class Daemon:
         self._config = config
         self._topics = config.topics
         self._load = load
-        self._slot = slot
-        self._began = time.monotonic()
         self._stopping = threading.Event()
         self._inbox = Inbox(self._stopping)
         counter = ConnectionCounter(state_dir / "connection")
         self._connection = Connection(config, device_role(config), counter.next, self._inbox.deliver)
+        self._events = Events(self._connection, config.topics.event)
         self._pool = Pool(config, self._inbox.deliver) if config.pool.names else None
         self._home = Announcer(config.home_assistant, self._connection, state_dir / "home_assistant")
         inside = ("wyoming",) if config.wyoming.listen else ()
@@ -104,15 +92,13 @@ class Daemon:
         self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
         self._scheduler = Scheduler(config.limits, config.serving, self._endings)
         self._finishing = Finishing(self._scheduler, self._endings)
-        self._governor = GovernorLoop(
-            config.governor, self._scheduler, self._sensors.readings, lambda: _threads(self._described())
-        )
+        self._governor = GovernorLoop(config.governor, self._scheduler, self._sensors.readings, self._threads_opened)
         self._model: DaemonModel | None = None
         self._journal = Journal(state_dir / "journal", config.journal)
-        self._storage_events = StorageEvents(lambda: self._journal.fault, self.publish_event)
+        self._storage_events = StorageEvents(lambda: self._journal.fault, self._events.publish)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
         self._gate = Gatekeeper(config, state_dir)
-        self._owner = OwnerWarnings(self.publish_event)
+        self._owner = OwnerWarnings(self._events.publish)
         self._admission = Admission(
             config,
             self._local,
@@ -121,9 +107,28 @@ class Daemon:
             self._acceptance,
             self._gate,
             lambda: self._model,
-            self._status,
+            lambda: self._reports.status(),
         )
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
+        parts = (self._admission, self._acceptance, self._gate, self._endings, self._connection, self._journal)
+        self._reports = Reports(
+            config=config,
+            slot=slot,
+            stopping=self._stopping,
+            model=lambda: self._model,
+            connection=self._connection,
+            pool=self._pool,
+            events=self._events,
+            scheduler=self._scheduler,
+            endings=self._endings,
+            sensors=self._sensors,
+            governor=self._governor,
+            journal=self._journal,
+            gate=self._gate,
+            admission=self._admission,
+            home=self._home,
+            counting=[part for part in (*parts, self._pool, self._wyoming) if part is not None],
+        )
         self._network = threading.Thread(target=self._connection.run, name="network", daemon=True)
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         self._finishers = [
@@ -132,18 +137,18 @@ class Daemon:
         runs = {"sensors": self._sensors, "pool": self._pool, "wyoming": self._wyoming}
         others = [threading.Thread(target=part.run, name=name, daemon=True) for name, part in runs.items() if part]
         self._threads = [self._network, self._worker, *self._finishers, *others]
-        self._loading_since: float | None = self._began
+        self._loading_since: float | None = time.monotonic()
         self._load_fault: str | None = None
-        self._watch = Watch(
+        self._watch = self._reports.watch = Watch(
             config,
             state_dir,
             situation=self._situation,
             readings=self._sensors.readings,
-            working=self._working,
-            faults=self._faults,
-            metrics=self._metrics,
-            about=self._about,
-            publish_event=self.publish_event,
+            working=self._reports.working,
+            faults=self._reports.faults,
+            metrics=self._reports.metrics,
+            about=self._reports.about,
+            publish_event=self._events.publish,
             spawn=lambda name, run: threading.Thread(target=run, name=name, daemon=True).start(),
         )
         self._endings.listeners += [self._admission.batches, self._gate, self._watch.outcomes]
@@ -153,11 +158,6 @@ class Daemon:
             "health": lambda fields: self._watch.health(),
         }
         self._signals = 0
-        self._announced_model: DaemonModel | None = None
-        self._announced_gate: dict[str, Any] = {}
-        self._published: tuple[object, ...] = ()  # _state_key() last said
-        self._published_at = 0.0
-        self._next_report = 0.0
 
     def run(self) -> int:
         """Serve until a signal; gives the exit code: 0, or EngineError's if a thread died or the model never worked."""
@@ -166,7 +166,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._on_hangup)
         self._sensors.sample()  # once before anything is published
         if interrupted := self._admission.recover():
-            self.publish_event("interrupted", jobs=interrupted)
+            self._events.publish("interrupted", jobs=interrupted)
         for thread in self._threads:
             thread.start()
         fault = None
@@ -178,10 +178,10 @@ class Daemon:
             self._owner.step(self._gate.warnings())
             self._storage_events.tick()
             for happening in self._governor.tick():
-                self.publish_event(happening.event, **happening.facts)
+                self._events.publish(happening.event, **happening.facts)
             self._look_at_pool()
             fault = self._look_after() or self._dead_thread()
-            self._report()
+            self._reports.tick()
             fault = None if self._stopping.is_set() else fault  # a thread may end once it is told to, which comes first
         if fault is not None:
             log.critical("%s; ending, so that the service manager starts anew", fault)
@@ -191,7 +191,7 @@ class Daemon:
     def _take_events(self) -> None:
         """What has come since: requests together, since one write to the disk does for all of them."""
         load = self._scheduler.load()
-        busy = load.running or load.queue_len or self._model is not self._announced_model
+        busy = load.running or load.queue_len or self._reports.is_behind
         patience_s = BUSY_TICK_S if busy else min(IDLE_TICK_S, self._config.report.interval_s)
         requests: list[Incoming] = []
         for event in self._inbox.take(patience_s):
@@ -209,7 +209,7 @@ class Daemon:
     def _take_news(self, event: Connected | Disconnected) -> None:
         if isinstance(event, Connected):
             self._acceptance.connected(event.number, event.session_present)
-            self._announce(event)
+            self._reports.announce(event)
         elif event.was_connected:
             log.info("disconnected: %s", event.reason)
 
@@ -234,7 +234,9 @@ class Daemon:
     def _open_wyoming(self) -> "WyomingService":
         from edgebit.daemon.home_assistant.wyoming import WyomingService  # asyncio is loaded where it is needed
 
-        return WyomingService(self._config.wyoming, self._local, self._described, device=self._config.device_name)
+        return WyomingService(
+            self._config.wyoming, self._local, lambda: self._reports.described(), device=self._config.device_name
+        )
 
     def _work(self) -> None:
         try:
@@ -276,11 +278,15 @@ class Daemon:
                 step_at=self._scheduler.step_at,
             ),
             dead=self._dead_thread(),
-            state=self._state(),
+            state=self._reports.state(),
             fault=self._admission.fault,
             connected=self._connection.connected,
             refuses=None if self._governor.levers.admit else self._governor.levers.reason,
         )
+
+    def _threads_opened(self) -> int:
+        """That the engine was opened with; 1 while there is none."""
+        return int(self._reports.described().get("engine", {}).get("threads", 1))
 
     def _on_signal(self, number: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
@@ -304,18 +310,18 @@ class Daemon:
         load, sequences = self._scheduler.load(), self._model.sequences if self._model is not None else 0
         fitness = Fitness(
             connected=self._connection.connected,
-            state=self._state(),
+            state=self._reports.state(),
             held_back=None if levers.in_pool else levers.reason,
             waiting=max(0, load.queue_len + load.running - sequences),  # what has just come and fits does not wait
         )
         changed = self._pool.look(fitness)
         if changed is not None:
             for name in self._config.pool.names:
-                self.publish_event("pool_joined" if changed.is_in else "pool_left", pool=name, reason=changed.reason)
+                self._events.publish("pool_joined" if changed.is_in else "pool_left", pool=name, reason=changed.reason)
 
     def _shut_down(self) -> None:
         self._look_at_pool()
-        self._publish_status()
+        self._reports.publish_status()
         if self._wyoming is not None:
             self._wyoming.close()
         self._sensors.stop()
@@ -348,178 +354,6 @@ class Daemon:
             self._scheduler.expire()
             self._journal.tick()
         self._worker.join(0)
-
-    # Reports
-
-    def publish_event(self, event: EventName, **facts: Any) -> None:
-        """Tell a rare fact. Without a connection it waits for one, so it says itself when it was."""
-        body = {"event": event, "conn": self._connection.number, "uptime_s": self._uptime_s(), **facts}
-        self._connection.publish(Outgoing(topic=self._topics.event, payload=encode_json(body)))
-
-    def _working(self) -> dict[str, float | None]:
-        load = self._scheduler.load()
-        return {"active": float(load.running), "queued": float(load.queue_len), "tok_s": load.tok_s}
-
-    def _faults(self) -> dict[str, float | None]:
-        storage = float(self._journal.fault is not None)
-        return {"storage_fault": storage, "certificate_days": self._gate.certificate_days()}
-
-    def _about(self) -> dict[str, str]:
-        described = self._described()
-        model = (described.get("model") or {}).get("name", "")
-        bundle = described.get("bundle") or ""
-        return {"device": self._config.device_name, "version": __version__, "model": str(model), "bundle": str(bundle)}
-
-    def _announce(self, event: Connected) -> None:
-        """Everything retained, at each connection: a broker may have lost it."""
-        self._publish_info()
-        self._publish_status()
-        self._home.connected(self._facts(self._sensors.readings()))
-        self.publish_event("connected", session_present=event.session_present)
-
-    def _report(self) -> None:
-        now = time.monotonic()
-        if not self._connection.connected:
-            return
-        if self._home.tick():
-            self._home.connected(self._facts(self._sensors.readings()))
-        if self._model is not self._announced_model or self._gate.describe() != self._announced_gate:
-            self._publish_info()
-        if now >= self._next_report:
-            self._next_report = now + self._config.report.interval_s
-            self._publish_metrics()
-            self._publish_status()
-        elif now - self._published_at >= STATUS_LEAST_S and self._state_key() != self._published:
-            self._publish_status()
-
-    def _state(self) -> str:
-        if self._stopping.is_set():
-            return "draining"
-        if self._admission.fault is not None:
-            return "fault"
-        if self._model is None:
-            return "init"
-        if self._governor.levers.hot:
-            return "hot"
-        load = self._scheduler.load()
-        return "busy" if load.running or load.queue_len else "ready"
-
-    def _state_key(self) -> tuple[object, ...]:
-        alerts = tuple((alert["name"], alert["severity"]) for alert in self._watch.alerts())
-        load, reason = self._scheduler.load(), self._governor.levers.reason
-        return self._state(), load.queue_len, reason, alerts, *self._pools().values()
-
-    def _status(self) -> dict[str, Any]:
-        load = self._scheduler.load()
-        readings = self._sensors.readings()
-        return {
-            "state": self._state(),
-            "dev": self._config.device_name,
-            "conn": self._connection.number,
-            "queue_len": load.queue_len,
-            "running": load.running,
-            "eta_ms": load.eta_ms,
-            "tok_s_now": None if load.tok_s is None else round(load.tok_s, 2),
-            "t_soc": readings["t_soc"].value,
-            "throttled": held_back(readings),
-            "power_w": readings["power"].value,
-            **self._governor.status(),
-            "slot": self._slot or None,
-            "bundle": self._described().get("bundle"),
-            "alerts": self._watch.alerts(),
-            "pools": self._pools(),
-            "last_error": self._admission.fault or self._journal.fault or self._endings.last_error,
-            "uptime_s": self._uptime_s(),
-        }
-
-    def _pools(self) -> dict[str, bool]:
-        return self._pool.joined() if self._pool is not None else {}
-
-    def _publish_status(self) -> None:
-        self._published, self._published_at = self._state_key(), time.monotonic()
-        self._publish(self._topics.status, self._status(), retain=True)
-
-    def _publish_info(self) -> None:
-        self._announced_model, self._announced_gate = self._model, self._gate.describe()
-        limits = self._config.limits
-        readings = self._sensors.readings()
-        body = {
-            "contract": 1,
-            "dev": self._config.device_name,
-            "edgebit": __version__,
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "ops": [*OPS, *self._admission.own_ops],
-            **self._announced_gate,
-            "mqtt": "5" if self._connection.mqtt5 else "3.1.1",
-            "slot": self._slot or None,
-            "pools": list(self._config.pool.names),
-            "limits": {
-                "queue_max": limits.queue_max,
-                "queue_per_principal_max": limits.queue_per_principal_max,
-                "max_prompt_bytes": limits.max_prompt_bytes,
-                "max_prompt_tokens": limits.max_prompt_tokens or None,
-                "max_tokens": limits.max_tokens,
-                "max_batch": limits.max_batch,
-                "max_packet_bytes": self._connection.packet_max or None,
-                "default_ttl_s": limits.default_ttl_s,
-                "answers_kept_s": self._config.journal.keep_s,
-            },
-            "sensors": {name: one.source for name, one in readings.items() if one.value is not None},
-            "schema": {name: f"edgebit/v1/{name}" for name in SCHEMAS},
-            **self._described(),
-        }
-        self._publish(self._topics.info, body, retain=True)
-
-    def _facts(self, readings: Mapping[str, Reading]) -> DeviceFacts:
-        """What Home Assistant is told."""
-        model = self._described().get("model") or {}
-        return DeviceFacts(
-            topics=self._topics,
-            principal=self._config.home_assistant.principal,
-            version=__version__,
-            machine=hardware_name(Path(self._config.report.sensors_root)) or platform.machine(),
-            model=str(model.get("name") or ""),
-            sensors=frozenset(name for name, reading in readings.items() if reading.value is not None),
-            interval_s=self._config.report.interval_s,
-        )
-
-    def _metrics(self) -> dict[str, Any]:
-        parts = (self._admission, self._acceptance, self._gate, self._endings, self._connection, self._journal)
-        counted = [part.counters for part in (*parts, self._pool, self._wyoming) if part is not None]
-        counted.append(Counter(engine_us=int(1e6 * self._scheduler.load().busy_s)))
-        return {
-            "uptime_s": self._uptime_s(),
-            "conn": self._connection.number,
-            **self._watch.figures(counted),
-            "principals": self._gate.limits.totals(),
-            "governor": self._governor.metrics(),
-        }
-
-    def _publish_metrics(self) -> None:
-        self._home.changed(self._facts(self._sensors.readings()))
-        body = self._metrics()
-        expiry_s = max(1, int(2 * self._config.report.interval_s))
-        self._publish(self._topics.metrics, body, qos=0, expiry_s=expiry_s)
-
-    def _publish(
-        self, topic: str, body: dict[str, Any], *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
-    ) -> None:
-        if self._connection.connected:
-            self._connection.publish(
-                Outgoing(topic=topic, payload=encode_json(body), qos=qos, retain=retain, expiry_s=expiry_s)
-            )
-
-    def _uptime_s(self) -> float:
-        return round(time.monotonic() - self._began, 1)
-
-    def _described(self) -> dict[str, Any]:
-        return self._model.describe() if self._model is not None else {}
-
-
-def _threads(described: Mapping[str, Any]) -> int:
-    """That the engine was opened with; 1 while there is none."""
-    return int(described.get("engine", {}).get("threads", 1))
 
 
 def set_up_logging(level: str) -> None:
