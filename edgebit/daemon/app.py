@@ -235,7 +235,11 @@ class Daemon:
         from edgebit.daemon.home_assistant.wyoming import WyomingService  # asyncio is loaded where it is needed
 
         return WyomingService(
-            self._config.wyoming, self._local, lambda: self._reports.described(), device=self._config.device_name
+            self._config.wyoming,
+            self._local,
+            lambda: self._reports.described(),
+            device=self._config.device_name,
+            remembers=self._config.serving.sessions_max > 0,
         )
 
     def _work(self) -> None:

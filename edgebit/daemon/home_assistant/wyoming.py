@@ -66,13 +66,18 @@ class WyomingService:
         describe: Callable[[], Mapping[str, Any]],
         *,
         device: str,
+        remembers: bool = True,
         event_s: float = EVENT_S,
     ) -> None:
-        """Opens the port. `describe` gives the engine's part of the info document. Raises ConfigError."""
+        """Opens the port. `describe` gives the engine's part of the info document. Raises ConfigError.
+
+        remembers: whether the device keeps conversations, so that a question may go on with one
+        """
         self._config = config
         self._caller = caller
         self._describe = describe
         self._device = device
+        self._remembers = remembers
         self._event_s = event_s
         self._networks = [ipaddress.ip_network(item) for item in config.allow]
         self._visits: set[_Visit] = set()
@@ -222,7 +227,7 @@ class WyomingService:
         if self._config.system:
             fields["system"] = self._config.system
         conversation = context.get("conversation_id")
-        if isinstance(conversation, str) and conversation:
+        if self._remembers and isinstance(conversation, str) and conversation:
             fields["session"] = _session(conversation)
         return fields
 

@@ -65,9 +65,9 @@ def serve(device):
     with ThreadPoolExecutor() as threads:
         services = []
 
-        def start(event_s=WAIT_S, **config):
+        def start(event_s=WAIT_S, remembers=True, **config):
             settings = WyomingConfig(**{"listen": "127.0.0.1:0", **config})
-            service = WyomingService(settings, device, lambda: MODEL, device="pi", event_s=event_s)
+            service = WyomingService(settings, device, lambda: MODEL, device="pi", remembers=remembers, event_s=event_s)
             services.append((service, threads.submit(service.run)))
             return service
 
@@ -140,6 +140,13 @@ def test_a_question(serve, device):
         "ttl_ms": 20_000,
         "session": "01J9Z",
     }
+
+
+def test_a_device_without_memory(serve, device):
+    """Where no conversations are kept, none is named: the device would refuse it, and the assistant fall silent."""
+    talk(serve(remembers=False), Transcript("hi", context={"conversation_id": "01J9Z"}))
+    ((_, _, fields),) = device.asked
+    assert "session" not in fields
 
 
 def test_a_conversation_of_any_name(serve, device):
