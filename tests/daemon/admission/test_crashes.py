@@ -136,7 +136,7 @@ class Crashes:
             [sys.executable, str(TESTS / "daemon" / "crash_daemon.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **IMPORTED},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([IMPORTED["PYTHONPATH"], str(TESTS / "daemon")])},
         )
         threading.Thread(target=self._read, daemon=True).start()
         self.ear = Ear(broker.port, "edgebit/v1/+/out/alice/#", "edgebit/v1/+/status")
