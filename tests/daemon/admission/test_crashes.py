@@ -191,7 +191,7 @@ class Crashes:
                 if device.pong is None
             ]
             raise AssertionError(f"stuck: {stuck}") from None
-        check_schema(message)
+        check_schema(message.topic, message.payload)
         parts = message.topic.split("/")
         device = devices.get(parts[2])
         if device is None:
