@@ -67,9 +67,11 @@ def event(ear, name):
     return json.loads(ear.until(lambda message: message.topic == EVENT and name.encode() in message.payload).payload)
 
 
-def answer_to(ear, name):
-    """The last frame of a job; a ping may be answered again, where its acknowledgement was lost with the daemon."""
-    return json.loads(ear.until(lambda message: message.topic == f"{OUT}/{name}").payload)
+def ask(ear, fields):
+    """Ask, and wait until the device says that it has taken the job on: it is on the disk then."""
+    ear.say(f"{IN}/generate", {**fields, "ack": True})
+    taken = ear.until(lambda message: message.topic == f"{OUT}/{fields['id']}")
+    assert json.loads(taken.payload)["t"] == "ack"
 
 
 class InjectedFull:
@@ -170,9 +172,7 @@ def test_a_disk_that_fails(faulty, broker, ears):
     """EIO at a sync: it is not acknowledged as taken, and all that runs is answered."""
     daemon = faulty()
     ear, events = ears(broker.port, f"{OUT}/#"), ears(broker.port, EVENT)
-    ear.say(f"{IN}/generate", {"id": "running", "prompt": "slow 40"})
-    ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
-    assert ear.next_json()["op"] == "ping"
+    ask(ear, {"id": "running", "prompt": "slow 40"})
     daemon.set(errno={"fdatasync": errno.EIO, "fsync": errno.EIO})
     ear.say(f"{IN}/generate", {"id": "new", "prompt": "say 3"})
     refused = ear.next_json()["error"]
@@ -191,18 +191,16 @@ def test_a_clock_that_is_set_while_it_runs(faulty, broker, ears, wall_s):
     """Nobody sees anything of it, over a restart of the daemon either."""
     daemon = faulty()
     ear = ears(broker.port, f"{OUT}/#")
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
-    ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
-    assert ear.next_json()["op"] == "ping"
+    ask(ear, {"id": "a", "prompt": "slow 40"})
     daemon.set(clock=["boot", 0.0, wall_s])
     daemon.kill()
     daemon.restart()
-    assert len(answer_to(ear, "a")["text"].split()) == 40
+    assert len(ear.next_json()["text"].split()) == 40
     daemon.set(clock=["boot", 0.0, -wall_s])
     ear.say(f"{IN}/generate", {"id": "b", "prompt": "say 2"})
-    assert answer_to(ear, "b")["text"] == "w0 w1 "
+    assert ear.next_json()["text"] == "w0 w1 "
     ear.say(f"{IN}/get", {"id": "a", "reply_to": f"{OUT}/get"})
-    assert answer_to(ear, "get")["state"] == "done"
+    assert ear.next_json()["state"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -212,14 +210,12 @@ def test_a_clock_that_is_wrong_after_a_reboot(faulty, broker, ears, wall_s, code
     """A job is answered by the device's clock of then: as late at most, and never not at all."""
     daemon = faulty()
     ear, events = ears(broker.port, f"{OUT}/#"), ears(broker.port, EVENT)
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
-    ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
-    assert ear.next_json()["op"] == "ping"
+    ask(ear, {"id": "a", "prompt": "slow 40"})
     daemon.kill()
     daemon.set(clock=["another boot", -time.monotonic(), wall_s])
     daemon.restart()
     assert event(events, "interrupted")["jobs"] == 1
-    answer = answer_to(ear, "a")
+    answer = ear.next_json()
     assert answer.get("error", {}).get("code") == code
     assert ("text" in answer) == (code is None)
 
@@ -239,9 +235,7 @@ def test_a_broker_that_restarts(mosquitto, daemons, ears, mqtt5, persistence, tm
     daemon = daemons(broker.url, mqtt=f'protocol = "{"5" if mqtt5 else "3.1.1"}"')
     wait_ready(broker.port, ears)
     ear = ears(broker.port, f"{OUT}/#")
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
-    ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
-    assert ear.next_json()["op"] == "ping"
+    ask(ear, {"id": "a", "prompt": "slow 40"})
     ear.close()
     broker.stop()
     broker.start()
@@ -250,7 +244,7 @@ def test_a_broker_that_restarts(mosquitto, daemons, ears, mqtt5, persistence, tm
     assert said["session_present"] is (persistence and mqtt5)
     answer = ear.until(lambda message: message.topic == f"{OUT}/a")
     assert len(json.loads(answer.payload)["text"].split()) == 40
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40", "ack": True})
     assert ear.until(lambda message: message.topic == f"{OUT}/a").payload == answer.payload
     assert daemon.stop() == 0
 
@@ -274,14 +268,12 @@ def test_a_network_thread_that_stalls(faulty, broker, ears):
     """The daemon ends, for its service manager to start it anew, and then what it had taken on is answered."""
     daemon = faulty()
     ear = ears(broker.port, f"{OUT}/#")
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
-    ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
-    assert ear.next_json()["op"] == "ping"
+    ask(ear, {"id": "a", "prompt": "slow 40"})
     daemon.set(stalled=True)
     assert daemon.process.wait(60) == 9, "an engine's fault, as for all dead threads"
     daemon.set()
     daemon.restart()
-    assert len(answer_to(ear, "a")["text"].split()) == 40
+    assert len(ear.next_json()["text"].split()) == 40
 
 
 @pytest.mark.slow
@@ -292,9 +284,7 @@ def test_a_broker_that_hangs(broker, daemons, ears, mqtt5):
     daemon = daemons(broker.url, mqtt=f"{protocol}\nkeepalive_s = 5")
     wait_ready(broker.port, ears)
     ear = ears(broker.port, f"{OUT}/#", EVENT)
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
-    ear.say(f"{IN}/ping", {"reply_to": f"{OUT}/ping"})
-    assert json.loads(ear.until(lambda message: message.topic == f"{OUT}/ping").payload)["op"] == "ping"
+    ask(ear, {"id": "a", "prompt": "slow 40"})
     broker.process.send_signal(signal.SIGSTOP)
     deadline = time.monotonic() + 40
     while "Keep alive timeout" not in daemon.log.read_text():
@@ -303,6 +293,6 @@ def test_a_broker_that_hangs(broker, daemons, ears, mqtt5):
     broker.process.send_signal(signal.SIGCONT)
     answers = [ear.until(lambda message: message.topic == f"{OUT}/a").payload]
     wait_ready(broker.port, ears)
-    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40"})
+    ear.say(f"{IN}/generate", {"id": "a", "prompt": "slow 40", "ack": True})
     answers.append(ear.until(lambda message: message.topic == f"{OUT}/a").payload)
     assert len(set(answers)) == 1 and len(json.loads(answers[0])["text"].split()) == 40
