@@ -214,12 +214,9 @@ class AnswerWriter:
             ),
         )
 
-    def _done_head(self) -> dict[str, Any]:
-        return {"id": self._address.id, "seq": self._seq, "t": "done", "done": True}
-
     def done_frame(self, body: Mapping[str, Any]) -> bytes:
         """What done() would send for this body."""
-        return encode_json({**self._done_head(), **body})
+        return encode_json({**self._head("done"), "done": True, **body})
 
     def longest(self, text: str, encode: Callable[[str], bytes]) -> int:
         """How many characters of the text, at least one, make a payload that the broker takes."""

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mqtt_fixtures import VALIDATORS
 
@@ -50,6 +50,7 @@ def test_an_answer_as_it_was():
         ask(answered("hello"), offset=6)
 
 
+@example("\x00" * 600, 0)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=600), st.integers(0, 300))
 def test_nothing_is_out_of_reach(text, spare):
     """However large the answer and small the broker's packets, its parts come one after another and are the whole."""
