@@ -42,7 +42,7 @@ from edgebit.daemon.sensors.kinds import sampler_of
 from edgebit.daemon.serving.answering import AnsweringEngine
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
-from edgebit.daemon.serving.finishing import THREADS, Finishing
+from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.errors import EdgebitError, EngineError
 
@@ -131,12 +131,10 @@ class Daemon:
         )
         self._network = threading.Thread(target=self._connection.run, name="network", daemon=True)
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._finishers = [
-            threading.Thread(target=self._finishing.run, name="endings", daemon=True) for _ in range(THREADS)
-        ]
+        self._finisher = threading.Thread(target=self._finishing.run, name="endings", daemon=True)
         runs = {"sensors": self._sensors, "pool": self._pool, "wyoming": self._wyoming}
         others = [threading.Thread(target=part.run, name=name, daemon=True) for name, part in runs.items() if part]
-        self._threads = [self._network, self._worker, *self._finishers, *others]
+        self._threads = [self._network, self._worker, self._finisher, *others]
         self._loading_since: float | None = time.monotonic()
         self._load_fault: str | None = None
         self._watch = self._reports.watch = Watch(
@@ -334,8 +332,7 @@ class Daemon:
         if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
         self._finishing.close()
-        for finisher in self._finishers:
-            finisher.join(WORKER_STOP_S)
+        self._finisher.join(WORKER_STOP_S)
         if self._pool is not None:
             self._pool.close()
         self._connection.close()

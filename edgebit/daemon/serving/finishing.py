@@ -1,4 +1,4 @@
-"""How answers come to their last frame, in threads of their own.
+"""How answers come to their last frame, in a thread of their own.
 
 The disk is written before a last frame goes out, and a filter may ask a program about the whole answer: both take their
 time (docs/decisions/continuous-batching.md), and no other answer waits for that.
@@ -13,13 +13,11 @@ from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.errors import EdgebitError
 
-THREADS = 4  # jobs that end together share one sync of the disk
-
 log = logging.getLogger("edgebit.finishing")
 
 
 class Finishing:
-    """Jobs that are handed over are ended by whichever thread is free."""
+    """Jobs that are handed over end one after the other: answers keep the order in which they came to their end."""
 
     def __init__(self, scheduler: Scheduler, endings: Endings) -> None:
         self._scheduler = scheduler
@@ -31,14 +29,13 @@ class Finishing:
         self._waiting.put((job, why))
 
     def run(self) -> None:
-        """Until close(), and the end of all that was handed over before. For THREADS threads."""
+        """Until close(), and the end of all that was handed over before."""
         while (ending := self._waiting.get()) is not None:
             self.finish(*ending)
 
     def close(self) -> None:
-        """Let run() end in all of them."""
-        for _ in range(THREADS):
-            self._waiting.put(None)
+        """Let run() end. From any thread."""
+        self._waiting.put(None)
 
     def finish(self, job: Job, why: Exception | None) -> None:
         """A job's last frame. What goes wrong here ends no other job."""
