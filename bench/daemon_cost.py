@@ -17,7 +17,8 @@ from typing import Any
 
 from running_daemon import DEVICE, running_daemon
 
-from edgebit.mqtt_client import BrokerUrl, DeviceClient
+from edgebit.mqtt_client.broker_url import BrokerUrl
+from edgebit.mqtt_client.client import DeviceClient
 
 MIB = 1 << 20
 

@@ -12,7 +12,8 @@ from edgebit.daemon.monitoring.quantities import QUANTITIES
 from edgebit.errors import DeviceError, NoAnswerError
 from edgebit.monitor.history import ask_rows
 from edgebit.monitor.published import body_of, inside, words
-from edgebit.mqtt_client import RETAINED_WAIT_S, DeviceClient
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.device_states import RETAINED_WAIT_S
 
 _WAIT_S = 0.1
 

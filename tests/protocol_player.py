@@ -13,7 +13,7 @@ from protocol_cases import Case, Frames, difference, fill
 from protocol_world import BASE, StubSide, World, is_told
 from stub_broker import Fault
 
-from edgebit.mqtt_client import Assembler
+from edgebit.mqtt_client.answers import Assembler
 
 _numbers = itertools.count(1)
 

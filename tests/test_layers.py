@@ -34,7 +34,6 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
         "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
-    "edgebit.batch_client": {"edgebit.daemon", "edgebit.mqtt_client"},
     "edgebit.bench": {"edgebit.convert", "edgebit.synthesize"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.convert": set(),
@@ -57,7 +56,6 @@ SERVICES = {
     "edgebit.simulate": {"edgebit.daemon", "edgebit.line_plot", "edgebit.plan", "edgebit.synthesize"},
     "edgebit.synthesize": set(),
     "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs"},
-    "edgebit.pool_client": {"edgebit.daemon", "edgebit.mqtt_client"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}

@@ -20,8 +20,13 @@ from edgebit.cli.terminal import printable, printable_json
 from edgebit.daemon.contract.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
 from edgebit.keys import find_secret_key, load_secret_key
-from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, Protocol, new_id, parse_broker_url
-from edgebit.pool_client import pools_of, stream_from_pool
+from edgebit.mqtt_client.answers import Exchange
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.connection import Protocol
+from edgebit.mqtt_client.device_states import DeviceState
+from edgebit.mqtt_client.pool import pools_of, stream_from_pool
+from edgebit.mqtt_client.request import new_id
 
 
 @click.command()

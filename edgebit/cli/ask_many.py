@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgebit.batch_client import Answer, ask_many, fetch, read_questions
 from edgebit.cli.ctrl_c import interrupting
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.errors import DeviceError, NoAnswerError
-from edgebit.mqtt_client import DeviceClient
+from edgebit.mqtt_client.batch import Answer, ask_many, fetch, read_questions
+from edgebit.mqtt_client.client import DeviceClient
 
 
 def questions_of(text: str) -> list[dict[str, Any]]:

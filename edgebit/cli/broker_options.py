@@ -13,7 +13,9 @@ from click.core import ParameterSource
 
 from edgebit.daemon.contract.topics import DEFAULT_ROOT, is_segment, segment_of
 from edgebit.errors import BrokerError, EdgebitError
-from edgebit.mqtt_client import BrokerUrl, DeviceClient, Protocol, parse_broker_url
+from edgebit.mqtt_client.broker_url import BrokerUrl, parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.connection import Protocol
 
 PASSWORD_VARIABLE = "EDGEBIT_MQTT_PASSWORD"
 

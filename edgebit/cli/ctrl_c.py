@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from edgebit.mqtt_client import DeviceClient
+from edgebit.mqtt_client.client import DeviceClient
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from edgebit.cli.deploy import Reporter
 from edgebit.cli.terminal import printable
 from edgebit.demo import DEVICE_NAME, build_demo, demo_folder, deploy_demo, remove_demo
 from edgebit.local_broker import LocalBroker, local_broker
-from edgebit.mqtt_client import DeviceClient, Exchange, new_id, parse_broker_url
+from edgebit.mqtt_client.answers import Exchange
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.request import new_id
 
 QUESTIONS = ("who are you?", "turn the bedroom lamp to forty percent", "is the back door locked?")
 ANSWER_TIMEOUT_S = 60.0

@@ -42,7 +42,7 @@ from edgebit.deploy.plan import (
 from edgebit.device_probe import DeviceState, probe
 from edgebit.errors import DeployError
 from edgebit.keys import find_public_key, list_keys
-from edgebit.mqtt_client import parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
 from edgebit.transport import Options, open_transport, seconds_to_send
 from edgebit.transport import Progress as Told
 

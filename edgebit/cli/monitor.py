@@ -19,7 +19,7 @@ from edgebit.monitor.keys import Choice
 from edgebit.monitor.report import report
 from edgebit.monitor.screen import Screen
 from edgebit.monitor.view import Scene, overview
-from edgebit.mqtt_client import RETAINED_WAIT_S
+from edgebit.mqtt_client.device_states import RETAINED_WAIT_S
 
 LISTEN_S = 3.0  # for one frame
 REFRESH_S = 1.0

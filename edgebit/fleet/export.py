@@ -16,7 +16,7 @@ from edgebit.bundle.manifest import MANIFEST_NAME, MODEL_MEMBER
 from edgebit.errors import BuildError
 from edgebit.fleet.oci_image import USER, image_arch, write_image
 from edgebit.fleet.swu_file import Content, write_swu
-from edgebit.mqtt_client import parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
 from edgebit.resources import package_dir
 
 DEVICE_ROOT = "/var/lib/edgebit"  # where an update manager, as root, has edgebit live

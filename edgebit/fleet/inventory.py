@@ -16,7 +16,7 @@ from edgebit.daemon.config.sections import Config
 from edgebit.daemon.contract.topics import is_device, segment_of
 from edgebit.deploy.plan import SERVICES
 from edgebit.errors import BrokerError, ConfigError
-from edgebit.mqtt_client import parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
 from edgebit.resources import config_dir
 from edgebit.transport import TRANSPORTS, Options, no_way
 

@@ -10,7 +10,7 @@ from edgebit.errors import BrokerError, DeviceError, NoAnswerError
 from edgebit.monitor.device import KINDS
 from edgebit.monitor.fleet import Fleet
 from edgebit.monitor.history import read_history, samples_of
-from edgebit.mqtt_client import DeviceClient
+from edgebit.mqtt_client.client import DeviceClient
 
 Connect = Callable[[], DeviceClient]
 

@@ -8,7 +8,7 @@ from edgebit.errors import DeviceError, NoAnswerError
 from edgebit.line_plot import Panel, Picture, Point, Series
 from edgebit.monitor.device import Sample
 from edgebit.monitor.published import figure, words
-from edgebit.mqtt_client import DeviceClient
+from edgebit.mqtt_client.client import DeviceClient
 
 ROWS_MAX = 20_000
 PAGES_MAX = 200

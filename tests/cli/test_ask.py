@@ -16,7 +16,8 @@ from paho.mqtt.publish import multiple
 
 from edgebit.cli.ctrl_c import interrupting
 from edgebit.keys import new_key
-from edgebit.mqtt_client import DeviceClient, parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
 
 both = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 

@@ -11,7 +11,10 @@ import pytest
 from mqtt_fixtures import IMPORTED, ROOT, TESTS
 
 from edgebit.local_broker import local_broker
-from edgebit.mqtt_client import DeviceClient, Exchange, new_id, parse_broker_url
+from edgebit.mqtt_client.answers import Exchange
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.request import new_id
 
 DYING = """
 import sys, threading

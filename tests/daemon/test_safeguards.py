@@ -9,7 +9,9 @@ from signing_keys import make_key
 
 from edgebit.daemon.install import health
 from edgebit.errors import DeviceError, NoAnswerError
-from edgebit.mqtt_client import DeviceClient, Exchange, parse_broker_url
+from edgebit.mqtt_client.answers import Exchange
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
 
 IN, OUT = "edgebit/v1/pi/in", "edgebit/v1/pi/out"
 JOURNAL = "journal"  # must know what is asked, to be able to answer after a power cut

@@ -31,7 +31,8 @@ from edgebit.convert import convert
 from edgebit.deploy.device import Device
 from edgebit.device_probe import probe
 from edgebit.errors import EdgebitError
-from edgebit.mqtt_client import DeviceClient, parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
 from edgebit.pyz import build_pyz
 from edgebit.transport import open_transport
 

@@ -13,7 +13,8 @@ from mqtt_fixtures import IMPORTED
 from edgebit.bundle.archive import open_bundle
 from edgebit.deploy.device import Device
 from edgebit.errors import DeployError
-from edgebit.mqtt_client import DeviceClient, parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
 from edgebit.transport import open_transport
 
 pytestmark = pytest.mark.slow

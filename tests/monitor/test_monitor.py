@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from edgebit.cli import cli
 from edgebit.monitor.feed import Feed, PastReader
 from edgebit.monitor.fleet import Fleet
-from edgebit.mqtt_client import DeviceClient, parse_broker_url
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
 
 WAIT_S = 15.0
 

@@ -1,11 +1,10 @@
-"""The caller's end: addresses, and frames that come in any order, twice, or not at all."""
+"""Frames that come in any order, twice, or not at all."""
 
 import random
 
 import pytest
 
-from edgebit.errors import BrokerError
-from edgebit.mqtt_client import Assembler, default_principal, parse_broker_url
+from edgebit.mqtt_client.answers import Assembler
 
 FRAMES = [{"id": "i", "seq": n, "t": "delta", "d": f"{n},"} for n in range(6)]
 LAST = {"id": "i", "seq": 6, "t": "done", "done": True}
@@ -45,30 +44,3 @@ def test_frames_that_are_none():
     for frame in ({}, {"seq": "0", "d": "x"}, {"seq": -1, "d": "x"}, {"seq": False, "d": "x"}, {"d": "x"}):
         assert assembler.push(frame) == ""
     assert assembler.text == ""
-
-
-@pytest.mark.parametrize(
-    ("url", "host", "port", "tls", "user", "password"),
-    [
-        ("mqtt://h", "h", 1883, False, None, None),
-        ("mqtts://h", "h", 8883, True, None, None),
-        ("mqtt://u:p%40ss@h:2000/", "h", 2000, False, "u", "p@ss"),
-        ("mqtt://[::1]:99", "::1", 99, False, None, None),
-    ],
-)
-def test_addresses(url, host, port, tls, user, password):
-    """User and password may stand in an address; they are not shown again."""
-    broker = parse_broker_url(url)
-    assert (broker.host, broker.port, broker.tls, broker.user, broker.password) == (host, port, tls, user, password)
-    assert "ss" not in str(broker) and "p@ss" not in repr(broker)
-    assert default_principal(broker) == (user or default_principal(broker))
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "localhost", "http://h", "mqtt://", "mqtt://h/x", "mqtt://h:x", "mqtt://h:70000", "mqtt://[h", "mqtt://h:0"],
-)
-def test_wrong_addresses(url):
-    """The refusal shows the form."""
-    with pytest.raises(BrokerError, match="is not a broker's address"):
-        parse_broker_url(url)

@@ -5,11 +5,14 @@ import random
 
 import pytest
 
-from edgebit import pool_client
 from edgebit.daemon.contract.topics import PoolTopics
 from edgebit.errors import DeviceError, NoAnswerError
-from edgebit.mqtt_client import DeviceClient, DeviceState, Exchange, parse_broker_url
-from edgebit.pool_client import (
+from edgebit.mqtt_client import pool
+from edgebit.mqtt_client.answers import Exchange
+from edgebit.mqtt_client.broker_url import parse_broker_url
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.device_states import DeviceState
+from edgebit.mqtt_client.pool import (
     ATTEMPTS_MAX,
     BACKOFF_CAP_S,
     BACKOFF_S,
@@ -205,14 +208,14 @@ def test_a_refused_question_is_sent_again_as_it_was(ask, member, protocol):
 @both
 def test_a_silent_member_is_not_waited_for(ask, member, monkeypatch, protocol):
     """The second attempt is answered, though the first one vanished."""
-    monkeypatch.setattr(pool_client, "FIRST_REPLY_S", 0.3)
+    monkeypatch.setattr(pool, "FIRST_REPLY_S", 0.3)
     pa = member("pa", [], ANSWER)
     assert ask(protocol)[0] == "hi you" and len(pa.asked) == 2
 
 
 def test_no_member_takes_it(ask, member, monkeypatch):
     """Bounded; the words are the devices' own."""
-    monkeypatch.setattr(pool_client, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(pool, "BACKOFF_S", 0.001)
     pa = member("pa", [REFUSAL])
     with pytest.raises(NoAnswerError, match=r"asked 6 times: pa: gone \(503 not_in_pool\)"):
         ask()
@@ -230,7 +233,7 @@ def test_nobody_is_there(ask, ears, broker, monkeypatch):
     """The broker says so; under 3.1.1, or where others listen, what devices say is read after the first silence."""
     with pytest.raises(NoAnswerError, match="no device says that it belongs to it"):
         ask()
-    monkeypatch.setattr(pool_client, "FIRST_REPLY_S", 0.3)
+    monkeypatch.setattr(pool, "FIRST_REPLY_S", 0.3)
     with pytest.raises(NoAnswerError, match="no device says that it belongs to it"):
         ask("3.1.1")
     ears(broker.port, "edgebit/#")

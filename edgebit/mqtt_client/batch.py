@@ -1,6 +1,5 @@
-"""Service: many questions in one request, and answers of before, put together from their parts (docs/mqtt.md)."""
+"""Many questions in one request, and answers of before, put together from their parts (docs/mqtt.md)."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgebit.errors import DeviceError, NoAnswerError
-from edgebit.mqtt_client import DeviceClient, device_words, new_id
+from edgebit.mqtt_client.answers import check_hash, device_words
+from edgebit.mqtt_client.client import DeviceClient
+from edgebit.mqtt_client.request import new_id
 
 AT_ONCE = 8  # where a device does not say how many
 
@@ -102,7 +103,7 @@ def _ask_batch(
     except KeyboardInterrupt:
         client.cancel(device, batch_id)
         raise
-    client.unsubscribe(call.place)
+    client.connection.unsubscribe(call.place)
     if waiting:
         count = f"{len(waiting)} of {len(questions)} questions"
         raise NoAnswerError(f"{device} did not answer {count} within {timeout_s:.0f} s. Give it a longer --timeout")
@@ -120,7 +121,7 @@ def fetch(client: DeviceClient, device: str, job_id: str, *, timeout_s: float) -
         place = client.reply_topic(device, new_id())  # the job's own is where its frames may be coming
         call = client.call(device, "get", {"offset": len(text)}, job_id, timeout_s=timeout_s, place=place)
         frame = client.hear(call)
-        client.unsubscribe(place)
+        client.connection.unsubscribe(place)
         if frame is None:
             raise NoAnswerError(f"{device} is online, but did not answer within {timeout_s:g} s")
         if frame.get("error"):
@@ -130,7 +131,5 @@ def fetch(client: DeviceClient, device: str, job_id: str, *, timeout_s: float) -
             break
     if "text" not in frame:
         return frame
-    digest = frame.get("text_sha256")
-    if digest is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
-        raise DeviceError(f"the answer of {device} was changed on the way: its hash differs. Ask again")
+    check_hash(device, text, frame)
     return {**frame, "text": text}

@@ -1,4 +1,4 @@
-"""Service: asking a pool of devices (docs/pools.md): whichever takes the question answers it, and no other is followed.
+"""Asking a pool of devices (docs/pools.md): whichever takes the question answers it, and no other is followed.
 
 Where none takes it, it is sent again under the same id, a bounded number of times.
 """
@@ -10,19 +10,11 @@ from typing import Any
 
 from edgebit.daemon.contract.topics import DeviceTopics, PoolTopics, is_segment, segment_of
 from edgebit.errors import NoAnswerError
-from edgebit.mqtt_client import (
-    GAP_WAIT_S,
-    LATE_S,
-    Assembler,
-    DeviceClient,
-    DeviceState,
-    Exchange,
-    NobodyListensError,
-    availability_state,
-    device_of,
-    device_words,
-    parse_json,
-)
+from edgebit.mqtt_client.answers import Assembler, Exchange, conclude, device_words
+from edgebit.mqtt_client.client import GAP_WAIT_S, LATE_S, DeviceClient
+from edgebit.mqtt_client.connection import NobodyListensError
+from edgebit.mqtt_client.device_states import DeviceState, availability_state, device_of
+from edgebit.mqtt_client.json_payload import parse_json
 
 FIRST_REPLY_S = 10.0  # a device says at once that it has taken the question, before it computes anything
 ATTEMPTS_MAX = 6
@@ -105,7 +97,7 @@ def stream_from_pool(
     asking = _Asking(client, pool, exchange)
     body = {**fields, "ack": True}  # so that whoever takes it says so before it computes anything
     deadline = time.monotonic() + timeout_s + LATE_S
-    client.subscribe(asking.replies)
+    client.connection.subscribe(asking.replies)
     while not asking.call.assembler.complete and (now := time.monotonic()) < deadline:
         if asking.call.is_given_up(now):
             break
@@ -115,10 +107,10 @@ def stream_from_pool(
             yield piece
         if asking.call.assembler.last is not None:  # whatever came before it and is missing has little time left
             deadline = min(deadline, time.monotonic() + GAP_WAIT_S)
-    client.unsubscribe(asking.replies)
+    client.connection.unsubscribe(asking.replies)
     if asking.call.device is None:
         raise NoAnswerError(asking.failure(timeout_s))
-    client.conclude(asking.call.device, asking.call.assembler, exchange, timeout_s)
+    conclude(asking.call.device, asking.call.assembler, exchange, timeout_s)
 
 
 class _Asking:
@@ -145,7 +137,7 @@ class _Asking:
         """Wait for one message, or until there is something to do; gives the text that can be shown."""
         until = deadline if self.call.device else min(deadline, self.call.next_at)
         try:
-            message = self._client.take(until)
+            message = self._client.connection.take(until)
         except NobodyListensError as error:
             if error.packet_id != self._packet_id:  # that was a cancel
                 return ""
@@ -168,7 +160,7 @@ class _Asking:
         self._exchange.device = self.call.device or ""
         if self.call.device == device and device not in self._watched:
             self._watched.add(device)
-            self._client.subscribe(topics.availability)
+            self._client.connection.subscribe(topics.availability)
         for stray in self.call.take_strays():
             self._client.cancel(stray, self._exchange.id)
         return piece
