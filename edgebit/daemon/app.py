@@ -23,7 +23,8 @@ from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.admission.storage_events import StorageEvents
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
-from edgebit.daemon.connection.mqtt import Connected, Connection, Disconnected
+from edgebit.daemon.connection.events import Connected, Disconnected
+from edgebit.daemon.connection.mqtt import Connection
 from edgebit.daemon.connection.pool import Pool
 from edgebit.daemon.connection.pool_membership import Fitness
 from edgebit.daemon.connection.role import device_role

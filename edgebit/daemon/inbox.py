@@ -4,7 +4,7 @@ import queue
 import threading
 from dataclasses import dataclass
 
-from edgebit.daemon.connection.mqtt import MqttEvent
+from edgebit.daemon.connection.events import MqttEvent
 from edgebit.daemon.contract.messages import Incoming
 
 REQUESTS_MAX = 16  # read off the network and not yet looked at; then the broker is held back

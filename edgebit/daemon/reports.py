@@ -13,7 +13,8 @@ from edgebit.daemon.admission.admission import Admission
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.config.sections import Config
-from edgebit.daemon.connection.mqtt import Connected, Connection
+from edgebit.daemon.connection.events import Connected
+from edgebit.daemon.connection.mqtt import Connection
 from edgebit.daemon.connection.pool import Pool
 from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from edgebit.daemon.connection.mqtt import Disconnected
+from edgebit.daemon.connection.events import Disconnected
 from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.inbox import REQUESTS_MAX, FromInside, Inbox
 

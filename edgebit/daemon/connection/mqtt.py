@@ -10,110 +10,34 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgebit.daemon.config.reader import read_password
 from edgebit.daemon.config.sections import Config
-from edgebit.daemon.connection.acknowledgements import Deliveries, Receipts
+from edgebit.daemon.connection.acknowledgements import Receipts
+from edgebit.daemon.connection.attempt import LASTING_REFUSALS, RECEIVE_MAX_LEARNED, SILENT, Attempt
 from edgebit.daemon.connection.backoff import Backoff
+from edgebit.daemon.connection.events import Connected, Disconnected, MqttEvent
+from edgebit.daemon.connection.guarded import guarded
+from edgebit.daemon.connection.packets import connect_properties, read_message
+from edgebit.daemon.connection.paho_client import new_client
+from edgebit.daemon.connection.protocol_choice import ProtocolChoice
 from edgebit.daemon.connection.role import Role
+from edgebit.daemon.connection.sender import Sender
+from edgebit.daemon.connection.subscriptions import Subscriptions
 from edgebit.daemon.connection.tls import explain, tls_context
-from edgebit.daemon.contract.frames import Outgoing, encode_json
-from edgebit.daemon.contract.messages import Incoming
+from edgebit.daemon.contract.frames import Outgoing
 
 log = logging.getLogger("edgebit.mqtt")
 
-CONNECT_TIMEOUT_S = 10.0
 HANDSHAKE_TIMEOUT_S = 15.0  # from the TCP connection to the granted subscription
 PROBE_TIMEOUT_S = 3.0  # the same, while it is not known whether the broker speaks MQTT 5
 INFLIGHT_MAX = 20
-RECEIVE_MAX = 16
-PACKET_OVERHEAD = 64  # fixed header, lengths and packet id, beside topic, payload and properties
-
-# What a broker says that another attempt a second later will not change, by name (numbers differ between versions).
-LASTING_REFUSALS = frozenset(
-    {
-        "Bad authentication method",
-        "Bad user name or password",
-        "Banned",
-        "Client identifier not valid",
-        "Not authorized",
-        "QoS not supported",
-        "Retain not supported",
-        "Session taken over",
-        "Topic name invalid",
-        "Unsupported protocol version",
-        "subscription refused",
-    }
-)
-
-# How paho names a connection that the broker closed instead of answering CONNECT.
-CLOSED_AT_ONCE = frozenset({"Unspecified error", "The connection was lost.", "Keep alive timeout"})
-SILENT = "the broker did not answer in time"
-RECEIVE_MAX_LEARNED = "the broker's Receive Maximum is smaller than ours"
-
-P = ParamSpec("P")
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The device can be asked: connected, subscribed, and `online` is on its way."""
-
-    number: int
-    mqtt5: bool
-    session_present: bool
-    packet_max: int  # bytes; 0: the broker named no limit
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The connection ended, or an attempt failed."""
-
-    reason: str
-    was_connected: bool
-
-
-MqttEvent = Incoming | Connected | Disconnected
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One connection from its first packet to its end."""
-
-    number: int
-    mqtt5: bool
-    began: float
-    answered: bool = False  # the broker sent a CONNACK
-    session_present: bool = False
-    asked: tuple[str, ...] = ()  # filters of requests that the broker was asked for last
-    heard: tuple[str, ...] = ()  # that it has granted
-    subscription: int | None = None  # packet id of what it was asked last
-    ready_at: float = 0.0
-    reason: str = ""
-
-
-def _guarded(
-    callback: Callable[Concatenate["Connection", P], None],
-) -> Callable[Concatenate["Connection", P], None]:
-    """An exception in a callback would end paho's loop: it is logged instead."""
-    name = getattr(callback, "__name__", "callback")
-
-    def guarded(self: "Connection", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            callback(self, *args, **kwargs)
-        except Exception:
-            log.exception("%s failed", name)
-            self.counters["callback_failed"] += 1
-
-    return guarded
 
 
 class Connection:
@@ -139,31 +63,26 @@ class Connection:
         self._wanted = role.subscriptions
         self._config = config.mqtt
         self._limits = config.limits
-        self._topics = config.topics
         self._next_number = next_number
         self._deliver = deliver
         self._backoff = backoff or Backoff()
         self._tls = tls_context(config.mqtt)
         self._password = read_password(config.mqtt)
-        self._mqtt5 = config.mqtt.protocol != "3.1.1"
-        self._protocol_fixed = config.mqtt.protocol != "auto"
+        self._protocol = ProtocolChoice(config.mqtt.protocol)
         self._inflight_max = INFLIGHT_MAX
-        self._closed_unanswered = 0
         self._stop = threading.Event()
         self._receipts = Receipts()
-        self._deliveries = Deliveries()
-        self._subscribing = threading.Lock()
-        self._attempt = _Attempt(0, self._mqtt5, 0.0)
-        self._client = self._new_client()
-        self._packet_max = 0
-        self.alive_at = time.monotonic()  # the network thread's last sign of life
         self.counters: Counter[str] = Counter()
+        self._client = self._new_client()
+        self._sender = Sender(self._client, self.mqtt5, config.topics, self.counters)
+        self._attempt = Attempt(0, 0.0, Subscriptions(self._client, self.mqtt5))
+        self.alive_at = time.monotonic()  # the network thread's last sign of life
         self.last_error: str | None = None
 
     @property
     def packet_max(self) -> int:
         """The largest packet the broker takes, in bytes; 0: any."""
-        return self._packet_max
+        return self._sender.packet_max
 
     @property
     def connected(self) -> bool:
@@ -173,7 +92,7 @@ class Connection:
     @property
     def mqtt5(self) -> bool:
         """Whether the present connection, or the last one, speaks MQTT 5."""
-        return self._attempt.mqtt5
+        return self._protocol.mqtt5
 
     @property
     def number(self) -> int:
@@ -183,25 +102,18 @@ class Connection:
     @property
     def heard(self) -> tuple[str, ...]:
         """The filters of requests that are heard now."""
-        return self._attempt.heard if self.connected else ()
+        return self._attempt.subscriptions.heard if self.connected else ()
 
     def subscribe_to(self, *filters: str) -> None:
         """Hear requests on these and no others, now and at every connection. To be called as long as heard differs."""
         self._wanted = filters
-        attempt = self._attempt
-        if not self.connected or attempt.asked == filters:
-            return
-        gone = [topic for topic in attempt.asked if topic not in filters]
-        with self._subscribing:
-            attempt.asked, attempt.heard = filters, ()
-            if gone:
-                self._client.unsubscribe(gone)
-            if filters:
-                _, attempt.subscription = self._subscribe(*filters)
+        subscriptions = self._attempt.subscriptions
+        if self.connected and subscriptions.asked != filters:
+            subscriptions.change(filters)
 
     def publish(self, message: Outgoing) -> bool:
         """Send a message, or keep it until the broker is back (QoS 1). False where it was dropped, which is counted."""
-        return self._publish(message) is not None
+        return self._sender.publish(message) is not None
 
     def run(self) -> None:
         """Connect, and connect again, until close()."""
@@ -212,8 +124,7 @@ class Connection:
             connected_s = time.monotonic() - attempt.ready_at if attempt.ready_at else 0.0
             self.counters["connection_ended"] += 1
             self.last_error = f"mqtt: {attempt.reason}"
-            if self._learned(attempt):
-                self._replace_client()
+            if self._adapted_to(attempt):
                 self._wait(0.1)
                 continue
             delay_s = self._backoff.delay_s(connected_s=connected_s, refused=attempt.reason in LASTING_REFUSALS)
@@ -223,9 +134,9 @@ class Connection:
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Say `offline` after everything published before, disconnect cleanly, and let run() return."""
-        offline = self._availability("offline")
+        offline = self._role.says("offline", self._attempt.number)
         if self.connected and offline is not None:
-            info = self._publish(offline)
+            info = self._sender.publish(offline)
             if info is not None:
                 try:
                     info.wait_for_publish(timeout_s)
@@ -234,25 +145,22 @@ class Connection:
         self._stop.set()
         self._client.disconnect()
 
-    def _connect(self) -> _Attempt:
+    def _connect(self) -> Attempt:
         client = self._client
-        attempt = self._attempt = _Attempt(self._next_number(), self._mqtt5, time.monotonic())
+        subscriptions = Subscriptions(client, self.mqtt5)
+        attempt = self._attempt = Attempt(self._next_number(), time.monotonic(), subscriptions)
         self._forget_unfinished()
-        will = self._availability("lost")
+        will = self._role.says("lost", attempt.number)
         if will is not None:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         try:
-            if attempt.mqtt5:
-                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                properties.SessionExpiryInterval = self._role.session_expiry_s
-                properties.ReceiveMaximum = RECEIVE_MAX
-                properties.MaximumPacketSize = self._limits.max_packet_bytes
+            if self.mqtt5:
                 client.connect(
                     self._config.host,
                     self._config.port,
                     self._config.keepalive_s,
                     clean_start=self._role.session_expiry_s == 0,
-                    properties=properties,
+                    properties=connect_properties(self._role.session_expiry_s, self._limits.max_packet_bytes),
                 )
             else:
                 client.connect(self._config.host, self._config.port, self._config.keepalive_s)
@@ -264,10 +172,9 @@ class Connection:
             attempt.reason = f"{type(error).__name__}: {error}"
         return attempt
 
-    def _drive(self, client: paho.Client, attempt: _Attempt) -> None:
+    def _drive(self, client: paho.Client, attempt: Attempt) -> None:
         # A broker that does not know MQTT 5 may wait for ever for the rest of a packet that it misreads.
-        probing = attempt.mqtt5 and not self._protocol_fixed
-        timeout_s = PROBE_TIMEOUT_S if probing else HANDSHAKE_TIMEOUT_S
+        timeout_s = PROBE_TIMEOUT_S if self._protocol.is_probing else HANDSHAKE_TIMEOUT_S
         while True:
             self.alive_at = time.monotonic()
             code = client.loop(timeout=1.0)
@@ -280,32 +187,22 @@ class Connection:
                 client.loop_write()
                 return
 
-    def _learned(self, attempt: _Attempt) -> bool:
+    def _adapted_to(self, attempt: Attempt) -> bool:
         """Whether the broker showed how it wants to be talked to, so that another attempt at once makes sense."""
         if attempt.reason == RECEIVE_MAX_LEARNED:
-            return True
-        if attempt.ready_at and attempt.mqtt5:
-            self._protocol_fixed = True
-        closed = not attempt.answered and attempt.reason in CLOSED_AT_ONCE
-        self._closed_unanswered = self._closed_unanswered + 1 if closed else 0
-        silent = not attempt.answered and attempt.reason == SILENT
-        unspoken = attempt.reason == "Unsupported protocol version" or silent or self._closed_unanswered >= 2
-        if self._protocol_fixed or not unspoken:
-            return False
-        self._mqtt5 = not self._mqtt5
-        self._closed_unanswered = 0
-        if self._mqtt5:  # both were tried
             self._replace_client()
+            return True
+        before = self.mqtt5
+        self._protocol.learn(attempt)
+        if self.mqtt5 == before:
             return False
-        log.info("the broker does not speak MQTT 5: trying 3.1.1")
-        return True
+        self._replace_client()
+        return not self.mqtt5  # back at MQTT 5, both were tried
 
     def _replace_client(self) -> None:
-        """Another protocol or limit needs another client; what the broker has not confirmed goes over to it."""
-        self._client, self._attempt.mqtt5 = self._new_client(), self._mqtt5
-        for message in self._deliveries.take_all():
-            if not message.retain:  # states are said anew at every connection
-                self._publish(message)
+        """Another protocol or limit needs another client."""
+        self._client = self._new_client()
+        self._sender.change_client(self._client, self.mqtt5)
 
     def _wait(self, delay_s: float) -> None:
         until = time.monotonic() + delay_s
@@ -313,23 +210,14 @@ class Connection:
             self.alive_at = time.monotonic()
 
     def _new_client(self) -> paho.Client:
-        # A 3.1.1 session never expires, and requests in it carry no expiry: without one, stale ones are not run.
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._role.client_id,
-            clean_session=None if self._mqtt5 else True,
-            manual_ack=True,
-            protocol=MQTTProtocolVersion.MQTTv5 if self._mqtt5 else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
+        client = new_client(
+            self._config,
+            self._role.client_id,
+            mqtt5=self.mqtt5,
+            inflight_max=self._inflight_max,
+            password=self._password,
+            tls=self._tls,
         )
-        client.suppress_exceptions = True
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(self._inflight_max)
-        client.max_queued_messages_set(self._config.queued_messages_max)
-        if self._config.user:
-            client.username_pw_set(self._config.user, self._password)
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -338,22 +226,20 @@ class Connection:
         if self._tls is not None:
             client.on_log = self._on_log
         client.on_socket_open = self._on_socket_open
-        # With a callback here, publish() from another thread never writes to the socket itself: it wakes our loop.
-        client.on_socket_register_write = lambda *_: None
         return client
 
-    @_guarded
+    @guarded
     def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
         """Why the broker ended the connection under TLS is told by OpenSSL alone, in an error that paho only logs."""
         if level == paho.MQTT_LOG_ERR and "SSL" in text:
             self._attempt.reason = self._attempt.reason or explain(text)
 
-    @_guarded
+    @guarded
     def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         """Small packets go out at once: otherwise a frame waits for the last one's TCP acknowledgement, up to 40 ms."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    @_guarded
+    @guarded
     def _on_connect(
         self,
         client: paho.Client,
@@ -368,32 +254,25 @@ class Connection:
             attempt.reason = reason.getName()
             return
         attempt.session_present = flags.session_present
-        self._packet_max = int(getattr(properties, "MaximumPacketSize", 0))
+        self._sender.packet_max = int(getattr(properties, "MaximumPacketSize", 0))
         receive_max = int(getattr(properties, "ReceiveMaximum", INFLIGHT_MAX))
         if receive_max < self._inflight_max:  # paho does not look at it, and takes its own limit only before connecting
             self._inflight_max = receive_max
             attempt.reason = RECEIVE_MAX_LEARNED
             client.disconnect()
             return
-        attempt.asked = self._wanted
-        if not attempt.asked:
+        wanted = self._wanted
+        if not wanted:
             self._ready(attempt)
             return
-        code, attempt.subscription = self._subscribe(*attempt.asked)
+        code = attempt.subscriptions.ask(wanted)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             attempt.reason = f"subscribing failed: {paho.error_string(code)}"
             client.disconnect()
         for topic in self._role.listen:
-            self._subscribe(topic)
+            attempt.subscriptions.send(topic)
 
-    def _subscribe(self, *filters: str) -> tuple[MQTTErrorCode, int | None]:
-        if not self._attempt.mqtt5:
-            return self._client.subscribe([(topic, 1) for topic in filters])
-        # The retain flag stays on, so that a retained request can be told and refused; stored ones do not come.
-        options = SubscribeOptions(qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-        return self._client.subscribe([(topic, options) for topic in filters])
-
-    @_guarded
+    @guarded
     def _on_subscribe(
         self,
         client: paho.Client,
@@ -403,80 +282,61 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         attempt = self._attempt
-        with self._subscribing:  # another thread may be about to note the packet id
-            is_ours = mid == attempt.subscription
         refusals = [reason.getName() for reason in reasons if reason.is_failure]
-        if not is_ours:
+        if not attempt.subscriptions.is_answer(mid):
             for said in refusals:
                 log.warning("the broker refused to let us hear one of %s: %s", self._role.listen, said)
             return
         if refusals or not reasons:
-            log.error("the broker refused the subscription to %s: %s", ", ".join(attempt.asked), ", ".join(refusals))
+            asked = ", ".join(attempt.subscriptions.asked)
+            log.error("the broker refused the subscription to %s: %s", asked, ", ".join(refusals))
             attempt.reason = "subscription refused"
             client.disconnect()
             return
-        attempt.heard = attempt.asked
+        attempt.subscriptions.granted()
         if not attempt.ready_at:
             self._ready(attempt)
 
-    def _ready(self, attempt: _Attempt) -> None:
+    def _ready(self, attempt: Attempt) -> None:
         attempt.ready_at = time.monotonic()
         self.last_error = None
-        online = self._availability("online")
+        online = self._role.says("online", attempt.number)
         if online is not None:
             self.publish(online)
         log.info("connected to %s as %s, connection %d", self._config.url, self._role.client_id, attempt.number)
-        self._deliver(Connected(attempt.number, attempt.mqtt5, attempt.session_present, self._packet_max))
+        self._deliver(Connected(attempt.number, self.mqtt5, attempt.session_present, self.packet_max))
 
-    @_guarded
+    @guarded
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        ack = self._receipt(client, message)
         try:
-            topic = message.topic
+            incoming = read_message(message, mqtt5=self.mqtt5, connection=self._attempt.number, ack=ack)
         except UnicodeDecodeError:
             self.counters["bad_topic"] += 1
-            self._receipt(client, message)()
+            ack()
             return
-        properties = message.properties
-        expiry = getattr(properties, "MessageExpiryInterval", None)
-        self._deliver(
-            Incoming(
-                topic=topic,
-                payload=bytes(message.payload),
-                received=time.monotonic(),
-                retain=bool(message.retain),
-                dup=bool(message.dup),
-                mqtt5=self._attempt.mqtt5,
-                response_topic=getattr(properties, "ResponseTopic", None),
-                correlation=getattr(properties, "CorrelationData", None),
-                expiry_s=None if expiry is None else int(expiry),
-                content_type=getattr(properties, "ContentType", None),
-                user=tuple(getattr(properties, "UserProperty", ())),
-                connection=self._attempt.number,
-                packet_id=message.mid,
-                ack=self._receipt(client, message),
-            )
-        )
+        self._deliver(incoming)
 
     def _receipt(self, client: paho.Client, message: paho.MQTTMessage) -> Callable[[], None]:
         if message.qos == 0:
-            return _nothing
+            return lambda: None
         packet_id, qos = message.mid, message.qos
         return self._receipts.received(lambda: client.ack(packet_id, qos))
 
-    @_guarded
+    @guarded
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
             log.error("the broker refused a message of ours: %s", reason.getName())
             self.counters["publish_refused"] += 1
-        self._deliveries.confirmed(mid)
+        self._sender.confirmed(mid)
 
     def _forget_unfinished(self) -> None:
         self._receipts.forget()
-        self._deliveries.connection_ended()
+        self._sender.connection_ended()
 
-    @_guarded
+    @guarded
     def _on_disconnect(
         self,
         client: paho.Client,
@@ -488,45 +348,3 @@ class Connection:
         self._forget_unfinished()
         if not self._attempt.reason:
             self._attempt.reason = reason.getName()
-
-    def _availability(self, state: str) -> Outgoing | None:
-        if self._role.availability is None:
-            return None
-        body = encode_json({"state": state, "conn": self._attempt.number})
-        return Outgoing(topic=self._role.availability, payload=body, retain=True)
-
-    def _publish(self, message: Outgoing) -> paho.MQTTMessageInfo | None:
-        properties, size = None, PACKET_OVERHEAD + len(message.topic.encode()) + len(message.payload)
-        if self._attempt.mqtt5:
-            properties = _publish_properties(message)
-            size += len(properties.pack())  # type: ignore[no-untyped-call]
-        if self._packet_max and size > self._packet_max:
-            topic = self._topics.nameless(message.topic)
-            log.error("a message of %d bytes to %s is above the broker's %d", size, topic, self._packet_max)
-            self.counters["dropped_too_large"] += 1
-            return None
-        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
-        kept = info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and message.qos > 0
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS and not kept:
-            self.counters["dropped"] += 1
-            return None
-        self.counters["published"] += 1
-        self._deliveries.sent(info.mid, message)
-        return info
-
-
-def _nothing() -> None:
-    """Acknowledges QoS 0."""
-
-
-def _publish_properties(message: Outgoing) -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if message.expiry_s is not None:
-        properties.MessageExpiryInterval = message.expiry_s
-    if message.correlation is not None:
-        properties.CorrelationData = message.correlation
-    properties.ContentType = message.content_type
-    properties.PayloadFormatIndicator = 1
-    if message.user:
-        properties.UserProperty = list(message.user)
-    return properties

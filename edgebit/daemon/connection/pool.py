@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from edgebit.daemon.config.sections import Config
-from edgebit.daemon.connection.mqtt import Connection, MqttEvent
+from edgebit.daemon.connection.events import MqttEvent
+from edgebit.daemon.connection.mqtt import Connection
 from edgebit.daemon.connection.pool_membership import Fitness, Membership, decide
 from edgebit.daemon.connection.role import pool_role
 from edgebit.daemon.contract.messages import Incoming, Refusal

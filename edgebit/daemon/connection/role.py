@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from edgebit.daemon.config.sections import Config
+from edgebit.daemon.contract.frames import Outgoing, encode_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,13 @@ class Role:
     availability: str | None  # topic that says, by the will too, whether the device is there; None: others say it
     subscriptions: tuple[str, ...]  # a broker that refuses one of these is of no use
     listen: tuple[str, ...] = ()  # the same is lived with here
+
+    def says(self, state: str, number: int) -> Outgoing | None:
+        """The availability of the connection of that number; None where others say it."""
+        if self.availability is None:
+            return None
+        body = encode_json({"state": state, "conn": number})
+        return Outgoing(topic=self.availability, payload=body, retain=True)
 
 
 def device_role(config: Config) -> Role:
