@@ -8,21 +8,19 @@ whole deploy (edgebit/deploy/local_install.py), and nothing else here knows of t
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Container, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from edgebit import __version__
 from edgebit.bundle.manifest import DAEMON_MEMBER, LIBRARY_MEMBER, MODEL_MEMBER, parse_manifest
 from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import Slot, Slots, locked
-from edgebit.bundle.trust import POLICY_NAME, Offer, describe_policy, judge, lets_in_again
-from edgebit.daemon.install.device_access import port_fault
+from edgebit.bundle.trust import POLICY_NAME, Offer, judge, lets_in_again
+from edgebit.daemon.install.agent_verbs import verb_parser
+from edgebit.daemon.install.device_report import Answer, about, device_status, read_log, read_refusals, read_sensors
 from edgebit.daemon.install.service import Service, detect
 from edgebit.daemon.install.settings import (
     CONFIG_NAME,
@@ -35,9 +33,6 @@ from edgebit.daemon.install.settings import (
 from edgebit.errors import DeployError, EdgebitError
 
 SELFTEST_TIMEOUT_S = 600.0
-_LOG_PIECE = 1 << 20
-
-Answer = dict[str, Any]
 
 
 class Agent:
@@ -80,7 +75,7 @@ class Agent:
                 if not (self.root / "store" / entry.sha256).exists():
                     self.slots.admit(entry)
             staged = self.slots.stage(offer.manifest, force=options.force, signature=offer.signature, accepted=accepted)
-            return _about(staged)
+            return about(staged)
 
     def selftest(self, options: argparse.Namespace) -> Answer:
         """Run the golden probes of a staged bundle, in a process of its own: a crash there is a refusal here."""
@@ -159,7 +154,7 @@ class Agent:
     def switch(self, options: argparse.Namespace) -> Answer:
         """Make a staged bundle the active one, on trial."""
         with self.locked():
-            return _about(self.slots.switch(options.id))
+            return about(self.slots.switch(options.id))
 
     def check(self, options: argparse.Namespace) -> Answer:
         """Ask the daemon over its own broker: a ping, then a few tokens."""
@@ -177,7 +172,7 @@ class Agent:
         with self.locked():
             slot = self.slots.commit(options.id, prune=not options.keep_store)
             keep_settings(self.root)
-        return _about(slot)
+        return about(slot)
 
     def fail(self, options: argparse.Namespace) -> Answer:
         """Refuse the active bundle from now on and return to the one before, if there is one, which `start` starts."""
@@ -196,11 +191,11 @@ class Agent:
     def rollback(self, options: argparse.Namespace) -> Answer:
         """Return to the bundle before, which `start` starts."""
         with self.locked():
-            return _about(self.slots.rollback())
+            return about(self.slots.rollback())
 
     def starting(self, options: argparse.Namespace) -> Answer:
         """Before each start by systemd: counts the tries of a bundle on trial."""
-        return _about(self.service.starting())
+        return about(self.service.starting())
 
     def gate(self, options: argparse.Namespace) -> Answer:
         """Beside the daemon: decide a trial that nobody else decides."""
@@ -215,58 +210,19 @@ class Agent:
 
     def status(self, options: argparse.Namespace) -> Answer:
         """What is on the device and whether it runs."""
-        active, previous = self.slots.active(), self.slots.previous()
-        return {
-            "edgebit": __version__,
-            "root": str(self.root),
-            "slots": {slot.name: self._describe(slot) for slot in self.slots.slots().values()},
-            "active": active.name if active else None,
-            "previous": previous.name if previous else None,
-            "refused": self.slots.refused(),
-            "service": self.service.kind(),
-            "up": self.service.is_up(),
-            "pid": self.service.pid(),
-            "store_bytes": sum(place.stat().st_size for place in (self.root / "store").glob("*")),
-            "free_bytes": shutil.disk_usage(self.root).free,
-            "trust": self._trust(),
-            **self._settings(),
-        }
+        return device_status(self.root, self.slots, self.service)
 
     def logs(self, options: argparse.Namespace) -> Answer:
         """The log's last lines, or what came after byte `after`."""
-        log = self.service.log
-        try:
-            size = log.stat().st_size
-            with log.open("rb") as file:
-                if options.after is None or options.after > size:  # shorter than before: it was begun anew
-                    file.seek(max(0, size - _LOG_PIECE) if options.after is None else 0)
-                    data = file.read(_LOG_PIECE)
-                    if options.after is None:
-                        data = b"".join(data.splitlines(keepends=True)[-options.lines :]) if options.lines else b""
-                else:
-                    file.seek(options.after)
-                    data = file.read(_LOG_PIECE)
-                return {"text": data.decode("utf-8", "replace"), "next": file.tell()}
-        except FileNotFoundError:
-            return {"text": "", "next": 0}
+        return read_log(self.service.log, options.lines, options.after)
 
     def sensors(self, options: argparse.Namespace) -> Answer:
         """What the sensors say to whoever asks: the daemon may have other rights, and has its meter's port open."""
-        from edgebit.daemon.config.reader import read_config
-        from edgebit.daemon.sensors.console import files_of
-        from edgebit.daemon.sensors.kinds import sampler_of
-        from edgebit.daemon.sensors.listing import take_all
-
-        config = read_config(self.root / CONFIG_NAME)
-        with closing(sampler_of(files_of(config), config.sensors, config.power, self.root / "state")) as sampler:
-            return take_all(sampler)
+        return read_sensors(self.root)
 
     def security(self, options: argparse.Namespace) -> Answer:
         """The last refusals, by hashed names, and how many there were in all that is kept."""
-        from edgebit.daemon.privacy.security_log import FILE, read_security_log, summary
-
-        facts = read_security_log(self.root / "state" / FILE)
-        return {"summary": summary(facts), "lines": facts[-options.lines :] if options.lines else []}
+        return read_refusals(self.root, options.lines)
 
     def install(self, options: argparse.Namespace) -> Answer:
         """Install from a bundle file that is on the device, as a deploy does it."""
@@ -305,7 +261,7 @@ class Agent:
         if slot is None:
             self.service.stop()
             return {}
-        return _about(slot)
+        return about(slot)
 
     def _judge(self, offer: Offer, first_keys: Sequence[str]) -> tuple[PublicKey, ...]:
         """The keys that let the bundle in. Raises BundleError where none does."""
@@ -325,35 +281,6 @@ class Agent:
             raise DeployError(f"bundle {identity} is not staged here: another deploy came between. Deploy it again")
         return slot
 
-    def _describe(self, slot: Slot) -> Answer:
-        manifest = self.slots.manifest(slot)
-        return {
-            **_about(slot),
-            "name": manifest.name,
-            "model": manifest.model.name,
-            "edgebit": manifest.edgebit,
-            "target": manifest.target.name,
-            "bytes": sum(entry.size for entry in manifest.files.values()),
-        }
-
-    def _trust(self) -> Answer | None:
-        try:
-            return describe_policy(self.slots.policy())
-        except EdgebitError as error:
-            return {"error": str(error)}
-
-    def _settings(self) -> Answer:
-        from edgebit.daemon.config.reader import read_config
-
-        if not (self.root / CONFIG_NAME).exists():
-            return {"device": None, "broker": None}
-        try:
-            config = read_config(self.root / CONFIG_NAME)
-        except EdgebitError as error:
-            return {"device": None, "broker": None, "config_error": str(error)}
-        meter = {"port": config.power.port, "fault": port_fault(config.power.port)} if config.power.port else None
-        return {"device": config.device_name, "broker": config.mqtt.url, "meter": meter}
-
 
 def refuse_mute(sections: Container[str]) -> None:
     """Raise DeployError for a model that cannot read a prompt."""
@@ -370,78 +297,9 @@ def _contents(root: Path) -> list[bytes | None]:
     return [place.read_bytes() if place.exists() else None for place in places]
 
 
-def _about(slot: Slot) -> Answer:
-    return {"slot": slot.name, "id": slot.id, "status": slot.status, "tries_left": slot.tries_left}
-
-
-def parser() -> argparse.ArgumentParser:
-    """The verbs and their arguments."""
-    top = argparse.ArgumentParser(prog="edgebitd.pyz agent", description="The device's side of edgebit deploy.")
-    top.add_argument("--root", required=True, type=Path)
-    verbs = top.add_subparsers(dest="verb", required=True)
-    for verb in (
-        "missing",
-        "configure",
-        "restore",
-        "stop",
-        "withdraw",
-        "rollback",
-        "starting",
-        "supervise",
-        "status",
-        "sensors",
-    ):
-        verbs.add_parser(verb)
-    stage = verbs.add_parser("stage")
-    stage.add_argument("--force", action="store_true")
-    for judging in (stage, verbs.add_parser("judge")):
-        judging.add_argument("--key", action="append", default=[], help="trusted where the device trusts none yet")
-    verbs.add_parser("selftest").add_argument("id")
-    verbs.add_parser("golden").add_argument("folder")
-    for verb in ("start", "detect"):
-        verbs.add_parser(verb).add_argument("--service", choices=("auto", "systemd", "supervisor"), default="auto")
-    verbs.add_parser("switch").add_argument("id")
-    commit = verbs.add_parser("commit")
-    commit.add_argument("id")
-    commit.add_argument("--keep-store", action="store_true")
-    check = verbs.add_parser("check")
-    check.add_argument("--timeout-s", type=float, default=120.0)
-    for limit in ("--stay-up-s", "--min-tok-s", "--rss-max-mib"):
-        check.add_argument(limit, type=float, default=0.0)
-    gate = verbs.add_parser("gate")
-    gate.add_argument("id")
-    gate.add_argument("guarded", type=int)
-    gate.add_argument("--timeout-s", type=float, default=120.0, help="for the answer")
-    gate.add_argument("--delay-s", type=float, default=15.0, help="a deploy that is still there asks first")
-    gate.add_argument("--again-s", type=float, default=30.0, help="to the next look, where nothing was decided")
-    verbs.add_parser("fail").add_argument("reason")
-    logs = verbs.add_parser("logs")
-    logs.add_argument("--lines", type=int, default=100)
-    logs.add_argument("--after", type=int)
-    verbs.add_parser("security").add_argument("--lines", type=int, default=100)
-    install = verbs.add_parser("install", help="install a bundle file that is on this device")
-    install.add_argument("bundle", type=Path)
-    install.add_argument("--mqtt", default="", metavar="URL", help="the broker, needed once")
-    install.add_argument("--device-name", default="", help="the name in topics (default: the host's)")
-    install.add_argument("--service", choices=("auto", "systemd", "supervisor"), default="", help="default: as before")
-    install.add_argument("--force", action="store_true", help="also one that is there, or was taken back")
-    install.add_argument(
-        "--on-trial", action="store_true", help="do not keep it yet: `commit ID` or `retract ID` follow"
-    )
-    install.add_argument("--name", default="", help="refuse a bundle that is called otherwise")
-    install.add_argument("--id", default="", help="refuse a bundle with another id")
-    install.add_argument("--key", action="append", default=[], help="refuse what this public key did not sign")
-    retract = verbs.add_parser("retract", help="undo an installation, on trial or kept")
-    retract.add_argument("id")
-    for asking in (install, retract):
-        asking.add_argument("--timeout-s", type=float, default=120.0)
-    verbs.add_parser("uninstall").add_argument("--keep-config", action="store_true")
-    return top
-
-
 def main(arguments: Sequence[str]) -> int:
     """Carry out one verb; gives the exit code."""
-    options = parser().parse_args(arguments)
+    options = verb_parser().parse_args(arguments)
     options.root = options.root.expanduser().absolute()
     verb: Callable[[argparse.Namespace], Answer | None] = getattr(Agent(options.root), options.verb)
     try:
