@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import time
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identity_of
+from edgebit.daemon.admission.batch_items import first_address_of, sent_alone
 from edgebit.daemon.admission.batches import Batches, fitting
 from edgebit.daemon.admission.gatekeeper import Gatekeeper, Identified
 from edgebit.daemon.admission.journal import Journal
@@ -273,13 +273,8 @@ class Admission:
     def _start_item(self, item: BatchItem, batch: Address, incoming: Incoming) -> None:
         """An item is what it would be if it had been sent alone, by the same caller to the same place."""
         fields = dict(item.fields)
-        payload = json.dumps(fields, sort_keys=True).encode()
-        user = tuple(pair for pair in incoming.user if pair[0] != "eb-id")
-        own_place = incoming.response_topic if fields.get("reply_to") is None else None
-        alone = dataclasses.replace(incoming, payload=payload, user=user, response_topic=own_place)
-        address = dataclasses.replace(batch, id=item.id, id_given=batch.id_given)
-        if not batch.topic_given:
-            address = dataclasses.replace(address, topic=self._topics.reply(batch.principal, item.id))
+        alone = sent_alone(item, incoming)
+        address = first_address_of(item, batch, self._topics)
         try:
             if item.refusal is not None:
                 raise item.refusal
