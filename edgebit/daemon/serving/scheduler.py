@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from edgebit.daemon.config.sections import LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Refusal
@@ -20,33 +20,13 @@ from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.estimates import Estimates
 from edgebit.daemon.serving.fair_queue import FairQueue
 from edgebit.daemon.serving.job import CANCELLED, SHUTTING_DOWN, Job, JobKey
+from edgebit.daemon.serving.load import Load, Whereabouts
 from edgebit.daemon.serving.prompts import read_prompt
+from edgebit.daemon.serving.room import check_open, check_places
 from edgebit.daemon.serving.turn_order import TurnOrder
 from edgebit.daemon.serving.work import NOTHING, PassFigures, PassTotals, smoothed
 
-HOT_RETRY_MS = 30_000
 ENDING_MAX = 8  # jobs on their way out: where the disk is slower than the engine, others wait where turns are fair
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is going on."""
-
-    running: int  # jobs
-    queue_len: int  # jobs that wait
-    tok_s: float | None  # drawn now, over all that run; None where nothing is decoded
-    eta_ms: int | None  # until all that was taken is answered; None: not known
-    busy_s: float = 0.0  # that the engine has computed since the start, pauses left out
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """A job in flight."""
-
-    state: Literal["queued", "running"]
-    position: int  # jobs that run, or come before it, while it waits
-    completion_tokens: int
-    eta_ms: int | None  # until it ends, about; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,21 +332,12 @@ class Scheduler:
         self._turns.leave(job)
 
     def _check_room(self, job: Job, now: float) -> None:
-        levers = self._estimates.levers
-        if not levers.admit:
-            words = f"the device takes no more work now: {levers.reason}".removesuffix(": ")
-            raise Refusal(503, levers.closed_by or "hot", words, retryable=True, retry_after_ms=HOT_RETRY_MS)
-        sequences = self._estimates.sequences
+        check_open(self._estimates.levers)
         principal = job.address.principal
         theirs = sum(other.address.principal == principal for other in self._jobs.values())
-        waiting = len(self._jobs) - len(self._ending) - sequences
+        in_flight = len(self._jobs) - len(self._ending)
         retry_ms = self._estimates.retry_ms(self._running)
-        if theirs >= self._limits.queue_per_principal_max + sequences:
-            words = f"{theirs} jobs of yours are in flight already"
-            raise Refusal(429, "too_many_jobs", words, retryable=True, retry_after_ms=retry_ms)
-        if waiting >= self._limits.queue_max:
-            words = f"{max(waiting, 0)} jobs are waiting already"
-            raise Refusal(503, "queue_full", words, retryable=True, retry_after_ms=retry_ms)
+        check_places(self._limits, self._estimates.sequences, theirs, in_flight, retry_ms)
         if (late := job.expired(now)) is not None:
             raise late
         if self._estimates.surely_in_time(job, self._taken, now):
