@@ -67,7 +67,7 @@ def svg_of(picture: Picture) -> str:
     times = [at for panel in picture.panels for series in panel.series for at, _ in series.points]
     begin, end = (min(times), max(times)) if times else (0.0, 1.0)
     end = max(end, begin + 1)
-    parts = [_text(16, 26, picture.title, 16, weight="bold"), _text(16, 44, picture.subtitle, 11, _FAINT)]
+    parts = [svg_text(16, 26, picture.title, 16, weight="bold"), svg_text(16, 44, picture.subtitle, 11, _FAINT)]
     parts += _legend(names, colours)
     top = _TOP + 14
     for panel in picture.panels:
@@ -94,7 +94,7 @@ def _legend(names: Sequence[str], colours: dict[str, str]) -> list[str]:
     parts, left = [], 16.0
     for name in names if len(names) > 1 else ():
         parts.append(f'<rect x="{left:.1f}" y="56" width="14" height="4" fill="{colours[name]}"/>')
-        parts.append(_text(left + 18, 62, name, 11))
+        parts.append(svg_text(left + 18, 62, name, 11))
         left += 34 + 6.2 * len(name)
     return parts
 
@@ -110,7 +110,7 @@ def _drawn(panel: Panel, colours: dict[str, str], top: float, begin: float, end:
     def y(value: float) -> float:
         return top + 8 + (high - value) / (high - low) * (_PANEL - 16)
 
-    parts = [_text(16, top, panel.title, 12, weight="bold")]
+    parts = [svg_text(16, top, panel.title, 12, weight="bold")]
     for first, last in panel.spans:
         place = f'x="{x(first):.1f}" y="{top + 8:.1f}"'
         size = f'width="{max(x(last) - x(first), 0.5):.1f}" height="{_PANEL - 16:.1f}"'
@@ -118,7 +118,7 @@ def _drawn(panel: Panel, colours: dict[str, str], top: float, begin: float, end:
     for number in range(round((high - low) / step) + 1):
         level = low + number * step
         parts.append(_line(_LEFT, y(level), _WIDTH - _RIGHT, y(level), _GRID))
-        parts.append(_text(_LEFT - 6, y(level) + 4, f"{level:g}", 10, _FAINT, anchor="end"))
+        parts.append(svg_text(_LEFT - 6, y(level) + 4, f"{level:g}", 10, _FAINT, anchor="end"))
     if panel.line is not None:
         parts.append(_line(_LEFT, y(panel.line), _WIDTH - _RIGHT, y(panel.line), _FAINT, dash="4 3"))
     for series in panel.series:
@@ -137,7 +137,7 @@ def _time_axis(top: float, begin: float, end: float) -> list[str]:
     for number in range(int((end - begin) // step) + 1):
         at = number * step
         x = _LEFT + at / (end - begin) * (_WIDTH - _LEFT - _RIGHT)
-        parts.append(_text(x, top, _span_words(at), 10, _FAINT, anchor="middle" if number else "start"))
+        parts.append(svg_text(x, top, _span_words(at), 10, _FAINT, anchor="middle" if number else "start"))
     return parts
 
 
@@ -196,9 +196,10 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{dashed}/>'
 
 
-def _text(
+def svg_text(
     x: float, y: float, words: str, size: int, colour: str = _INK, *, anchor: str = "start", weight: str = "normal"
 ) -> str:
+    """An SVG element that shows words from x on, or up to it, with their base line at y."""
     shown = "".join(char for char in words if char.isprintable())  # XML 1.0 has no place for control characters
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}" '

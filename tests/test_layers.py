@@ -34,7 +34,7 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
         "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
-    "edgebit.bench": {"edgebit.convert", "edgebit.synthesize"},
+    "edgebit.bench": {"edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from edgebit.errors import EdgebitError
+from edgebit.line_plot import svg_text
 
 _WIDTH, _LABEL, _VALUE = 760, 190, 110
 _BAR, _GAP, _TITLE = 18, 6, 34
@@ -35,8 +35,8 @@ def svg_of(report: dict[str, Any]) -> str:
             parts += drawn
     machine = f"{report['machine']['cpu']}, {report['edgebit']['isa']}, {report['date'][:10]}"
     head = [
-        _text(16, 26, report["model"]["name"], 16, weight="bold"),
-        _text(16, 44, f"{machine}; medians of {settings['rounds']} rounds, line: least to most", 11, _FAINT),
+        svg_text(16, 26, report["model"]["name"], 16, weight="bold"),
+        svg_text(16, 44, f"{machine}; medians of {settings['rounds']} rounds, line: least to most", 11, _FAINT),
     ]
     return "\n".join(
         [
@@ -54,7 +54,7 @@ def _panel(
     title: str, figure: str, bars: list[tuple[dict[str, Any], dict[str, Any]]], top: float
 ) -> tuple[list[str], float]:
     """The drawing, and where it ends."""
-    parts = [_text(16, top + 16, title, 13, weight="bold")]
+    parts = [svg_text(16, top + 16, title, 13, weight="bold")]
     top += _TITLE - 8
     longest = (
         max((value["max"] for engine, value in bars if figure not in engine["doubts"]), default=0)
@@ -69,7 +69,7 @@ def _panel(
         length = min(value["median"], longest) * scale
         middle = top + _BAR / 2
         parts += [
-            _text(_LABEL - 8, middle + 4, label, 11, anchor="end"),
+            svg_text(_LABEL - 8, middle + 4, label, 11, anchor="end"),
             f'<rect x="{_LABEL}" y="{top:.1f}" width="{length:.1f}" height="{_BAR}" fill="{colour}"/>',
         ]
         end = length
@@ -80,16 +80,6 @@ def _panel(
                 f'stroke="{_INK}"/>'
             )
         words = f"{value['median']:,.1f}" + ("" if counted else " not counted")
-        parts.append(_text(_LABEL + max(end, length) + 6, middle + 4, words, 11))
+        parts.append(svg_text(_LABEL + max(end, length) + 6, middle + 4, words, 11))
         top += _BAR + _GAP
     return parts, top + 10
-
-
-def _text(
-    x: float, y: float, words: str, size: int, colour: str = _INK, *, anchor: str = "start", weight: str = "normal"
-) -> str:
-    shown = "".join(char for char in words if char.isprintable())  # XML 1.0 has no place for control characters
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}" '
-        f'font-weight="{weight}">{escape(shown)}</text>'
-    )
