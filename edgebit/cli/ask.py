@@ -13,11 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.cli.ask_many import questions_of, show_answer, show_batch
-from edgebit.cli.broker_options import broker_with_password
+from edgebit.cli.broker_options import (
+    broker_option,
+    broker_with_password,
+    ca_option,
+    password_file_option,
+    principal_option,
+    protocol_option,
+    root_option,
+)
 from edgebit.cli.ctrl_c import interrupting
 from edgebit.cli.keys import key_password
 from edgebit.cli.terminal import printable, printable_json
-from edgebit.daemon.contract.topics import DEFAULT_ROOT
 from edgebit.errors import EdgebitError
 from edgebit.keys import find_secret_key, load_secret_key
 from edgebit.mqtt_client.answers import Exchange
@@ -33,19 +40,8 @@ from edgebit.mqtt_client.request import new_id
 @click.argument("question", required=False)
 @click.option("--device", metavar="NAME", help="The device's name (edgebit ask --list shows them).")
 @click.option("--pool", metavar="NAME", help="Ask whichever device of a pool is free, instead of a --device.")
-@click.option(
-    "--broker",
-    envvar="EDGEBIT_BROKER",
-    default="mqtt://localhost",
-    show_default=True,
-    metavar="URL",
-    help="mqtt[s]://[USER@]HOST[:PORT]; also from EDGEBIT_BROKER.",
-)
-@click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="First line: the password of the broker's USER. Else EDGEBIT_MQTT_PASSWORD, else a prompt.",
-)
+@broker_option
+@password_file_option
 @click.option(
     "--batch",
     type=click.File("r", encoding="utf-8"),
@@ -72,14 +68,10 @@ from edgebit.mqtt_client.request import new_id
 @click.option(
     "--timeout", "timeout_s", type=click.IntRange(1, 604_800), default=300, show_default=True, help="In seconds."
 )
-@click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT.")
-@click.option(
-    "--principal", metavar="NAME", help="Who we are in topics. Default: the broker's user, or this machine's."
-)
-@click.option("--root", default=DEFAULT_ROOT, show_default=True, help="The first level of all topics.")
-@click.option(
-    "--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file that the broker's certificate is checked by."
-)
+@protocol_option
+@principal_option
+@root_option
+@ca_option
 @click.option(
     "--sign-key",
     metavar="KEY",

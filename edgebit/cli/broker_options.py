@@ -1,4 +1,4 @@
-"""What `ask` and `deploy` share: the password of a broker, which belongs on no command line."""
+"""The options by which commands find a broker; its password belongs on no command line."""
 
 import functools
 import os
@@ -75,6 +75,31 @@ class DeviceName(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         return name
 
 
+broker_option = click.option(
+    "--broker",
+    envvar="EDGEBIT_BROKER",
+    default="mqtt://localhost",
+    show_default=True,
+    metavar="URL",
+    help="mqtt[s]://[USER@]HOST[:PORT]; also from EDGEBIT_BROKER.",
+)
+password_file_option = click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="First line: the password of the broker's USER. Else EDGEBIT_MQTT_PASSWORD, else a prompt.",
+)
+protocol_option = click.option(
+    "--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT."
+)
+principal_option = click.option(
+    "--principal", metavar="NAME", help="Who we are in topics. Default: the broker's user, or this machine's."
+)
+root_option = click.option("--root", default=DEFAULT_ROOT, show_default=True, help="The first level of all topics.")
+ca_option = click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file that the broker's certificate is checked by."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Connecting:
     """The way to a broker that the options name; every connect() is a connection of its own."""
@@ -105,33 +130,7 @@ def broker_options(command: Callable[..., None]) -> Callable[..., None]:
 
         command(connecting=Connecting(str(url), connect), **others)
 
-    for option in reversed(_BROKER_OPTIONS):
+    shown = (broker_option, password_file_option, protocol_option, principal_option, root_option, ca_option)
+    for option in reversed(shown):
         option(called)
     return called
-
-
-_BROKER_OPTIONS = (
-    click.option(
-        "--broker",
-        envvar="EDGEBIT_BROKER",
-        default="mqtt://localhost",
-        show_default=True,
-        metavar="URL",
-        help="mqtt[s]://[USER@]HOST[:PORT]; also from EDGEBIT_BROKER.",
-    ),
-    click.option(
-        "--password-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="First line: the password of the broker's USER. Else EDGEBIT_MQTT_PASSWORD, else a prompt.",
-    ),
-    click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", help="The version of MQTT."),
-    click.option(
-        "--principal", metavar="NAME", help="Who we are in topics. Default: the broker's user, or this machine's."
-    ),
-    click.option("--root", default=DEFAULT_ROOT, show_default=True, help="The first level of all topics."),
-    click.option(
-        "--ca",
-        type=click.Path(exists=True, dir_okay=False),
-        help="PEM file that the broker's certificate is checked by.",
-    ),
-)
