@@ -113,6 +113,16 @@ def raw_line(service, sent):
     return b""
 
 
+@contextlib.contextmanager
+def open_question(service, device):
+    """A connection with a question that the device is at, and does not answer."""
+    device.answer = None
+    with socket.create_connection(("127.0.0.1", service.port), timeout=WAIT_S) as sock:
+        sock.sendall(b'{"type":"transcript","data":{"text":"hi"}}\n')
+        device.wait(lambda: device.asked)
+        yield sock
+
+
 def test_info(serve):
     """What Home Assistant asks first: a handle program that is installed, with a model and its languages."""
     (event,) = talk(serve(languages=("en", "de")), Describe())
@@ -180,11 +190,8 @@ def test_data_in_the_line(serve):
 
 def test_a_caller_that_leaves_ends_its_job(serve, device):
     """Nobody would hear the answer: the engine is for others then."""
-    device.answer = None
-    service = serve()
-    with socket.create_connection(("127.0.0.1", service.port)) as sock:
-        sock.sendall(b'{"type":"transcript","data":{"text":"hi"}}\n')
-        device.wait(lambda: device.asked)
+    with open_question(serve(), device):
+        pass
     device.wait(lambda: device.cancelled == ["job1"])
 
 
@@ -199,11 +206,8 @@ def test_no_answer_in_time(serve, device, monkeypatch):
 
 def test_the_service_ends_with_questions_open(serve, device):
     """close() waits for nobody."""
-    device.answer = None
     service = serve()
-    with socket.create_connection(("127.0.0.1", service.port)) as sock:
-        sock.sendall(b'{"type":"transcript","data":{"text":"hi"}}\n')
-        device.wait(lambda: device.asked)
+    with open_question(service, device) as sock:
         service.close()
         assert sock.recv(1) == b""
     device.wait(lambda: device.cancelled == ["job1"])
@@ -263,11 +267,8 @@ def test_silent_connections_make_room(serve, device):
 
 def test_no_room_beside_open_questions(serve, device):
     """Those who wait for an answer keep their place, and one more is turned away."""
-    device.answer = None
     service = serve(connections_max=1)
-    with socket.create_connection(("127.0.0.1", service.port), timeout=WAIT_S) as sock:
-        sock.sendall(b'{"type":"transcript","data":{"text":"hi"}}\n')
-        device.wait(lambda: device.asked)
+    with open_question(service, device):
         assert raw(service, b"") == b""
         assert service.counters["wyoming_full"] == 1
 

@@ -393,13 +393,19 @@ def test_a_cancel_is_heard_while_the_engine_rests():
     assert serving.heard.status == {"a/1": 499}
 
 
-def test_draining_finishes_what_can_be_finished():
-    """What fits the time is answered, the rest hears at once that it is not, and nothing new is taken."""
+def one_running():
+    """A scheduler whose engine's speed is known, with a job of 20 tokens in its only sequence; and its clock."""
     now = [100.0]
     serving = Serving(Engine(sequences=1), clock=lambda: now[0])
     measured(serving)
     serving.ask(job("a", "runs", 20))
     turn(serving)
+    return serving, now
+
+
+def test_draining_finishes_what_can_be_finished():
+    """What fits the time is answered, the rest hears at once that it is not, and nothing new is taken."""
+    serving, _ = one_running()
     serving.ask(job("b", "fits", 20))
     serving.ask(job("c", "does not", 200))
     serving.scheduler.submit(job("d", "held", 1))
@@ -414,11 +420,7 @@ def test_draining_finishes_what_can_be_finished():
 
 def test_draining_ends_after_its_time():
     """Estimates can be wrong."""
-    now = [100.0]
-    serving = Serving(Engine(sequences=1), clock=lambda: now[0])
-    measured(serving)
-    serving.ask(job("a", "runs", 20))
-    turn(serving)
+    serving, now = one_running()
     serving.scheduler.stop(drain_s=5.0)
     now[0] = 105.0
     serving.scheduler.expire()
