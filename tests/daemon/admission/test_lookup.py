@@ -52,6 +52,8 @@ def test_an_answer_as_it_was():
 
 @example("\x00" * 600, 0)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=600), st.integers(0, 300))
+@example("x" * 600, 0)
+@example("é" * 600, 7)
 def test_nothing_is_out_of_reach(text, spare):
     """However large the answer and small the broker's packets, its parts come one after another and are the whole."""
     room = PACKET_MARGIN + 250 + spare
