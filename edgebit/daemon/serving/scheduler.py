@@ -353,7 +353,7 @@ class Scheduler:
         return SHUTTING_DOWN if eta_s is None or eta_s > drain_s else None
 
     def _waiting_before(self, job: Job) -> list[Job]:
-        if job in self._running or job in self._ending:
+        if job in self._running or job in self._ending or job in self._known:
             return []
         return list(self._queue) if job.key in self._held else self._queue.before(job, self._clock())
 

@@ -97,6 +97,18 @@ def test_an_answer_may_serve_everybody_where_prefixes_do():
     assert serving.heard.bodies["b/1"]["cached"] is True
 
 
+def test_a_known_answer_that_is_not_given_yet():
+    """Between two passes it can be asked after, and the device stopped."""
+    serving = ready()
+    serving.ask(certain("a", "first"))
+    finish(serving)
+    serving.ask(certain("a", "again"))
+    where = serving.scheduler.find("a", "again")
+    assert (where.state, where.position) == ("queued", 0)
+    serving.scheduler.stop()
+    assert serving.heard.status["a/again"] == 503
+
+
 def test_a_known_answer_waits_for_nobody():
     """All sequences are taken and others wait: it is said at once, and costs its principal nothing."""
     serving = ready(sequences=1)
