@@ -118,6 +118,7 @@ class Admission:
         refused = self._acceptance.commit()
         for job, refusal in refused:
             self._give_up(job)
+            self._gate.not_taken(job.address, refusal)
             self._refuse(job.request.op, refusal, job.address, {"format": job.request.format})
             self.batches.item_ended(job.key, refusal.status, refusal.code)
         for incoming in requests:
@@ -171,6 +172,8 @@ class Admission:
             else:
                 self._start(op, fields, self._read(op, fields, address, incoming), address, incoming)
         except Refusal as refusal:
+            if not identified.seen:
+                self._gate.not_taken(address, refusal)
             self._refuse(op, refusal, address, fields)
 
     def _read(self, op: str, fields: Mapping[str, Any], address: Address, incoming: Incoming | None) -> Request:
@@ -184,7 +187,7 @@ class Admission:
         self.counters[refusal.code] += 1
         name, op = self._gate.name_of(address.principal), op if op in OPS else "?"
         log.info("%s by %s refused: %d %s", op, name, refusal.status, refusal.code)
-        self._gate.refused(address, op, refusal)
+        self._gate.refused(address.principal, op, refusal)
         self.on_refusal(refusal.status, refusal.code)
         if refusal.status in (429, 503):
             refusal = refusal.telling(**self._crowd())

@@ -126,11 +126,13 @@ class Gatekeeper:
             return guard
         return AnswerLog(guard, address.id, self.name_of(address.principal), texts)
 
-    def refused(self, address: Address, op: str, refusal: Refusal) -> None:
-        """Tell a refusal to the security log. What may be asked again may come as it was signed."""
-        principal = address.principal
+    def not_taken(self, address: Address, refusal: Refusal) -> None:
+        """A request whose sender was known is refused: where it may be asked again, it may come as it was signed."""
         if self._signed is not None and refusal.retryable:
-            self._signed.forget(principal, address.id)
+            self._signed.forget(address.principal, address.id)
+
+    def refused(self, principal: str, op: str, refusal: Refusal) -> None:
+        """Tell a refusal to the security log."""
         self.security.refused(refusal.status, refusal.code, self.name_of(principal), op if op in OPS else "?")
 
     def job_ended(self, outcome: Outcome) -> None:

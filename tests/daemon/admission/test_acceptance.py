@@ -1,18 +1,22 @@
 """Written down, then acknowledged, then run; and what a batch comes to over a crash."""
 
+import base64
 import errno
 import json
 import os
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from serving_fixtures import Engine, Serving, wait_for
 
 from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
-from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig
+from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
+from edgebit.daemon.config.safeguards import IdentityConfig
+from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, MqttConfig
 from edgebit.daemon.contract.messages import Incoming
 
 IN, OUT = "edgebit/v1/pi/in/alice", "edgebit/v1/pi/out/alice"
@@ -28,9 +32,9 @@ class Model(Engine):
 class Device:
     """Admission to worker, without MQTT; restart() is a crash: nothing is tidied up."""
 
-    def __init__(self, path):
+    def __init__(self, path, **sections):
         self._path = path
-        self.config = Config(device=DeviceConfig(name="pi"))
+        self.config = Config(device=DeviceConfig(name="pi"), **sections)
         self.steps = []  # what happened, in order
         self.restart()
 
@@ -40,13 +44,14 @@ class Device:
         self.heard, self.scheduler = self.serving.heard, self.serving.scheduler
         self.journal = Journal(self._path, JournalConfig())
         self.acceptance = Acceptance(self.heard, self.scheduler, self.journal)
+        self.gate = Gatekeeper(self.config, self._path.parent)
         self.admission = Admission(
             self.config,
             self.heard,
             self.scheduler,
             self.journal,
             self.acceptance,
-            Gatekeeper(self.config, self._path.parent),
+            self.gate,
             lambda: self.model,
             dict,
         )
@@ -195,3 +200,22 @@ def test_without_its_session_a_broker_sends_nothing_again(device):
     device.acceptance.connected(2, session_present=False)
     device.take(asked, connection=2, dup=True)
     assert device.scheduler.load().queue_len == 2
+
+
+def test_who_cannot_sign_makes_no_device_forget(tmp_path):
+    """A forged envelope under another's name and id is refused, and the copy of what that one signed stays a copy."""
+    key = Ed25519PrivateKey.generate()
+    public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    (tmp_path / "principals.toml").write_text(f'[alice]\nkey = "{public}"\n')
+    identity = IdentityConfig(principals=str(tmp_path / "principals.toml"))
+    device = Device(tmp_path / "journal", mqtt=MqttConfig(auth="signed"), identity=identity)
+    challenge = device.gate.describe()["identity"]["challenge"]
+    parts = {"base": "edgebit/v1/pi", "principal": "alice", "op": "generate", "job_id": "j", "challenge": challenge}
+    signature = key.sign(text_to_sign(payload=b"hi", **parts))
+    signed = envelope(job_id="j", challenge=challenge, payload="hi", signature=signature)
+    device.take(("generate", signed))
+    assert device.scheduler.load().queue_len == 1
+    device.take(("generate", {**signed, "challenge": "of before", "sig": ""}))
+    assert device.heard.bodies[f"{OUT}/j"]["error"]["code"] == "stale_challenge"
+    assert device.gate.identify(device.message("generate", signed, 3), "alice", "generate").seen
+    device.scheduler.stop()

@@ -76,7 +76,7 @@ def test_a_signed_request_comes_out_of_its_envelope(tmp_path):
     assert (found.incoming.payload, found.incoming.content_type) == (b'{"prompt":"hi"}', None)
     assert found.incoming.user == (("eb-id", "j1"), ("eb-ver", "1")) and not found.seen
     assert gate.identify(message, "alice", "generate").seen
-    gate.refused(ADDRESS, "generate", Refusal(503, "queue_full", "later", retryable=True))
+    gate.not_taken(ADDRESS, Refusal(503, "queue_full", "later", retryable=True))
     assert not gate.identify(message, "alice", "generate").seen
     with pytest.raises(Refusal, match="the envelope has 200000 bytes"):
         gate.identify(incoming(" " * 200_000), "alice", "generate")
@@ -95,8 +95,8 @@ def test_texts_and_limits(tmp_path):
     gate.admit(ADDRESS, asked("hi"))
     with pytest.raises(Refusal) as refused:
         gate.admit(ADDRESS, asked("hi"))
-    gate.refused(ADDRESS, "generate", refused.value)
-    gate.refused(ADDRESS, "made-up \n op", refused.value)
+    gate.refused("alice", "generate", refused.value)
+    gate.refused("alice", "made-up \n op", refused.value)
     lines = read_security_log(tmp_path / "state" / "security.log")
     assert [(line["code"], line["op"]) for line in lines] == [("rate_limit", "generate"), ("rate_limit", "?")]
     assert lines[0]["principal"] == gate.name_of("alice") != "alice"
