@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identity_of
 from edgebit.daemon.admission.batch_items import first_address_of, sent_alone
-from edgebit.daemon.admission.batches import Batches, fitting
+from edgebit.daemon.admission.batches import Batches, Items, fitting
 from edgebit.daemon.admission.gatekeeper import Gatekeeper, Identified
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.journal_records import Asked, Entry, Identity
@@ -267,11 +267,13 @@ class Admission:
             return
         for item in request.items:
             self._start_item(item, address, incoming)
-        facts = self.batches.progress(key)
-        if facts is not None:  # after its items, so that it is never found without them
-            asked = self._acceptance.asked("batch", {"items": self.batches.items(key)}, address)
-            with contextlib.suppress(Refusal):  # what becomes of the items is said all the same
-                writer.record = self._acceptance.write_down(identity, asked, address)
+
+        def record(items: Items) -> AnswerRecord:
+            asked = self._acceptance.asked("batch", {"items": items}, address)
+            return self._acceptance.write_down(identity, asked, address)
+
+        with contextlib.suppress(Refusal):  # what becomes of the items is said all the same
+            self.batches.write_down(key, record)  # after its items, so that it is never found without them
 
     def _start_item(self, item: BatchItem, batch: Address, incoming: Incoming) -> None:
         """An item is what it would be if it had been sent alone, by the same caller to the same place."""
@@ -286,7 +288,7 @@ class Admission:
             self._start(item.op, fields, self._read(item.op, fields, address, alone), address, alone)
         except Refusal as refusal:
             self._refuse(item.op, refusal, address, fields)
-            self.batches.item_ended((batch.principal, item.id), refusal.status, refusal.code)
+            self.batches.item_refused((batch.principal, batch.id), item.id, refusal)
         else:
             self._tell_if_ended(batch.principal, item.id)
 

@@ -1,24 +1,23 @@
 """Batches in flight: which jobs belong to one, how each ended, and the summary once all have."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from edgebit.daemon.contract.frames import AnswerWriter
+from edgebit.daemon.contract.frames import AnswerRecord, AnswerWriter
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.serving.outcome import Outcome
 
 Key = tuple[str, str]  # principal and id
+Items = dict[str, dict[str, Any] | None]  # by id: status and code; None until it ends
 
 
 @dataclass(slots=True)
 class _Batch:
     fingerprint: bytes
     writer: AnswerWriter
-    ended: dict[str, dict[str, Any] | None] = field(
-        default_factory=dict
-    )  # item id: status and code, None until it ends
+    ended: Items
 
     def facts(self) -> dict[str, Any]:
         items = [{"id": item_id, **end} for item_id, end in self.ended.items() if end is not None]
@@ -48,7 +47,7 @@ class Batches:
             return True
 
     def item_ended(self, key: Key, status: int, code: str = "") -> None:
-        """One job came to its end, or never began; whoever waited for it hears the summary when it was the last."""
+        """One job came to its end; whoever waited for it hears the summary when it was the last."""
         complete = []
         with self._lock:
             for batch_key, batch in self._of_item(key):
@@ -58,6 +57,18 @@ class Batches:
                     complete.append(self._open.pop(batch_key))
         for batch in complete:
             _sum_up(batch)
+
+    def item_refused(self, key: Key, item_id: str, refusal: Refusal) -> None:
+        """An item became no job. One of its id may be another batch's, and in flight: that goes on waiting for it."""
+        with self._lock:
+            batch = self._open.get(key)
+            if batch is None or batch.ended[item_id] is not None:
+                return
+            batch.ended[item_id] = {"status": refusal.status, "code": refusal.code}
+            if None in batch.ended.values():
+                return
+            del self._open[key]
+        _sum_up(batch)
 
     def job_ended(self, outcome: Outcome) -> None:
         """As an OutcomeListener."""
@@ -75,11 +86,15 @@ class Batches:
             batch = self._open.get(key)
             return None if batch is None else batch.facts()
 
-    def items(self, key: Key) -> dict[str, dict[str, Any] | None]:
-        """The batch's items with how each ended, None where it has not; empty where no such batch is in flight."""
+    def write_down(self, key: Key, record: Callable[[Items], AnswerRecord]) -> None:
+        """Have the summary recorded, where the batch is in flight: `record` is told how each item has ended.
+
+        It cannot end meanwhile: a summary that was sent already would leave a record that never ends.
+        """
         with self._lock:
             batch = self._open.get(key)
-            return dict(batch.ended) if batch is not None else {}
+            if batch is not None:
+                batch.writer.record = record(dict(batch.ended))
 
     def _of_item(self, key: Key) -> Iterator[tuple[Key, _Batch]]:
         principal, item_id = key

@@ -50,6 +50,31 @@ def test_one_job_may_belong_to_two_batches():
     assert len(one.bodies) == len(two.bodies) == 1
 
 
+def test_an_item_that_becomes_no_job_ends_for_its_own_batch():
+    """Another batch's job of that id is in flight."""
+    batches, one, two = Batches(), Sent(), Sent()
+    assert batches.begin(("a", "b"), b"1", ["x"], one.writer())
+    assert batches.begin(("a", "c"), b"2", ["x", "y"], two.writer())
+    batches.item_refused(("a", "c"), "x", Refusal(409, "id_in_use", "another"))
+    batches.item_refused(("a", "c"), "y", Refusal(400, "bad_field", "what"))
+    assert two.bodies[0]["items"][0] == {"id": "x", "status": 409, "code": "id_in_use"}
+    assert batches.unfinished(("a", "b")) == ["x"] and not one.bodies
+    batches.item_ended(("a", "x"), 200)
+    assert one.bodies[0]["answered"] == 1
+
+
+def test_only_a_batch_in_flight_is_written_down():
+    """With how its items have ended until then."""
+    batches, sent, written = Batches(), Sent(), []
+    assert batches.begin(("a", "b"), b"1", ["x", "y"], sent.writer())
+    batches.item_ended(("a", "y"), 200)
+    batches.write_down(("a", "b"), written.append)
+    assert written == [{"x": None, "y": {"status": 200}}]
+    batches.item_ended(("a", "x"), 200)
+    batches.write_down(("a", "b"), written.append)
+    assert len(written) == 1 and len(sent.bodies) == 1
+
+
 def test_the_same_batch_again():
     """While it is in flight it is joined; another one under its id is refused; afterwards the id is free."""
     batches, sent = Batches(), Sent()
