@@ -347,6 +347,7 @@ class Admission:
             self.on_refusal(refusal.status, refusal.code)
             log.warning("job %s of before the restart: %d %s", address.id, refusal.status, refusal.code)
             self._writer(address, asked.fields, record, entry.frames_sent).error(refusal)
+            self.batches.item_ended(entry.key, refusal.status, refusal.code)
             return
         self.counters["resumed"] += 1
         request = dataclasses.replace(request, seed=asked.seed, priority=asked.priority)

@@ -1,6 +1,7 @@
 """Written down, then acknowledged, then run; and what a batch comes to over a crash."""
 
 import base64
+import dataclasses
 import errno
 import json
 import os
@@ -16,8 +17,8 @@ from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
 from edgebit.daemon.config.safeguards import IdentityConfig
-from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, MqttConfig
-from edgebit.daemon.contract.messages import Incoming
+from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig, MqttConfig
+from edgebit.daemon.contract.messages import Incoming, Refusal
 
 IN, OUT = "edgebit/v1/pi/in/alice", "edgebit/v1/pi/out/alice"
 
@@ -153,6 +154,18 @@ def test_a_batch_of_before_a_crash(device):
     device.restart()
     assert device.recovered == 0
     assert device.heard.bodies[f"{OUT}/b"] == summary, "the broker has not confirmed it"
+
+
+def test_an_item_that_is_refused_after_a_crash(device):
+    """Its batch hears of it, although the item was asked for again, and so is taken up after the batch."""
+    item = {"id": "x", "max_tokens": 2, "prompt": "x"}
+    device.take(("batch", {"id": "b", "items": [item, {"id": "y", "max_tokens": 1, "prompt": "y"}]}))
+    device.scheduler.cancel("alice", "x", Refusal(503, "hot", "too hot", retryable=True))
+    device.take(("generate", item))
+    device.config = dataclasses.replace(device.config, limits=LimitsConfig(max_tokens=1))
+    device.restart()
+    (summary,) = device.run(f"{OUT}/b")
+    assert [(each["id"], each["status"]) for each in summary["items"]] == [("x", 400), ("y", 200)]
 
 
 @pytest.mark.parametrize("batch_id", [{}, {"id": "b"}])
