@@ -39,6 +39,7 @@ class JobStore:
         self._file = SharedFile(path)
         self._stale_since: float | None = None  # since when the file holds what nobody needs any more
         self._tidy_at = self._repair_at = 0.0  # in seconds of the clock's up_s
+        self._closed = False
         try:
             self._open()
         except OSError as error:
@@ -121,7 +122,8 @@ class JobStore:
         log.error("the journal: %s", self.fault)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the file back. Nothing is written any more: another file would be made of what can be read of this."""
+        self._closed = True
         self._file.close()
 
     def _open(self) -> None:
@@ -162,6 +164,8 @@ class JobStore:
         a file that is lost is replaced even where the answers have no room
         """
         with self.lock:
+            if self._closed:
+                raise OSError(errno.EBADF, "the journal is closed", str(self._file.path))
             parts = [(entry, bodies) for entry in self.entries if (bodies := self._bodies(entry))]
             parts.sort(key=lambda part: not part[0].committed)
             counting = sum(len(bodies) for entry, bodies in parts if entry.committed)

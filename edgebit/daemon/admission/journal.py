@@ -178,9 +178,9 @@ class Journal:
             return
         with self._lock:
             entry.frames_sent = seq + FRAMES_AHEAD
-            self._store.note(records.sending(entry, entry.frames_sent))
+            noted = self._store.note(records.sending(entry, entry.frames_sent)) is not None
         try:
-            self._store.make_durable()
+            self._store.make_durable(anew=not noted)
         except OSError as error:
             self._store.failed(error)
 

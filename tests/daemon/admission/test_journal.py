@@ -454,6 +454,36 @@ def test_a_sync_that_fails_once_costs_another_file(open_journal, clock, broken):
     assert journal.fault is None and ids(open_journal()) == ["a"]
 
 
+def test_a_stream_begins_on_a_disk_that_fails_once(open_journal, clock, monkeypatch):
+    """What could not be appended stands in another file: the stream is not begun anew after a crash."""
+    journal = open_journal()
+    record = accept(journal, clock)
+    journal.commit()
+    pwrite = os.pwrite
+
+    def fail_once(*arguments):
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pwrite", fail_once)
+    record.sending(0)
+    ((entry, _, _),) = open_journal().unfinished()
+    assert entry.frames_sent == FRAMES_AHEAD
+
+
+def test_what_comes_after_the_end_leaves_the_file_as_it_is(open_journal, clock):
+    """A thread that outlives the shutdown: its answer goes out, and what was kept before is kept."""
+    journal = open_journal()
+    records = [accept(journal, clock, name) for name in "abc"]
+    journal.commit()
+    finish(records[0])
+    journal.close()
+    assert [message.topic for message in finish(records[1])] == [HERE.topic]
+    records[2].sending(0)
+    again = open_journal()
+    assert again.find("alice", "a") is not None and ids(again) == ["b", "c"]
+
+
 def test_a_journal_that_cannot_be_opened_refuses_work(tmp_path, clock):
     """The daemon goes on: pings, and what is known, are answered."""
     journal = Journal(tmp_path / "journal" / "none", JournalConfig(), clock=clock)
