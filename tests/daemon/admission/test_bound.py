@@ -11,10 +11,11 @@ from edgebit.daemon.admission.acceptance import Acceptance
 from edgebit.daemon.admission.admission import Admission
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
-from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig
+from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
+from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.scheduler import Scheduler
 
 REQUESTS = 10_000
@@ -68,6 +69,7 @@ def test_ten_thousand_requests(tmp_path):
         device=DeviceConfig(name="pi"),
         limits=LimitsConfig(queue_max=64),
         journal=JournalConfig(size_mib=1, answers_max=100),
+        serving=ServingConfig(share_prefixes=True),
     )
     broker = Broker()
     endings = Endings(broker, "pi", ledger=NoLedger())
@@ -79,8 +81,11 @@ def test_ten_thousand_requests(tmp_path):
     admission = Admission(config, broker, scheduler, journal, acceptance, gate, lambda: model, dict)
     endings.listeners.append(admission.batches)
     scheduler.set_engine(model)
-    loop = threading.Thread(target=BatchLoop(scheduler, model, endings, share_prefixes=True).run)
+    finishing = Finishing(scheduler, endings)
+    loop = threading.Thread(target=BatchLoop(scheduler, model, endings, finishing).run)
+    finisher = threading.Thread(target=finishing.run)
     loop.start()
+    finisher.start()
     largest = 0
     for first in range(0, REQUESTS, TOGETHER):
         admission.take([incoming(n) for n in range(first, min(first + TOGETHER, REQUESTS))])
@@ -92,6 +97,8 @@ def test_ten_thousand_requests(tmp_path):
         assert broker.room.wait_for(lambda: sum(broker.answered.values()) >= REQUESTS, 60)
     scheduler.stop()
     loop.join(60)
+    finishing.close()
+    finisher.join(60)
     assert len(broker.answered) == REQUESTS and set(broker.answered.values()) == {1}
     assert endings.counters["answered"] == REQUESTS
     journal.close()
