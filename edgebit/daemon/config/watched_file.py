@@ -62,4 +62,7 @@ class WatchedFile(Generic[Content]):
             raise ConfigError(f"{self._path} is not UTF-8 at byte {error.start}") from error
         if len(data) > self._max_bytes:
             raise ConfigError(f"{self._path} has more than {self._max_bytes} bytes")
-        return self._parse(text, str(self._path))
+        try:
+            return self._parse(text, str(self._path))
+        except RecursionError as error:  # of a parser that calls itself for each bracket
+            raise ConfigError(f"{self._path} nests brackets too deep") from error
