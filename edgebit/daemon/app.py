@@ -323,6 +323,7 @@ class Daemon:
                 self._events.publish("pool_joined" if changed.is_in else "pool_left", pool=name, reason=changed.reason)
 
     def _shut_down(self) -> None:
+        self._stopping.set()  # where no signal has: whoever asks hears that it ends, and no thread waits for this one
         self._look_at_pool()
         self._reports.publish_status()
         if self._wyoming is not None:

@@ -25,19 +25,29 @@ from edgebit.daemon.app import Daemon
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.connection.mqtt import Connection
 from edgebit.daemon.home_assistant.wyoming import WyomingService
+from edgebit.daemon.reports import Reports
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from fake_daemon import FakeModel
 
+announced, announce = threading.Event(), Reports.announce
+
+def announce_and_tell(self, event):
+    announce(self, event)
+    announced.set()
+
 def die(self):
+    if part != "network":
+        assert announced.wait(30)
     raise RuntimeError("a fault of ours")
 
+Reports.announce = announce_and_tell
 setattr({{"network": Connection, "worker": BatchLoop, "wyoming": WyomingService}}[part], "run", die)
 sys.exit(Daemon(read_config(Path(sys.argv[1])), Path(sys.argv[2]), FakeModel).run())
 """
 
 
 @pytest.mark.parametrize("part", ["network", "worker", "wyoming"])
-def test_a_dead_thread_is_noticed(broker, tmp_path, part):
+def test_a_dead_thread_is_noticed(broker, tmp_path, ears, part):
     """The daemon ends with a fault, so that the service manager starts it anew; it does not stand there deaf."""
     config = tmp_path / "edgebitd.toml"
     config.write_text(f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker.url}"\n[wyoming]\nlisten = "127.0.0.1:0"\n')
@@ -47,6 +57,9 @@ def test_a_dead_thread_is_noticed(broker, tmp_path, part):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == 9, done.stderr
     assert "a fault of ours" in done.stderr
+    if part != "network":
+        said = [ears(broker.port, f"edgebit/v1/pi/{kind}").next_json()["state"] for kind in ("status", "availability")]
+        assert said == ["draining", "offline"]
 
 
 def test_a_broker_that_speaks_3_1_1_only(daemons, monkeypatch):
