@@ -85,7 +85,7 @@ class Acceptance:
         asked = self.asked(request.op, fields, job.address, seed=request.seed, priority=request.priority)
         try:
             job.record = record = self.write_down(identity, asked, job.address, _answer_bytes(request))
-        except Refusal:
+        except Exception:
             self._scheduler.withdraw(job)
             raise
         self._accepted.append((job, record))

@@ -36,6 +36,7 @@ from edgebit.daemon.contract.messages import (
 )
 from edgebit.daemon.contract.requests import OPS, ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
+from edgebit.daemon.serving.endings import refusal_for
 from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
 
@@ -171,7 +172,10 @@ class Admission:
                 self._writer(address).done({"op": op, **self.own_ops[op](fields)})
             else:
                 self._start(op, fields, self._read(op, fields, address, incoming), address, incoming)
-        except Refusal as refusal:
+        except Exception as error:
+            refusal = refusal_for(error)
+            if refusal is not error:
+                log.exception("handling a request failed")
             if not identified.seen:
                 self._gate.not_taken(address, refusal)
             self._refuse(op, refusal, address, fields)
@@ -239,7 +243,7 @@ class Admission:
         job = Job(address=address, request=request, filter=self._gate.guard(address, request))
         try:
             self._acceptance.accept(fields, job, identity)
-        except Refusal:
+        except Exception:
             self._give_up(job)
             raise
         if address.series is not None:
@@ -286,7 +290,10 @@ class Admission:
             address = address_of(alone, batch.principal, fields, self._topics, self._config)
             address = dataclasses.replace(address, deadline=min(address.deadline, batch.deadline))
             self._start(item.op, fields, self._read(item.op, fields, address, alone), address, alone)
-        except Refusal as refusal:
+        except Exception as error:
+            refusal = refusal_for(error)
+            if refusal is not error:
+                log.exception("handling a request failed")
             self._refuse(item.op, refusal, address, fields)
             self.batches.item_refused((batch.principal, batch.id), item.id, refusal)
         else:

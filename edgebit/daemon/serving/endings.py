@@ -98,7 +98,7 @@ class Endings:
 
     def fail(self, job: Job, error: Exception) -> None:
         """Something went wrong in it: a fault of the engine or of ours, or what only the engine could see."""
-        refusal = _refusal_for(error)
+        refusal = refusal_for(error)
         if refusal.status >= 500:
             self.last_error = f"{refusal.code}: {refusal}"
             log.error("job %s: %s", job.address.id, self.last_error)
@@ -142,7 +142,8 @@ class Endings:
         self.counters["answer_tokens"] += outcome.completion_tokens
 
 
-def _refusal_for(error: Exception) -> Refusal:
+def refusal_for(error: Exception) -> Refusal:
+    """What a caller is told of an exception."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ContextFullError):

@@ -129,6 +129,24 @@ def test_a_disk_that_fails_at_the_commit(device, monkeypatch):
     assert device.run(f"{OUT}/a")[0]
 
 
+def test_a_fault_of_ours_is_answered(device, monkeypatch):
+    """And counted; it keeps no place and no other request of the same batch."""
+
+    def fail(identity, place, asked, reserve):
+        if asked.fields.get("prompt") == "bad":
+            raise RuntimeError("a fault of ours")
+        return accept(identity, place, asked, reserve)
+
+    accept = device.journal.accept
+    monkeypatch.setattr(device.journal, "accept", fail)
+    bad, good = {"prompt": "bad", "max_tokens": 1}, {"prompt": "good", "max_tokens": 1}
+    device.take(("generate", {"id": "a", **bad}), ("batch", {"id": "b", "items": [bad, good]}))
+    assert device.heard.bodies[f"{OUT}/a"]["error"]["code"] == "internal"
+    assert device.admission.counters["internal"] == 2 and device.scheduler.load().queue_len == 1
+    (summary,) = device.run(f"{OUT}/b")
+    assert [item["status"] for item in summary["items"]] == [500, 200]
+
+
 def test_a_repeat_joins_and_replays(device):
     """In flight it waits with the first, at its own place; after the end it has the stored answer; its like is 409."""
     device.take(question("a"))
