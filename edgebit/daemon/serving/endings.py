@@ -34,7 +34,7 @@ class Endings:
     def __init__(self, publisher: Publisher, device: str, *, ledger: EnergyLedger) -> None:
         self._publisher = publisher
         self._device = device
-        self._lock = threading.Lock()  # of the counters and listeners
+        self._lock = threading.Lock()  # of the counters
         self.ledger = ledger
         self.listeners: list[OutcomeListener] = []
         self.counters: Counter[str] = Counter()
@@ -126,11 +126,11 @@ class Endings:
         )
         with self._lock:
             self._count(outcome)
-            for listener in self.listeners:
-                try:
-                    listener.job_ended(outcome)
-                except Exception:
-                    log.exception("the end of job %s was not taken note of", job.address.id)
+        for listener in self.listeners:
+            try:
+                listener.job_ended(outcome)
+            except Exception:
+                log.exception("the end of job %s was not taken note of", job.address.id)
 
     def _count(self, outcome: Outcome) -> None:
         if outcome.status != 200:

@@ -1,4 +1,4 @@
-"""How a job ended: told once, by the scheduler, to whoever counts, charges or remembers."""
+"""How a job ended: told once, by Endings, to whoever counts, charges or remembers."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,7 +29,7 @@ class Outcome:
 
 
 class OutcomeListener(Protocol):
-    """Hears of every job's end, in the scheduler's thread: be quick, and never raise."""
+    """Hears of every job's end, in whatever thread ends it, of several at once: be quick, and never raise."""
 
     def job_ended(self, outcome: Outcome) -> None:
         """Take note."""

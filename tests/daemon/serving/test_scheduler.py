@@ -575,3 +575,23 @@ def test_owners_are_the_principals():
     turn(serving)
     assert serving.engine.owners[2:] == ["a", "b"] and len(set(serving.engine.owners)) == 4
     assert serving.engine.taken == 0
+
+
+def test_nobody_waits_for_who_takes_note():
+    """A listener that writes to the disk, as a batch's summary does, holds up neither admission nor the engine."""
+    entered, counted, heard = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def job_ended(self, outcome):
+            entered.set()
+            heard.append(counted.wait(10))
+
+    serving = Serving(Engine(), listeners=[Slow()])
+    serving.scheduler.submit(job("a", "1", 1))
+    ending = threading.Thread(target=serving.scheduler.cancel, args=("a", "1"))
+    ending.start()
+    assert entered.wait(10)
+    serving.ask(job("b", "2", 1))
+    counted.set()
+    ending.join()
+    assert heard == [True]
