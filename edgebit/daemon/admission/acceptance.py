@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgebit.daemon.admission.journal import JobRecord, Journal
@@ -10,7 +10,7 @@ from edgebit.daemon.admission.journal_records import Asked, Identity, Place
 from edgebit.daemon.contract.frames import Publisher
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Incoming, Refusal
 from edgebit.daemon.contract.requests import fingerprint
-from edgebit.daemon.serving.job import Job
+from edgebit.daemon.serving.job import AnswerFilter, Job
 from edgebit.daemon.serving.scheduler import Scheduler
 
 ANSWER_BYTES = 2048  # of an answer in the journal, beside its text
@@ -78,12 +78,18 @@ class Acceptance:
             self._publisher.publish(message)
         return True
 
-    def accept(self, fields: Mapping[str, Any], job: Job, identity: Identity) -> None:
-        """Keep a place in the queue and write the job down. Raises Refusal where either has no room."""
+    def accept(
+        self, fields: Mapping[str, Any], job: Job, identity: Identity, guard: Callable[[], AnswerFilter | None]
+    ) -> None:
+        """Keep a place in the queue and write the job down. Raises Refusal where either has no room.
+
+        guard: makes the job's filter, which may start a program: only for a job that has a place
+        """
         self._scheduler.submit(job)
         request = job.request
         asked = self.asked(request.op, fields, job.address, seed=request.seed, priority=request.priority)
         try:
+            job.filter = guard()
             job.record = record = self.write_down(identity, asked, job.address, _answer_bytes(request))
         except Exception:
             self._scheduler.withdraw(job)

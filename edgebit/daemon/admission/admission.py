@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from collections import Counter
@@ -240,9 +241,9 @@ class Admission:
     ) -> None:
         self._refuse_without_model()
         self._gate.admit(address, request)
-        job = Job(address=address, request=request, filter=self._gate.guard(address, request))
+        job = Job(address=address, request=request)
         try:
-            self._acceptance.accept(fields, job, identity)
+            self._acceptance.accept(fields, job, identity, functools.partial(self._gate.guard, address, request))
         except Exception:
             self._give_up(job)
             raise

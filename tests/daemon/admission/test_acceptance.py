@@ -19,6 +19,7 @@ from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
 from edgebit.daemon.config.safeguards import IdentityConfig
 from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig, MqttConfig
 from edgebit.daemon.contract.messages import Incoming, Refusal
+from edgebit.daemon.governor.levers import Levers
 
 IN, OUT = "edgebit/v1/pi/in/alice", "edgebit/v1/pi/out/alice"
 
@@ -145,6 +146,26 @@ def test_a_fault_of_ours_is_answered(device, monkeypatch):
     assert device.admission.counters["internal"] == 2 and device.scheduler.load().queue_len == 1
     (summary,) = device.run(f"{OUT}/b")
     assert [item["status"] for item in summary["items"]] == [500, 200]
+
+
+def test_only_a_job_with_a_place_is_judged(device, monkeypatch):
+    """A judge is a program of its own: a flood of what is refused starts none. Without one no job is taken."""
+    judged = []
+    monkeypatch.setattr(device.gate, "guard", lambda address, request: judged.append(address.id))
+    device.scheduler.apply(Levers(admit=False))
+    device.take(question("a"))
+    assert device.heard.bodies[f"{OUT}/a"]["error"]["code"] == "hot" and judged == []
+    device.scheduler.apply(Levers())
+    device.take(question("a"))
+    assert judged == ["a"]
+
+    def fail(address, request):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(device.gate, "guard", fail)
+    device.take(question("b"))
+    assert device.heard.bodies[f"{OUT}/b"]["error"]["code"] == "internal"
+    assert device.scheduler.load().queue_len == 1 and device.journal.entry("alice", "b") is None
 
 
 def test_a_repeat_joins_and_replays(device):
