@@ -1,7 +1,8 @@
 """The daemon put together: the only place that starts threads.
 
 Main thread: events, admission, reports, watch over the others. Network thread: mqtt.Connection. Worker thread: loads
-the model, then scheduler.Scheduler. Everything between them goes through queues or takes a lock of its own.
+the model, then batch_loop.BatchLoop. Endings: last frames. Sensors, pool and Wyoming have one each. Everything between
+them goes through queues or takes a lock of its own.
 """
 
 import faulthandler
