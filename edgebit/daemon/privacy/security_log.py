@@ -60,10 +60,6 @@ class SecurityLog:
         self._same[key] = [self._clock(), 0]
         self._write({"status": status, "code": code, "principal": principal, "op": op})
 
-    def note(self, event: str, **facts: Any) -> None:
-        """A fact that is no refusal: rules that cannot be read, a certificate near its end."""
-        self._write({"event": event, **facts})
-
     def tick(self) -> None:
         """Write the counts whose minute is over."""
         now = self._clock()

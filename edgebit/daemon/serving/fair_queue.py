@@ -68,11 +68,6 @@ class FairQueue(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return (each.item for account in self._accounts.values() for each in account.jobs)
 
-    def waiting_of(self, principal: str) -> int:
-        """How many jobs of a principal wait."""
-        account = self._accounts.get(principal)
-        return len(account.jobs) if account is not None else 0
-
     def push(self, item: Item, principal: str, work: Work, priority: int, now: float) -> None:
         """Let a job wait for its turn."""
         account = self._accounts.setdefault(principal, _Account(0.0))

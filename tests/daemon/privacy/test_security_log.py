@@ -154,5 +154,6 @@ def test_a_key_that_cannot_be_kept_holds_until_the_restart(tmp_path, caplog):
 def test_every_line_is_json(tmp_path):
     """Whatever a caller has put into an operation's name."""
     log = Log(tmp_path)
-    log.log.note("rules", fault='line 1: "x"\n')
-    assert all(isinstance(json.loads(line), dict) for line in log.path.read_text().splitlines())
+    log.log.refused(400, "bad_json", "p-1", 'say "x"\n')
+    (line,) = log.path.read_text().splitlines()
+    assert json.loads(line)["op"] == 'say "x"\n'
