@@ -33,8 +33,8 @@ def test_a_clean_stop_says_offline(ready, broker, ears, mqtt5):
     assert json.loads(ear.next().payload) == {"state": "online", "conn": 1}
     ear.say(f"{IN}/generate", {"id": "running", "prompt": "slow 1000", "max_tokens": 1000, "stream": True})
     ear.next()
-    ear.say(f"{IN}/generate", {"id": "waiting", "prompt": "say 1"})
-    time.sleep(0.2)
+    ear.say(f"{IN}/generate", {"id": "waiting", "prompt": "say 1", "ack": True})
+    ear.until(lambda message: json.loads(message.payload).get("t") == "ack")
     assert daemon.stop() == 0
     last = {}
     while True:

@@ -13,7 +13,6 @@ from protocol_player import Player
 from protocol_world import MosquittoSide, StubSide, World
 
 CASES = read_cases()
-NOT_YET = frozenset()  # what cases may need and the daemon does not have
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def played(cases: list[Case], worlds: Callable[..., World], mosquitto: str | Non
         return [fault for faults in threads.map(play, VERSIONS) for fault in faults]
 
 
-@pytest.mark.parametrize("name", sorted({case.name_in_file for case in CASES if not case.needs & NOT_YET}))
+@pytest.mark.parametrize("name", sorted({case.name_in_file for case in CASES}))
 def test_case(name: str, worlds: Callable[..., World]) -> None:
     failed = played([case for case in CASES if case.name_in_file == name], worlds)
     assert not failed, "\n".join(failed)
@@ -67,7 +66,7 @@ def test_case(name: str, worlds: Callable[..., World]) -> None:
 def test_the_same_at_a_mosquitto(worlds, require_tool) -> None:
     """In one test, since nothing but the broker is different."""
     program = require_tool("mosquitto")
-    without_faults = [case for case in CASES if not case.has_faults and not case.needs & (NOT_YET | {"stub"})]
+    without_faults = [case for case in CASES if not case.has_faults and "stub" not in case.needs]
     failed = played(without_faults, worlds, program)
     assert not failed, "\n".join(failed)
 
