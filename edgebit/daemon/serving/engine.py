@@ -51,6 +51,7 @@ class LoadedModel:
         self._threads = session.engine.stats().n_threads
         self._bundle = bundle
         self._aliases = aliases
+        self._going: dict[Generation, int] = {}  # tokens of its KV cache that each answer in the making may come to
         self.probes = probes
 
     @classmethod
@@ -157,27 +158,30 @@ class LoadedModel:
             stop=request.stop,
             owner=owner,
         )
+        tokens = min(len(ids) + request.max_tokens, self.ctx_len)
         try:
-            self._check_memory(generation.held.touched, len(ids) + request.max_tokens)
+            self._check_memory(_to_touch(generation, tokens))
         except Refusal:
             self._session.end(generation)
             raise
+        self._going[generation] = tokens
         return generation
 
-    def _check_memory(self, touched: int, tokens: int) -> None:
-        """That there is memory for so many tokens, of which it was taken for `touched` before."""
-        engine = self._session.engine
-        tokens = min(tokens, engine.ctx_len)
-        free = available_memory_bytes() if tokens > touched else None
+    def _check_memory(self, tokens: int) -> None:
+        """That there is memory for so many tokens beside those that answers in the making may still come to."""
+        free = available_memory_bytes() if tokens else None
         if free is None:
             return
-        wanted = (tokens - touched) * engine.stats().kv_bytes // (engine.ctx_len * engine.sequences)
+        engine = self._session.engine
+        a_token = engine.stats().kv_bytes / (engine.ctx_len * engine.sequences)
+        free -= int(a_token * sum(_to_touch(each, most) for each, most in self._going.items()))
+        wanted = int(a_token * tokens)
         if wanted + LEFT_BYTES <= free:
             return
         mib = 1 << 20
         words = (
-            f"the request needs up to {wanted // mib} MiB of memory for its KV cache, and {free // mib} MiB are free:"
-            " ask for fewer tokens, or later"
+            f"the request needs up to {wanted // mib} MiB of memory for its KV cache, and {max(free, 0) // mib} MiB are"
+            " free: ask for fewer tokens, or later"
         )
         total = total_memory_bytes()
         if total is not None and wanted + LEFT_BYTES > total:
@@ -192,10 +196,12 @@ class LoadedModel:
 
     def end(self, generation: Generation) -> None:
         """Give back what the answer had, done or not."""
+        self._going.pop(generation, None)
         self._session.end(generation)
 
     def forget(self, generation: Generation) -> None:
         """The same, and nothing that was computed for it is used again."""
+        self._going.pop(generation, None)
         self._session.forget(generation)
 
     def warm_up(self) -> tuple[GenerateRequest, list[int]]:
@@ -241,6 +247,11 @@ class LoadedModel:
     @property
     def _sha256(self) -> str | None:
         return self._bundle.manifest.files[MODEL_MEMBER].sha256 if self._bundle is not None else None
+
+
+def _to_touch(generation: Generation, tokens: int) -> int:
+    """For how many of the tokens that an answer may come to, prompt and all, its KV cache has taken no memory yet."""
+    return max(tokens - max(generation.held.touched, len(generation.held.tokens)), 0)
 
 
 def _ctx_len(info: ModelInfo, config: EngineConfig) -> int:

@@ -214,3 +214,21 @@ def test_a_request_is_refused_where_its_kv_cache_finds_no_memory(reference_model
     with pytest.raises(Refusal):
         answer_of(model, request(messages=(), max_tokens=60))
     model.close()
+
+
+def test_answers_that_begin_together_do_not_count_on_the_same_memory(reference_model, native, monkeypatch):
+    """What the first may still come to is not free, though nothing of it is taken yet; once it has ended it is."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=512, sequences=2))
+    a_token = model.describe()["engine"]["kv_bytes"] // 1024
+    asked = request(messages=(), max_tokens=40)
+    ids = model.request_ids(asked)
+    free = LEFT_BYTES + 2 * (len(ids) + 40) * a_token - 1
+    monkeypatch.setattr("edgebit.daemon.serving.engine.available_memory_bytes", lambda: free)
+    first = model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "a")
+    for _ in range(2):
+        with pytest.raises(Refusal) as refused:
+            model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "b")
+        assert refused.value.code == "memory_short"
+    model.end(first)
+    model.end(model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "b"))
+    model.close()
