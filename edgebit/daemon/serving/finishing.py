@@ -38,12 +38,18 @@ class Finishing:
         self._waiting.put(None)
 
     def finish(self, job: Job, why: Exception | None) -> None:
-        """A job's last frame. What goes wrong here ends no other job."""
+        """A job's last frame. What goes wrong here ends no other job; an answer that cannot be sent is a failed one."""
         if why is None:
             why = self._show_rest(job)
         if why is None:
             self._remember(job)
         self._scheduler.ended(job)
+        fault = self._send_end(job, why)
+        if fault is not None and why is None:
+            self._send_end(job, fault)
+
+    def _send_end(self, job: Job, why: Exception | None) -> Exception | None:
+        """Send the last frame; gives the fault of ours that has kept it back."""
         try:
             if why is None:
                 self._endings.done(job)
@@ -51,8 +57,10 @@ class Finishing:
                 self._endings.refuse(job, why)
             else:
                 self._endings.fail(job, why)
-        except Exception:
+        except Exception as error:
             log.exception("the end of job %s was not sent", job.address.id)
+            return error
+        return None
 
     def _show_rest(self, job: Job) -> Exception | None:
         """What the filter has held back; gives why it may not be shown."""

@@ -6,7 +6,7 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_fixtures import Engine, Serving, job, turn, wait_for
+from serving_fixtures import Engine, NoLedger, Serving, job, turn, wait_for
 
 from edgebit.daemon.config.sections import LimitsConfig
 from edgebit.daemon.contract.messages import Refusal
@@ -595,3 +595,26 @@ def test_nobody_waits_for_who_takes_note():
     counted.set()
     ending.join()
     assert heard == [True]
+
+
+def test_an_answer_that_cannot_be_sent_is_a_failed_one():
+    """Its caller hears so, and so does who charges for it or waits for it in a batch."""
+    told = []
+
+    class Broken(NoLedger):
+        def close(self, key):
+            if key not in told:
+                told.append(key)
+                raise RuntimeError("a fault of ours")
+            return super().close(key)
+
+    class Listener:
+        def job_ended(self, outcome):
+            told.append((outcome.status, outcome.code))
+
+    serving = Serving(Engine(), ledger=Broken(), listeners=[Listener()]).start()
+    serving.ask(job("a", "1", 1))
+    wait_for(lambda: len(told) == 2)
+    assert told == [("a", "1"), (500, "internal")]
+    assert serving.heard.bodies["a/1"]["error"]["code"] == "internal"
+    serving.stop()
