@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edgebit import bionic, resources
 from edgebit.convert import convert
 from edgebit.errors import EngineError
 from edgebit.runtime.native import Library
+
+# A machine that is busy with something else is no fault of the code: no property is timed.
+settings.register_profile("edgebit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgebit")
 
 pytest_plugins = ("adb_fixtures", "console_fixtures", "mqtt_fixtures")
 
