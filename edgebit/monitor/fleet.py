@@ -1,5 +1,6 @@
 """The devices that are watched: a bounded set, fed with messages, and put in order."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,11 +33,12 @@ SORTINGS = {
 
 
 class Fleet:
-    """One thread feeds it; others read devices(), which are whole at any time since they never change in place."""
+    """Fed and read from any thread: devices never change in place, and are put in their places one at a time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._devices: dict[str, Device] = {}
+        self._lock = threading.Lock()
         self.left_out = False  # whether there were more devices than there is room for
         self.trouble = ""  # what is wrong with the connection now
 
@@ -44,26 +46,30 @@ class Fleet:
         """Take a message; what is none of a device's is left aside."""
         if kind not in KINDS or not is_segment(name):
             return
-        if kind == "availability" and not payload:  # whoever clears it takes the device away
-            self._devices.pop(name, None)
-            return
-        now = self._clock()
-        known = self._devices.get(name)
-        if known is None:
-            if len(self._devices) >= DEVICES_MAX:
-                self.left_out = True
+        with self._lock:
+            if kind == "availability" and not payload:  # whoever clears it takes the device away
+                self._devices.pop(name, None)
                 return
-            known = Device(name=name, began=now, heard=now)
-        self._devices[name] = told(known, kind, payload, now, retained=retained)
+            now = self._clock()
+            known = self._devices.get(name)
+            if known is None:
+                if len(self._devices) >= DEVICES_MAX:
+                    self.left_out = True
+                    return
+                known = Device(name=name, began=now, heard=now)
+            self._devices[name] = told(known, kind, payload, now, retained=retained)
 
     def remember(self, name: str, past: Iterable[Sample]) -> None:
         """Put a device's own history before what has been seen of it."""
-        if (known := self._devices.get(name)) is not None:
-            self._devices[name] = with_history(known, past)
+        samples = list(past)
+        with self._lock:
+            if (known := self._devices.get(name)) is not None:
+                self._devices[name] = with_history(known, samples)
 
     def devices(self) -> list[Device]:
         """All that have said whether they are there, in no order."""
-        return [device for device in list(self._devices.values()) if device.availability]
+        with self._lock:
+            return [device for device in self._devices.values() if device.availability]
 
 
 def ordered(devices: Iterable[Device], sort: str, *, reverse: bool = False) -> list[Device]:

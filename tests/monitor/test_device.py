@@ -184,6 +184,20 @@ def test_a_flood_of_names_is_bounded():
     assert len(fleet.devices()) == DEVICES_MAX and fleet.left_out
 
 
+def test_a_history_takes_back_nothing_that_came_meanwhile():
+    """It is read by another thread than the one that hears messages."""
+    fleet = Fleet(lambda: 50.0)
+    fleet.hear("pi", "availability", b'{"state":"online","conn":1}')
+
+    def past():
+        yield Sample(40.0, temperature=60.0)
+        fleet.hear("pi", "availability", b'{"state":"lost","conn":1}')
+
+    fleet.remember("pi", past())
+    (device,) = fleet.devices()
+    assert device.availability == "lost" and len(device.samples) == 1
+
+
 def test_a_cleared_availability_takes_the_device_away():
     """As with edgebit uninstall, or mosquitto_pub -r -n."""
     fleet = Fleet(lambda: 1.0)
