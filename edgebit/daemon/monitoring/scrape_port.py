@@ -20,6 +20,7 @@ log = logging.getLogger("edgebit.prometheus")
 CONNECTIONS_MAX = 16
 HEAD_MAX = 8192  # bytes
 DEADLINE_S = 5.0
+RETRY_S = 30.0  # an address may come later than the daemon: a network that is up only after the boot
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
@@ -35,30 +36,42 @@ class Page:
 class ScrapePort:
     """Serves while run() runs in a thread of its own. `pages` gives what lies at each path."""
 
-    def __init__(self, listen: str, pages: Mapping[str, Callable[[], Page]], *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        listen: str,
+        pages: Mapping[str, Callable[[], Page]],
+        *,
+        deadline_s: float = DEADLINE_S,
+        retry_s: float = RETRY_S,
+    ) -> None:
         """`listen` is HOST:PORT or [HOST]:PORT. Raises ConfigError where it is not."""
         self.host, self.port = address_of(listen)
         self._pages = pages
         self._deadline_s = deadline_s
+        self._retry_s = retry_s
         self._open = 0
+        self._closed = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Event | None = None
         self.begun = threading.Event()  # it serves, or there is a fault
         self.fault: str | None = None  # why nothing is served
 
     def run(self) -> None:
-        """Serve until close(). An address that cannot be had is said in the log, and ends nothing but this."""
-        try:
-            asyncio.run(self._serve())
-        except OSError as error:
-            words = error.strerror or str(error)
-            self.fault = f"{self.host}:{self.port} cannot be listened on: {words}. Choose another with [prometheus]"
-            log.error("%s", self.fault)
-        finally:
-            self.begun.set()
+        """Serve until close(). An address that cannot be had is said in the log, once, and tried again."""
+        while not self._closed.is_set():
+            try:
+                asyncio.run(self._serve())
+            except (OSError, UnicodeError) as error:  # UnicodeError: a host whose name no resolver takes
+                words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                before, self.fault = self.fault, f"{self.host}:{self.port} cannot be listened on: {words}"
+                if self.fault != before:
+                    log.error("%s. Choose another with [prometheus], or free it: it is tried again", self.fault)
+                self.begun.set()
+                self._closed.wait(self._retry_s)
 
     def close(self) -> None:
         """Let run() return."""
+        self._closed.set()
         if self._loop is not None and self._done is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._done.set)
@@ -68,7 +81,10 @@ class ScrapePort:
         server = await asyncio.start_server(self._connected, self.host, self.port, limit=HEAD_MAX)
         self.port = server.sockets[0].getsockname()[1]  # the one that was given, where 0 was asked for
         log.info("figures for Prometheus at http://%s:%d/metrics", self.host, self.port)
+        self.fault = None
         self.begun.set()
+        if self._closed.is_set():
+            self._done.set()
         await self._done.wait()
         server.close()
 

@@ -124,11 +124,43 @@ def test_a_client_that_does_not_read_holds_nobody():
         deaf.close()
 
 
-def test_a_port_that_is_taken_is_said_and_ends_nothing(port, caplog):
-    """With the way out; run() returns."""
+def test_a_port_that_is_taken_is_said_and_tried_again(caplog):
+    """Once, with the way out; and it is served from the moment that it is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = ScrapePort(f"127.0.0.1:{taken.getsockname()[1]}", {"/x": lambda: Page(200, "x")}, retry_s=0.01)
+        thread = threading.Thread(target=port.run, daemon=True)
+        thread.start()
+        assert port.begun.wait(10) and "in use" in (port.fault or "") and "[prometheus]" in caplog.text
+    deadline = time.monotonic() + 10
+    while port.fault is not None:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    assert fetch(port, "/x")[0] == 200
+    port.close()
+    thread.join(10)
+    assert not thread.is_alive() and caplog.text.count("cannot be listened on") == 1
+
+
+def test_close_ends_waiting_for_an_address(port):
+    """Whenever it comes: the daemon's end waits for nobody's port."""
     second = ScrapePort(f"127.0.0.1:{port.port}", {})
-    second.run()
-    assert second.begun.is_set() and "in use" in (second.fault or "") and "[prometheus]" in caplog.text
+    thread = threading.Thread(target=second.run, daemon=True)
+    thread.start()
+    assert second.begun.wait(10) and second.fault is not None
+    second.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_host_that_is_no_name_is_a_fault_too():
+    """Not a thread that dies."""
+    port = ScrapePort(f"{'x' * 70}.local:0", {})
+    thread = threading.Thread(target=port.run, daemon=True)
+    thread.start()
+    assert port.begun.wait(10) and "cannot be listened on" in (port.fault or "")
+    port.close()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
