@@ -80,6 +80,7 @@ class GoldenProbe:
                 self._running.cancel()
 
     def _run(self, probes: Probes) -> None:
+        self._next = self._clock() + RETRY_S  # whatever becomes of this run
         try:
             self._judge(probes)
         finally:

@@ -130,6 +130,19 @@ def test_too_little_memory_is_no_verdict():
     assert probe.to_json()["passed"] is None
 
 
+def test_a_run_that_fails_by_a_fault_of_ours_is_not_begun_again_at_once():
+    """It would be a thread and a traceback for each turn of the main thread; it proves nothing, so doubt stays."""
+    probe, clock = make()
+    probes = Probes(OSError("the card is gone"))
+    with pytest.raises(OSError, match="card"):
+        probe.tend(probes, busy=False)
+    probe.tend(probes, busy=False)
+    assert probes.runs == 1 and probe.doubt() is not None
+    clock.now += RETRY_S
+    probe.tend(probes, busy=False)
+    assert probes.runs == 2 and probe.doubt() is None
+
+
 def test_an_interval_of_0_runs_none():
     """And doubts nothing."""
     probe, _ = make(0)
