@@ -29,7 +29,7 @@ def heard(tmp_path):
 
 
 def test_silence_counts_from_the_last_word(heard):
-    """Not before the daemon is up, and not once it has said that it stops."""
+    """Not before the daemon is up. That it stops is its last, and one that hangs while it stops is ended too."""
     heartbeat, clock, daemon = heard
     clock.now += 10 * SILENCE_S
     assert not heartbeat.is_late()
@@ -45,6 +45,10 @@ def test_silence_counts_from_the_last_word(heard):
     assert heartbeat.is_late()
     daemon.stopping()
     assert not heartbeat.is_late()
+    clock.now += SILENCE_S
+    assert not heartbeat.is_late()
+    clock.now += 1
+    assert heartbeat.is_late()
 
 
 def test_the_daemon_is_told_how_often(heard):

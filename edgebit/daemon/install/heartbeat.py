@@ -53,8 +53,7 @@ class Heartbeat:
         now = self._clock()
         with contextlib.suppress(BlockingIOError):
             while word := self._socket.recv(4096):
-                if word in (b"READY=1", b"WATCHDOG=1"):
+                # One that stops says no more: it has as long again to answer what it has.
+                if word in (b"READY=1", b"WATCHDOG=1", b"STOPPING=1"):
                     self._heard_at = now
-                elif word == b"STOPPING=1":
-                    self._heard_at = None  # it answers what it has, in its own time
         return self._heard_at is not None and now - self._heard_at > SILENCE_S
