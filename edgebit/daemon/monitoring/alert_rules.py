@@ -38,9 +38,11 @@ def rules_of(config: AlertsConfig) -> tuple[Rule, ...]:
             if threshold > 0
         ]
 
-    def fact(name: str, figure: str, severity: Severity, clear_s: float = 0.0) -> Rule:
-        """A figure that is 0 while all is well: anything else is told at once."""
-        return Rule(name=name, figure=figure, severity=severity, threshold=1, margin=0.5, raise_s=0.0, clear_s=clear_s)
+    def fact(name: str, figure: str, severity: Severity, clear_s: float = 0.0, raise_s: float = 0.0) -> Rule:
+        """A figure that is 0 while all is well: anything else is told, and most at once."""
+        return Rule(
+            name=name, figure=figure, severity=severity, threshold=1, margin=0.5, raise_s=raise_s, clear_s=clear_s
+        )
 
     memory = (config.memory_warning_percent, config.memory_critical_percent)
     cpu = (config.cpu_warning_percent, config.cpu_critical_percent)
@@ -60,7 +62,7 @@ def rules_of(config: AlertsConfig) -> tuple[Rule, ...]:
         *levels("disk", "disk_free_mib", (config.disk_warning_mib, config.disk_critical_mib), below=True),
         *levels("certificate", "certificate_days", certificate, 0, below=True, raise_s=0.0),
         fact("undervoltage", "undervoltage", "warning", clear_s),
-        fact("sensor", "sensors_lost", "warning", clear_s),
+        fact("sensor", "sensors_lost", "warning", clear_s, raise_s),  # a meter that hiccups is none
         fact("storage", "storage_fault", "critical", clear_s),
         fact("history", "history_fault", "info"),
         fact("probe", "probe_fault", "critical"),

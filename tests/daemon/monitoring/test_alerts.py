@@ -109,6 +109,17 @@ def test_0_switches_a_level_off():
     assert names >= {"memory", "cpu", "errors", "heat", "disk"} and not names & {"speed", "latency"}
 
 
+def test_a_sensor_that_hiccups_is_no_alert():
+    """One that is lost for raise_s is; undervoltage is told at once, however short."""
+    alerts = Alerts(rules_of(AlertsConfig()))
+    assert alerts.step({"sensors_lost": 1.0, "undervoltage": 0.0}, 1000.0) == []
+    assert alerts.step({"sensors_lost": 0.0, "undervoltage": 0.0}, 1030.0) == []
+    assert [change.alert.rule.name for change in alerts.step({"sensors_lost": 1.0, "undervoltage": 1.0}, 1060.0)] == [
+        "undervoltage"
+    ]
+    assert [change.alert.rule.name for change in alerts.step({"sensors_lost": 1.0}, 1120.0)] == ["sensor"]
+
+
 def test_an_alert_tells_figure_limit_and_time():
     """In the words of the contract, with the device's own clock."""
     alerts = Alerts([HEAT])
