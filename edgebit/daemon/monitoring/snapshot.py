@@ -35,6 +35,7 @@ class LostSensors:
     def count(self, readings: Mapping[str, Reading]) -> float:
         """Take the readings of now; gives how many are lost."""
         self._seen |= {name for name, reading in readings.items() if reading.value is not None}
+        self._seen -= {name for name, reading in readings.items() if reading.value is None and not reading.is_lost}
         return float(sum(1 for name in self._seen if name not in readings or readings[name].value is None))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edgebit.daemon.sensors.battery import batteries
 from edgebit.daemon.sensors.device_files import DeviceFiles, shown
 from edgebit.daemon.sensors.power import PowerSample
-from edgebit.daemon.sensors.reading import NotHere, Unreadable
+from edgebit.daemon.sensors.reading import NotHere, NothingNow, Unreadable
 
 _LEAST_W = 0.1  # milliamperes taken for microamperes look like less
 
@@ -27,13 +27,13 @@ class BatteryPower:
         self._clock = clock
 
     def read(self) -> PowerSample:
-        """Raises NotHere where there is no battery, Unreadable where none is discharged."""
+        """Raises NotHere where there is no battery, NothingNow where none is discharged, Unreadable."""
         folders = list(batteries(self._files))
         if not folders:
             raise NotHere("no battery (/sys/class/power_supply)")
         used = [folder for folder in folders if self._files.text(f"{folder}/status") == "Discharging"]
         if not used:
-            raise NotHere("the battery is not being discharged, so it does not feed the device")
+            raise NothingNow("the battery is not being discharged, so it does not feed the device")
         each = [self._watts(folder) for folder in used]
         watts = sum(each)
         source = f"battery {', '.join(shown(folder) for folder in used)}"

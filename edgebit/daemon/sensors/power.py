@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgebit.daemon.sensors.reading import NotHere, NotYet, Reading, Unreadable
+from edgebit.daemon.sensors.reading import NotHere, NothingNow, NotYet, Reading, Unreadable
 
 LEAST_W, MOST_W = 0.01, 2000.0  # no device that runs draws less, none of ours more
 FROZEN_S = 600.0  # a chip's voltage and current flicker by a step now and then; one that has not for so long is dead
@@ -83,7 +83,7 @@ class Power:
         self._error = error
         self._clock = clock
         self._current: PowerSource | None = None
-        self._worked_at = 0.0
+        self._worked, self._worked_at = "", 0.0  # the kind that had the last sample
         self._failed: dict[str, tuple[float, Unreadable]] = {}
         self._steady: dict[str, tuple[tuple[float, ...], float]] = {}  # what each says, and since when
 
@@ -103,7 +103,7 @@ class Power:
                 self._failed[source.kind] = (now, why)
                 self._current = None if source is self._current else self._current
                 continue
-            self._current, self._worked_at = source, now
+            self._current, self._worked, self._worked_at = source, source.kind, now
             self._failed.pop(source.kind, None)
             return sample
         raise self._why_not()
@@ -148,8 +148,10 @@ class Power:
         return sample if self._error is None else dataclasses.replace(sample, error=self._error)
 
     def _why_not(self) -> Unreadable:
-        """What is wrong with those that are there; else that none is."""
+        """Why the last that worked rests; else what is wrong with those that are there; else that there is none."""
         found = {kind: why for kind, (_, why) in self._failed.items()}
+        if isinstance(last := found.get(self._worked), NothingNow):
+            return last
         broken = [str(why) for why in found.values() if not isinstance(why, NotHere)]
         if broken:
             return Unreadable("; ".join(broken))

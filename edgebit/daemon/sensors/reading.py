@@ -15,6 +15,10 @@ class NotHere(Unreadable):
     """There is no such sensor on this device, so nothing is wrong with it either."""
 
 
+class NothingNow(NotHere):
+    """The sensor is there and well, and has nothing to tell as things are: the power of a battery that rests."""
+
+
 class NotYet(Unreadable):
     """It has only just been asked: the next call may have it."""
 
@@ -30,6 +34,7 @@ class Reading:
     age_s: float = 0.0
     measured: bool = True  # False: what the system asked for, or computed from other figures
     absent: str = ""
+    is_lost: bool = True  # where absent: whether that is amiss of a sensor that gave a value before
 
     def older(self, seconds: float) -> "Reading":
         """The same, so much later."""
@@ -37,7 +42,7 @@ class Reading:
 
     def to_json(self) -> dict[str, Any]:
         """For metrics: an absent reading has no value."""
-        body = {key: value for key, value in asdict(self).items() if key not in ("name", "value", "absent")}
+        body = {key: value for key, value in asdict(self).items() if key not in ("name", "value", "absent", "is_lost")}
         return {**body, "absent": self.absent} if self.value is None else {"value": self.value, **body}
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from edgebit.daemon.sensors.energy_ledger import EnergyLedger
 from edgebit.daemon.sensors.power import Power, power_reading
-from edgebit.daemon.sensors.reading import NotYet, Reading, Unreadable
+from edgebit.daemon.sensors.reading import NothingNow, NotYet, Reading, Unreadable
 
 log = logging.getLogger("edgebit.sensors")
 
@@ -120,10 +120,6 @@ class Sampler:
         found["energy_total"] = self.energy.total()
         return found
 
-    def reading(self, name: str) -> Reading:
-        """One of them; absent where no sensor has that name."""
-        return self.readings().get(name) or Reading(name, "", None, "", absent="there is no such sensor")
-
     def _sample_power(self) -> None:
         self.power_is_asked = False
         try:
@@ -131,7 +127,7 @@ class Sampler:
         except Unreadable as why:
             self.energy.lost(str(why))
             self.power_is_asked = isinstance(why, NotYet)
-            reading = Reading("power", "W", None, "", absent=str(why))
+            reading = Reading("power", "W", None, "", absent=str(why), is_lost=not isinstance(why, NothingNow))
         except Exception:
             log.exception("reading power failed by a fault of ours")
             reading = Reading("power", "W", None, "", absent="a fault of ours; the log says how")

@@ -204,6 +204,15 @@ def test_a_sensor_is_lost_that_was_there_before():
     assert lost.count(readings(t_soc=51.0, power=3.0)) == 0
 
 
+def test_a_sensor_that_rests_is_not_lost():
+    """The power of a battery that is not discharged: no alert for a device that is plugged in."""
+    lost = LostSensors()
+    resting = Reading("power", "W", None, "", absent="the battery is not being discharged", is_lost=False)
+    assert lost.count(readings(power=3.0)) == 0
+    assert lost.count({"power": resting}) == 0
+    assert lost.count(readings(power=3.0)) == 0 and lost.count(readings(power=None)) == 1
+
+
 def test_every_figure_is_documented():
     """docs/monitoring.md shows the table as it is."""
     text = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text()

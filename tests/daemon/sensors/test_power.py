@@ -13,7 +13,7 @@ from edgebit.daemon.sensors.kinds import power_of
 from edgebit.daemon.sensors.pmic import RAILS, PmicPower, parse_rails
 from edgebit.daemon.sensors.power import FROZEN_S, Correction, Power, PowerSample, power_reading
 from edgebit.daemon.sensors.rapl import RaplPower
-from edgebit.daemon.sensors.reading import NotHere, NotYet, Unreadable
+from edgebit.daemon.sensors.reading import NotHere, NothingNow, NotYet, Unreadable
 
 ROOTS = Path(__file__).parents[1] / "roots"
 BAT0 = "sys/class/power_supply/BAT0"
@@ -176,8 +176,22 @@ def test_a_battery_feeds_the_device_only_while_it_is_discharged(root):
     put(f"{BAT0}/power_now", 14_000_000)
     assert BatteryPower(files).read().watts == 14.0
     put(f"{BAT0}/status", "Charging")
-    with pytest.raises(NotHere, match="not being discharged"):
+    with pytest.raises(NothingNow, match="not being discharged"):
         BatteryPower(files).read()
+
+
+def test_a_source_that_rests_is_not_broken():
+    """Whatever is wrong with those that never worked; once it has a fault itself, that is said."""
+    now = 1000.0
+    battery, rapl = Fake("battery", watts(9.0)), Fake("rapl", Unreadable("forbidden"))
+    power = Power([battery, rapl], clock=lambda: now)
+    assert power.sample().watts == 9.0
+    for says, kind in ((NothingNow("plugged in"), NothingNow), (Unreadable("gone"), Unreadable)):
+        battery.answer = says
+        now += 60
+        with pytest.raises(Unreadable, match=str(says)) as why:
+            power.sample()
+        assert type(why.value) is kind
 
 
 def test_a_battery_that_counts_in_milliamperes(root):

@@ -8,7 +8,7 @@ import pytest
 
 from edgebit.daemon.sensors.energy_ledger import EnergyLedger
 from edgebit.daemon.sensors.power import Power, PowerSample
-from edgebit.daemon.sensors.reading import Reading, Unreadable
+from edgebit.daemon.sensors.reading import NothingNow, Reading, Unreadable
 from edgebit.daemon.sensors.sampler import Sampler
 
 
@@ -126,9 +126,16 @@ def test_a_fault_of_ours_in_one_sensor_leaves_the_others(bench, caplog):
     assert readings["slow"].value == 2.0 and "a bug" in caplog.text
 
 
-def test_a_name_that_no_sensor_has(bench):
-    """Absent, like all that is not there."""
-    assert bench.sampler.reading("nothing").value is None
+@pytest.mark.parametrize(("why", "is_lost"), [(Unreadable("unplugged"), True), (NothingNow("it rests"), False)])
+def test_power_that_rests_is_not_lost(bench, why, is_lost):
+    """Absent with its reason either way, and never 0."""
+    bench.sampler.sample()
+    bench.source.read = lambda: (_ for _ in ()).throw(why)
+    bench.now = 10.0
+    bench.sampler.sample()
+    power = bench.sampler.readings()["power"]
+    assert (power.value, power.absent, power.is_lost) == (None, str(why), is_lost)
+    assert "is_lost" not in power.to_json()
 
 
 def test_the_thread_wakes_for_work_and_ends_when_told():
