@@ -180,7 +180,7 @@ class HistoryConfig:
 
     interval_s: float = within(1, 3600, 30.0)  # between two snapshots
     hours: float = within(0, 24 * 366, 24.0)  # kept at least, as long as max_bytes allow; 0: none
-    max_bytes: int = within(65536, 1 << 30, 1 << 20)
+    max_bytes: int = within(65536, 1 << 24, 1 << 20)  # all of it is read for a question of it
     write_s: float = within(1, 3600, 300.0)  # written so often: what is newer is lost with the power
 
 
