@@ -14,7 +14,11 @@ _INK, _FAINT, _GRID, _SPAN = "#1c2329", "#68737c", "#e3e7ea", "#f6ddd2"
 _WIDTH, _LEFT, _RIGHT, _TOP = 760.0, 52.0, 16.0, 76.0
 _PANEL, _GAP = 120.0, 38.0
 _POINTS_MAX = 700  # of a line: more than there are pixels tell nothing
-_STEPS_S = (1, 5, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+_DAY_S = 86400
+_STEPS_S = (
+    *(1, 5, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200),
+    *(days * _DAY_S for days in (1, 2, 7, 14, 30, 60, 365)),
+)
 
 Point = tuple[float, float | None]  # seconds, and the figure; None breaks the line
 
@@ -142,6 +146,8 @@ def _time_axis(top: float, begin: float, end: float) -> list[str]:
 
 
 def _span_words(seconds: float) -> str:
+    if seconds % _DAY_S == 0 and seconds:
+        return f"{seconds / _DAY_S:g} d"
     if seconds % 3600 == 0 and seconds:
         return f"{seconds / 3600:g} h"
     return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"

@@ -55,6 +55,21 @@ def test_spans_and_the_marked_level_are_drawn():
     assert 'x="225.0"' in svg and 'width="173.0"' in svg and "stroke-dasharray" in svg and ">80<" in svg
 
 
+@pytest.mark.parametrize(
+    ("seconds", "marks"),
+    [
+        (50, ["0 s", "15 s", "30 s", "45 s"]),
+        (86_400, ["0 s", "4 h", "8 h", "12 h", "16 h", "20 h", "1 d"]),
+        (30 * 86_400, ["0 s", "7 d", "14 d", "21 d", "28 d"]),
+        (366 * 86_400, ["0 s", "60 d", "120 d", "180 d", "240 d", "300 d", "360 d"]),
+    ],
+)
+def test_the_time_axis_has_room_for_its_marks(seconds, marks):
+    """However long the time is, as far back as --since goes."""
+    svg = svg_of(picture([(0.0, 1.0), (float(seconds), 2.0)]))
+    assert [word for word in re.findall(r">([^<]*)</text>", svg) if re.fullmatch(r"[0-9.]+ (s|min|h|d)", word)] == marks
+
+
 def test_words_of_others_are_no_markup():
     """Names are escaped, control characters left out."""
     svg = svg_of(picture([(0.0, 1.0)]))
