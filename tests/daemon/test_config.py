@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from mqtt_fixtures import ROOT
 
-from edgebit.daemon.config.reader import config_from, open_secrets, read_config, read_password
+from edgebit.daemon.config.reader import config_from, host_and_port, open_secrets, read_config, read_password
 from edgebit.daemon.config.sections import Config, EngineConfig
 from edgebit.errors import ConfigError
 from edgebit.runtime.defaults import DAEMON_MIB
@@ -68,6 +68,14 @@ REFUSED = [
     ("[home_assistant]\nprefix = 'a/+'", "prefix 'a/+' is no topic"),
     ("[home_assistant]\nbirth_topic = '$SYS/x'", "birth_topic '$SYS/x' is no topic"),
     ("[home_assistant]\nprincipal = 'a/b'", "principal 'a/b' is not letters"),
+    *(
+        (
+            f"[prometheus]\nlisten = '{listen}'",
+            f"[prometheus]: listen '{listen}' is not HOST:PORT, such as 127.0.0.1:9464",
+        )
+        for listen in ("9464", ":9464", "localhost", "localhost:", "localhost:x", "localhost:70000", "h:²")
+    ),
+    ("[history]\nmax_bytes = 100000000", "max_bytes"),
     ("[wyoming]\nlisten = '10600'", "listen '10600' is not HOST:PORT"),
     ("[wyoming]\nlisten = '0.0.0.0:99999'", "listen '0.0.0.0:99999' is not HOST:PORT"),
     ("[wyoming]\nlisten = 'h:1'\nallow = ['10.0.0.1/8']", "10.0.0.1/8 has host bits set"),
@@ -157,3 +165,12 @@ def test_a_missing_file(tmp_path):
 def test_the_defaults_keep_within_what_the_daemon_may_take():
     """Beside the model at most 40 MiB, once the prefix cache is full."""
     assert 0 < EngineConfig().prefix_memory_mib <= 40 - DAEMON_MIB
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:1", ("::1", 1)), ("0.0.0.0:0", ("0.0.0.0", 0))],
+)
+def test_addresses_to_listen_on(listen, address):
+    """Host and port."""
+    assert host_and_port(listen) == address

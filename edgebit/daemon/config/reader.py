@@ -130,6 +130,10 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: [replies]: {prefix!r} must hold {{principal}} and end with /, without + # and a first $"
             )
+    try:
+        host_and_port(config.prometheus.listen or "localhost:0")
+    except ValueError as error:
+        raise ConfigError(f"{where}: [prometheus]: {error}") from error
     _check_pool(config, where)
     _check_home(config, where)
 
@@ -184,7 +188,7 @@ def host_and_port(listen: str) -> tuple[str, int]:
     """The two of HOST:PORT; an IPv6 address stands in brackets. Raises ValueError."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 0.0.0.0:10600")
+        raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 127.0.0.1:9464")
     return host.strip("[]"), int(port)
 
 

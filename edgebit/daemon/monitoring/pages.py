@@ -23,7 +23,7 @@ class Pages:
         self._about: Mapping[str, str] = {}
 
     def port(self, listen: str) -> ScrapePort:
-        """The port that serves them. Raises ConfigError where `listen` is no address."""
+        """The port that serves them."""
         return ScrapePort(
             listen,
             {

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from edgebit.daemon.config.reader import host_and_port
 from edgebit.daemon.monitoring.exposition import CONTENT_TYPE
-from edgebit.errors import ConfigError
 
 log = logging.getLogger("edgebit.prometheus")
 
@@ -44,8 +44,8 @@ class ScrapePort:
         deadline_s: float = DEADLINE_S,
         retry_s: float = RETRY_S,
     ) -> None:
-        """`listen` is HOST:PORT or [HOST]:PORT. Raises ConfigError where it is not."""
-        self.host, self.port = address_of(listen)
+        """`listen` is HOST:PORT or [HOST]:PORT, as the configuration's reader has made sure."""
+        self.host, self.port = host_and_port(listen)
         self._pages = pages
         self._deadline_s = deadline_s
         self._retry_s = retry_s
@@ -142,12 +142,3 @@ class ScrapePort:
 def metrics_page(text: str) -> Page:
     """The page of the figures."""
     return Page(200, text, CONTENT_TYPE)
-
-
-def address_of(listen: str) -> tuple[str, int]:
-    """Host and port of "127.0.0.1:9464", "[::1]:9464" or "0.0.0.0:9464". Raises ConfigError."""
-    host, _, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f'[prometheus]: listen {listen!r} is not HOST:PORT, such as "127.0.0.1:9464"')
-    return host, int(port)

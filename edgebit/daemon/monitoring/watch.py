@@ -40,7 +40,7 @@ class Watch:
 
         `metrics` gives the body of that message, `about` who speaks.
 
-        `spawn` runs a function in a thread of a name. Raises ConfigError where [prometheus] names no address.
+        `spawn` runs a function in a thread of a name.
         """
         self._metrics = metrics
         self._about = about

@@ -11,8 +11,7 @@ import pytest
 
 from edgebit.daemon.monitoring.health import Health
 from edgebit.daemon.monitoring.pages import Pages
-from edgebit.daemon.monitoring.scrape_port import CONNECTIONS_MAX, Page, ScrapePort, address_of, metrics_page
-from edgebit.errors import ConfigError
+from edgebit.daemon.monitoring.scrape_port import CONNECTIONS_MAX, Page, ScrapePort, metrics_page
 
 HEALTHY = Health(alive=True, ready=True, healthy=True)
 
@@ -161,24 +160,6 @@ def test_a_host_that_is_no_name_is_a_fault_too():
     port.close()
     thread.join(10)
     assert not thread.is_alive()
-
-
-@pytest.mark.parametrize(
-    ("listen", "address"),
-    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:1", ("::1", 1)), ("0.0.0.0:0", ("0.0.0.0", 0))],
-)
-def test_addresses(listen, address):
-    """Host and port."""
-    assert address_of(listen) == address
-
-
-@pytest.mark.parametrize(
-    "listen", ["9464", ":9464", "localhost", "localhost:", "localhost:x", "localhost:70000", "h:²"]
-)
-def test_what_is_no_address_is_refused(listen):
-    """With one that is."""
-    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9464"):
-        address_of(listen)
 
 
 @pytest.mark.parametrize(
