@@ -18,7 +18,7 @@ STATE_MAX = 255  # characters of a state; Home Assistant drops a longer one whol
 ATTRIBUTE_MAX = 12000  # characters of an answer beside its state; the recorder keeps 16 kB of attributes
 SILENT_INTERVALS = 4  # of reports, after which a reading counts as gone
 ANSWER_FIGURES = ("id", "done_reason", "eval_count", "total_duration", "energy", "error")
-STATES = ("init", "ready", "busy", "hot", "draining", "updating", "fault")
+STATES = ("init", "ready", "busy", "hot", "draining", "fault")
 _ALERTS = (
     "'messages': value_json.alerts | map(attribute='message') | list,"
     " 'severity': (value_json.alerts | first).severity if value_json.alerts else none"
@@ -41,7 +41,7 @@ class SensorRow:
     main: bool = False  # what people look at, not only those who look after it
 
 
-# Names and units of the readings: docs/daemon.md, "Sensors".
+# Names and units of the readings: docs/sensors.md.
 SENSORS = {
     "t_soc": SensorRow("Temperature", "°C", "temperature", precision=1),
     "clock": SensorRow("Clock", "MHz", "frequency"),

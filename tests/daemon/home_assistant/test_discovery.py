@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from jinja2 import Environment, StrictUndefined
@@ -208,3 +209,9 @@ def test_a_very_long_answer():
     """The recorder of Home Assistant drops all attributes where they are above 16 kB."""
     template = document()["components"]["answer"]["json_attributes_template"]
     assert len(rendered(template, {"id": "answer", "text": "x" * 50_000})) < ATTRIBUTE_MAX + 500
+
+
+def test_states_are_those_of_status():
+    """Home Assistant refuses a state that is none of an entity's options."""
+    schema = json.loads((Path(__file__).parents[3] / "docs/schemas/status.json").read_text())
+    assert document()["components"]["state"]["options"] == schema["properties"]["state"]["enum"]
