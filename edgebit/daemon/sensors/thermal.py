@@ -53,6 +53,7 @@ class Thermal:
 
 def _zone_rank(kind: str) -> int:
     """Place in CPU_ZONES; names that begin alike (cpu0-thermal, soc-top-thermal) come after; others are out."""
+    kind = kind.lower()  # CPU-therm on a Jetson Nano
     if kind in CPU_ZONES:
         return CPU_ZONES.index(kind)
     return len(CPU_ZONES) if kind.startswith(("cpu", "soc")) else len(CPU_ZONES) + 1

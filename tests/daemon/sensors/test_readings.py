@@ -216,6 +216,26 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         DeviceFiles(tmp_path).text("f")
 
 
+@pytest.mark.parametrize(
+    ("kinds", "best"),
+    [
+        (("AO-therm", "CPU-therm", "GPU-therm"), "CPU-therm"),
+        (("cpu-1-0-usr", "battery", "soc-thermal"), "soc-thermal"),
+        (("acpitz", "x86_pkg_temp"), "x86_pkg_temp"),
+        (("battery", "GPU-therm"), None),
+    ],
+)
+def test_the_zone_of_the_processor_is_chosen_by_its_type(tmp_path, kinds, best):
+    """Whatever its number, and however a maker writes it; another part's temperature is not taken for it."""
+    for number, kind in enumerate(kinds):
+        zone = tmp_path / f"sys/class/thermal/thermal_zone{number}"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text(f"{kind}\n")
+        (zone / "temp").write_text(f"{40 + number}000\n")
+    reading = read(tmp_path)["t_soc"]
+    assert reading.value == (None if best is None else 40.0 + kinds.index(best))
+
+
 def test_a_zone_that_vanishes_is_looked_for_anew(tmp_path):
     """Drivers go and come back under another number; between being listed and being read, too."""
     root = tmp_path / "pi4"
