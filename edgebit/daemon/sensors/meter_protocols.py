@@ -117,9 +117,6 @@ class UmProtocol:
         return _plausible(watts / 1000, volts / (100 * self._finer), amperes / (1000 * self._finer))
 
 
-PROTOCOLS = ("line", "um24c", "um25c", "um34c")
-
-
 def protocol_of(meter: str) -> "LineProtocol | UmProtocol":
     """By its name in [power] meter."""
     return LineProtocol() if meter == "line" else UmProtocol(meter)
