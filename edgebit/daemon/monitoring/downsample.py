@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgebit.daemon.monitoring.history import Record
-from edgebit.daemon.monitoring.quantities import QUANTITIES
+from edgebit.daemon.monitoring.quantities import QUANTITIES, rounded
 
 Row = list[float | int | None]
 _KINDS = {quantity.name: quantity.kind for quantity in QUANTITIES}
@@ -27,7 +27,7 @@ def rows(timed: Iterable[tuple[float, Record]], names: Sequence[str], step_s: fl
     """
     if step_s <= 0:
         for t, record in timed:
-            yield [_rounded(t), 1, *(_rounded(record.values.get(name)) for name in names)]
+            yield [rounded(t), 1, *(rounded(record.values.get(name)) for name in names)]
         return
     bucket: _Bucket | None = None
     for t, record in timed:
@@ -57,21 +57,13 @@ class _Bucket:
                 self.values.setdefault(name, []).append(value)
 
     def row(self, names: Sequence[str]) -> Row:
-        row: Row = [_rounded(self.begin), self.count]
+        row: Row = [rounded(self.begin), self.count]
         for name in names:
             values = self.values.get(name)
             if _KINDS[name] == "count":
-                row.append(_rounded(sum(values)) if values else None)
+                row.append(rounded(sum(values)) if values else None)
             elif values:
-                row += [_rounded(sum(values) / len(values)), _rounded(min(values)), _rounded(max(values))]
+                row += [rounded(sum(values) / len(values)), rounded(min(values)), rounded(max(values))]
             else:
                 row += [None, None, None]
         return row
-
-
-def _rounded(value: float | None) -> float | int | None:
-    """To a thousandth, and without the point where nothing is behind it: shorter in JSON."""
-    if value is None:
-        return None
-    rounded = round(value, 3)
-    return int(rounded) if rounded == int(rounded) else rounded

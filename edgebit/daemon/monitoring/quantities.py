@@ -64,3 +64,11 @@ QUANTITIES = (
 
 NAMES = tuple(quantity.name for quantity in QUANTITIES)
 UNITS = {quantity.name: quantity.unit for quantity in QUANTITIES}
+
+
+def rounded(value: float | None) -> float | int | None:
+    """To a thousandth, and without the point where nothing is behind it: shorter in JSON."""
+    if value is None:
+        return None
+    found = round(value, 3)
+    return int(found) if found == int(found) else found

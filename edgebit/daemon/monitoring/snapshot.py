@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from edgebit.daemon.monitoring.quantities import QUANTITIES
+from edgebit.daemon.monitoring.quantities import QUANTITIES, rounded
 from edgebit.daemon.sensors.reading import Reading
 
 Snapshot = dict[str, float | None]
@@ -75,7 +75,7 @@ def since(before: Mapping[str, float | None], after: Snapshot) -> Snapshot:
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
     """For `metrics`: rounded, and without the point where nothing is behind it."""
-    return {name: _rounded(value) for name, value in snapshot.items()}
+    return {name: rounded(value) for name, value in snapshot.items()}
 
 
 def _memory_percent(readings: Mapping[str, Reading]) -> float | None:
@@ -83,10 +83,3 @@ def _memory_percent(readings: Mapping[str, Reading]) -> float | None:
     if total is None or available is None or not total.value or available.value is None:
         return None
     return 100.0 * (1 - available.value / total.value)
-
-
-def _rounded(value: float | None) -> float | int | None:
-    if value is None:
-        return None
-    rounded = round(value, 3)
-    return int(rounded) if rounded == int(rounded) else rounded

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgebit.daemon.monitoring.export import Table
 from edgebit.daemon.monitoring.outcomes import percentile
-from edgebit.daemon.monitoring.quantities import QUANTITIES, UNITS
+from edgebit.daemon.monitoring.quantities import QUANTITIES, UNITS, rounded
 
 _COUNTS = {quantity.name for quantity in QUANTITIES if quantity.kind == "count"}
 
@@ -73,7 +73,7 @@ def _line(name: str, values: list[Any]) -> Line:
 
 def _known(line: Line) -> Mapping[str, Any]:
     fields = ("total",) if line.total is not None else ("mean", "least", "p95", "greatest")
-    return {"unit": line.unit, "known": line.known, **{name: _rounded(getattr(line, name)) for name in fields}}
+    return {"unit": line.unit, "known": line.known, **{name: rounded(getattr(line, name)) for name in fields}}
 
 
 HEAD = ("figure", "unit", "mean", "least", "p95", "greatest", "in all")
@@ -94,7 +94,3 @@ def cells(lines: Iterable[Line]) -> list[list[str]]:
 def shown(value: float | None) -> str:
     """A figure for people; empty where it is not known."""
     return "" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _rounded(value: float) -> float:
-    return round(value, 3)
