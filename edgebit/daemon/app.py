@@ -145,7 +145,7 @@ class Daemon:
             situation=self._situation,
             readings=self._sensors.readings,
             working=self._reports.working,
-            faults=self._reports.faults,
+            for_alerts=self._reports.for_alerts,
             metrics=self._reports.metrics,
             about=self._reports.about,
             publish_event=self._events.publish,

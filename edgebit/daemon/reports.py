@@ -99,7 +99,7 @@ class Reports:
         load = self.scheduler.load()
         return {"active": float(load.running), "queued": float(load.queue_len), "tok_s": load.tok_s}
 
-    def faults(self) -> dict[str, float | None]:
+    def for_alerts(self) -> dict[str, float | None]:
         """Figures that only alerts look at."""
         storage = float(self.journal.fault is not None)
         return {"storage_fault": storage, "certificate_days": self.gate.certificate_days()}

@@ -37,15 +37,15 @@ class Monitor:
         *,
         readings: Callable[[], Mapping[str, Reading]],
         working: Callable[[], Figures],
-        states: Callable[[], Figures],
+        for_alerts: Callable[[], Figures],
         clock: Callable[[], float] = time.monotonic,
         moment: Callable[[], Moment] = present,
     ) -> None:
-        """`folder` is the history's; `working` gives what the scheduler knows, `states` figures for alerts only."""
+        """`folder` is the history's; `working` gives what the scheduler knows, `for_alerts` figures beside."""
         self._config = history
         self._readings = readings
         self._working = working
-        self._states = states
+        self._for_alerts = for_alerts
         self._clock = clock
         self._moment = moment
         self._process = OwnProcess(clock=clock)
@@ -67,7 +67,7 @@ class Monitor:
             self._history.add(Record(self._moment(), snapshot.since(self._recorded, taken)))
         self._recorded = taken
         own = {"history_fault": float(self._history is not None and self._history.fault is not None)}
-        return [self._event(change) for change in self._alerts.step({**taken, **self._states(), **own}, now)]
+        return [self._event(change) for change in self._alerts.step({**taken, **self._for_alerts(), **own}, now)]
 
     def metrics(self, counters: Iterable[Mapping[str, int]]) -> dict[str, Any]:
         """The figures of now for `metrics`; `counters` are those of other parts, added up by name."""

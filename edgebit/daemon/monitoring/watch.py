@@ -30,13 +30,13 @@ class Watch:
         situation: Callable[[], Situation],
         readings: Callable[[], Mapping[str, Reading]],
         working: Callable[[], Figures],
-        faults: Callable[[], Figures],
+        for_alerts: Callable[[], Figures],
         metrics: Callable[[], dict[str, Any]],
         about: Callable[[], Mapping[str, str]],
         publish_event: EventPublisher,
         spawn: Spawn,
     ) -> None:
-        """`working` gives figures that the scheduler knows, `faults` those that only alerts look at.
+        """`working` gives figures that the scheduler knows, `for_alerts` those that only alerts look at.
 
         `metrics` gives the body of that message, `about` who speaks.
 
@@ -55,7 +55,7 @@ class Watch:
             state_dir / "history",
             readings=readings,
             working=working,
-            states=lambda: {**faults(), "probe_fault": float(self._probe.fault is not None)},
+            for_alerts=lambda: {**for_alerts(), "probe_fault": float(self._probe.fault is not None)},
         )
         self._pages = Pages(self._vitals.health)
         self._port = self._pages.port(config.prometheus.listen) if config.prometheus.listen else None
