@@ -37,8 +37,8 @@ _IN_CACHE = 1.1  # times the read bandwidth and more: a model that is read from 
 _BOUND_BY_MEMORY, _BOUND_BY_CYCLES = 0.75, 0.6  # shares of the read bandwidth above and below which it is clear
 
 
-# speed: the soonest whole answer. The daemon answers one request after the other, so that is the most answers an hour,
-# too: latency and throughput are one goal here, and what differs is the typical prompt and what may be used.
+# speed: the soonest whole answer to a request alone. Those that come together share each pass, which is not measured:
+# what is best for one is taken to be best for them. What differs is the typical prompt and what may be used.
 Goal = Literal["speed", "efficiency"]
 
 
@@ -61,7 +61,7 @@ SCENARIOS = {
     ),
     "edge": Scenario(text="one question at a time, answered soon", goal="speed", prompt=128, answer=128),
     "server": Scenario(
-        text="many questions with long prompts, answered one after the other",
+        text="many questions with long prompts",
         goal="speed", prompt=512, answer=128, memory=0.85,
     ),
     "cloud": Scenario(
