@@ -13,7 +13,7 @@ from edgebit.daemon.governor.levers import Levers
 from edgebit.daemon.governor.protection import protected
 from edgebit.daemon.governor.settings import Level, Readings, Settings, conservative, ladder, share_of_work
 from edgebit.daemon.governor.state import State
-from edgebit.daemon.governor.surplus import SETTLE_S, Decoding
+from edgebit.daemon.governor.surplus import SETTLE_S, Decoding, Surplus
 
 _SMOOTH_S = 60.0  # of what is asked of the engine
 _SPEED_WEIGHT = 0.2  # of a new measurement of speed
@@ -28,12 +28,12 @@ def decide(state: State, readings: Readings, settings: Settings, now: float) -> 
     after = replace(protected(state, readings, celsius, settings, now), is_lost=is_lost)
     least = conservative(levels) if is_lost or after.voltage.held else 0
     if after.stopped.held:
-        after = lowered(after, len(levels) - 1, settings, now)
+        after = _protected(after, len(levels) - 1, settings, now)
     elif after.level < least:
-        after = lowered(after, least, settings, now)
+        after = _protected(after, least, settings, now)
     elif settings.hold_target:
         after = hold_target(after, levels, celsius, readings, settings, now)
-    else:
+    elif not least:
         after = _shed(after, levels, readings, now)
     if after.level < least:
         after = replace(after, level=state.level)
@@ -82,11 +82,19 @@ def _temperature(state: State, readings: Readings, settings: Settings, now: floa
     return (None if is_lost else state.celsius), is_lost
 
 
+def _protected(state: State, place: int, settings: Settings, now: float) -> State:
+    """The state at `place` or lower, which is no level to measure surplus at: a trial that goes on is over."""
+    surplus = state.surplus if state.surplus.found_at is not None else Surplus()
+    return replace(lowered(state, place, settings, now), surplus=surplus)
+
+
 def _shed(state: State, levels: tuple[Level, ...], readings: Readings, now: float) -> State:
     """The state with threads shed on a hot device, and given back to one that has cooled."""
     if not (state.hot.held or state.surplus.is_trying):
         is_back = state.level == 0 or now - state.moved_at < _COOL_S
         return state if is_back else replace(state, level=0, moved_at=now)
+    if state.level and not state.surplus.is_begun:  # as protection has left it: a trial begins with all threads
+        return replace(state, level=0, moved_at=now)
     decoding = None
     if readings.tok_s is not None and now - state.moved_at >= SETTLE_S and state.looked_at is not None:
         seconds = min(now - state.looked_at, SETTLE_S) * min(max(readings.busy, 0.0), 1.0)

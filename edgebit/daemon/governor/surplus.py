@@ -35,6 +35,11 @@ class Surplus:
     tokens: float = 0.0
 
     @property
+    def is_begun(self) -> bool:
+        """Whether anything is known, or a first level has been measured."""
+        return self.found_at is not None or self.reference is not None
+
+    @property
     def is_trying(self) -> bool:
         """Whether a level is tried now, which goes on though the device may cool meanwhile."""
         return self.found_at is None and self.reference is not None

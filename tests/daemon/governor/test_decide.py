@@ -134,6 +134,29 @@ def test_surplus_threads_are_shed_on_a_hot_device_and_come_back():
     assert levers.threads == 4
 
 
+@pytest.mark.parametrize(
+    "course",
+    [
+        [(5, Readings(celsius=92.0))],
+        [(5, Readings(celsius=82.0, undervoltage=True))],
+        [(20, Readings(celsius=82.0)), (5, Readings(celsius=82.0, undervoltage=True))],
+        [(45, Readings(celsius=82.0)), (5, Readings(celsius=92.0))],
+        [(5, Readings(celsius=82.0)), (20, Readings())],
+    ],
+    ids=["stop", "undervoltage", "amid the first measurement", "amid the trial", "sensor lost"],
+)
+def test_surplus_is_measured_from_all_threads(course):
+    """A level that protection has set is nobody's yardstick: the device would be kept at it as long as it is hot."""
+    speeds = {4: 10.0, 3: 9.9, 2: 7.0, 1: 4.0}
+    levers, state = decide(seen(0.0), Readings(celsius=82.0), SPEED, 0.0)
+    second = 0
+    for seconds, readings in [*course, (600, Readings(celsius=82.0))]:
+        for _ in range(seconds):
+            second += 1
+            levers, state = decide(state, replace(readings, busy=1.0, tok_s=speeds[levers.threads]), SPEED, second)
+    assert levers.threads == 3
+
+
 def test_what_is_published():
     """Degrees to the target, where it would end, the speed that can be kept up."""
     state = seen(1000.0, speeds=((4, 10.0),))
