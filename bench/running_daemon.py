@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,25 +42,32 @@ def running_daemon(
     )
     build_pyz(folder / "edgebitd.pyz")
     mosquitto = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") or "mosquitto"
-    broker = subprocess.Popen([mosquitto, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
-    _wait_for_broker(port, broker)
     options = ["--config", str(folder / "edgebitd.toml"), "--log-level", "error"]
-    daemon = subprocess.Popen(
-        [python, "-I", str(folder / "edgebitd.pyz"), "run", "--bundle", str(model.resolve()), *options],
-        env={**os.environ, "EDGEBIT_LIBRARY": str(native_library())},
-    )
-    try:
+    with ExitStack() as ends:
+        broker = subprocess.Popen([mosquitto, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
+        ends.callback(_end, broker)
+        _wait_for_broker(port, broker)
+        daemon = subprocess.Popen(
+            [python, "-I", str(folder / "edgebitd.pyz"), "run", "--bundle", str(model.resolve()), *options],
+            env={**os.environ, "EDGEBIT_LIBRARY": str(native_library())},
+        )
+        ends.callback(_end, daemon)
         yield Running(port, daemon)
-    finally:
-        for process in (daemon, broker):
-            process.terminate()
-            process.wait(STOP_S)
 
 
 def cpu_s(pid: int) -> float:
     """CPU time of all threads of a process so far."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for_broker(port: int, broker: "subprocess.Popen[bytes]") -> None:
