@@ -58,24 +58,9 @@ def check_health(
     began = time.monotonic()
     deadline = began + timeout_s
     with _Caller(config, min(timeout_s, _CONNECT_TIMEOUT_S), root / "state") as caller:
-        while (pong := caller.ask("ping", {}, _PING_INTERVAL_S)) is None:
-            if not alive():
-                raise NoAnswerError("the daemon ended before it answered")
-            if time.monotonic() > deadline:
-                caller.must_be_connected()
-                raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
+        pong = _first_pong(caller, deadline, timeout_s, alive)
         ping_s = time.monotonic() - began
-        tokens = TOKENS_FOR_SPEED if limits.min_tok_s else TOKENS
-        fields = {"prompt": PROMPT, "options": {"num_predict": tokens, "temperature": 0}, "cache": False}
-        while True:
-            left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
-            answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
-            if answer is None:
-                caller.must_be_connected()
-                raise NoAnswerError(f"the daemon answered a ping, but no prompt within {timeout_s:g} s")
-            if not answer.get("error", {}).get("retryable") or time.monotonic() > deadline:
-                break
-            time.sleep(_PING_INTERVAL_S)  # busy with others' questions, or still loading
+        answer = _first_answer(caller, deadline, timeout_s, TOKENS_FOR_SPEED if limits.min_tok_s else TOKENS)
         answer_s, process = time.monotonic() - began, pid()
         if "error" not in answer:
             _watch(limits.stay_up_s, process, pid)
@@ -89,11 +74,7 @@ def check_health(
             " at this broker. Give this one its own: --device-name"
         )
     tok_s, rss_mib = _tok_s(answer), _rss_mib(process)
-    if limits.min_tok_s and (tok_s is None or tok_s < limits.min_tok_s):
-        found = "no speed" if tok_s is None else f"{tok_s:.2f} tok/s"
-        raise DeployError(f"it decodes at {found}, and {limits.min_tok_s:g} tok/s were asked for")
-    if limits.rss_max_mib and rss_mib is not None and rss_mib > limits.rss_max_mib:
-        raise DeployError(f"it holds {rss_mib:.0f} MiB of memory, and {limits.rss_max_mib:g} MiB were allowed")
+    _hold_to(limits, tok_s, rss_mib)
     user = f"//{quote(config.mqtt.user, safe='')}@" if config.mqtt.user else "//"
     return {
         "device": config.device_name,
@@ -103,6 +84,40 @@ def check_health(
         "tok_s": None if tok_s is None else round(tok_s, 2),
         "rss_mib": None if rss_mib is None else round(rss_mib, 1),
     }
+
+
+def _first_pong(caller: "_Caller", deadline: float, timeout_s: float, alive: Callable[[], bool]) -> dict[str, Any]:
+    """Ask until the daemon is up. Raises NoAnswerError, BrokerError."""
+    while (pong := caller.ask("ping", {}, _PING_INTERVAL_S)) is None:
+        if not alive():
+            raise NoAnswerError("the daemon ended before it answered")
+        if time.monotonic() > deadline:
+            caller.must_be_connected()
+            raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
+    return pong
+
+
+def _first_answer(caller: "_Caller", deadline: float, timeout_s: float, tokens: int) -> dict[str, Any]:
+    """Ask until the daemon answers, or says what another try would not change. Raises NoAnswerError, BrokerError."""
+    fields = {"prompt": PROMPT, "options": {"num_predict": tokens, "temperature": 0}, "cache": False}
+    while True:
+        left_s = max(deadline - time.monotonic(), _PING_INTERVAL_S)
+        answer = caller.ask("generate", {**fields, "ttl_ms": int(left_s * 1000)}, left_s)
+        if answer is None:
+            caller.must_be_connected()
+            raise NoAnswerError(f"the daemon answered a ping, but no prompt within {timeout_s:g} s")
+        if not answer.get("error", {}).get("retryable") or time.monotonic() > deadline:
+            return answer
+        time.sleep(_PING_INTERVAL_S)  # busy with others' questions, or still loading
+
+
+def _hold_to(limits: Limits, tok_s: float | None, rss_mib: float | None) -> None:
+    """Raises DeployError where a limit is missed."""
+    if limits.min_tok_s and (tok_s is None or tok_s < limits.min_tok_s):
+        found = "no speed" if tok_s is None else f"{tok_s:.2f} tok/s"
+        raise DeployError(f"it decodes at {found}, and {limits.min_tok_s:g} tok/s were asked for")
+    if limits.rss_max_mib and rss_mib is not None and rss_mib > limits.rss_max_mib:
+        raise DeployError(f"it holds {rss_mib:.0f} MiB of memory, and {limits.rss_max_mib:g} MiB were allowed")
 
 
 def _watch(seconds: float, process: int | None, pid: Callable[[], int | None]) -> None:
