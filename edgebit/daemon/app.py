@@ -37,7 +37,6 @@ from edgebit.daemon.monitoring.health import Probes
 from edgebit.daemon.monitoring.progress import Progress
 from edgebit.daemon.monitoring.vitals import Situation
 from edgebit.daemon.monitoring.watch import Watch
-from edgebit.daemon.privacy.owner_warnings import OwnerWarnings
 from edgebit.daemon.reports import Events, Reports
 from edgebit.daemon.sensors.device_files import DeviceFiles
 from edgebit.daemon.sensors.kinds import sampler_of
@@ -100,7 +99,6 @@ class Daemon:
         self._storage_events = StorageEvents(lambda: self._journal.fault, self._events.publish)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
         self._gate = Gatekeeper(config, state_dir)
-        self._owner = OwnerWarnings(self._events.publish)
         self._admission = Admission(
             config,
             self._local,
@@ -146,6 +144,7 @@ class Daemon:
             readings=self._sensors.readings,
             working=self._reports.working,
             for_alerts=self._reports.for_alerts,
+            warnings=self._gate.warnings,
             metrics=self._reports.metrics,
             about=self._reports.about,
             publish_event=self._events.publish,
@@ -175,7 +174,6 @@ class Daemon:
             self._scheduler.expire()
             self._journal.tick()
             self._gate.tick()
-            self._owner.step(self._gate.warnings())
             self._storage_events.tick()
             for happening in self._governor.tick():
                 self._events.publish(happening.event, **happening.facts)

@@ -167,11 +167,11 @@ class Gatekeeper:
         self.security.close()
 
     def warnings(self) -> dict[str, str]:
-        """What the owner should mend, by what it is about."""
+        """What the owner should mend, by what it is about. The certificate's end is a figure: certificate_days()."""
         found = {
             "principals": self._principals.fault,
             "content_filter": self._filter.fault,
-            "certificate": self._validity.warning() if self._validity is not None else None,
+            "clock": self._validity.early() if self._validity is not None else None,
             "secrets": "; ".join(self._open_secrets),
         }
         return {name: words for name, words in found.items() if words}

@@ -202,7 +202,7 @@ class AlertsConfig:
     heat_critical_c: float = within(0, 150, 85.0)
     disk_warning_mib: float = within(0, 1e9, 200.0)  # below
     disk_critical_mib: float = within(0, 1e9, 50.0)
-    certificate_warning_days: float = within(0, 3650, 14.0)  # below
+    certificate_warning_days: float = within(0, 3650, 30.0)  # below
     raise_s: float = within(0, 86400, 60.0)  # beyond the threshold for so long, and the alert is raised
     clear_s: float = within(0, 86400, 120.0)  # back on the good side for so long, and it is cleared
 

@@ -80,12 +80,18 @@ class Validity:
         end = datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {"not_after": end, "days_left": round(self.days_left(now), 1)}
 
+    def early(self, now: float | None = None) -> str | None:
+        """That it does not hold yet, in words; None where it does."""
+        if (time.time() if now is None else now) >= self.not_before:
+            return None
+        return "our certificate begins later than now: is this device's clock right?"
+
     def warning(self, now: float | None = None) -> str | None:
         """What is, or soon will be, wrong with it; None where nothing is."""
         now = time.time() if now is None else now
         days = self.days_left(now)
-        if now < self.not_before:
-            return "our certificate begins later than now: is this device's clock right?"
+        if early := self.early(now):
+            return early
         if days < 0:
             return f"our certificate has expired {-days:.0f} days ago: renew cert in [mqtt]"
         return f"our certificate ends in {days:.0f} days: renew cert in [mqtt]" if days < WARN_DAYS else None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from edgebit.daemon.monitoring.quantities import UNITS
 
 Severity = Literal["info", "warning", "critical"]
-_RANK: dict[Severity | None, int] = {None: 0, "info": 1, "warning": 2, "critical": 3}
+RANK: dict[Severity | None, int] = {None: 0, "info": 1, "warning": 2, "critical": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +110,13 @@ class Alerts:
 
     def active(self) -> list[Alert]:
         """The alerts that are raised, gravest first."""
-        return sorted(self._told.values(), key=lambda alert: (-_RANK[alert.rule.severity], alert.rule.name))
+        return sorted(self._told.values(), key=lambda alert: (-RANK[alert.rule.severity], alert.rule.name))
 
     def _gravest(self, name: str) -> Alert | None:
         raised = [(rule, latch) for rule, latch in self._latches.items() if rule.name == name and latch.raised]
         if not raised:
             return None
-        rule, latch = max(raised, key=lambda pair: _RANK[pair[0].severity])
+        rule, latch = max(raised, key=lambda pair: RANK[pair[0].severity])
         since = min(latch.since for _, latch in raised)
         return Alert(rule, latch.value, since)
 

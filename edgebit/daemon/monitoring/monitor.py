@@ -11,11 +11,12 @@ from edgebit.daemon.config.sections import AlertsConfig, HistoryConfig
 from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.monitoring import history_request, snapshot
 from edgebit.daemon.monitoring.alert_rules import rules_of
-from edgebit.daemon.monitoring.alerts import Alerts, Change, body_of
+from edgebit.daemon.monitoring.alerts import RANK, Alerts, Change, body_of
 from edgebit.daemon.monitoring.history import History, Record
 from edgebit.daemon.monitoring.history_request import HistoryRequest
 from edgebit.daemon.monitoring.outcomes import Outcomes
 from edgebit.daemon.monitoring.own_process import OwnProcess
+from edgebit.daemon.monitoring.owner_warnings import OwnerWarnings
 from edgebit.daemon.monitoring.quantities import NAMES
 from edgebit.daemon.monitoring.snapshot import LostSensors, Snapshot
 from edgebit.daemon.monitoring.timeline import Moment, present
@@ -51,6 +52,7 @@ class Monitor:
         self._process = OwnProcess(clock=clock)
         self._lost = LostSensors()
         self._alerts = Alerts(rules_of(alerts))
+        self._owner = OwnerWarnings()
         self._history = _history(history, folder)
         self._recorded: Snapshot = {}
         self._next = clock()
@@ -68,6 +70,10 @@ class Monitor:
         self._recorded = taken
         own = {"history_fault": float(self._history is not None and self._history.fault is not None)}
         return [self._event(change) for change in self._alerts.step({**taken, **self._for_alerts(), **own}, now)]
+
+    def warn(self, found: Mapping[str, str]) -> list[tuple[EventName, dict[str, Any]]]:
+        """Take what the owner should mend, by what it is about; gives the events that have to be told."""
+        return self._owner.step(found, self._moment().wall)
 
     def metrics(self, counters: Iterable[Mapping[str, int]]) -> dict[str, Any]:
         """The figures of now for `metrics`; `counters` are those of other parts, added up by name."""
@@ -87,7 +93,8 @@ class Monitor:
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts that are raised, gravest first."""
         now, wall = self._clock(), self._moment().wall
-        return [body_of(alert, now, wall) for alert in self._alerts.active()]
+        bodies = [*(body_of(alert, now, wall) for alert in self._alerts.active()), *self._owner.active()]
+        return sorted(bodies, key=lambda body: (-RANK[body["severity"]], body["name"]))
 
     def history(self, fields: Mapping[str, Any], packet_max: int) -> dict[str, Any]:
         """The answer to a request for `history`. Raises Refusal."""

@@ -31,6 +31,7 @@ class Watch:
         readings: Callable[[], Mapping[str, Reading]],
         working: Callable[[], Figures],
         for_alerts: Callable[[], Figures],
+        warnings: Callable[[], Mapping[str, str]],
         metrics: Callable[[], dict[str, Any]],
         about: Callable[[], Mapping[str, str]],
         publish_event: EventPublisher,
@@ -38,12 +39,15 @@ class Watch:
     ) -> None:
         """`working` gives figures that the scheduler knows, `for_alerts` those that only alerts look at.
 
+        `warnings` are what the owner should mend, by what it is about: alerts too.
+
         `metrics` gives the body of that message, `about` who speaks.
 
         `spawn` runs a function in a thread of a name.
         """
         self._metrics = metrics
         self._about = about
+        self._warnings = warnings
         self._publish_event = publish_event
         self._probe = GoldenProbe(config.health.probe_interval_s, lambda run: spawn("probe", run))
         self._vitals = Vitals(
@@ -78,18 +82,17 @@ class Watch:
             self._serving = True
             self._spawn("prometheus", self._port.run)
         try:
-            self._take_figures()
+            self.take_figures()
         except Exception:  # whatever is wrong with a figure, requests are answered
             log.exception("no figures could be taken")
         return self._vitals.turn()
 
-    def _take_figures(self) -> None:
-        events = self._monitor.tick()
-        if events is None:
-            return
-        if self._port is not None:
+    def take_figures(self) -> None:
+        """Take a snapshot when it is time, and look at what the owner should mend: tell which alerts have changed."""
+        warned, events = self._monitor.warn(self._warnings()), self._monitor.tick()
+        if self._port is not None and (warned or events is not None):
             self._pages.show(self._metrics(), self._about())
-        for event, facts in events:
+        for event, facts in (*warned, *(events or ())):
             self._publish_event(event, **facts)
 
     def figures(self, counters: Iterable[Mapping[str, int]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the owner is told, and how often; and what stands in the log where he wants to read along."""
+"""What stands in the log where the owner wants to read along."""
 
 import logging
 
@@ -6,27 +6,6 @@ import pytest
 
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.privacy.answer_log import AnswerLog
-from edgebit.daemon.privacy.owner_warnings import OwnerWarnings
-
-
-def test_a_warning_is_told_when_it_comes_and_when_it_goes(caplog):
-    """The event once, the log whenever its words change."""
-    told = []
-    owner = OwnerWarnings(lambda event, **facts: told.append((event, facts["name"], facts["message"])))
-    with caplog.at_level(logging.INFO, "edgebit.owner"):
-        owner.step({"certificate": "ends in 12 days"})
-        owner.step({"certificate": "ends in 12 days"})
-        owner.step({"certificate": "ends in 11 days", "secrets": "open"})
-        owner.step({"secrets": "open"})
-        owner.step({})
-    assert told == [
-        ("alert", "certificate", "ends in 12 days"),
-        ("alert", "secrets", "open"),
-        ("alert_cleared", "certificate", "mended"),
-        ("alert_cleared", "secrets", "mended"),
-    ]
-    warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warned == ["ends in 12 days", "ends in 11 days", "open"]
 
 
 class Guard:
