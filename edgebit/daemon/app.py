@@ -144,7 +144,7 @@ class Daemon:
             readings=self._sensors.readings,
             working=self._reports.working,
             for_alerts=self._reports.for_alerts,
-            warnings=self._gate.warnings,
+            warnings=self._warnings,
             metrics=self._reports.metrics,
             about=self._reports.about,
             publish_event=self._events.publish,
@@ -285,6 +285,11 @@ class Daemon:
             connected=self._connection.connected,
             refuses=None if self._governor.levers.admit else self._governor.levers.reason,
         )
+
+    def _warnings(self) -> dict[str, str]:
+        """What the owner should mend, by what it is about."""
+        port = self._wyoming.fault if self._wyoming is not None else None
+        return {**self._gate.warnings(), **({"wyoming": port} if port else {})}
 
     def _threads_opened(self) -> int:
         """That the engine was opened with; 1 while there is none."""

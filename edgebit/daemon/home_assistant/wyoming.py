@@ -23,13 +23,13 @@ from edgebit.daemon.config.sections import WyomingConfig
 from edgebit.daemon.contract.frames import Outgoing
 from edgebit.daemon.contract.topics import is_id
 from edgebit.daemon.home_assistant.wyoming_events import LINE_MAX, Event, ProtocolError, encode_event, read_event
-from edgebit.errors import ConfigError
 
 log = logging.getLogger("edgebit.wyoming")
 
 PRINCIPAL = "wyoming"
 EVENT_S = 10.0  # from the first byte of an event to its last
 WRITE_S = 10.0
+RETRY_S = 30.0  # an address may come later than the daemon: a network that is up only after the boot
 LATE_S = 5.0  # beyond the deadline, for the daemon's own word that it has passed
 
 
@@ -68,8 +68,11 @@ class WyomingService:
         device: str,
         remembers: bool = True,
         event_s: float = EVENT_S,
+        retry_s: float = RETRY_S,
     ) -> None:
-        """Opens the port. `describe` gives the engine's part of the info document. Raises ConfigError.
+        """Opens the port; one that cannot be had is a `fault`, and run() tries it again.
+
+        describe: gives the engine's part of the info document
 
         remembers: whether the device keeps conversations, so that a question may go on with one
         """
@@ -79,18 +82,15 @@ class WyomingService:
         self._device = device
         self._remembers = remembers
         self._event_s = event_s
+        self._retry_s = retry_s
         self._networks = [ipaddress.ip_network(item) for item in config.allow]
         self._visits: set[_Visit] = set()
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self.counters: Counter[str] = Counter()
-        try:
-            host, port = host_and_port(config.listen)
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=2 * config.connections_max)
-        except OSError as error:
-            raise ConfigError(f"[wyoming]: {config.listen} cannot be listened on: {error.strerror}") from error
-        self.port: int = self._socket.getsockname()[1]
+        self.fault: str | None = None  # why nobody can ask here
+        self.port = 0  # that it listens on
+        self._socket = self._open()
 
     def run(self) -> None:
         """Serve until close()."""
@@ -102,7 +102,28 @@ class WyomingService:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ended.set)
 
+    def _open(self) -> socket.socket | None:
+        host, port = host_and_port(self._config.listen)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            opened = socket.create_server((host, port), family=family, backlog=2 * self._config.connections_max)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host whose name no resolver takes
+            words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self.fault = (
+                f"[wyoming]: {self._config.listen} cannot be listened on: {words}. Choose another, or free it: it is "
+                "tried again"
+            )
+            return None
+        self.fault, self.port = None, opened.getsockname()[1]
+        return opened
+
     async def _serve(self) -> None:
+        while self._socket is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._retry_s):
+                    await self._ended.wait()
+                    return
+            self._socket = self._open()
         server = await asyncio.start_server(self._connected, sock=self._socket, limit=LINE_MAX)
         log.info("a Wyoming service listens on %s", self._config.listen)
         async with server:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,7 +20,6 @@ from edgebit.daemon.config.sections import WyomingConfig
 from edgebit.daemon.contract.frames import Outgoing
 from edgebit.daemon.home_assistant.wyoming import WyomingService
 from edgebit.daemon.home_assistant.wyoming_events import DATA_MAX, LINE_MAX
-from edgebit.errors import ConfigError
 
 WAIT_S = 10.0
 MODEL = {"model": {"name": "bitnet-tiny", "family": "bitnet", "sha256": "ab" * 32}}
@@ -65,9 +65,11 @@ def serve(device):
     with ThreadPoolExecutor() as threads:
         services = []
 
-        def start(event_s=WAIT_S, remembers=True, **config):
+        def start(event_s=WAIT_S, remembers=True, retry_s=60.0, **config):
             settings = WyomingConfig(**{"listen": "127.0.0.1:0", **config})
-            service = WyomingService(settings, device, lambda: MODEL, device="pi", remembers=remembers, event_s=event_s)
+            service = WyomingService(
+                settings, device, lambda: MODEL, device="pi", remembers=remembers, event_s=event_s, retry_s=retry_s
+            )
             services.append((service, threads.submit(service.run)))
             return service
 
@@ -281,11 +283,22 @@ def test_who_may_connect(serve, allow, answered):
     assert service.counters["wyoming_forbidden"] == (0 if answered else 1)
 
 
-def test_a_port_that_is_taken(serve, device):
-    """The configuration's fault, said with the key's name."""
-    service = serve()
-    with pytest.raises(ConfigError, match=r"\[wyoming\].*cannot be listened on"):
-        WyomingService(WyomingConfig(listen=f"127.0.0.1:{service.port}"), device, dict, device="pi")
+def test_a_port_that_is_taken_is_said_and_tried_again(serve):
+    """With the key's name; and there is an answer from the moment that it is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        service = serve(listen=f"127.0.0.1:{taken.getsockname()[1]}", retry_s=0.01)
+        assert service.fault.startswith(f"[wyoming]: 127.0.0.1:{taken.getsockname()[1]} cannot be listened on: ")
+    deadline = time.monotonic() + WAIT_S
+    while service.fault is not None:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    assert b'"info"' in raw_line(service, b'{"type":"describe"}\n')
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "x" * 70 + ".local"])
+def test_an_address_that_is_not_there_keeps_nobody_waiting(serve, host):
+    """Not yet there at boot, or no name at all: the daemon lives, and its end waits for no port."""
+    assert "cannot be listened on" in serve(listen=f"{host}:10200").fault  # the fixture closes it, and waits for run()
 
 
 def test_many_callers(serve, device):
