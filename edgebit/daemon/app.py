@@ -45,6 +45,7 @@ from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.scheduler import Scheduler
+from edgebit.daemon.state_claim import StateClaim
 from edgebit.errors import EdgebitError, EngineError
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ class Daemon:
     """One device's daemon; run() until SIGTERM or SIGINT."""
 
     def __init__(self, config: Config, state_dir: Path, load: Callable[[], DaemonModel], *, slot: str = "") -> None:
-        """`load` opens the model, in the worker thread. Raises ConfigError for wrong files or a wrong state_dir."""
+        """`load` opens the model, in the worker thread.
+
+        Raises ConfigError for wrong files, and for a state_dir that is wrong or another daemon's.
+        """
+        self._claim = StateClaim(state_dir)
         self._config = config
         self._topics = config.topics
         self._load = load
@@ -347,6 +352,7 @@ class Daemon:
         self._journal.close()
         self._watch.close()
         self._gate.close()
+        self._claim.close()
         log.info("stopped")
 
     def _drain(self) -> None:
