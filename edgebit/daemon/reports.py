@@ -177,7 +177,10 @@ class Reports:
             "bundle": self.described().get("bundle"),
             "alerts": self.watch.alerts(),
             "pools": self._pools(),
-            "last_error": self.admission.fault or self.journal.fault or self.endings.last_error,
+            "last_error": self.admission.fault
+            or self.journal.fault
+            or self.connection.rival
+            or self.endings.last_error,
             "uptime_s": self.events.uptime_s(),
         }
 

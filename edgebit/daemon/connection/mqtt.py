@@ -27,6 +27,7 @@ from edgebit.daemon.connection.guarded import guarded
 from edgebit.daemon.connection.packets import connect_properties, read_message
 from edgebit.daemon.connection.paho_client import new_client
 from edgebit.daemon.connection.protocol_choice import ProtocolChoice
+from edgebit.daemon.connection.rivalry import Rivalry
 from edgebit.daemon.connection.role import Role
 from edgebit.daemon.connection.sender import Sender
 from edgebit.daemon.connection.subscriptions import Subscriptions
@@ -77,7 +78,7 @@ class Connection:
         self._sender = Sender(self._client, self.mqtt5, config.topics, self.counters)
         self._attempt = Attempt(0, 0.0, Subscriptions(self._client, self.mqtt5))
         self.alive_at = time.monotonic()  # the network thread's last sign of life
-        self.last_error: str | None = None
+        self._rivalry = Rivalry(role.client_id)
 
     @property
     def packet_max(self) -> int:
@@ -104,6 +105,12 @@ class Connection:
         """The filters of requests that are heard now."""
         return self._attempt.subscriptions.heard if self.connected else ()
 
+    @property
+    def rival(self) -> str | None:
+        """That another client seems to connect under our id, in words; None where nothing speaks for it."""
+        ready_at = self._attempt.ready_at if self.connected else 0.0
+        return self._rivalry.words(time.monotonic() - ready_at if ready_at else 0.0)
+
     def subscribe_to(self, *filters: str) -> None:
         """Hear requests on these and no others, now and at every connection. To be called as long as heard differs."""
         self._wanted = filters
@@ -123,12 +130,15 @@ class Connection:
                 break
             connected_s = time.monotonic() - attempt.ready_at if attempt.ready_at else 0.0
             self.counters["connection_ended"] += 1
-            self.last_error = f"mqtt: {attempt.reason}"
             if self._adapted_to(attempt):
                 self._wait(0.1)
                 continue
-            delay_s = self._backoff.delay_s(connected_s=connected_s, refused=attempt.reason in LASTING_REFUSALS)
+            refused = attempt.reason in LASTING_REFUSALS
+            rival = self._rivalry.ended(connected_s, attempt.reason, refused=refused)
+            delay_s = self._backoff.delay_s(connected_s=connected_s, refused=refused or rival)
             log.warning("no connection to %s: %s; next attempt in %.1f s", self._config.url, attempt.reason, delay_s)
+            if rival:
+                log.error("%s", self.rival)
             self._deliver(Disconnected(attempt.reason, attempt.ready_at > 0))
             self._wait(delay_s)
 
@@ -299,7 +309,6 @@ class Connection:
 
     def _ready(self, attempt: Attempt) -> None:
         attempt.ready_at = time.monotonic()
-        self.last_error = None
         online = self._role.says("online", attempt.number)
         if online is not None:
             self.publish(online)

@@ -257,6 +257,26 @@ def test_a_daemon_taken_over_does_not_fight(scripted, daemons):
     assert float(text.split("next attempt in ")[1].split()[0]) >= CAP_S / 2
 
 
+def throw_out(port, client_id):
+    """Connect as another device of that name does, and be gone."""
+    body = b"\x00\x04MQTT\x04\x02\x00\x3c" + bytes([0, len(client_id)]) + client_id.encode()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(bytes([0x10, len(body)]) + body)
+        assert sock.recv(4) == b"\x20\x02\x00\x00"
+
+
+def test_a_name_that_another_device_has_too_is_said(daemons, broker, ears):
+    """Under 3.1.1 the broker says nothing: at the third time the log says what it may be, and time is given."""
+    ear = ears(broker.port, AVAILABILITY)
+    daemon = daemons(broker.url, mqtt=protocol(False))
+    for _ in range(3):
+        ear.until(lambda message: json.loads(message.payload)["state"] == "online")
+        throw_out(broker.port, "edgebit-pi")
+    text = wait_for_log(daemon, "perhaps another client connects as edgebit-pi: ")
+    waits = [float(part.split()[0]) for part in text.split("next attempt in ")[1:]]
+    assert max(waits[:2]) < CAP_S / 2 <= waits[2]
+
+
 @both
 def test_tls_and_a_certificate_of_its_own(mosquitto, daemons, ears, tmp_path, require_tool, mqtt5):
     """mqtts:// checks the broker's certificate and shows the device's."""
