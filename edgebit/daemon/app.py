@@ -66,7 +66,7 @@ class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
         """Its golden probes."""
 
     def describe(self) -> dict[str, Any]:
-        """The engine's part of the info document."""
+        """The engine's part of the info document; after close() too."""
 
     def close(self) -> None:
         """Give everything back."""
@@ -263,7 +263,6 @@ class Daemon:
         log.info("the model is ready")
         self._inbox.wake()
         loop.run()
-        model.close()
 
     def _look_after(self) -> str | None:
         """Do what monitoring has to do; while a golden probe fails, no work is done. Gives why to end, where so."""
@@ -342,6 +341,8 @@ class Daemon:
         self._drain()
         if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
+        elif self._model is not None:
+            self._model.close()  # not before callers are heard no more: they ask for its tokens too
         self._finishing.close()
         self._finisher.join(WORKER_STOP_S)
         if self._pool is not None:

@@ -53,6 +53,7 @@ class LoadedModel:
         self._aliases = aliases
         self._going: dict[Generation, int] = {}  # tokens of its KV cache that each answer in the making may come to
         self.probes = probes
+        self._description = self._describe()
 
     @classmethod
     def open(cls, path: Path, config: EngineConfig, state_dir: Path | None = None) -> Self:
@@ -98,7 +99,10 @@ class LoadedModel:
         return self._session.engine.ctx_len
 
     def describe(self) -> dict[str, Any]:
-        """The engine's part of the info document."""
+        """The engine's part of the info document, as it was opened; after close() too."""
+        return self._description
+
+    def _describe(self) -> dict[str, Any]:
         info, stats = self._model.info, self._session.engine.stats()
         return {
             "model": {

@@ -151,10 +151,20 @@ def test_threads_are_at_most_those_it_was_opened_with(reference_model, native):
     answers = []
     for threads, used in ((0, 2), (1, 1), (9, 2)):
         model.set_threads(threads)
-        assert model.describe()["engine"]["threads"] == used
+        assert model._session.engine.stats().n_threads == used
         answers.append(answer_of(model, request()).tokens)
     assert answers[0] == answers[1] == answers[2]
     model.close()
+
+
+def test_a_closed_model_still_says_what_it_was(reference_model, native):
+    """Info may be told while the daemon ends, if the broker comes back just then."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=2))
+    before = model.describe()
+    model.set_threads(1)
+    model.close()
+    assert model.describe() == before
+    assert before["engine"]["threads"] == 2 and before["engine"]["arena_bytes"] > 0
 
 
 def test_the_warm_up_leaves_nothing_behind(reference_model, native):
