@@ -18,7 +18,7 @@ from edgebit.daemon.connection.mqtt import Connection
 from edgebit.daemon.connection.pool import Pool
 from edgebit.daemon.contract.events import EventName
 from edgebit.daemon.contract.frames import Outgoing, encode_json
-from edgebit.daemon.contract.requests import OPS
+from edgebit.daemon.contract.requests import ALL_OPS
 from edgebit.daemon.governor.loop import GovernorLoop
 from edgebit.daemon.home_assistant.announcer import Announcer
 from edgebit.daemon.home_assistant.discovery import DeviceFacts
@@ -202,7 +202,7 @@ class Reports:
             "edgebit": __version__,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "ops": [*OPS, *self.admission.own_ops],
+            "ops": list(ALL_OPS),
             **self._gate_told,
             "mqtt": "5" if self.connection.mqtt5 else "3.1.1",
             "slot": self.slot or None,

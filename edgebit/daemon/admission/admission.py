@@ -35,7 +35,7 @@ from edgebit.daemon.contract.messages import (
     Request,
     TokenizeRequest,
 )
-from edgebit.daemon.contract.requests import OPS, ModelFacts, read_request
+from edgebit.daemon.contract.requests import ALL_OPS, ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.daemon.serving.endings import refusal_for
 from edgebit.daemon.serving.job import Job
@@ -91,7 +91,7 @@ class Admission:
         self.batches = Batches()
         self.fault: str | None = None  # why the model could not be loaded
         self.on_refusal: Callable[[int, str], None] = lambda status, code: None  # hears of requests that become no job
-        self.own_ops: dict[str, OwnOp] = {}  # operations that other parts answer at once
+        self.own_ops: dict[str, OwnOp] = {}  # how each of OWN_OPS is answered
         self.counters: Counter[str] = Counter()
 
     def recover(self) -> int:
@@ -190,7 +190,7 @@ class Admission:
 
     def _refuse(self, op: str, refusal: Refusal, address: Address, fields: Mapping[str, Any]) -> None:
         self.counters[refusal.code] += 1
-        name, op = self._gate.name_of(address.principal), op if op in OPS else "?"
+        name, op = self._gate.name_of(address.principal), op if op in ALL_OPS else "?"
         log.info("%s by %s refused: %d %s", op, name, refusal.status, refusal.code)
         self._gate.refused(address.principal, op, refusal)
         self.on_refusal(refusal.status, refusal.code)

@@ -20,7 +20,7 @@ from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.tls import read_validity
 from edgebit.daemon.content_filter.content_filter import ContentFilter
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Incoming, Refusal, Request
-from edgebit.daemon.contract.requests import OPS
+from edgebit.daemon.contract.requests import ALL_OPS, OWN_OPS
 from edgebit.daemon.privacy.answer_log import AnswerLog
 from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
 from edgebit.daemon.privacy.local_key import LOCAL_KEY, NAME_KEY, read_or_make_key
@@ -31,7 +31,7 @@ from edgebit.daemon.serving.outcome import Outcome
 
 log = logging.getLogger("edgebit.admission")
 
-FREE_OPS = ("ping", "health", "history")  # for everybody: they tell what `status` and `metrics` tell everybody
+FREE_OPS = ("ping", *OWN_OPS)  # for everybody: they tell what `status` and `metrics` tell everybody
 ENVELOPE_FACTOR = 2  # JSON within JSON has so many bytes more
 FILTERED_MAX = 256  # answers between two looks
 FILES_S = 1.0  # how often it is looked whether a file has changed
@@ -133,7 +133,7 @@ class Gatekeeper:
 
     def refused(self, principal: str, op: str, refusal: Refusal) -> None:
         """Tell a refusal to the security log."""
-        self.security.refused(refusal.status, refusal.code, self.name_of(principal), op if op in OPS else "?")
+        self.security.refused(refusal.status, refusal.code, self.name_of(principal), op if op in ALL_OPS else "?")
 
     def job_ended(self, outcome: Outcome) -> None:
         """See OutcomeListener."""

@@ -31,6 +31,8 @@ from edgebit.daemon.contract.messages import (
 from edgebit.daemon.contract.topics import is_id
 
 OPS = ("generate", "chat", "tokenize", "batch", "cancel", "get", "ping")
+OWN_OPS = ("history", "health")  # what other parts of the daemon answer at once: nothing of them is read here
+ALL_OPS = (*OPS, *OWN_OPS)
 STOPS_MAX = 16
 MESSAGES_MAX = 256
 PARTS_MAX = 64
@@ -82,7 +84,7 @@ def read_request(
     if op == "embed":
         raise Refusal(400, "not_supported_by_model", "this model decodes text; it has no embeddings of any use")
     if op not in OPS:
-        raise Refusal(400, "unknown_op", f"there is no operation {op[:64]!r}; there are {', '.join(OPS)}")
+        raise Refusal(400, "unknown_op", f"there is no operation {op[:64]!r}; there are {', '.join(ALL_OPS)}")
     if op == "ping":
         return PingRequest()
     if op in ("cancel", "get"):

@@ -96,9 +96,10 @@ def test_texts_and_limits(tmp_path):
     with pytest.raises(Refusal) as refused:
         gate.admit(ADDRESS, asked("hi"))
     gate.refused("alice", "generate", refused.value)
+    gate.refused("alice", "history", refused.value)
     gate.refused("alice", "made-up \n op", refused.value)
     lines = read_security_log(tmp_path / "state" / "security.log")
-    assert [(line["code"], line["op"]) for line in lines] == [("rate_limit", "generate"), ("rate_limit", "?")]
+    assert [(line["code"], line["op"]) for line in lines] == [("rate_limit", op) for op in ("generate", "history", "?")]
     assert lines[0]["principal"] == gate.name_of("alice") != "alice"
     assert gate.guard(ADDRESS, asked("hi")).push("ok b") == "ok "
     assert gate.describe()["rate_limits"] == {"window_s": 3600.0, "per_principal": True, "requests": 1}

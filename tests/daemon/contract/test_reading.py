@@ -268,3 +268,9 @@ def test_a_refusal_that_tells_more():
     common = Refusal(503, "busy", "later", retryable=True, details={"queue_len": 3})
     assert common.telling(queue_len=9, eta_ms=5).body() == {**common.body(), "eta_ms": 5}
     assert "eta_ms" not in common.body()
+
+
+def test_an_operation_that_is_none_is_told_all_there_are():
+    """Those too that monitoring answers."""
+    with pytest.raises(Refusal, match=r"generate, chat, .*ping, history, health$"):
+        read(incoming({}), "explode")
