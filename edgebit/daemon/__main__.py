@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, help="configuration (default: ROOT/edgebitd.toml)")
     run.add_argument("--state", type=Path, help="folder for what outlives a restart (default: ROOT/state)")
     run.add_argument("--device-name", help="name in topics, before the configuration's; made lower-case")
-    run.add_argument("--check-config", action="store_true", help="read the configuration and end")
+    run.add_argument("--check-config", action="store_true", help="read the configuration and its files, and end")
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     tune = verbs.add_parser("tune", help="find the best settings of [engine] by short measurements, and write them")
     add_tune_arguments(tune)
@@ -106,6 +106,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--bundle goes with --config FILE")
     config = read_config(config_path).called(options.device_name)
     if options.check_config:
+        from edgebit.daemon.start_check import check_start
+
+        check_start(config)
         print(f"{config_path}: device {config.device_name}, broker {config.mqtt.url}")
         return 0
 

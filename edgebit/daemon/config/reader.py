@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from edgebit.daemon.config import fields
 from edgebit.daemon.config.safeguards import identity_fault
 from edgebit.daemon.config.secret_files import SECRET_WORDS, read_secret, too_open
-from edgebit.daemon.config.sections import PORTS, Config, MqttConfig, PowerConfig
+from edgebit.daemon.config.sections import PORTS, AlertsConfig, Config, MqttConfig, PowerConfig
 from edgebit.daemon.contract import topics
 from edgebit.errors import ConfigError
 
@@ -119,6 +119,7 @@ def _check(config: Config, where: str) -> None:
         if why := fields.fault(getattr(config, section.name)):
             raise ConfigError(f"{where}: [{section.name}]: {why}")
     _check_power(config.power, where)
+    _check_alerts(config.alerts, where)
     if config.defaults.max_tokens > config.limits.max_tokens:
         raise ConfigError(f"{where}: [defaults]: max_tokens is above max_tokens of [limits]")
     if config.governor.stop_c < config.governor.target_c + 5:
@@ -206,6 +207,23 @@ def _check_power(power: PowerConfig, where: str) -> None:
             f"{where}: [power]: calibration is two points in W, as read and as it truly was, of which the second is "
             "higher in both: [3.1, 4.2, 6.0, 7.5]"
         )
+
+
+def _check_alerts(alerts: AlertsConfig, where: str) -> None:
+    """Of two levels that are both on, the warning comes first."""
+    for name, unit, is_below in (
+        ("memory", "percent", False),
+        ("cpu", "percent", False),
+        ("errors", "percent", False),
+        ("latency", "ms", False),
+        ("heat", "c", False),
+        ("speed", "tok_s", True),
+        ("disk", "mib", True),
+    ):
+        keys = f"{name}_warning_{unit}", f"{name}_critical_{unit}"
+        warning, critical = (getattr(alerts, key) for key in keys)
+        if warning and critical and (warning < critical if is_below else warning > critical):
+            raise ConfigError(f"{where}: [alerts]: {keys[0]} is beyond {keys[1]}: the warning comes first (0: none)")
 
 
 def _check_url(url: str, where: str) -> None:
