@@ -80,7 +80,8 @@ class RateLimits:
         self._lock = threading.Lock()
         self._accounts: OrderedDict[str, _Account] = OrderedDict()  # by hashed name, the longest untouched first
         self._others = _Account(clock())  # with the totals of accounts that were given up
-        self._charges: dict[tuple[str, str], _Charge] = {}  # by principal and job
+        # By principal and job, oldest first: a job's end may be told after another of the same id was admitted.
+        self._charges: dict[tuple[str, str], list[_Charge]] = {}
         self._joules_a_token = 0.0  # smoothed, for what is charged before it is known
 
     def admit(self, principal: str, job_id: str, *, prompt_bytes: int, max_tokens: int) -> None:
@@ -102,12 +103,13 @@ class RateLimits:
                 raise self._over(unit, limits[unit], amounts[unit], used, waits[unit])
             for unit in limits:
                 _window(account, unit, self._config.window_s).add(now, amounts[unit])
-            self._charges[principal, job_id] = _Charge(name, now, {unit: amounts[unit] for unit in limits})
+            charge = _Charge(name, now, {unit: amounts[unit] for unit in limits})
+            self._charges.setdefault((principal, job_id), []).append(charge)
 
     def release(self, principal: str, job_id: str) -> None:
         """A job that was charged and then not taken: it costs nothing."""
         with self._lock:
-            charge = self._charges.pop((principal, job_id), None)
+            charge = self._take_charge(principal, job_id, newest=True)
             account = None if charge is None else self._charged(charge)
             if charge is not None and account is not None:
                 for unit, amount in charge.amounts.items():
@@ -125,7 +127,7 @@ class RateLimits:
             if joules and tokens:
                 self._learn(joules / tokens)
             now = self._clock()
-            charge = self._charges.pop((outcome.principal, outcome.job_id), None)
+            charge = self._take_charge(outcome.principal, outcome.job_id, newest=False)
             if charge is None:
                 name, _ = self._account(outcome.principal, now)
                 charge = _Charge(name, now, dict.fromkeys(self._limits(outcome.principal), 0.0))
@@ -201,6 +203,15 @@ class RateLimits:
     def _learn(self, joules_a_token: float) -> None:
         known = self._joules_a_token
         self._joules_a_token = joules_a_token if not known else known + 0.1 * (joules_a_token - known)
+
+    def _take_charge(self, principal: str, job_id: str, *, newest: bool) -> _Charge | None:
+        charges = self._charges.get((principal, job_id))
+        if charges is None:
+            return None
+        charge = charges.pop(-1 if newest else 0)
+        if not charges:
+            del self._charges[principal, job_id]
+        return charge
 
     def _charged(self, charge: _Charge) -> _Account | None:
         """The account that a charge stands in; None where it was given up meanwhile."""

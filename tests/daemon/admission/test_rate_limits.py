@@ -93,6 +93,25 @@ def test_a_job_that_was_not_taken_costs_nothing(tmp_path):
     limits.ask("alice", max_tokens=10)
 
 
+def test_a_retry_before_the_end_was_told_has_a_charge_of_its_own(tmp_path):
+    """Under the same id: each end settles its own, and one that is not taken takes back its own."""
+    limits = Limits(tmp_path, tokens=100)
+
+    def ask(max_tokens):
+        limits.limits.admit("alice", "job", prompt_bytes=0, max_tokens=max_tokens)
+
+    ask(40)
+    ask(30)
+    ask(30)
+    limits.refused("alice", max_tokens=1)
+    limits.limits.release("alice", "job")  # the last one
+    limits.end("alice", "job", tokens=1)  # the first one
+    assert limits.refused("alice", max_tokens=70).retryable  # 31 of 100 are used
+    limits.end("alice", "job", tokens=2)
+    limits.ask("alice", max_tokens=97)
+    limits.refused("alice", max_tokens=1)
+
+
 def test_an_answer_from_the_cache_costs_no_tokens(tmp_path):
     """Nothing was computed."""
     limits = Limits(tmp_path, tokens=10)
