@@ -178,6 +178,8 @@ class Daemon:
             self._take_events()
             self._scheduler.expire()
             self._journal.tick()
+            if self._connection.connected:
+                self._acceptance.send_unsent(lambda: self._connection.room)
             self._gate.tick()
             self._storage_events.tick()
             for happening in self._governor.tick():

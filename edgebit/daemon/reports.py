@@ -64,7 +64,7 @@ class Events:
     def publish(self, event: EventName, **facts: Any) -> None:
         """`facts` are JSON values, under names of their own."""
         body = {"event": event, "conn": self._connection.number, "uptime_s": self.uptime_s(), **facts}
-        self._connection.publish(Outgoing(topic=self._topic, payload=encode_json(body)))
+        self._connection.publish(Outgoing(topic=self._topic, payload=encode_json(body), gives_way=True))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from edgebit.daemon.serving.scheduler import Scheduler
 
 ANSWER_BYTES = 2048  # of an answer in the journal, beside its text
 TOKEN_BYTES = 8  # of the text, with room to spare
+AGAIN_MAX = 64  # last frames that are read from the disk and sent again in one go
 
 
 def identity_of(op: str, address: Address, incoming: Incoming) -> Identity:
@@ -143,6 +144,14 @@ class Acceptance:
         """Let run what was committed."""
         ready, self.ready = self.ready, []
         self._scheduler.release(ready)
+
+    def send_unsent(self, room: Callable[[], int]) -> None:
+        """Send last frames that had no room, as far as there is some; half of it is left to what is answered now."""
+        if not self._journal.has_unsent:
+            return
+        for message in self._journal.unsent(min(AGAIN_MAX, room() // 2)):
+            self.counters["sent_again"] += 1
+            self._publisher.publish(message)
 
     def _give_back(self, job: Job, record: JobRecord) -> bool:
         """False where the job has ended meanwhile, and so was answered."""

@@ -5,6 +5,7 @@ file holds and for how long, docs/decisions/journal.md why it is built so.
 """
 
 import dataclasses
+import functools
 import logging
 import queue
 from collections import Counter
@@ -52,6 +53,7 @@ class Journal:
         self._store = JobStore(path, config, self._clock)
         self._lock, self._entries = self._store.lock, self._store.entries
         self._delivered: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+        self._unsent: queue.SimpleQueue[tuple[Entry, Place]] = queue.SimpleQueue()  # too much waited for the broker
 
     @property
     def fault(self) -> str | None:
@@ -116,7 +118,23 @@ class Journal:
     def undelivered(self) -> list[Outgoing]:
         """The last frames that the broker may not have, as they were sent before."""
         with self._lock:
-            return [message for entry in self._entries if entry.undelivered for message in self._again(entry)]
+            missed = [entry for entry in self._entries if entry.undelivered]
+            return [message for entry in missed for message in self._again(entry, entry.places)]
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether last frames had no room among what waits for the broker."""
+        return not self._unsent.empty()
+
+    def unsent(self, most: int) -> list[Outgoing]:
+        """Up to so many last frames that had no room among what waits for the broker, each once. In one thread."""
+        found: list[Outgoing] = []
+        while len(found) < most and self.has_unsent:
+            entry, place = self._unsent.get()
+            with self._lock:
+                if entry in self._entries:
+                    found += self._again(entry, [place])
+        return found
 
     # What happens
 
@@ -213,7 +231,7 @@ class Journal:
             self._store.failed(error)
             self.counters["journal_unwritten_answers"] += 1
             log.error("the answer of job %s is sent, but not kept: %s", entry.identity.id, error)
-        return self._to_all(entry, last)
+        return self._to(entry.places, entry, last)
 
     def tick(self) -> None:
         """What is not urgent: note deliveries, forget old answers, give the disk back. Often, from one thread."""
@@ -232,21 +250,22 @@ class Journal:
 
     # What is sent
 
-    def _again(self, entry: Entry) -> list[Outgoing]:
+    def _again(self, entry: Entry, places: Sequence[Place]) -> list[Outgoing]:
         try:
             stored = self.answer(entry)
         except Refusal:
             return []
         left_s = stored.ended.ttl_s - elapsed_s(stored.ended.at, self._clock())
-        return self._to_all(entry, stored.last_frame(entry.places[0], left_s))
+        return self._to(places, entry, stored.last_frame(entry.places[0], left_s))
 
-    def _to_all(self, entry: Entry, last: Outgoing) -> list[Outgoing]:
+    def _to(self, places: Sequence[Place], entry: Entry, last: Outgoing) -> list[Outgoing]:
         return [
             dataclasses.replace(
                 last,
                 topic=place.topic,
                 correlation=place.correlation,
                 delivered=lambda: self._delivered.put(entry),
+                no_room=functools.partial(self._unsent.put, (entry, place)),
             )
-            for place in entry.places
+            for place in places
         ]

@@ -71,6 +71,11 @@ class Deliveries:
         if message is not None:
             _tell(message)
 
+    def waiting(self, *, giving_way: bool = False) -> int:
+        """How many messages are kept until the broker has them: all, or those that give way to answers."""
+        with self._lock:
+            return sum(1 for each in self._sent.values() if each.qos and each.gives_way >= giving_way)
+
     def connection_ended(self) -> None:
         """What was sent at QoS 0 is gone or there, and nobody will ever say which."""
         with self._lock:

@@ -75,7 +75,7 @@ class Connection:
         self._receipts = Receipts()
         self.counters: Counter[str] = Counter()
         self._client = self._new_client()
-        self._sender = Sender(self._client, self.mqtt5, config.topics, self.counters)
+        self._sender = Sender(self._client, self.mqtt5, config.topics, self.counters, config.mqtt.queued_messages_max)
         self._attempt = Attempt(0, 0.0, Subscriptions(self._client, self.mqtt5))
         self.alive_at = time.monotonic()  # the network thread's last sign of life
         self._rivalry = Rivalry(role.client_id)
@@ -84,6 +84,11 @@ class Connection:
     def packet_max(self) -> int:
         """The largest packet the broker takes, in bytes; 0: any."""
         return self._sender.packet_max
+
+    @property
+    def room(self) -> int:
+        """How many more messages can wait for the broker."""
+        return self._sender.room
 
     @property
     def connected(self) -> bool:

@@ -34,7 +34,9 @@ class Outgoing:
     correlation: bytes | None = None
     content_type: str = "application/json"
     user: tuple[tuple[str, str], ...] = ()
+    gives_way: bool = False  # to answers, where too much waits for the broker
     delivered: Callable[[], None] | None = field(default=None, compare=False)  # the broker has it; be quick
+    no_room: Callable[[], None] | None = field(default=None, compare=False)  # too much waits: it was dropped; be quick
 
 
 class Publisher(Protocol):

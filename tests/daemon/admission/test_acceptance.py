@@ -271,3 +271,26 @@ def test_who_cannot_sign_makes_no_device_forget(tmp_path):
     assert device.heard.bodies[f"{OUT}/j"]["error"]["code"] == "stale_challenge"
     assert device.gate.identify(device.message("generate", signed, 3), "alice", "generate").seen
     device.scheduler.stop()
+
+
+def test_last_frames_that_had_no_room_go_out_at_the_rate_the_queue_empties(device, monkeypatch):
+    """Without a restart, each once, and never more than half of what has room."""
+    heard, full = device.heard.publish, []
+
+    def no_room(message):
+        full.append(message.topic)
+        message.no_room()
+        return False
+
+    monkeypatch.setattr(device.heard, "publish", no_room)
+    device.take(*[("generate", question(f"q{n}")) for n in range(5)])
+    device.serving.start()
+    wait_for(lambda: len(full) == 5)
+    monkeypatch.setattr(device.heard, "publish", heard)
+    came = []
+    for room in (0, 1, 4, 100):
+        device.acceptance.send_unsent(lambda room=room: room)
+        came.append(len(device.heard.bodies))
+    assert came == [0, 0, 2, 5] and sorted(device.heard.bodies) == sorted(full)
+    device.acceptance.send_unsent(lambda: 100)
+    assert set(device.heard.last.values()) == {1} and device.acceptance.counters["sent_again"] == 5

@@ -169,6 +169,25 @@ def test_what_the_broker_has_is_not_sent_again(open_journal, clock):
     assert open_journal().find("alice", "a") is not None
 
 
+def test_a_last_frame_that_had_no_room_is_given_again_once(open_journal, clock):
+    """To the place that missed it; and not where the broker has it, or nobody remembers it."""
+    journal = open_journal(keep_s=100.0)
+    record = accept(journal, clock)
+    journal.commit()
+    journal.join(record.entry, dataclasses.replace(HERE, topic="other"))
+    _, second = finish(record)
+    assert not journal.has_unsent and journal.unsent(9) == []
+    second.no_room()
+    clock.pass_s(20)
+    assert journal.unsent(0) == []
+    (again,) = journal.unsent(9)
+    assert again == dataclasses.replace(second, expiry_s=40) and not journal.has_unsent
+    again.no_room()
+    clock.pass_s(200)
+    journal.tick()
+    assert journal.unsent(9) == [] and not journal.has_unsent
+
+
 def test_a_stream_that_has_begun_is_known(open_journal, clock, monkeypatch):
     """From its first frame on, on the disk; one record does for many frames, and none is above what it says."""
     journal = open_journal()
