@@ -13,11 +13,11 @@ from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identi
 from edgebit.daemon.admission.batch_items import first_address_of, sent_alone
 from edgebit.daemon.admission.batches import Batches, Items, fitting
 from edgebit.daemon.admission.gatekeeper import Gatekeeper, Identified
-from edgebit.daemon.admission.journal import Journal
+from edgebit.daemon.admission.journal import JobRecord, Journal
 from edgebit.daemon.admission.journal_records import Asked, Entry, Identity
 from edgebit.daemon.admission.lookup import send_kept
 from edgebit.daemon.admission.newest import Newest
-from edgebit.daemon.admission.recovery import address_again, verdict
+from edgebit.daemon.admission.recovery import address_again, interrupted, too_often, verdict
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.contract.addressing import address_of, first_address
 from edgebit.daemon.contract.fields import read_fields
@@ -101,10 +101,14 @@ class Admission:
         """
         for message in self._journal.undelivered():
             self.counters["sent_again"] += 1
-            self._publisher.publish(message)
+            try:
+                self._publisher.publish(message)
+            except Exception:
+                log.exception("an answer of before the restart cannot be sent")
+                self.counters["internal"] += 1
         unfinished = self._journal.unfinished()
         for entry, asked, left_s in unfinished:
-            self._resume(entry, asked, left_s)
+            self._take_up(entry, asked, left_s)
         self._acceptance.commit(at_any_cost=True)
         self._acceptance.release()
         return len(unfinished)
@@ -334,12 +338,37 @@ class Admission:
 
     # After a restart
 
+    def _take_up(self, entry: Entry, asked: Asked | None, left_s: float) -> None:
+        """One that cannot be taken up keeps no other from it, and the daemon not from its start."""
+        try:
+            if asked is not None:
+                self._resume(entry, asked, left_s)
+        except Exception:
+            log.exception("job %s of before the restart cannot be taken up", entry.identity.id)
+            self.counters["internal"] += 1
+            asked = None
+        if asked is None:
+            self._interrupt(entry, None, "what was asked cannot be made out after the restart")
+
+    def _interrupt(self, entry: Entry, asked: Asked | None, words: str) -> None:
+        """End a job that nobody works on."""
+        refusal = interrupted(words)
+        self.counters[refusal.code] += 1
+        self.on_refusal(refusal.status, refusal.code)
+        try:
+            address = address_again(entry, asked, time.monotonic())
+            record = JobRecord(self._journal, entry)
+            self._writer(address, asked.fields if asked else None, record, entry.frames_sent).error(refusal)
+        except Exception:
+            log.exception("the end of job %s was not sent", entry.identity.id)
+        self.batches.item_ended(entry.key, refusal.status, refusal.code)
+
     def _resume(self, entry: Entry, asked: Asked, left_s: float) -> None:
         """Run a job of before the restart anew, or say why not."""
         address = address_again(entry, asked, time.monotonic() + left_s)
-        refusal = verdict(entry, left_s)
+        refusal = too_often(entry) if asked.op == "batch" else verdict(entry, left_s)
         record = self._journal.resume(entry, ANSWER_BYTES)
-        if asked.op == "batch":
+        if asked.op == "batch" and refusal is None:
             self._resume_batch(entry, asked, self._writer(address, record=record))
             return
         if asked.series is not None:
@@ -365,11 +394,12 @@ class Admission:
     def _resume_batch(self, entry: Entry, asked: Asked, writer: AnswerWriter) -> None:
         """Wait for the items again; they are jobs of their own, and taken up as such."""
         items: Mapping[str, Mapping[str, Any] | None] = asked.fields["items"]
-        self.batches.begin(entry.key, entry.identity.fingerprint, list(items), writer)
+        ends = {item_id: end and (end["status"], end.get("code", "")) for item_id, end in items.items()}
+        self.batches.begin(entry.key, entry.identity.fingerprint, list(ends), writer)
         principal, _ = entry.key
-        for item_id, end in items.items():
+        for item_id, end in ends.items():
             if end is not None:
-                self.batches.item_ended((principal, item_id), end["status"], end.get("code", ""))
+                self.batches.item_ended((principal, item_id), *end)
             elif self._journal.entry(principal, item_id) is None:
                 self.batches.item_ended((principal, item_id), 500, "interrupted")
             else:

@@ -74,6 +74,11 @@ class Batches:
         """As an OutcomeListener."""
         self.item_ended((outcome.principal, outcome.job_id), outcome.status, outcome.code)
 
+    def has(self, key: Key) -> bool:
+        """Whether such a batch is in flight."""
+        with self._lock:
+            return key in self._open
+
     def unfinished(self, key: Key) -> list[str]:
         """Ids of the batch's jobs that have not ended; empty where there is no such batch in flight."""
         with self._lock:

@@ -140,6 +140,7 @@ class JobStore:
             log.warning("%s: %d bytes behind the last whole record are cut off", self._file.path, damaged)
             self.counters["journal_cut_bytes"] += damaged
         if unknown:
+            self.counters["journal_not_understood"] += unknown
             log.warning("%s: %d records are not understood, and passed over", self._file.path, unknown)
         if found:
             self.note_stale()

@@ -18,6 +18,7 @@ from edgebit.daemon.admission.answers import StoredAnswer
 from edgebit.daemon.admission.boot_clock import Clock, Instant, boot_clock, elapsed_s
 from edgebit.daemon.admission.job_store import JobStore, refusal_of
 from edgebit.daemon.admission.journal_records import Asked, Ended, Entry, Identity, Kind, Place
+from edgebit.daemon.admission.recovery import interrupted
 from edgebit.daemon.config.sections import JournalConfig
 from edgebit.daemon.contract.frames import Outgoing, encode_json
 from edgebit.daemon.contract.messages import Refusal
@@ -94,26 +95,39 @@ class Journal:
         except OSError as error:
             self._store.failed(error)
             raise refusal_of(error) from error
+        except records.UNREADABLE as error:
+            log.error("the answer of job %s cannot be read: %s", entry.identity.id, error)
+            self.counters["journal_lost"] += 1
+            raise interrupted("its answer was written by another version") from error
 
     def find(self, principal: str, job_id: str) -> Mapping[str, Any] | None:
         """The last frame of a finished job as JSON, with all of its text; None where none is kept. For lookup.get."""
         entry = self.entry(principal, job_id)
         return None if entry is None or entry.ended is None else self.answer(entry).frame()
 
-    def unfinished(self) -> list[tuple[Entry, Asked, float]]:
-        """The jobs to take up after a restart, in the order they came: what was asked, and seconds to the deadline."""
+    def asked(self, entry: Entry) -> Asked | None:
+        """What a job in flight has asked for; None where the disk has lost it, or another version has written it."""
+        try:
+            with self._lock:
+                return records.read_asked(self._store.body(entry.asked))
+        except (OSError, *records.UNREADABLE) as error:
+            log.error("what job %s asks for cannot be read: %s", entry.identity.id, error)
+            self.counters["journal_lost"] += 1
+            return None
+
+    def in_flight(self) -> list[Entry]:
+        """The jobs that are not answered yet, in the order they came."""
         with self._lock:
-            found = []
-            for entry in [entry for entry in self._entries if entry.ended is None]:
-                try:
-                    asked = records.read_asked(self._store.body(entry.asked))
-                except (OSError, ValueError, KeyError, TypeError) as error:
-                    log.error("job %s is lost: its record cannot be read: %s", entry.identity.id, error)
-                    self.counters["journal_lost"] += 1
-                    self._store.forget(entry)
-                    continue
-                found.append((entry, asked, asked.ttl_s - elapsed_s(asked.at, self._clock())))
-            return found
+            return [entry for entry in self._entries if entry.ended is None]
+
+    def unfinished(self) -> list[tuple[Entry, Asked | None, float]]:
+        """The jobs to take up after a restart, in the order they came: what was asked, and seconds to the deadline."""
+        found = []
+        for entry in self.in_flight():
+            asked = self.asked(entry)
+            left_s = 0.0 if asked is None else asked.ttl_s - elapsed_s(asked.at, self._clock())
+            found.append((entry, asked, left_s))
+        return found
 
     def undelivered(self) -> list[Outgoing]:
         """The last frames that the broker may not have, as they were sent before."""
@@ -203,7 +217,7 @@ class Journal:
             self._store.failed(error)
 
     def finish(self, entry: Entry, last: Outgoing, refusal: Refusal | None, whole: Mapping[str, Any]) -> list[Outgoing]:
-        """Keep a job's last frame on the disk; gives it, addressed to everyone who asked.
+        """Keep a job's last frame on the disk; gives it, addressed to everyone who asked. Nothing where it has ended.
 
         A disk that fails keeps nobody from the answer: it is then remembered in memory.
         """
@@ -217,6 +231,8 @@ class Journal:
             at=self._clock(),
         )
         with self._lock:
+            if entry.ended is not None:
+                return []
             body = records.finished(entry, ended, last.payload, encode_json(whole))
             entry.ended, entry.undelivered, entry.asked = ended, len(entry.places), None
             entry.joins.clear()

@@ -6,17 +6,21 @@ What was accepted counts from the next `committed` on: all that came together or
 """
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from edgebit.daemon.admission.boot_clock import Instant
 from edgebit.daemon.admission.record_file import HEAD, Span
 from edgebit.daemon.contract.frames import encode_json
 
 _HEAD = struct.Struct("<BI")
+_INT64 = -(2**63), 2**63
+Typed = TypeVar("Typed")
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, OverflowError, struct.error)  # what a strange record raises
 
 
 class Kind(IntEnum):
@@ -163,21 +167,21 @@ def read_asked(body: bytes) -> Asked:
     """What an `accepted` record asks for."""
     _, head, data = _decode(body)
     return Asked(
-        op=head["op"],
-        fields=json.loads(data),
-        seed=head["seed"],
-        priority=head["priority"],
-        topic_given=head["topic_given"],
-        series=head["series"],
-        ttl_s=head["ttl_s"],
-        at=Instant(*head["at"]),
+        op=_typed(head["op"], str),
+        fields=_typed(json.loads(data), dict),
+        seed=_whole(head["seed"]),
+        priority=_whole(head["priority"]),
+        topic_given=_typed(head["topic_given"], bool),
+        series=None if head["series"] is None else _typed(head["series"], str),
+        ttl_s=_number(head["ttl_s"]),
+        at=_instant(head["at"]),
     )
 
 
 def read_answer(body: bytes) -> tuple[bytes, bytes]:
     """The last frame in a `finished` record, as it was sent and as JSON."""
     _, head, data = _decode(body)
-    size = head["payload"]
+    size = _whole(head["payload"])
     return data[:size], data[size:] or data
 
 
@@ -196,7 +200,7 @@ def read_back(records: Iterable[tuple[Span, bytes]]) -> tuple[dict[int, Entry], 
                 counting = max(entries, default=0) + 1
             else:
                 _apply(entries, kind, head, span)
-        except (ValueError, KeyError, TypeError, IndexError, struct.error):
+        except UNREADABLE:
             unknown += 1
     for entry in entries.values():
         entry.committed = entry.ended is not None or entry.number < counting
@@ -219,7 +223,7 @@ def _apply(entries: dict[int, Entry], kind: Kind, head: dict[str, Any], span: Sp
         entry.places.append(_place(head["place"]))
         entry.joins.append(span)
     elif kind is Kind.SENDING:
-        entry.frames_sent = head["frames"]
+        entry.frames_sent = _whole(head["frames"])
     elif kind is Kind.DELIVERED:
         entry.undelivered = 0
     elif kind is Kind.RESUMED:
@@ -230,25 +234,27 @@ def _apply(entries: dict[int, Entry], kind: Kind, head: dict[str, Any], span: Sp
 
 def _entry(head: dict[str, Any]) -> Entry:
     identity = Identity(
-        principal=head["principal"],
-        id=head["id"],
-        id_given=head["given"],
+        principal=_typed(head["principal"], str),
+        id=_typed(head["id"], str),
+        id_given=_typed(head["given"], bool),
         fingerprint=bytes.fromhex(head["print"]),
-        connection=head["connection"],
-        packet_id=head["packet"],
+        connection=_whole(head["connection"]),
+        packet_id=_whole(head["packet"]),
     )
-    return Entry(number=head["n"], identity=identity, places=[_place(place) for place in head["places"]])
+    first, *others = head["places"]
+    places = [_place(place) for place in (first, *others)]
+    return Entry(number=_whole(head["n"]), identity=identity, places=places)
 
 
 def _ended(head: dict[str, Any]) -> Ended:
     return Ended(
-        status=head["status"],
-        code=head["code"],
-        retryable=head["retryable"],
-        content_type=head["content_type"],
-        user=tuple((name, value) for name, value in head["user"]),
-        ttl_s=head["ttl_s"],
-        at=Instant(*head["at"]),
+        status=_whole(head["status"]),
+        code=_typed(head["code"], str),
+        retryable=_typed(head["retryable"], bool),
+        content_type=_typed(head["content_type"], str),
+        user=tuple((_typed(name, str), _typed(value, str)) for name, value in head["user"]),
+        ttl_s=_number(head["ttl_s"]),
+        at=_instant(head["at"]),
     )
 
 
@@ -272,7 +278,31 @@ def _place_head(place: Place) -> list[str | None]:
 
 def _place(head: list[Any]) -> Place:
     topic, correlation = head
-    return Place(topic, None if correlation is None else bytes.fromhex(correlation))
+    return Place(_typed(topic, str), None if correlation is None else bytes.fromhex(correlation))
+
+
+def _instant(head: list[Any]) -> Instant:
+    boot, up_s, wall_s = head
+    return Instant(_typed(boot, str), _number(up_s), _number(wall_s))
+
+
+def _typed(value: Any, kind: type[Typed]) -> Typed:
+    """Another version's record may hold anything. Raises TypeError."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected, {type(value).__name__} found")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if not _INT64[0] <= _typed(value, int) < _INT64[1]:
+        raise ValueError("a number out of all bounds")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError("a number out of all bounds")
+    return float(value)
 
 
 def _instant_head(at: Instant) -> list[Any]:

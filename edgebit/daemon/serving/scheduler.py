@@ -216,6 +216,11 @@ class Scheduler:
                 eta_ms=None if eta_s is None else int(1000 * eta_s),
             )
 
+    def has(self, key: JobKey) -> bool:
+        """Whether such a job is in flight."""
+        with self._lock:
+            return key in self._jobs
+
     def totals(self) -> PassTotals:
         """What the engine has done so far."""
         with self._lock:

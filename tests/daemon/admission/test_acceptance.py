@@ -3,85 +3,18 @@
 import base64
 import dataclasses
 import errno
-import json
 import os
-import time
 
 import pytest
+from admission_fixtures import OUT, Device, question
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from serving_fixtures import Engine, Serving, wait_for
+from serving_fixtures import wait_for
 
-from edgebit.daemon.admission.acceptance import Acceptance
-from edgebit.daemon.admission.admission import Admission
-from edgebit.daemon.admission.gatekeeper import Gatekeeper
-from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
 from edgebit.daemon.config.safeguards import IdentityConfig
-from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig, MqttConfig
-from edgebit.daemon.contract.messages import Incoming, Refusal
+from edgebit.daemon.config.sections import LimitsConfig, MqttConfig
+from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.governor.levers import Levers
-
-IN, OUT = "edgebit/v1/pi/in/alice", "edgebit/v1/pi/out/alice"
-
-
-class Model(Engine):
-    names = {"fake"}  # noqa: RUF012
-
-    def encode(self, text):
-        return list(text.encode())
-
-
-class Device:
-    """Admission to worker, without MQTT; restart() is a crash: nothing is tidied up."""
-
-    def __init__(self, path, **sections):
-        self._path = path
-        self.config = Config(device=DeviceConfig(name="pi"), **sections)
-        self.steps = []  # what happened, in order
-        self.restart()
-
-    def restart(self):
-        self.model = Model()
-        self.serving = Serving(self.model)
-        self.heard, self.scheduler = self.serving.heard, self.serving.scheduler
-        self.journal = Journal(self._path, JournalConfig())
-        self.acceptance = Acceptance(self.heard, self.scheduler, self.journal)
-        self.gate = Gatekeeper(self.config, self._path.parent)
-        self.admission = Admission(
-            self.config,
-            self.heard,
-            self.scheduler,
-            self.journal,
-            self.acceptance,
-            self.gate,
-            lambda: self.model,
-            dict,
-        )
-        self.serving.endings.listeners.append(self.admission.batches)
-        self.recovered = self.admission.recover()
-
-    def take(self, *asked, **named):
-        """Requests that have come together, as (operation, fields)."""
-        self.admission.take([self.message(op, fields, n + 1, **named) for n, (op, fields) in enumerate(asked)])
-
-    def message(self, op, fields, packet_id, connection=1, dup=False):
-        return Incoming(
-            topic=f"{IN}/{op}",
-            payload=json.dumps(fields).encode(),
-            received=time.monotonic(),
-            connection=connection,
-            packet_id=packet_id,
-            dup=dup,
-            mqtt5=True,
-            ack=lambda: self.steps.append(("ack", packet_id)),
-        )
-
-    def run(self, *topics):
-        """Until these have their last frame; gives them."""
-        if not self.serving.worker.is_alive():
-            self.serving.start()
-        wait_for(lambda: set(topics) <= set(self.heard.bodies))
-        return [self.heard.bodies[topic] for topic in topics]
 
 
 @pytest.fixture
@@ -89,10 +22,6 @@ def device(tmp_path):
     device = Device(tmp_path / "journal")
     yield device
     device.scheduler.stop()
-
-
-def question(name, tokens=2, **more):
-    return "generate", {"id": name, "prompt": "a question", "max_tokens": tokens, **more}
 
 
 def test_one_sync_then_all_acknowledgements_then_they_run(device, monkeypatch):
@@ -243,6 +172,16 @@ def test_a_job_that_was_in_flight_at_too_many_crashes(device):
     device.restart()
     error = device.heard.bodies[f"{OUT}/a"]["error"]
     assert (error["status"], error["code"], error["retryable"]) == (500, "interrupted", True)
+
+
+def test_a_batch_that_was_in_flight_at_too_many_crashes(device):
+    device.take(("batch", {"id": "b", "items": [{"prompt": "x", "max_tokens": 1}]}))
+    for _ in range(3):
+        device.restart()
+        assert f"{OUT}/b" not in device.heard.bodies
+    device.restart()
+    assert device.heard.bodies[f"{OUT}/b"]["error"]["code"] == "interrupted"
+    assert not device.admission.batches.has(("alice", "b"))
 
 
 def test_without_its_session_a_broker_sends_nothing_again(device):
