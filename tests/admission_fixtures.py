@@ -38,6 +38,7 @@ class Device:
         self.journal = Journal(self._path, JournalConfig())
         self.acceptance = Acceptance(self.heard, self.scheduler, self.journal)
         self.gate = Gatekeeper(self.config, self._path.parent)
+        self.now = time.monotonic()  # as the watch for lost jobs has it
         self.admission = Admission(
             self.config,
             self.heard,
@@ -47,6 +48,7 @@ class Device:
             self.gate,
             lambda: self.model,
             dict,
+            clock=lambda: self.now,
         )
         self.serving.endings.listeners.append(self.admission.batches)
         self.recovered = self.admission.recover()

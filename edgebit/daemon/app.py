@@ -178,6 +178,7 @@ class Daemon:
             self._take_events()
             self._scheduler.expire()
             self._journal.tick()
+            self._admission.tick()
             if self._connection.connected:
                 self._acceptance.send_unsent(lambda: self._connection.room)
             self._gate.tick()

@@ -17,6 +17,7 @@ from edgebit.daemon.admission.journal import JobRecord, Journal
 from edgebit.daemon.admission.journal_records import Asked, Entry, Identity
 from edgebit.daemon.admission.lookup import send_kept
 from edgebit.daemon.admission.newest import Newest
+from edgebit.daemon.admission.orphans import Orphans
 from edgebit.daemon.admission.recovery import address_again, interrupted, too_often, verdict
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.contract.addressing import address_of, first_address
@@ -76,6 +77,8 @@ class Admission:
         gate: Gatekeeper,
         model: Callable[[], AskableModel | None],
         state: Callable[[], dict[str, Any]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`model` gives the model once it is loaded, `state` what a ping is answered with."""
         self._config = config
@@ -89,6 +92,7 @@ class Admission:
         self._state = state
         self._newest = Newest()
         self.batches = Batches()
+        self._orphans = Orphans(journal, lambda key: scheduler.has(key) or self.batches.has(key), clock)
         self.fault: str | None = None  # why the model could not be loaded
         self.on_refusal: Callable[[int, str], None] = lambda status, code: None  # hears of requests that become no job
         self.own_ops: dict[str, OwnOp] = {}  # how each of OWN_OPS is answered
@@ -112,6 +116,13 @@ class Admission:
         self._acceptance.commit(at_any_cost=True)
         self._acceptance.release()
         return len(unfinished)
+
+    def tick(self) -> None:
+        """Answer jobs that were lost track of. Often, from the thread of take()."""
+        for entry in self._orphans.found():
+            log.error("job %s is answered by nobody: it is given up", entry.identity.id)
+            self.counters["orphaned"] += 1
+            self._interrupt(entry, self._journal.asked(entry), "the device has lost track of it")
 
     def take(self, requests: Sequence[Incoming]) -> None:
         """Look at all that has come; what is accepted is on the disk before any is acknowledged, and runs then."""
@@ -332,9 +343,12 @@ class Admission:
             writer.done({"op": "get", "job": target, **dataclasses.asdict(where)})
             return
         kept = self._journal.find(principal, target)
-        if kept is None:
+        if kept is not None:
+            send_kept(writer, target, kept, request)
+        elif self._journal.entry(principal, target) is not None:  # out of the queue, and its end on its way to the disk
+            writer.done({"op": "get", "job": target, "state": "running", "position": 0, "eta_ms": 0})
+        else:
             raise Refusal(404, "unknown_job", "no job of yours with this id is waiting, running or kept")
-        send_kept(writer, target, kept, request)
 
     # After a restart
 
