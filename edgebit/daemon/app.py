@@ -25,7 +25,7 @@ from edgebit.daemon.admission.storage_events import StorageEvents
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.events import Connected, Disconnected
-from edgebit.daemon.connection.mqtt import Connection
+from edgebit.daemon.connection.mqtt import CLOSE_S, Connection
 from edgebit.daemon.connection.pool import Pool
 from edgebit.daemon.connection.pool_membership import Fitness
 from edgebit.daemon.connection.role import device_role
@@ -55,7 +55,12 @@ log = logging.getLogger("edgebit")
 
 BUSY_TICK_S = 0.1  # how often deadlines and the state are looked at
 IDLE_TICK_S = 1.0
+# How long each part may take to end, beside serving.drain_s; together less than service managers wait.
+PROBE_STOP_S = 3.0
 WORKER_STOP_S = 10.0
+LAST_FRAMES_S = 5.0
+NETWORK_STOP_S = 3.0
+STOP_S = IDLE_TICK_S + PROBE_STOP_S + WORKER_STOP_S + LAST_FRAMES_S + 2 * CLOSE_S + NETWORK_STOP_S
 
 
 class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
@@ -340,18 +345,18 @@ class Daemon:
         if self._wyoming is not None:
             self._wyoming.close()
         self._sensors.stop()
-        self._watch.stopping(WORKER_STOP_S)
+        self._watch.stopping(PROBE_STOP_S)
         self._drain()
         if self._worker.is_alive():
             log.error("the worker did not end within %.0f s", WORKER_STOP_S)
         elif self._model is not None:
             self._model.close()  # not before callers are heard no more: they ask for its tokens too
         self._finishing.close()
-        self._finisher.join(WORKER_STOP_S)
+        self._finisher.join(LAST_FRAMES_S)
         if self._pool is not None:
             self._pool.close()
         self._connection.close()
-        self._network.join(5.0)
+        self._network.join(NETWORK_STOP_S)
         self._journal.tick()
         self._journal.close()
         self._watch.close()

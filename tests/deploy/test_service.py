@@ -1,5 +1,6 @@
 """The systemd unit: rendered for the system's instance and a user's own, and how hard it is to break out of."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from edgebit import resources
+from edgebit.daemon.app import STOP_S
+from edgebit.daemon.config.sections import ServingConfig
 from edgebit.daemon.install import systemd
 from edgebit.daemon.install.device_access import NO_DEVICES, device_access, meter_port, port_fault
-from edgebit.daemon.install.service import LOG_MAX_BYTES, Service, detect
+from edgebit.daemon.install.heartbeat import SILENCE_S
+from edgebit.daemon.install.service import LOG_MAX_BYTES, STOP_TIMEOUT_S, Service, detect
 from edgebit.daemon.install.systemd import render_unit
 from edgebit.errors import DeployError
 
@@ -182,3 +186,13 @@ def test_state_of_the_kind_is_json_free(tmp_path):
     (tmp_path / "run" / "service").write_text(json.dumps({"kind": "supervisor"}))
 
     assert Service(tmp_path).kind() is None
+
+
+def test_who_stops_the_daemon_waits_longer_than_it_takes():
+    """With the longest drain_s, and each part of the end as slow as it may be; the word of life ends with the stop."""
+    (drain,) = [field for field in dataclasses.fields(ServingConfig) if field.name == "drain_s"]
+    longest_s = drain.metadata["within"][1] + STOP_S
+    unit = render("systemd-system")
+    systemd_s, watchdog_s = (float(re.search(rf"{key}=(\d+)", unit)[1]) for key in ("TimeoutStopSec", "WatchdogSec"))
+    assert longest_s < STOP_TIMEOUT_S < systemd_s
+    assert longest_s < min(watchdog_s, SILENCE_S)

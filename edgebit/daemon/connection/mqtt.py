@@ -39,6 +39,7 @@ log = logging.getLogger("edgebit.mqtt")
 HANDSHAKE_TIMEOUT_S = 15.0  # from the TCP connection to the granted subscription
 PROBE_TIMEOUT_S = 3.0  # the same, while it is not known whether the broker speaks MQTT 5
 INFLIGHT_MAX = 20
+CLOSE_S = 3.0  # for the last word to reach the broker
 
 
 class Connection:
@@ -147,7 +148,7 @@ class Connection:
             self._deliver(Disconnected(attempt.reason, attempt.ready_at > 0))
             self._wait(delay_s)
 
-    def close(self, timeout_s: float = 3.0) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Say `offline` after everything published before, disconnect cleanly, and let run() return."""
         offline = self._role.says("offline", self._attempt.number)
         if self.connected and offline is not None:

@@ -29,7 +29,7 @@ from edgebit.errors import DeployError
 
 Kind = Literal[SystemdKind, "supervisor", "termux"]
 
-STOP_TIMEOUT_S = 30.0  # for the daemon to answer what it has with 503 and to end; then it is killed
+STOP_TIMEOUT_S = 58.0  # for the daemon to answer what it has with 503 and to end; then it is killed
 LOG_MAX_BYTES = 4 << 20  # then it becomes edgebitd.log.1
 _ABORT_S = 5.0  # for a daemon that hangs to say where
 _STEADY_S = 60.0  # a daemon that ran so long begins anew with the shortest pause
