@@ -60,7 +60,7 @@ def _print_security(answer: dict[str, Any], as_json: bool) -> None:
     for kind in ("codes", "ops", "principals"):
         click.echo(printable(f"  by {kind[:-1]}: " + ", ".join(f"{name} {n}" for name, n in counts[kind].items())))
     if counts["lines_suppressed"]:
-        click.echo(f"  and {counts['lines_suppressed']} lines more that came too fast to be written")
+        click.echo(f"  {counts['lines_suppressed']} lines came too fast to be written: counted by code only")
 
 
 def _wait(seconds: float) -> None:

@@ -19,6 +19,7 @@ from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.tls import tls_context
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.daemon.install.settings import CONFIG_NAME
+from edgebit.daemon.monitoring.own_process import memory_mib
 from edgebit.daemon.privacy.local_key import LOCAL_KEY
 from edgebit.errors import BrokerError, ConfigError, DeployError, NoAnswerError
 
@@ -73,7 +74,7 @@ def check_health(
             f"bundle {pong['bundle']} answers as {config.device_name!r}, not {identity}: another device has that name"
             " at this broker. Give this one its own: --device-name"
         )
-    tok_s, rss_mib = _tok_s(answer), _rss_mib(process)
+    tok_s, rss_mib = _tok_s(answer), memory_mib(process).get("RssAnon") if process is not None else None
     _hold_to(limits, tok_s, rss_mib)
     user = f"//{quote(config.mqtt.user, safe='')}@" if config.mqtt.user else "//"
     return {
@@ -133,16 +134,6 @@ def _tok_s(answer: dict[str, Any]) -> float | None:
     """Decode speed by the answer's own count; None where it has none, or too few tokens."""
     count, duration_ns = answer.get("eval_count", 0), answer.get("eval_duration", 0)
     return count / duration_ns * 1e9 if count > 1 and duration_ns else None
-
-
-def _rss_mib(process: int | None) -> float | None:
-    """Memory of its own that a process holds, without the pages of mapped files; None where nobody says."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return None
-    kib = next((int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), None)
-    return None if kib is None else kib / 1024
 
 
 def ping(config: Config, timeout_s: float) -> str:

@@ -33,7 +33,7 @@ class OwnProcess:
         now = self._clock()
         if now - self._before[0] >= LEAST_S:
             self._cpu = self._cpu_since(now)
-        memory = self._memory_mib()
+        memory = memory_mib("self", self._root)
         return {**self._cpu, "rss_mib": memory.get("RssAnon"), "rss_mapped_mib": memory.get("RssFile")}
 
     def _cpu_since(self, now: float) -> dict[str, float | None]:
@@ -46,28 +46,31 @@ class OwnProcess:
         own = 100.0 * (self._before[1] - before[1]) / (now - before[0])
         return {"cpu_percent": own, "cpu_busy_percent": busy}
 
-    def _memory_mib(self) -> dict[str, float]:
-        found = {}
-        for line in self._lines("proc/self/status"):
-            key, _, rest = line.partition(":")
-            words = rest.split()
-            if key in ("RssAnon", "RssFile") and words and words[0].isdigit():
-                found[key] = int(words[0]) / 1024
-        return found
-
     def _ticks(self) -> tuple[int, int] | None:
         """All ticks and the idle ones of all cores together."""
-        words = next(iter(self._lines("proc/stat")), "").split()
+        words = next(iter(_lines(self._root / "proc/stat")), "").split()
         if len(words) < 6 or words[0] != "cpu" or not all(word.isdigit() for word in words[1:]):
             return None
         ticks = [int(word) for word in words[1:9]]  # guest time, which follows, is part of user time
         return sum(ticks), ticks[3] + ticks[4]
 
-    def _lines(self, name: str) -> list[str]:
-        try:
-            return (self._root / name).read_text().splitlines()
-        except (OSError, UnicodeDecodeError):
-            return []
+
+def memory_mib(process: int | str, root: Path = Path("/")) -> dict[str, float]:
+    """What a process holds, in MiB: RssAnon, of its own, and RssFile, of mapped files; as far as the system says it."""
+    found = {}
+    for line in _lines(root / "proc" / str(process) / "status"):
+        key, _, rest = line.partition(":")
+        words = rest.split()
+        if key in ("RssAnon", "RssFile") and words and words[0].isdigit():
+            found[key] = int(words[0]) / 1024
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _cpu_s() -> float:

@@ -34,7 +34,7 @@ class SecurityLog:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`max_bytes` of one file (0: nothing is written, all is counted), `files` of them with the one in use."""
+        """`max_bytes` of one file (0: nothing is written), `files` of them with the one in use."""
         self._path = path
         self._max_bytes = max_bytes
         self._files = files
@@ -43,13 +43,12 @@ class SecurityLog:
         self._same: OrderedDict[tuple[str, str, str], list[float]] = OrderedDict()  # [began, count], the oldest first
         self._minute = clock()
         self._lines = 0  # of this minute
-        self._unwritten = 0
+        self._unwritten = 0  # lines
+        self._unwritten_codes: Counter[str] = Counter()  # refusals in them
         self._failed_at: float | None = None
-        self.counters: Counter[str] = Counter()  # refusals by code, and what became of their lines
 
     def refused(self, status: int, code: str, principal: str, op: str) -> None:
         """Note a refusal; `principal` is hashed already, `op` one that is known or "?"."""
-        self.counters[code] += 1
         self.tick()
         key = (code, principal, op)
         if (known := self._same.get(key)) is not None:
@@ -67,14 +66,21 @@ class SecurityLog:
             self._close_oldest()
         if now - self._minute >= 60.0:
             self._minute, self._lines = now, 0
-            if self._unwritten:
-                unwritten, self._unwritten = self._unwritten, 0
-                self._write({"event": "suppressed", "lines": unwritten})
+            self._tell_left_out()
 
     def close(self) -> None:
         """Write what is still being counted."""
         while self._same:
             self._close_oldest()
+        self._lines = 0
+        self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        if self._unwritten:
+            lines, codes = self._unwritten, dict(self._unwritten_codes.most_common())
+            self._unwritten = 0
+            self._unwritten_codes.clear()
+            self._write({"event": "suppressed", "lines": lines, "codes": codes})
 
     def _close_oldest(self) -> None:
         (code, principal, op), (_, count) = self._same.popitem(last=False)
@@ -84,11 +90,9 @@ class SecurityLog:
     def _write(self, facts: dict[str, Any]) -> None:
         if not self._max_bytes:
             return
-        if self._lines >= LINES_A_MINUTE:
-            self._unwritten += 1
-            return
-        if self._failed_at is not None and self._clock() - self._failed_at < _RETRY_S:
-            self._unwritten += 1
+        rests = self._failed_at is not None and self._clock() - self._failed_at < _RETRY_S
+        if rests or self._lines >= LINES_A_MINUTE:
+            self._leave_out(facts)
             return
         self._lines += 1
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._wall()))
@@ -97,11 +101,15 @@ class SecurityLog:
             self._append(line)
         except OSError as error:
             if self._failed_at is None:
-                log.warning("%s cannot be written, refusals are counted only: %s", self._path, error)
+                log.warning("%s cannot be written, refusals are counted only, by code: %s", self._path, error)
             self._failed_at = self._clock()
-            self._unwritten += 1
+            self._leave_out(facts)
         else:
             self._failed_at = None
+
+    def _leave_out(self, facts: dict[str, Any]) -> None:
+        self._unwritten += facts.get("lines", 1)
+        self._unwritten_codes.update(facts.get("codes") or {facts["code"]: facts.get("repeated", 1)})
 
     def _append(self, line: bytes) -> None:
         try:
@@ -158,7 +166,10 @@ def summary(facts: list[dict[str, Any]]) -> dict[str, Any]:
     ops: Counter[str] = Counter()
     suppressed = 0
     for fact in facts:
-        suppressed += _count(fact, "lines") if fact.get("event") == "suppressed" else 0
+        if fact.get("event") == "suppressed":
+            suppressed += _count(fact, "lines")
+            left_out: dict[str, Any] = fact["codes"] if isinstance(fact.get("codes"), dict) else {}
+            codes.update({code: _count(left_out, code) for code in left_out})
         if "code" in fact:
             count = _count(fact, "repeated") or 1
             codes[str(fact["code"])] += count

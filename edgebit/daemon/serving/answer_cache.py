@@ -51,11 +51,6 @@ class AnswerCache:
         self._entries: OrderedDict[tuple[str, bytes], tuple[float, KnownAnswer]] = OrderedDict()  # last used last
         self._held = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """What all entries take, about."""
-        return self._held
-
     def find(self, owner: str, key: bytes | None) -> KnownAnswer | None:
         """The answer, if it is known and not too old."""
         if key is None:

@@ -34,7 +34,6 @@ def test_a_refusal_is_a_line(tmp_path):
         }
     ]
     assert log.path.stat().st_mode & 0o777 == 0o600
-    assert log.log.counters == {"bad_signature": 1}
 
 
 def test_the_same_again_is_counted(tmp_path):
@@ -69,11 +68,15 @@ def test_a_flood_of_names_writes_few_lines(tmp_path):
     log = Log(tmp_path, max_bytes=1 << 20)
     for number in range(5000):
         log.log.refused(401, "bad_signature", f"p-{number}", "generate")
+    for _ in range(3):
+        log.log.refused(429, "rate_limit", "p-a", "generate")
     assert len(log.lines()) == LINES_A_MINUTE and len(log.log._same) <= SAME_MAX
-    assert log.log.counters["bad_signature"] == 5000
     log.now = 61.0
     log.log.tick()
-    assert log.lines()[-1]["event"] == "suppressed" and log.lines()[-1]["lines"] == 5000 - LINES_A_MINUTE
+    (last,) = [line for line in log.lines() if line.get("event") == "suppressed"]
+    codes = {"bad_signature": 5000 - LINES_A_MINUTE, "rate_limit": 3}
+    assert last["codes"] == codes and last["lines"] == 5000 - LINES_A_MINUTE + 2
+    assert summary(log.lines())["codes"] == {"bad_signature": 5000, "rate_limit": 3}
 
 
 def test_the_disk_it_takes_is_bounded(tmp_path):
@@ -106,17 +109,17 @@ def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path):
     log.log.refused(401, "bad_signature", "p-1", "generate")
     log.path.rmdir()
     log.log.refused(401, "bad_signature", "p-2", "generate")
-    assert not log.path.exists() and log.log.counters["bad_signature"] == 2
+    assert not log.path.exists()
     log.now = 61.0
     log.log.refused(401, "bad_signature", "p-3", "generate")
     assert [line.get("lines", line.get("principal")) for line in log.lines()] == [2, "p-3"]
 
 
 def test_it_can_be_switched_off(tmp_path):
-    """Then nothing is written, and all is counted."""
+    """Then nothing is written."""
     log = Log(tmp_path, max_bytes=0)
     log.log.refused(401, "bad_signature", "p-1", "generate")
-    assert not log.path.exists() and log.log.counters["bad_signature"] == 1
+    assert not log.path.exists()
 
 
 def test_a_line_cut_short_is_left_out(tmp_path):
@@ -157,3 +160,12 @@ def test_every_line_is_json(tmp_path):
     log.log.refused(400, "bad_json", "p-1", 'say "x"\n')
     (line,) = log.path.read_text().splitlines()
     assert json.loads(line)["op"] == 'say "x"\n'
+
+
+def test_a_flood_that_ends_with_the_daemon_is_told(tmp_path):
+    log = Log(tmp_path)
+    for number in range(LINES_A_MINUTE + 7):
+        log.log.refused(401, "bad_signature", f"p-{number}", "generate")
+    log.log.close()
+    assert log.lines()[-1]["codes"] == {"bad_signature": 7}
+    assert summary([{"event": "suppressed", "lines": 1, "codes": ["x"]}])["refused"] == 0
