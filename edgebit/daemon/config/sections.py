@@ -137,8 +137,8 @@ class GovernorConfig:
     mode: str = one_of("speed", "temperature", "off")  # "temperature" keeps to target_c, at the price of speed
     target_c: float = within(30, 105, 78.0)  # with "speed" only what `hot` means
     stop_c: float = within(35, 110, 90.0)  # from here on no new work
-    battery_pool: float = within(0, 90, 30.0)  # %, not charging: below it the device leaves its pool
-    battery_work: float = within(0, 90, 10.0)  # %, not charging: below it no new work
+    battery_pool: float = within(0, 90, 30.0)  # %, on battery: below it the device leaves its pool
+    battery_work: float = within(0, 90, 10.0)  # %, on battery: below it no new work
     memory_pressure: float = within(1, 100, 20.0)  # % of the time in which all waits for memory: above it no new work
     rest_s: float = within(0, 3600, 30.0)  # all well for so long, until it is as before
 

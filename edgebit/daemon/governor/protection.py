@@ -10,7 +10,7 @@ from edgebit.daemon.governor.state import State
 def protected(state: State, readings: Readings, celsius: float | None, settings: Settings, now: float) -> State:
     """The state with its latches set and opened. A figure that is not known sets none, and keeps none set for ever."""
     undervoltage = readings.undervoltage is True
-    battery = readings.battery if readings.charging is not True else None
+    battery = readings.battery if True not in (readings.charging, readings.mains) else None
     hot = _hot(state.hot, readings, celsius, settings, now)
     leaves, joins = settings.battery_pool
     leaves_hot = hot.held and settings.leave_hot

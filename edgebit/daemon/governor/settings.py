@@ -23,8 +23,8 @@ class Settings:
     sensor_lost_s: float = 5.0
     undervoltage_rest_s: float = 120.0
     throttled_rest_s: float = 600.0  # without it for so long, before it is told anew
-    battery_pool: tuple[float, float] = (30.0, 40.0)  # %, not charging: leaves below, joins above
-    battery_work: tuple[float, float] = (10.0, 15.0)  # %, not charging: no new work below, again above
+    battery_pool: tuple[float, float] = (30.0, 40.0)  # %, on battery: leaves below, joins above
+    battery_work: tuple[float, float] = (10.0, 15.0)  # %, on battery: no new work below, again above
     memory_pressure: tuple[float, float] = (20.0, 5.0)  # % of full PSI: no new work above, again below
 
 
@@ -38,6 +38,7 @@ class Readings:
     undervoltage: bool | None = None  # now
     battery: float | None = None  # %
     charging: bool | None = None
+    mains: bool | None = None  # the battery need not feed the device
     memory_pressure: float | None = None  # % of the last 10 s in which all of the system waited for memory
     busy: float = 0.0  # share of the time since the last look that the engine computed
     tok_s: float | None = None  # decode speed while it computed; None: too little was decoded to tell

@@ -115,6 +115,7 @@ def _look(readings: Mapping[str, Reading], engine: Engine) -> Readings:
         undervoltage=flag("undervoltage"),
         battery=value("battery"),
         charging=flag("charging"),
+        mains=flag("mains"),
         memory_pressure=value("psi_memory_full"),
         busy=engine.busy,
         tok_s=engine.tok_s,

@@ -1,4 +1,4 @@
-"""The battery: its charge, temperature, and whether it is being charged.
+"""The battery: its charge, temperature, whether it is being charged, and whether it need not feed the device.
 
 From the power_supply class where that may be read, which apps on Android may not; there from Termux:API's
 `termux-battery-status`, which hangs for ever where that app is not installed.
@@ -21,6 +21,9 @@ _TERMUX_EVERY_S = 60.0
 _CHARGING = {"charging": 1.0, "discharging": 0.0, "not charging": 0.0, "full": 0.0}
 
 
+_OUTER = ("Mains", "USB", "Wireless")  # what types of supplies begin with that bring power from outside
+
+
 def batteries(files: DeviceFiles) -> Iterator[str]:
     """Folders of the device's own batteries, not those of its mouse."""
     for folder in files.entries(_CLASS):
@@ -34,7 +37,7 @@ def batteries(files: DeviceFiles) -> Iterator[str]:
 
 
 class Battery:
-    """battery, t_battery and charging."""
+    """battery, t_battery, charging and mains."""
 
     every_s = 10.0
 
@@ -52,7 +55,7 @@ class Battery:
         self._asked_at = 0.0
 
     def read(self) -> Iterator[Reading]:
-        """%, C, and 0 or 1."""
+        """%, C, and 0 or 1 twice."""
         folder = next(batteries(self._files), None)
         if folder is not None:
             yield from self._from_kernel(folder)
@@ -79,6 +82,18 @@ class Battery:
         yield take("battery", "%", f"{source}/capacity", lambda: number("capacity"), within=(0, 100))
         yield take("t_battery", "C", f"{source}/temp", lambda: number("temp", 10), within=_SANE_C)
         yield take("charging", "1", f"{source}/status", lambda: _charging(self._files.text(f"{folder}/status")))
+        yield take("mains", "1", source, lambda: _mains(self._files.text(f"{folder}/status"), self._is_plugged()))
+
+    def _is_plugged(self) -> bool | None:
+        """Whether power comes from outside; None where nothing says it."""
+        outer = [
+            _text(self._files, f"{folder}/online")
+            for folder in self._files.entries(_CLASS)
+            if (_text(self._files, f"{folder}/type") or "").startswith(_OUTER)
+            and _text(self._files, f"{folder}/scope") != "Device"
+        ]
+        said = [online != "0" for online in outer if online is not None]
+        return any(said) if said else None
 
     def _from_termux(self) -> "TermuxBattery":
         """At most once a minute. Raises Unreadable."""
@@ -101,9 +116,10 @@ class TermuxBattery:
     percent: float | None
     celsius: float | None
     status: str | None
+    plugged: bool | None
 
     def readings(self, age_s: float) -> Iterator[Reading]:
-        """battery, t_battery and charging."""
+        """battery, t_battery, charging and mains."""
 
         def known(value: float | None, key: str) -> float:
             if value is None:
@@ -114,6 +130,7 @@ class TermuxBattery:
             take("battery", "%", _termux("percentage"), lambda: known(self.percent, "percentage"), within=(0, 100)),
             take("t_battery", "C", _termux("temperature"), lambda: known(self.celsius, "temperature"), within=_SANE_C),
             take("charging", "1", _termux("status"), lambda: _charging(self.status or "UNKNOWN")),
+            take("mains", "1", _termux("plugged"), lambda: _mains(self.status or "UNKNOWN", self.plugged)),
         ):
             yield reading.older(max(age_s, 0.0))
 
@@ -128,11 +145,12 @@ def parse_termux(text: str) -> TermuxBattery:
         raise Unreadable(f"termux-battery-status says {text[:60]!r}")
     if body.get("present") is False:
         raise Unreadable("termux-battery-status says that no battery is present")
-    status = body.get("status")
+    status, plugged = body.get("status"), body.get("plugged")
     return TermuxBattery(
         percent=_number(body.get("percentage")),
         celsius=_number(body.get("temperature")),
         status=status if isinstance(status, str) else None,
+        plugged=plugged.startswith("PLUGGED") if isinstance(plugged, str) else None,
     )
 
 
@@ -153,12 +171,25 @@ def _charging(status: str) -> float:
     return _CHARGING[said]
 
 
+def _mains(status: str, plugged: bool | None) -> float:
+    """Whether the device need not live on its battery: one that is not charged, for its sake, may be plugged in.
+
+    A battery that is discharged beside a supply that is too weak feeds the device.
+    """
+    said = status.lower().replace("_", " ")
+    if said in ("charging", "discharging"):
+        return float(said == "charging")
+    if plugged is None and said not in _CHARGING:
+        raise Unreadable(f"its status is {status[:40]!r}, and no supply says whether it is online")
+    return float(plugged is not False)
+
+
 def _termux(key: str) -> str:
     return f"termux-battery-status {key}"
 
 
 def _all_absent(source: str, why: str) -> Iterator[Reading]:
-    for name, unit in (("battery", "%"), ("t_battery", "C"), ("charging", "1")):
+    for name, unit in (("battery", "%"), ("t_battery", "C"), ("charging", "1"), ("mains", "1")):
         yield Reading(name, unit, None, source, absent=why)
 
 

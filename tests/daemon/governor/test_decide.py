@@ -49,6 +49,7 @@ ONE_LOOK = [
     (SPEED, 0, Readings(celsius=50.0, undervoltage=True), 2, 1.0, True, False, False, "undervoltage, 2 of 4 threads"),
     (SPEED, 0, Readings(celsius=50.0, battery=9.0), 4, 1.0, False, False, False, "the battery is almost empty"),
     (SPEED, 0, Readings(celsius=50.0, battery=9.0, charging=True), 4, 1.0, True, True, False, ""),
+    (SPEED, 0, Readings(celsius=50.0, battery=9.0, charging=False, mains=True), 4, 1.0, True, True, False, ""),
     (SPEED, 0, Readings(celsius=50.0, battery=25.0), 4, 1.0, True, False, False, ""),
     (SPEED, 0, Readings(celsius=50.0, memory_pressure=21.0), 4, 1.0, False, False, False, "memory is short"),
     (HOLD, 0, Readings(celsius=50.0, busy=1.0), 4, 1.0, True, True, False, ""),

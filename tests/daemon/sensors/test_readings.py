@@ -1,5 +1,6 @@
 """Every kind on every made-up device: found by what it is, with its source, and absent rather than 0."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgebit.daemon.config.sections import SensorsConfig
+from edgebit.daemon.sensors.battery import Battery, parse_termux
 from edgebit.daemon.sensors.device_files import DeviceFiles
 from edgebit.daemon.sensors.kinds import sensors_of
 from edgebit.daemon.sensors.reading import Reading, Unreadable, take
@@ -17,7 +19,7 @@ NAMES = {
     *("undervoltage", "freq_capped", "throttled", "soft_temp_limit"),
     *("undervoltage_seen", "freq_capped_seen", "throttled_seen", "soft_temp_limit_seen"),
     *("mem_total", "mem_available", "psi_cpu", "psi_memory", "psi_memory_full", "psi_io"),
-    *("battery", "t_battery", "charging"),
+    *("battery", "t_battery", "charging", "mains"),
 }
 
 
@@ -132,9 +134,47 @@ def test_a_battery(device, root, battery, celsius, charging):
 
 
 @pytest.mark.parametrize(
+    ("status", "supplies", "mains"),
+    [
+        ("Charging", {}, 1.0),
+        ("Discharging", {}, 0.0),
+        ("Discharging", {"Mains": "1"}, 0.0),
+        ("Not charging", {}, 1.0),
+        ("Not charging", {"Mains": "1"}, 1.0),
+        ("Not charging", {"Mains": "0"}, 0.0),
+        ("Full", {"Mains": "0", "USB_PD": "1"}, 1.0),
+        ("Unknown", {"USB": "1"}, 1.0),
+        ("Unknown", {"USB": "0"}, 0.0),
+        ("Unknown", {"UPS": "1"}, None),
+        ("Unknown", {}, None),
+    ],
+)
+def test_on_mains_or_on_battery(tmp_path, status, supplies, mains):
+    """A full battery, or one that is not charged to spare it, does not feed the device."""
+    files = {"BAT0/type": "Battery", "BAT0/status": status, "BAT0/capacity": "8"}
+    for kind, online in supplies.items():
+        files |= {f"{kind}/type": kind, f"{kind}/online": online}
+    for name, text in files.items():
+        path = tmp_path / "sys/class/power_supply" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert {reading.name: reading.value for reading in Battery(DeviceFiles(tmp_path)).read()}["mains"] == mains
+
+
+@pytest.mark.parametrize(
+    ("status", "plugged", "mains"),
+    [("FULL", "PLUGGED_AC", 1.0), ("NOT_CHARGING", "UNPLUGGED", 0.0), ("NOT_CHARGING", None, 1.0),
+     ("DISCHARGING", "PLUGGED_USB", 0.0), ("UNKNOWN", "PLUGGED_USB", 1.0), (None, 7, None)],
+)  # fmt: skip
+def test_on_mains_as_termux_says_it(status, plugged, mains):
+    found = parse_termux(json.dumps({"status": status, "plugged": plugged})).readings(0.0)
+    assert {reading.name: reading.value for reading in found}["mains"] == mains
+
+
+@pytest.mark.parametrize(
     ("root", "present"),
     [
-        ("phone", {"mem_total", "mem_available", "uptime", "battery", "t_battery", "charging", "disk_free"}),
+        ("phone", {"mem_total", "mem_available", "uptime", "battery", "t_battery", "charging", "mains", "disk_free"}),
         ("broken", {"disk_free", "psi_memory"}),
         ("nothing", {"disk_free"}),
     ],
@@ -157,6 +197,7 @@ def test_what_is_not_there_is_absent_with_a_reason(device, root, present):
         ("battery", "says 143, which cannot be"),
         ("t_battery", "says 'nan', which is no number"),
         ("charging", "its status is 'Unknown'"),
+        ("mains", "its status is 'Unknown', and no supply"),
     ],
 )
 def test_the_reasons_say_what_is_wrong(device, name, words):
