@@ -33,7 +33,7 @@ class Device:
 
     def restart(self):
         self.model = Model()
-        self.serving = Serving(self.model)
+        self.serving = Serving(self.model, limits=self.config.limits)
         self.heard, self.scheduler = self.serving.heard, self.serving.scheduler
         self.journal = Journal(self._path, JournalConfig())
         self.acceptance = Acceptance(self.heard, self.scheduler, self.journal)

@@ -9,7 +9,7 @@ BROKER_NAME = "$client_username"  # what mosquitto's add-properties plugin appen
 BROKER_NAME_FOLLOWS = ("$timestamp", "$client_id")
 
 MEANING = {
-    "open": "anybody who may publish here may take any name: limits hold for all callers together",
+    "open": "anybody who may publish here may take any name: rate limits hold for all callers together",
     "topic": "the name in the topic, to which the broker's access list must hold every user",
     "broker-prop": "the name in the topic, which must be the user name that the broker adds to every message",
     "signed": "the name in the topic, whose key must have signed the request and this device's challenge",

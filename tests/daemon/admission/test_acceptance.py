@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from serving_fixtures import wait_for
 
 from edgebit.daemon.admission.signed_requests import envelope, text_to_sign
-from edgebit.daemon.config.safeguards import IdentityConfig
+from edgebit.daemon.config.safeguards import IdentityConfig, RateLimitsConfig
 from edgebit.daemon.config.sections import LimitsConfig, MqttConfig
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.governor.levers import Levers
@@ -233,3 +233,36 @@ def test_last_frames_that_had_no_room_go_out_at_the_rate_the_queue_empties(devic
     assert came == [0, 0, 2, 5] and sorted(device.heard.bodies) == sorted(full)
     device.acceptance.send_unsent(lambda: 100)
     assert set(device.heard.last.values()) == {1} and device.acceptance.counters["sent_again"] == 5
+
+
+def test_what_goes_by_the_claimed_name_in_open_mode(tmp_path):
+    """As docs/privacy.md has it: places, series and cancels by the name, rate limits for all names together."""
+    device = Device(
+        tmp_path / "journal",
+        limits=LimitsConfig(queue_per_principal_max=1),
+        rate_limits=RateLimitsConfig(requests=6),
+    )
+    device.scheduler.set_engine(device.model)
+    places = 1 + device.model.sequences
+
+    def ask(principal, op="generate", **fields):
+        incoming = device.message(op, {"prompt": "x", "max_tokens": 1, **fields} if op != "cancel" else fields, 1)
+        device.admission.take([dataclasses.replace(incoming, topic=incoming.topic.replace("alice", principal))])
+
+    def codes():
+        return {topic: body["error"]["code"] for topic, body in device.heard.bodies.items()}
+
+    out = OUT.removesuffix("alice")
+    for n in range(places):
+        ask("alice", id=f"a{n}")
+    ask("alice", id="one-more")
+    assert codes() == {f"{out}alice/one-more": "too_many_jobs"}
+    ask("mallory", id="m")
+    ask("mallory", "cancel", id="a0")
+    assert device.scheduler.has(("alice", "a0")) and device.scheduler.has(("mallory", "m"))
+    ask("alice", "cancel", id="a0")
+    assert not device.scheduler.has(("alice", "a0")), "whoever says that he is alice"
+    for n in range(3):
+        ask(f"name-{n}", id="n")
+    assert set(codes().values()) == {"too_many_jobs", "cancelled", "rate_limit"}
+    device.scheduler.stop()
