@@ -25,6 +25,7 @@ COMMANDS = {
     "fleet": "List the devices of an inventory, and ask how they all are.",
     "status": "Show what runs on a device.",
     "rollback": "Return a device to the bundle before.",
+    "restart": "Have a device's daemon read its settings anew.",
     "logs": "Show the daemon's log of a device.",
     "sensors": "Show what a device's sensors say, or why they do not.",
     "uninstall": "Remove edgebit from a device.",

@@ -136,6 +136,28 @@ class Device:
             raise DeployError(f"{error}. The device runs bundle {runs} now, in slot {status['active']}") from error
         return {**slot, **answer}
 
+    def restart(self, *, service: str, check_timeout_s: float = CHECK_TIMEOUT_S) -> dict[str, Any]:
+        """Start the daemon again, which reads its settings then, and have it answer; gives `id`, and what check says.
+
+        It is kept running as before, or by `service` where it never was. Raises DeployError where the settings have a
+        fault, and then nothing was stopped; where no bundle is active; or where it does not answer.
+        """
+        status = self.ask("status")
+        settings = f"{status['root']}/edgebitd.toml"
+        if status["active"] is None:
+            raise DeployError(f"no bundle is active on {self._transport.url}. Deploy one")
+        if status.get("config_error"):
+            raise DeployError(f"{status['config_error']}. Mend {settings}; nothing was restarted")
+        kept_by = "supervisor" if status["service"] == "supervisor" else service
+        self.ask("start", "--service", kept_by, timeout_s=120)
+        try:
+            limit_s = check_timeout_s + SHORT_TIMEOUT_S
+            answer = self.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=limit_s)
+        except AgentError as error:
+            words = f"{error}. The daemon was started again with {settings}, and is left so; edgebit logs has its words"
+            raise DeployError(words) from error
+        return {"id": status["slots"][status["active"]]["id"], "settings": settings, **answer}
+
     def uninstall(self, *, keep_config: bool) -> list[str]:
         """Stop the daemon and remove everything; gives what was left in the folder."""
         left: list[str] = self.ask("uninstall", *(["--keep-config"] if keep_config else []))["left"]

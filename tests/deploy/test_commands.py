@@ -47,6 +47,8 @@ def test_life_of_a_device(make_bundle, local_device):
     assert "takes: unsigned bundles, until the first signed one" in shown
     assert "acts yes" in edgebit("logs", url).stdout
     assert edgebit("logs", url, "-n", "0").stdout == ""
+    again = json.loads(edgebit("restart", url, "--json").stdout)
+    assert (again["id"], again["device"]) == (bundle.id, "test")
     readings = json.loads(edgebit("sensors", url, "--json").stdout)
     assert readings["mem_total"]["value"] > 0 and readings["mem_total"]["source"] == "/proc/meminfo MemTotal"
     assert "MemTotal" in edgebit("sensors", url).stdout

@@ -329,6 +329,25 @@ def test_damaged_bundle_is_refused(make_bundle, local_device):
         local_device.deploy(bundle)
 
 
+def test_restart_reads_what_was_edited_by_hand(make_bundle, local_device):
+    """The next process answers by the new settings; with faulty ones the process that runs is left alone."""
+    local_device.deploy(make_bundle())
+    device, settings = local_device.installed(), local_device.root / "edgebitd.toml"
+    before = device.status()["pid"]
+    settings.write_text(settings.read_text().replace('"test"', '"renamed"'))
+
+    answer = device.restart(service="supervisor", check_timeout_s=20)
+
+    assert answer["device"] == "renamed" and answer["id"] == device.active_id()
+    after = device.status()["pid"]
+    assert after not in (None, before)
+
+    settings.write_text(settings.read_text() + "\n[engine]\nthredas = 2\n")
+    with pytest.raises(DeployError, match=r"thredas.*nothing was restarted"):
+        device.restart(service="supervisor")
+    assert device.status()["pid"] == after
+
+
 def test_uninstall_leaves_nothing(make_bundle, local_device):
     """No file and no process stays."""
     local_device.deploy(make_bundle())
