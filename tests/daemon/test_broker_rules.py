@@ -13,7 +13,9 @@ from pki_fixtures import Authority
 
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.content_filter.rules import parse_rules
+from edgebit.daemon.install import health
 from edgebit.daemon.install.health import ping
+from edgebit.errors import BrokerError, NoAnswerError
 
 IN, OUT = "edgebit/v1/pi/in", "edgebit/v1/pi/out"
 HEADER = "mosquitto_plugin.h"
@@ -125,3 +127,29 @@ def test_the_broker_of_the_documentation(mosquitto, daemons, ears, tmp_path):
         stranger.send(CONNECT)
         assert stranger.recv(4) == b"", "the broker lets a stranger without a certificate in"
         raise ConnectionError
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize(
+    ("rules", "fault", "promised"),
+    [
+        ("topic read {IN}/#\ntopic readwrite {OUT}/#", BrokerError, f"to {IN}/edgebit/ping: "),
+        ("topic write {IN}/#\ntopic readwrite {OUT}/#", BrokerError, f"to {IN}/edgebit/ping: "),
+        ("topic readwrite {IN}/#\ntopic read {OUT}/#", BrokerError, f"to {OUT}/edgebit/health: "),
+        ("topic readwrite {IN}/#\ntopic readwrite {OUT}/#", NoAnswerError, "did not answer a ping"),
+    ],
+)
+def test_a_forbidding_access_list_is_told_from_a_silent_daemon(
+    mosquitto, tmp_path, monkeypatch, rules, fault, promised, protocol
+):
+    """No daemon runs; only where the broker passes everything on is that said."""
+    monkeypatch.setattr(health, "_PING_INTERVAL_S", 0.2)
+    if fault is BrokerError:
+        monkeypatch.setattr(health, "_ECHO_S", 0.5)
+    (tmp_path / "acl").write_text(rules.format(IN=IN, OUT=OUT) + "\n")
+    broker = mosquitto(f"allow_anonymous true\nacl_file {tmp_path}/acl")
+    toml = f'[device]\nname = "pi"\n[mqtt]\nurl = "{broker.url}"\nprotocol = "{protocol}"\n'
+    (tmp_path / "edgebitd.toml").write_text(toml)
+
+    with pytest.raises(fault, match=promised):
+        health.check_health(tmp_path, "0123456789abcdef", 1.0, lambda: True)

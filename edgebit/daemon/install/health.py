@@ -28,6 +28,7 @@ TOKENS = 4
 TOKENS_FOR_SPEED = 32
 _PING_INTERVAL_S = 1.0  # a request before the daemon has subscribed is lost, so it is sent again
 _CONNECT_TIMEOUT_S = 15.0
+_ECHO_S = 3.0  # for a broker to give back what was sent to a topic that is listened to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +51,10 @@ def check_health(
     """Ask the daemon of `root` for an answer; gives its device name, seconds until ping and answer, speed and memory.
 
     `identity` is the bundle that must answer; `alive` says whether the daemon is still meant to come up, `pid` which
-    process it is. Faults, by their exit codes: BrokerError where the device cannot reach the broker or is refused by
-    it, ConfigError where the settings are wrong or another device has this one's name; and, which speak against the
-    bundle, NoAnswerError where the daemon is silent or answers with an error, DeployError where it misses a limit.
+    process it is. Faults, by their exit codes: BrokerError where the device cannot reach the broker, is refused by it,
+    or may not write or read the topics of question and answer, ConfigError where the settings are wrong or another
+    device has this one's name; and, which speak against the bundle, NoAnswerError where the daemon is silent or answers
+    with an error, DeployError where it misses a limit.
     """
     limits = limits or Limits()
     config = read_config(root / CONFIG_NAME)
@@ -94,6 +96,7 @@ def _first_pong(caller: "_Caller", deadline: float, timeout_s: float, alive: Cal
             raise NoAnswerError("the daemon ended before it answered")
         if time.monotonic() > deadline:
             caller.must_be_connected()
+            caller.must_be_let_through()
             raise NoAnswerError(f"the daemon did not answer a ping within {timeout_s:g} s")
     return pong
 
@@ -199,6 +202,34 @@ class _Caller:
         """Raises BrokerError where the broker went away meanwhile."""
         if not self._client.is_connected():
             raise BrokerError(f"the broker {self._config.mqtt.url} closed the connection during the check")
+
+    def must_be_let_through(self) -> None:
+        """Raises BrokerError where the broker keeps messages from the daemon, or from who asks it.
+
+        Both are one user at the broker, which may drop without a word what its access list forbids (in MQTT 3.1.1 it
+        cannot say so). So what is sent where questions and answers go must come back to the sender.
+        """
+        topics = self._config.topics
+        self._client.subscribe(topics.requests, 1)
+        for topic in (topics.request(self._principal, "ping"), topics.reply(self._principal, "health")):
+            if not self._comes_back(topic):
+                user = f"user {self._config.mqtt.user!r}" if self._config.mqtt.user else "a client without a user name"
+                raise BrokerError(
+                    f"the broker {self._config.mqtt.url} does not pass on what the device sends to {topic}: {user} may"
+                    " not write there, or not read. Mend the broker's access list (docs/privacy.md)"
+                )
+
+    def _comes_back(self, topic: str) -> bool:
+        probe = f"health-{secrets.token_hex(8)}"
+        self._client.publish(topic, json.dumps({"id": probe}), qos=1)
+        deadline = time.monotonic() + _ECHO_S
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                if self._replies.get(timeout=left_s).get("id") == probe:
+                    return True
+            except queue.Empty:
+                break
+        return False
 
     def ask(self, op: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
         """The last frame of the answer, or None where none came in time."""
