@@ -34,6 +34,14 @@ class NobodyListensError(NoAnswerError):
         self.packet_id = packet_id
 
 
+class MessageRefusedError(BrokerError):
+    """The broker did not take a message of ours (MQTT 5)."""
+
+    def __init__(self, words: str, packet_id: int) -> None:
+        super().__init__(words)
+        self.packet_id = packet_id
+
+
 class BrokerConnection:
     """Messages out, and in to one thread that waits for them."""
 
@@ -48,6 +56,7 @@ class BrokerConnection:
             raise BrokerError(f"--ca goes with an encrypted connection. Write mqtts://{broker.host}")
         self.broker = broker
         self._principal = principal
+        self._sent_to = ""  # the topic of the newest message
         self._ca = ca
         self._patience_s = min(CONNECT_TIMEOUT_S, timeout_s)
         deadline = time.monotonic() + self._patience_s
@@ -74,6 +83,7 @@ class BrokerConnection:
 
     def publish(self, topic: str, payload: bytes, properties: Properties | None = None) -> paho.MQTTMessageInfo:
         """Send a message with QoS 1."""
+        self._sent_to = topic
         return self._client.publish(topic, payload, qos=1, properties=properties)
 
     def subscribe(self, *wanted: str) -> None:
@@ -104,7 +114,8 @@ class BrokerConnection:
     def take(self, deadline: float) -> paho.MQTTMessage | None:
         """The next message; None at the deadline.
 
-        Raises BrokerError when the connection ends, NobodyListensError where a message of ours is heard by nobody.
+        Raises BrokerError when the connection ends, MessageRefusedError where the broker does not take a message of
+        ours, NobodyListensError where one is heard by nobody.
         """
         try:
             message = self._heard.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -196,6 +207,10 @@ class BrokerConnection:
     ) -> None:
         if reason.value == NO_MATCHING_SUBSCRIBERS:
             self._heard.put(NobodyListensError(mid))
+        elif reason.is_failure:
+            may_not = f"{self._principal} may not publish to {self._sent_to}"
+            words = f"{self.broker} refused the request: {may_not} ({reason.getName()})"
+            self._heard.put(MessageRefusedError(f"{words}: --principal, or the broker's access list", mid))
 
     def _on_subscribe(
         self,

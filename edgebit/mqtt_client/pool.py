@@ -12,7 +12,7 @@ from edgebit.daemon.contract.topics import DeviceTopics, PoolTopics, is_segment,
 from edgebit.errors import NoAnswerError
 from edgebit.mqtt_client.answers import Assembler, Exchange, conclude, device_words
 from edgebit.mqtt_client.client import GAP_WAIT_S, LATE_S, DeviceClient
-from edgebit.mqtt_client.connection import NobodyListensError
+from edgebit.mqtt_client.connection import MessageRefusedError, NobodyListensError
 from edgebit.mqtt_client.device_states import DeviceState, availability_state, device_of
 from edgebit.mqtt_client.json_payload import parse_json
 
@@ -138,9 +138,11 @@ class _Asking:
         until = deadline if self.call.device else min(deadline, self.call.next_at)
         try:
             message = self._client.connection.take(until)
-        except NobodyListensError as error:
+        except (NobodyListensError, MessageRefusedError) as error:
             if error.packet_id != self._packet_id:  # that was a cancel
                 return ""
+            if isinstance(error, MessageRefusedError):
+                raise
             raise NoAnswerError(absence(self._pool, self._devices())) from None
         if message is None:
             return ""

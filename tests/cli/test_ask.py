@@ -124,6 +124,18 @@ def test_a_device_that_goes_away_in_the_middle(ready, ask, broker):
         assert "went lost before it had answered" in asking.stderr.read()
 
 
+def test_a_request_that_the_broker_refuses(mosquitto, ears, ask, tmp_path):
+    """Said at once, by the name that may not."""
+    (tmp_path / "acl").write_text("topic read #\ntopic write edgebit/v1/pi/availability\n")
+    broker = mosquitto(f"allow_anonymous true\nacl_file {tmp_path}/acl")
+    ears(broker.port).say("edgebit/v1/pi/availability", {"state": "online"}, retain=True)
+
+    refused = ask("--device", "pi", "say 1", "--principal", "alice", url=broker.url)
+
+    assert refused.returncode == 10 and "--principal" in refused.stderr
+    assert "alice may not publish to edgebit/v1/pi/in/alice/" in refused.stderr and "Not authorized" in refused.stderr
+
+
 def test_too_slow(ready, ask):
     """Exit code 12 when the time is over; what came is shown."""
     ready()
