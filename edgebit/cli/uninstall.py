@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import device_options, way
-from edgebit.deploy.device import device_of, has_edgebit
+from edgebit.deploy.device import removable
 from edgebit.device_probe import probe
 from edgebit.transport import open_transport
 
@@ -25,11 +25,10 @@ def command(url: str, keep_config: bool, yes: bool, **device: Any) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("it asks before it removes anything: that needs a terminal, or --yes")
     with open_transport(url, way(**device)) as transport:
-        state = probe(transport)
-        if not has_edgebit(state) and not state.stored:
+        installed = removable(transport, probe(transport))
+        if installed is None:
             click.echo(f"There is no edgebit on {url} under {transport.root}: nothing to remove")
             return
-        installed = device_of(transport, state)
         question = f"Remove edgebit, its models and settings from {url} ({transport.root})?"
         if not yes and not click.confirm(question):
             click.echo("Nothing was changed")

@@ -57,6 +57,12 @@ class Device:
     @classmethod
     def of(cls, transport: Transport, state: DeviceState) -> "Device":
         """A device that was looked at. Raises DeployError where it has no edgebit."""
+        if not state.pyz and is_half_made(state):
+            held = f"{sum(state.stored.values()) / 1e6:.1f} MB in store/"
+            raise DeployError(
+                f"a first deploy was stopped half-way on {transport.url} under {transport.root} ({held}). Deploy again,"
+                " which goes on where it stopped, or take it away: edgebit uninstall"
+            )
         if not state.pyz:
             raise DeployError(f"there is no edgebit on {transport.url} under {transport.root}. Deploy a bundle first")
         return cls(transport, state, state.pyz)
@@ -174,6 +180,18 @@ def device_of(transport: Transport, state: DeviceState) -> Device | RunnerDevice
     if _has_runner_alone(state):
         return RunnerDevice(transport, state)
     return Device.of(transport, state)
+
+
+def is_half_made(state: DeviceState) -> bool:
+    """Whether a first deploy was stopped before there was anything to run, in a folder of nobody else's."""
+    return not has_edgebit(state) and state.has_root and not state.slots and not state.strange
+
+
+def removable(transport: Transport, state: DeviceState) -> Device | RunnerDevice | None:
+    """What has something to uninstall; None where nothing of edgebit is there."""
+    if is_half_made(state):
+        return RunnerDevice(transport, state)  # no agent is there, but its shell program needs none
+    return device_of(transport, state) if has_edgebit(state) else None
 
 
 def has_edgebit(state: DeviceState) -> bool:

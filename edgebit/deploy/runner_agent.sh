@@ -150,13 +150,15 @@ show) # prints what rollback and status need: the sum of state.json, and which s
     done
     ;;
 
-remove) # [NAME]: take away what edgebit put there, but for NAME, and print what is left
-    for name in active active.new state.json state.json.new trust.json trust.json.new; do
-        [ "$name" = "${1:-}" ] || rm -f "$name"
+remove) # [NAME...]: take away what edgebit put there, but for these, and print what is left; no daemon may run
+    for name in active active.new state.json state.json.new trust.json trust.json.new run/slots.lock \
+        edgebitd.toml edgebitd.toml.new mqtt.password mqtt.password.new; do
+        case " $* " in *" $name "*) ;; *) rm -f "$name" ;; esac
     done
     for slot in a b a.new b.new a.old b.old; do rm -rf "slots/$slot"; done
     for place in store/*; do
         name=${place#store/}
+        name=${name%.z}
         name=${name%.part}
         case $name in *[!0-9a-f]*) ;; *) [ ${#name} != 64 ] || rm -f "$place" ;; esac
     done

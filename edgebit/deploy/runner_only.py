@@ -39,6 +39,7 @@ from edgebit.transport import Completed, Section, Transport
 LONG_TIMEOUT_S = 1800.0  # to sum, write out or compute with a large model
 _NOT_A_PROGRAM = (126, 127)  # as shells say it
 _PROMPT = "Why is the sky blue?"
+_SETTINGS = (POLICY_NAME, "edgebitd.toml", "mqtt.password")
 _NO_LOG = "no daemon runs on a device without python3, so it has no log"
 
 
@@ -185,8 +186,11 @@ class RunnerDevice:
         return {"slot": back, **self.slots[back], "answer_s": answer_s}
 
     def uninstall(self, *, keep_config: bool) -> list[str]:
-        """Remove everything; gives what was left in the folder. Of settings there is only whose bundles are taken."""
-        return self.ask("remove", *([POLICY_NAME] if keep_config else [])).splitlines()
+        """Remove everything; gives what was left in the folder.
+
+        Also what a first deploy left that was stopped before a device with Python had its agent.
+        """
+        return self.ask("remove", *(_SETTINGS if keep_config else [])).splitlines()
 
     def logs(self, lines: int) -> tuple[str, int]:
         """There is none."""

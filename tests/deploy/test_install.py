@@ -9,7 +9,10 @@ import time
 
 import pytest
 
+from edgebit.deploy.device import removable
+from edgebit.device_probe import probe
 from edgebit.errors import BundleError, DeployError
+from edgebit.transport import open_transport
 
 
 def test_first_deploy_answers_and_stays(make_bundle, local_device):
@@ -362,6 +365,24 @@ def test_uninstall_leaves_nothing(make_bundle, local_device):
     assert not local_device.root.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_uninstall_takes_what_a_first_deploy_left_half_way(local_device):
+    """Before an agent was there; a folder of somebody else, whose files only look like it, stays as it is."""
+    store, transport = local_device.root / "store", open_transport(local_device.url)
+    for folder in (store, local_device.root / "run", local_device.root / "slots" / "a.new"):
+        folder.mkdir(parents=True)
+    for name in ("0" * 64, "1" * 64 + ".part", "2" * 64 + ".part.z", "../run/slots.lock", "../slots/a.new/model.ebm"):
+        (store / name).write_bytes(b"cut off")
+    with pytest.raises(DeployError, match="stopped half-way"):
+        local_device.installed()
+    (store / "photo.jpg").touch()
+    assert removable(transport, probe(transport)) is None
+    (store / "photo.jpg").unlink()
+
+    assert removable(transport, probe(transport)).uninstall(keep_config=False) == []
+
+    assert not local_device.root.exists()
 
 
 def test_uninstall_can_keep_the_configuration(make_bundle, local_device):
