@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgebit.cli.deploy import device_options, way
+from edgebit.cli.terminal import printable
 from edgebit.deploy.device import removable
 from edgebit.device_probe import probe
 from edgebit.transport import open_transport
@@ -13,11 +14,15 @@ from edgebit.transport import open_transport
 
 @click.command()
 @click.argument("url")
-@click.option("--keep-config", is_flag=True, help="Leave edgebitd.toml and the broker's password.")
+@click.option(
+    "--keep-config", is_flag=True, help="Leave edgebitd.toml, the broker's password, and what the broker retains."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @device_options
 def command(url: str, keep_config: bool, yes: bool, **device: Any) -> None:
     """Stop the daemon of the device at URL and remove everything edgebit put there.
+
+    The device also has its broker forget what it retains: availability, info, status, Home Assistant's document.
 
     \b
     edgebit uninstall ssh://pi@raspberrypi.local
@@ -33,5 +38,5 @@ def command(url: str, keep_config: bool, yes: bool, **device: Any) -> None:
         if not yes and not click.confirm(question):
             click.echo("Nothing was changed")
             return
-        left = installed.uninstall(keep_config=keep_config)
+        left = installed.uninstall(keep_config=keep_config, say=lambda text: click.echo(printable(text), err=True))
     click.echo(f"Removed. Left in {transport.root}: {', '.join(left)}" if left else "Removed; nothing is left")

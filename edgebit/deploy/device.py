@@ -3,9 +3,10 @@
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgebit.deploy.plan import CHECK_TIMEOUT_S
 from edgebit.deploy.runner_only import RunnerDevice
@@ -164,10 +165,24 @@ class Device:
             raise DeployError(words) from error
         return {"id": status["slots"][status["active"]]["id"], "settings": settings, **answer}
 
-    def uninstall(self, *, keep_config: bool) -> list[str]:
-        """Stop the daemon and remove everything; gives what was left in the folder."""
-        left: list[str] = self.ask("uninstall", *(["--keep-config"] if keep_config else []))["left"]
+    def uninstall(self, *, keep_config: bool, say: Callable[[str], None] = lambda text: None) -> list[str]:
+        """Stop the daemon and remove everything; gives what was left in the folder.
+
+        `say` is told what its broker retains all the same, where that could not be taken back.
+        """
+        answer = self.ask("uninstall", *(["--keep-config"] if keep_config else []), timeout_s=120)
+        if retained := answer.get("retained"):
+            say(_how_to_clear(retained))
+        left: list[str] = answer["left"]
         return left
+
+
+def _how_to_clear(retained: Mapping[str, Any]) -> str:
+    """The commands that have a broker forget a device."""
+    parts = urlsplit(retained["broker"])
+    at = f"-h {parts.hostname}" + (f" -p {parts.port}" if parts.port else "")
+    commands = "".join(f"\n    mosquitto_pub {at} -r -n -t {topic}" for topic in retained["topics"])
+    return f"The broker still retains what the device said of itself, for {retained['why']}. To clear it:{commands}"
 
 
 def device_at(transport: Transport) -> Device | RunnerDevice:

@@ -185,7 +185,7 @@ class RunnerDevice:
         self.ask("point", back, self.slots[back]["id"])
         return {"slot": back, **self.slots[back], "answer_s": answer_s}
 
-    def uninstall(self, *, keep_config: bool) -> list[str]:
+    def uninstall(self, *, keep_config: bool, say: Callable[[str], None] = lambda text: None) -> list[str]:
         """Remove everything; gives what was left in the folder.
 
         Also what a first deploy left that was stopped before a device with Python had its agent.

@@ -8,8 +8,11 @@ import sys
 import time
 
 import pytest
+from mqtt_fixtures import Ear
+from paho.mqtt.publish import multiple
 
-from edgebit.deploy.device import removable
+from edgebit.daemon.install.broker_memory import HOME_ASSISTANT_MARK, forget_at_broker
+from edgebit.deploy.device import Device, removable
 from edgebit.device_probe import probe
 from edgebit.errors import BundleError, DeployError
 from edgebit.transport import open_transport
@@ -383,6 +386,41 @@ def test_uninstall_takes_what_a_first_deploy_left_half_way(local_device):
     assert removable(transport, probe(transport)).uninstall(keep_config=False) == []
 
     assert not local_device.root.exists()
+
+
+def test_uninstall_has_the_broker_forget_the_device(make_bundle, local_device):
+    """Whoever comes later hears nothing of it; where the broker is away, its commands are said."""
+    local_device.deploy(make_bundle())
+    port = int(local_device.broker.rpartition(":")[2])
+    (local_device.root / "state").mkdir(exist_ok=True)
+    (local_device.root / "state" / HOME_ASSISTANT_MARK).write_text("homeassistant/device/edgebit_test/config\n")
+    home = "homeassistant/device/edgebit_test/config"
+    retained = [home, *(f"edgebit/v1/test/{kind}" for kind in ("availability", "info", "status"))]
+    multiple([(topic, "{}", 1, True) for topic in retained], port=port)
+    said = []
+
+    assert local_device.installed().uninstall(keep_config=False, say=said.append) == []
+
+    assert said == []
+    ear = Ear(port, *retained, "end")
+    ear.say("end", "all that is retained has come before this")
+    assert ear.next().topic == "end"
+    ear.close()
+
+
+def test_uninstall_says_how_to_clear_a_broker_that_is_away(tmp_path):
+    """The agent's own words, made into commands."""
+    (tmp_path / "edgebitd.toml").write_text('[device]\nname = "test"\n[mqtt]\nurl = "mqtt://127.0.0.1:1"\n')
+    device = Device(open_transport(f"local:{tmp_path}"), probe(open_transport(f"local:{tmp_path}")), "none")
+    said = []
+    device.ask = lambda *_, **__: {"left": [], **forget_at_broker(tmp_path)}
+
+    assert device.uninstall(keep_config=False, say=said.append) == []
+
+    assert "cannot reach the broker mqtt://127.0.0.1:1" in said[0]
+    assert "mosquitto_pub -h 127.0.0.1 -p 1 -r -n -t edgebit/v1/test/availability" in said[0]
+    (tmp_path / "edgebitd.toml").unlink()
+    assert forget_at_broker(tmp_path) == {}
 
 
 def test_uninstall_can_keep_the_configuration(make_bundle, local_device):

@@ -20,6 +20,7 @@ from edgebit.bundle.signature import PublicKey, parse_public_key
 from edgebit.bundle.slots import Slot, Slots, locked
 from edgebit.bundle.trust import POLICY_NAME, Offer, judge, lets_in_again
 from edgebit.daemon.install.agent_verbs import verb_parser
+from edgebit.daemon.install.broker_memory import forget_at_broker
 from edgebit.daemon.install.device_report import Answer, about, device_status, read_log, read_refusals, read_sensors
 from edgebit.daemon.install.service import Service, detect
 from edgebit.daemon.install.settings import (
@@ -245,12 +246,13 @@ class Agent:
         return take_back(self.root, options.id, service=wanted, check_timeout_s=options.timeout_s)
 
     def uninstall(self, options: argparse.Namespace) -> Answer:
-        """Stop the daemon and remove everything."""
+        """Stop the daemon and remove everything, and what its broker retains, unless the settings are kept."""
         self.service.disable()
+        retained = {} if options.keep_config else forget_at_broker(self.root)
         keep = (CONFIG_NAME, PASSWORD_NAME, POLICY_NAME) if options.keep_config else ()
         with self.locked():
             self.slots.recover()
-        return {"left": self.slots.remove(keep=keep)}
+        return {"left": self.slots.remove(keep=keep), **retained}
 
     def _wanted_before(self) -> str:
         """What keeps the daemon running now, as detect() takes it."""

@@ -4,7 +4,7 @@ import json
 import queue
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,12 @@ def ping(config: Config, timeout_s: float) -> str:
     return str(pong.get("bundle", ""))
 
 
+def clear_retained(config: Config, retained: Sequence[str]) -> None:
+    """Have the broker forget what it retains on these topics. Raises BrokerError where it cannot be told."""
+    with _Caller(config, _CONNECT_TIMEOUT_S) as caller:
+        caller.clear(retained)
+
+
 class _Caller:
     """A connection to the broker that asks one question at a time, in MQTT 3.1.1, unless the configuration says 5."""
 
@@ -202,6 +208,17 @@ class _Caller:
         """Raises BrokerError where the broker went away meanwhile."""
         if not self._client.is_connected():
             raise BrokerError(f"the broker {self._config.mqtt.url} closed the connection during the check")
+
+    def clear(self, retained: Sequence[str]) -> None:
+        """Publish nothing there, retained: then nothing is. Raises BrokerError where that does not arrive."""
+        try:
+            for topic in retained:
+                sent = self._client.publish(topic, b"", qos=1, retain=True)
+                sent.wait_for_publish(_ECHO_S)
+                if not sent.is_published():
+                    raise BrokerError(f"the broker {self._config.mqtt.url} does not confirm it within {_ECHO_S:g} s")
+        except (RuntimeError, ValueError) as error:
+            raise BrokerError(f"the broker {self._config.mqtt.url} does not take it: {error}") from error
 
     def must_be_let_through(self) -> None:
         """Raises BrokerError where the broker keeps messages from the daemon, or from who asks it.
