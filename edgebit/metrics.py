@@ -13,7 +13,7 @@ from edgebit.errors import DeviceError, NoAnswerError
 from edgebit.monitor.history import ask_rows
 from edgebit.monitor.published import body_of, inside, words
 from edgebit.mqtt_client.client import DeviceClient
-from edgebit.mqtt_client.device_states import RETAINED_WAIT_S
+from edgebit.mqtt_client.device_states import RETAINED_WAIT_S, known_words
 
 _WAIT_S = 0.1
 
@@ -73,7 +73,7 @@ def hear_now(client: DeviceClient, device: str, timeout_s: float) -> Now:
     while (passed_s := time.monotonic() - began) < timeout_s:
         client.wait(_WAIT_S)
         if "availability" not in heard and passed_s > RETAINED_WAIT_S:
-            raise NoAnswerError(f"the broker knows no device {device!r}. Try edgebit ask --list")
+            raise NoAnswerError(f"the broker knows no device {device!r}. {known_words(_known(client))}")
         state = heard.get("availability", {}).get("state", "online")
         if state != "online":
             raise NoAnswerError(f"{device} is {words(state) or 'not online'}: it says nothing now. Ask once it is back")
@@ -82,6 +82,13 @@ def hear_now(client: DeviceClient, device: str, timeout_s: float) -> Now:
     raise NoAnswerError(
         f"{device} told no figures within {timeout_s:g} s. Give a --timeout above its report.interval_s"
     )
+
+
+def _known(client: DeviceClient) -> set[str]:
+    known: set[str] = set()
+    client.watch((), ("availability",), lambda name, *_: known.add(name))
+    client.wait(RETAINED_WAIT_S)
+    return known
 
 
 def _columns(figure: str) -> tuple[str, str, str]:

@@ -147,7 +147,7 @@ def test_on_the_device(root, capsys):
         (["export", "--root", "nowhere"], NoAnswerError.exit_code, "holds nothing of that time"),
         (["summary", "--root", "nowhere", "--csv"], ConfigError.exit_code, "metrics export --csv"),
         (["export", "--root", "nowhere", "--step-s", "0.5"], ConfigError.exit_code, "step_s must be 0"),
-        (["export", "--root", "nowhere", "--since-s", "-1"], ConfigError.exit_code, "since_s must be a number"),
+        (["export", "--root", "nowhere", "--since-s", "-1"], ConfigError.exit_code, "a number from 0 to 31622400"),
     ],
 )
 def test_what_the_device_cannot_print(arguments, code, said, capsys, tmp_path, monkeypatch):
@@ -180,6 +180,8 @@ def test_from_a_folder(root, tmp_path):
         (["--device", "Pi 5"], "pi-5"),
         (["--device", "pi", "--since", "soon"], "is no time"),
         (["--from", ".", "--raw", "--step", "1m"], "--raw goes without --step"),
+        (["--from", ".", "--csv", "--json"], "--csv and --json are two formats"),
+        (["--from", ".", "--prometheus", "--csv"], "are two formats"),
     ],
 )
 def test_what_is_refused(arguments, said):
@@ -231,7 +233,7 @@ def test_figures_of_now_whatever_is_published():
     [
         (Talker(availability={"state": "lost"}), "pi", "pi is lost"),
         (Talker(availability={"state": ["x"]}), "pi", "pi is not online"),
-        (Talker(), "pj", "knows no device 'pj'"),
+        (Talker(), "pj", "knows no device 'pj'. It knows no device at all"),
         (Talker(b"no", availability=ONLINE), "pi", "told no figures within"),
     ],
 )

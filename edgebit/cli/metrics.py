@@ -19,7 +19,26 @@ from edgebit.metrics import Now, ask_table, hear_now
 from edgebit.monitor.published import figure, objects, words
 
 _SINCE = click.option("--since", "since_s", type=Span(), default="1h", show_default=True, help="How far back.")
-_JSON = click.option("--json", "form", flag_value="json", help="Print JSON.")
+
+
+def _one_form(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """One format of those there are. Raises click.UsageError for a second."""
+    name = str(parameter.name)
+    if wanted and (other := context.meta.setdefault(_FORM, name)) != name:
+        raise click.UsageError(f"--{other} and --{name} are two formats: give one")
+
+
+def _form(name: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option of a format, of which one may be given; _form_of() says which."""
+    return click.option(f"--{name}", name, is_flag=True, expose_value=False, callback=_one_form, help=words)
+
+
+def _form_of(otherwise: str) -> str:
+    return str(click.get_current_context().meta.get(_FORM, otherwise))
+
+
+_FORM = f"{__name__}.form"
+_JSON = _form("json", "Print JSON.")
 
 
 def _source(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,19 +70,22 @@ def command() -> None:
     help="The device's name (edgebit ask --list shows them).",
 )
 @_JSON
-@click.option("--prometheus", "form", flag_value="prometheus", help="Print Prometheus' text, as its own port has it.")
+@_form("prometheus", "Print Prometheus' text, as its own port has it.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(1, 86400), default=65, show_default=True, help="In seconds."
 )
 @broker_options
-def show(device: str, form: str | None, timeout_s: float, connecting: Connecting) -> None:
+def show(device: str, timeout_s: float, connecting: Connecting) -> None:
     """Wait for the figures that a device tells next, each 30 s unless it is set otherwise, and print them.
+
+    Counts are totals since the daemon's start; `summary` and `export` have those of a time.
 
     \b
     edgebit metrics show --device pi5 --json | jq .t_soc
     """
     with connecting.connect() as client:
         now = hear_now(client, device, timeout_s)
+    form = _form_of("table")
     if form == "json":
         click.echo(printable_json(now.metrics, indent=1))
     elif form == "prometheus":
@@ -76,7 +98,7 @@ def show(device: str, form: str | None, timeout_s: float, connecting: Connecting
 @_source
 @_SINCE
 @_JSON
-def summary(device: str | None, folder: Path | None, since_s: float, form: str | None, connecting: Connecting) -> None:
+def summary(device: str | None, folder: Path | None, since_s: float, connecting: Connecting) -> None:
     """Print what a time came to: mean, least, 95th percentile and greatest of levels, sums of counts.
 
     \b
@@ -84,7 +106,7 @@ def summary(device: str | None, folder: Path | None, since_s: float, form: str |
     edgebit metrics summary --from state/history --since 24h
     """
     found = summary_of(_rows(device, folder, {"since_s": since_s, "step_s": 0}, connecting))
-    if form == "json":
+    if _form_of("table") == "json":
         click.echo(printable_json(found.to_json(), indent=1))
         return
     columns = (Column(name, no_wrap=True, justify="left" if place < 2 else "right") for place, name in enumerate(HEAD))
@@ -100,9 +122,9 @@ def summary(device: str | None, folder: Path | None, since_s: float, form: str |
 @click.option("--step", type=Span(least_s=1), help="Length of a row.  [default: 1m]")
 @click.option("--raw", is_flag=True, help="Rows as they were recorded, instead of --step.")
 @click.option("--fields", metavar="NAME,...", help="Only these figures.")
-@click.option("--csv", "form", flag_value="csv", default="csv", help="CSV, the default.")
+@_form("csv", "CSV, the default.")
 @_JSON
-@click.option("--prometheus", "form", flag_value="prometheus", help="OpenMetrics with times, for promtool.")
+@_form("prometheus", "OpenMetrics with times, for promtool.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
 def export(
     device: str | None,
@@ -111,7 +133,6 @@ def export(
     step: float | None,
     raw: bool,
     fields: str | None,
-    form: str,
     out: Path | None,
     connecting: Connecting,
 ) -> None:
@@ -127,7 +148,7 @@ def export(
     asked: dict[str, Any] = {"since_s": since_s, "step_s": 0 if raw else step or 60}
     if fields is not None:
         asked["fields"] = [name.strip() for name in fields.split(",")]
-    text = FORMATS[form](_rows(device, folder, asked, connecting))
+    text = FORMATS[_form_of("csv")](_rows(device, folder, asked, connecting))
     if out is None:
         click.echo(printable(text), nl=False)
         return
@@ -155,7 +176,8 @@ def _print_now(now: Now) -> None:
     for quantity in QUANTITIES:
         value = figure(now.metrics.get(quantity.name))
         if value is not None:
-            table.add_row(quantity.name, shown(value), quantity.unit, quantity.meaning)
+            since = ", since the daemon's start" if quantity.kind == "count" else ""
+            table.add_row(quantity.name, shown(value), quantity.unit, quantity.meaning + since)
     print_table(table)
     for alert in objects(now.metrics.get("alerts")):
         click.echo(f"alert {words(alert.get('name'))}, {words(alert.get('severity'))}: {words(alert.get('message'))}")

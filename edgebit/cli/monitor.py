@@ -19,7 +19,7 @@ from edgebit.monitor.keys import Choice
 from edgebit.monitor.report import report
 from edgebit.monitor.screen import Screen
 from edgebit.monitor.view import Scene, overview
-from edgebit.mqtt_client.device_states import RETAINED_WAIT_S
+from edgebit.mqtt_client.device_states import RETAINED_WAIT_S, known_words
 
 LISTEN_S = 3.0  # for one frame
 REFRESH_S = 1.0
@@ -79,7 +79,7 @@ def command(
     with Feed(connecting.connect, fleet, names):
         if once:
             _listen(fleet, names, interval_s or LISTEN_S)
-            _check(fleet, names, connecting.broker)
+            _check(fleet, names, connecting)
             _print(fleet, sort, as_json)
         elif as_json or not (console := Console()).is_terminal:
             _print_on(fleet, sort, as_json, interval_s or REFRESH_S)
@@ -112,12 +112,14 @@ def _listen(fleet: Fleet, names: tuple[str, ...], most_s: float) -> None:
         time.sleep(_CHECK_S)
 
 
-def _check(fleet: Fleet, names: tuple[str, ...], broker: str) -> None:
+def _check(fleet: Fleet, names: tuple[str, ...], connecting: Connecting) -> None:
     known = {device.name for device in fleet.devices()}
     if missing := sorted(set(names) - known):
-        raise NoAnswerError(f"the broker {broker} knows no device {' and '.join(missing)}. Try edgebit ask --list")
+        with connecting.connect() as client:
+            others = known_words(device.name for device in client.devices())
+        raise NoAnswerError(f"the broker {connecting.broker} knows no device {' and '.join(missing)}. {others}")
     if not known:
-        raise NoAnswerError(f"the broker {broker} knows no device. Deploy a bundle: edgebit deploy --help")
+        raise NoAnswerError(f"the broker {connecting.broker} knows no device. Deploy a bundle: edgebit deploy --help")
 
 
 def _print_on(fleet: Fleet, sort: str, as_json: bool, interval_s: float) -> None:

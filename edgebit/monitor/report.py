@@ -23,7 +23,10 @@ _FLAGS = ("throttled", "undervoltage")
 def report(device: Device, now: float) -> dict[str, Any]:
     """The figures of now; those of a device that is not online, and those that are not known, are null."""
     online = device.availability == "online"
-    figures = {_NAMES.get(name, name): device.figures.get(name) if online else None for name in FIGURES}
+    figures = {
+        _NAMES.get(name, name): _whole(device.figures.get(name), each.digits) if online else None
+        for name, each in FIGURES.items()
+    }
     flags = {name: None if figures[name] is None else bool(figures[name]) for name in _FLAGS}
     return {
         "device": device.name,
@@ -39,3 +42,8 @@ def report(device: Device, now: float) -> dict[str, Any]:
         "bundle": device.bundle or None,
         "heard_s_ago": round(now - device.heard, 1),
     }
+
+
+def _whole(value: float | None, digits: int) -> float | None:
+    """A figure that is shown without digits behind the point, as a whole number where it is one."""
+    return int(value) if value is not None and not digits and float(value).is_integer() else value

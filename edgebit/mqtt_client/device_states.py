@@ -1,6 +1,7 @@
 """What devices keep published: whether they are there, what they can do, how they are."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +69,13 @@ def absence(connection: BrokerConnection, topics: DeviceTopics, state: str | Non
         }
         return f"{topics.device} is {state}: {meaning.get(state, 'it cannot be asked now')}"
     known = [device.name for device in read_devices(connection, topics.root, RETAINED_WAIT_S)]
-    others = f"It knows {', '.join(known)}" if known else "It knows no device at all"
-    return f"the broker {connection.broker} knows no device {topics.device!r}. {others}"
+    return f"the broker {connection.broker} knows no device {topics.device!r}. {known_words(known)}"
+
+
+def known_words(known: Iterable[str]) -> str:
+    """The devices that a broker knows, as a sentence."""
+    names = ", ".join(sorted(known))
+    return f"It knows {names}" if names else "It knows no device at all"
 
 
 def availability_state(payload: bytes | bytearray) -> str:

@@ -243,6 +243,7 @@ def test_the_report_for_scripts():
     """Names carry their units; a device that is away has no figures of now."""
     device = hear(online(), "status", {"state": "hot", "t_soc": 81, "throttled": False, "queue_len": 2})
     told_of = report(device, 103.0)
+    assert (told_of["queue"], type(told_of["queue"])) == (2, int)
     assert told_of["temperature_c"] == 81 and told_of["throttled"] is False and told_of["heard_s_ago"] == 3.0
     gone = report(hear(device, "availability", {"state": "lost", "conn": 7}), 103.0)
     assert gone["temperature_c"] is None and gone["throttled"] is None and gone["state"] is None

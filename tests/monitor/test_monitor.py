@@ -71,7 +71,7 @@ def test_no_device_is_an_error(broker):
     done = CliRunner().invoke(
         cli, ["monitor", "--broker", broker.url, "--once", "--interval", "0.2", "--device", "nope"]
     )
-    assert "knows no device nope" in str(done.exception) and done.exception.exit_code == 12
+    assert "knows no device nope. It knows no device at all" in str(done.exception) and done.exception.exit_code == 12
 
 
 def test_the_plot_of_a_history(broker, history, tmp_path):

@@ -9,10 +9,12 @@ from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.monitoring.export import FORMATS, Table
 from edgebit.daemon.monitoring.history import read_records
 from edgebit.daemon.monitoring.history_request import HistoryRequest, table
-from edgebit.daemon.monitoring.quantities import UNITS
+from edgebit.daemon.monitoring.quantities import QUANTITIES, UNITS
 from edgebit.daemon.monitoring.summary import HEAD, cells, shown, summary_of
 from edgebit.daemon.monitoring.timeline import present
 from edgebit.errors import ConfigError, NoAnswerError
+
+_OF = {quantity.name: "in the last interval" for quantity in QUANTITIES if quantity.kind == "count"}
 
 
 def read_folder(folder: Path, fields: dict[str, object], *, here: bool, device: str = "") -> Table:
@@ -35,7 +37,7 @@ def read_folder(folder: Path, fields: dict[str, object], *, here: bool, device: 
 
 
 def show(folder: Path, *, as_json: bool) -> None:
-    """Print the last figures that were recorded."""
+    """Print the last figures that were recorded: levels at that moment, counts of the interval before it."""
     found = read_folder(folder, {"since_s": 86400, "step_s": 0}, here=True)
     last = Table(columns=found.columns, rows=found.rows[-1:], step_s=0)
     if as_json:
@@ -43,7 +45,8 @@ def show(folder: Path, *, as_json: bool) -> None:
         return
     figures = zip(last.columns[2:], last.rows[0][2:], strict=True)
     _print(
-        ("figure", "last", "unit"), [[name, shown(value), UNITS[name]] for name, value in figures if value is not None]
+        ("figure", "last", "unit", ""),
+        [[name, shown(value), UNITS[name], _OF.get(name, "")] for name, value in figures if value is not None],
     )
 
 

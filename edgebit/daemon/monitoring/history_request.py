@@ -101,7 +101,7 @@ def _last(records: Records, begun: Mapping[bytes, float]) -> float:
 def _number(fields: Mapping[str, Any], name: str, default: float, most: float) -> float:
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise Refusal(400, "bad_field", f"{name} must be a number from 0 to {most:g}")
+        raise Refusal(400, "bad_field", f"{name} must be a number from 0 to {most:.0f}")
     return float(value)
 
 
