@@ -167,7 +167,9 @@ def command(
                 asked = [{**own, **each} for each in questions]
                 show_batch(client, device, asked, common, timeout_s=timeout_s, as_json=as_json)
         return
-    if (device is None) == (pool is None) or question is None:
+    if device is not None and pool is not None:
+        raise click.UsageError("--device and --pool are given both: one of them answers")
+    if device is pool is None or question is None:
         raise click.UsageError('a device or a pool, and a question, are needed: edgebit ask --device NAME "QUESTION"')
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():

@@ -46,7 +46,7 @@ def show_batch(
                 answers[answer.number] = answer
                 waiting.update(f"{len(answers)} of {len(questions)} answered by {device}")
                 if as_json:
-                    click.echo(printable_json({"number": answer.number, **answer.reply}))
+                    click.echo(printable_json({"number": answer.number + 1, **answer.reply}))
     except KeyboardInterrupt:
         raise click.Abort from None
     finally:

@@ -30,6 +30,7 @@ from edgebit.mqtt_client.signing import Addressee, Signer
 LATE_S = 1.0  # after the deadline, for the device's own word that it has passed
 CANCEL_WAIT_S = 3.0
 GAP_WAIT_S = 2.0  # how long a missing frame may still come after the last one
+_KEPT = ("generate", "chat")  # what a device writes down, and answers once it is back
 
 
 class DeviceClient:
@@ -154,7 +155,12 @@ class DeviceClient:
                 f"{device!r} is no device's name, which is 1 to 64 of a-z 0-9 _ . - (try {segment_of(device)!r})"
             )
         topics = DeviceTopics(self.root, device)
-        call = Call(topics, place or topics.reply(self.principal, job_id), time.monotonic() + timeout_s + LATE_S)
+        call = Call(
+            topics,
+            place or topics.reply(self.principal, job_id),
+            time.monotonic() + timeout_s + LATE_S,
+            job_id if op in _KEPT else "",
+        )
         self.connection.subscribe(call.place, topics.availability)
         state = read_availability(self.connection, topics)
         if state != "online":
@@ -173,7 +179,7 @@ class DeviceClient:
             if message.topic == call.topics.availability:
                 state = availability_state(message.payload)
                 if state != "online":
-                    raise NoAnswerError(f"{call.topics.device} went {state} before it had answered. Ask again")
+                    raise NoAnswerError(_gone(call, state))
             elif message.topic == call.place and isinstance(frame := parse_json(message.payload), dict):
                 return frame
         return None
@@ -214,3 +220,12 @@ class DeviceClient:
     def _sealed(self, topics: Addressee, op: str, job_id: str, payload: str) -> bytes:
         sealed = payload if self._signer is None else self._signer.seal(topics, op, job_id, payload)
         return sealed.encode()
+
+
+def _gone(call: Call, state: str) -> str:
+    """Why there is no answer of a device that went `state`, and whether it may come all the same."""
+    device = call.topics.device
+    words = f"{device} went {state} before it had answered. Ask again"
+    if call.kept_as and state == "lost":
+        words += f", or see whether it answered once it is back: edgebit ask --device {device} --get {call.kept_as}"
+    return words

@@ -18,6 +18,7 @@ class Call:
     topics: DeviceTopics
     place: str
     deadline: float  # monotonic seconds
+    kept_as: str = ""  # the id under which the device may have the answer later; empty: it keeps none
 
 
 def new_id() -> str:

@@ -122,7 +122,10 @@ class SignedRequests:
             raise Refusal(401, "stale_challenge", words, retryable=True)
         keys = self._principals.get(principal).keys
         if not keys and not local:
-            raise Refusal(401, "unknown_key", "this device has no key of that principal")
+            words = (
+                f"this device has no key of principal {principal!r}: another --principal, or its key in principals.toml"
+            )
+            raise Refusal(401, "unknown_key", words)
         signed = text_to_sign(base=self._base, principal=principal, op=op, job_id=job_id, challenge=text, payload=inner)
         digest = hashlib.sha256(signed).digest()
         taken = None if op in REPEATABLE else challenge.taken.get((principal, job_id))

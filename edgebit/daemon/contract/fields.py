@@ -45,6 +45,7 @@ def optional(fields: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> A
         return None
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         words = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+        kinds = tuple(kind for kind in kinds if kind is not int or float not in kinds)  # a whole number is one too
         raise Refusal(400, "bad_field", f"{name} must be {' or '.join(words[kind] for kind in kinds)}")
     return value
 

@@ -4,6 +4,7 @@ What would change the answer and is not there is refused; unknown fields are ign
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ UNSUPPORTED_OPTIONS: dict[str, float] = {
     "best_of": 1,
 }
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -111,7 +114,8 @@ def _check_model(fields: Mapping[str, Any], model: ModelFacts | None) -> None:
     if model is None:
         return
     if name and name.removesuffix(":latest") not in model.names:
-        raise Refusal(404, "model_not_found", f"model {name[:64]!r} is not on this device; it has {min(model.names)!r}")
+        called = sorted(model.names, key=lambda one: (_SHA256.fullmatch(one) is not None, one))
+        raise Refusal(404, "model_not_found", f"model {name[:64]!r} is not on this device; it has {called[0]!r}")
     wanted = option(fields, ("num_ctx",), (int,))
     if wanted is not None and wanted > model.ctx_len:
         raise Refusal(400, "bad_field", f"num_ctx: this device's context has {model.ctx_len} tokens")

@@ -274,3 +274,21 @@ def test_an_operation_that_is_none_is_told_all_there_are():
     """Those too that monitoring answers."""
     with pytest.raises(Refusal, match=r"generate, chat, .*ping, history, health$"):
         read(incoming({}), "explode")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": "a", "temperature": "hot"}, "temperature must be a number"),
+        ({"prompt": "a", "seed": 1.5}, "seed must be a whole number"),
+        ({"prompt": "a", "model": "gpt-4"}, "model 'gpt-4' is not on this device; it has 'tiny'"),
+    ],
+)
+def test_the_words_of_a_refusal(fields, said):
+    """Short, and with a name that people know: a model's hash is one of its names too."""
+    message = incoming(fields)
+    given = read_fields(message, "generate", CONFIG)
+    address = address_of(message, "alice", given, CONFIG.topics, CONFIG)
+    with pytest.raises(Refusal) as refused:
+        read_request("generate", given, address, CONFIG, ModelFacts(frozenset({"tiny", "0" * 64}), 64), message)
+    assert str(refused.value) == said
