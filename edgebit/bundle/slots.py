@@ -46,7 +46,9 @@ _CHUNK = 1 << 20
 STORED = re.compile(r"[0-9a-f]{64}(\.part(\.z)?)?")  # what a file of the store is called, a partial one too
 _PREFIX = re.compile(r"[0-9a-f]{64}\.(kv|[0-9]+\.new)")  # a file of the prefix cache, an unfinished one too
 # What the daemon writes down: its journal, which holds what was asked and answered, its keys, its log of refusals, ...
-_STATE = re.compile(r"(connection|journal|home_assistant|(local|name)\.key)(\.part)?|security\.log(\.[0-9]+)?")
+_STATE = re.compile(
+    r"(connection|journal|home_assistant|(local|name)\.key)(\.part)?|daemon\.lock|security\.log(\.[0-9]+)?"
+)
 _HISTORY = re.compile(r"[0-9]{8,}\.ebh")  # of figures
 _OWN_FILES = (
     "active",

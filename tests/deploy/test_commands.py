@@ -64,7 +64,7 @@ def test_life_of_a_device(make_bundle, local_device):
     edgebit("logs", url, "--security", "-f", code=2)
     assert "no bundle before" in edgebit("rollback", url, code=8).stderr
 
-    for name in ("journal", "journal.part", "security.log.3", "name.key", "local.key", "home_assistant"):
+    for name in ("journal", "journal.part", "daemon.lock", "security.log.3", "name.key", "local.key", "home_assistant"):
         (local_device.root / "state" / name).touch()
     local_device.installed().ask("stop")
     assert "not running" in edgebit("status", url, code=1).stdout

@@ -269,8 +269,9 @@ def test_a_name_that_another_device_has_too_is_said(daemons, broker, ears):
     """Under 3.1.1 the broker says nothing: at the third time the log says what it may be, and time is given."""
     ear = ears(broker.port, AVAILABILITY)
     daemon = daemons(broker.url, mqtt=protocol(False))
-    for _ in range(3):
-        ear.until(lambda message: json.loads(message.payload)["state"] == "online")
+    for number in (1, 2, 3):
+        online = {"state": "online", "conn": number}
+        ear.until(lambda message, online=online: json.loads(message.payload) == online)
         throw_out(broker.port, "edgebit-pi")
     text = wait_for_log(daemon, "perhaps another client connects as edgebit-pi: ")
     waits = [float(part.split()[0]) for part in text.split("next attempt in ")[1:]]
