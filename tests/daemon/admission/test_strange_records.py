@@ -7,6 +7,7 @@ import pytest
 from admission_fixtures import OUT, Device, question
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving_fixtures import wait_for
 
 from edgebit.daemon.admission.journal_records import Kind
 from edgebit.daemon.admission.record_file import HEADER, framed, whole_records
@@ -100,7 +101,9 @@ def test_a_job_whose_request_is_lost_is_answered(two_jobs, tmp_path):
     assert (error["status"], error["code"], error["retryable"]) == (500, "interrupted", True)
     assert device.journal.counters["journal_lost"] == 1
     device.take(question("a"))
-    assert device.run(f"{OUT}/a", f"{OUT}/b")[0]["done"] and device.heard.last[f"{OUT}/a"] == 2
+    device.run(f"{OUT}/b")
+    wait_for(lambda: device.heard.last[f"{OUT}/a"] == 2)
+    assert "error" not in device.heard.bodies[f"{OUT}/a"]
     device.scheduler.stop()
 
 
