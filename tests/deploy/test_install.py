@@ -207,10 +207,11 @@ def test_ctrl_c_in_a_rollback_leaves_a_daemon_running(make_bundle, local_device,
 
     said = interrupt(process)
 
-    assert process.returncode in (0, 130), said
+    done = "is active again" in said
+    # One that is done and about to end is ended by the signal itself: Python has laid its handler down by then.
+    assert process.returncode in ((0, 130, -signal.SIGINT) if done else (130,)), said
     assert local_device.running() == "zero"
-    if process.returncode:
-        assert "The device runs bundle" in said
+    assert done or "The device runs bundle" in said
 
 
 def test_rollback_without_a_broker_says_what_runs(make_bundle, local_device):
