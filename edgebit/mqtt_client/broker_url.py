@@ -5,7 +5,7 @@ import getpass
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from edgebit.daemon.config.sections import PORTS
+from edgebit.daemon.config.sections import PORTS, is_broker_address
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.errors import BrokerError
 
@@ -29,14 +29,14 @@ def parse_broker_url(url: str) -> BrokerUrl:
     """Read mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]. Raises BrokerError."""
     try:
         parts = urlsplit(url)
-        port = parts.port
+        is_address = is_broker_address(parts)
     except ValueError as error:
         raise BrokerError(f"{url!r} is not a broker's address: {error}") from error
-    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or port == 0:
+    if not is_address or parts.hostname is None:
         raise BrokerError(f"{url!r} is not a broker's address. Write mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
     return BrokerUrl(
         host=parts.hostname,
-        port=port or PORTS[parts.scheme],
+        port=parts.port or PORTS[parts.scheme],
         tls=parts.scheme == "mqtts",
         user=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,

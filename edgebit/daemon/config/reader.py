@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from edgebit.daemon.config import fields
 from edgebit.daemon.config.safeguards import identity_fault
 from edgebit.daemon.config.secret_files import SECRET_WORDS, read_secret, too_open
-from edgebit.daemon.config.sections import PORTS, AlertsConfig, Config, MqttConfig, PowerConfig
+from edgebit.daemon.config.sections import AlertsConfig, Config, MqttConfig, PowerConfig, is_broker_address
 from edgebit.daemon.contract import topics
 from edgebit.errors import ConfigError
 
@@ -229,10 +229,10 @@ def _check_alerts(alerts: AlertsConfig, where: str) -> None:
 def _check_url(url: str, where: str) -> None:
     try:
         parts = urlsplit(url)
-        port = parts.port
+        is_address = is_broker_address(parts)
     except ValueError as error:
         raise ConfigError(f"{where}: [mqtt]: url {url!r}: {error}") from error
-    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or port == 0:
+    if not is_address:
         raise ConfigError(f"{where}: [mqtt]: url {url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
     if parts.username is not None:
         raise ConfigError(f"{where}: [mqtt]: a url holds no user or password: use user and password_file")

@@ -7,7 +7,7 @@ when the file is read (reader.py).
 import dataclasses
 import socket
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from edgebit.daemon.config.fields import file_name, one_of, within
 from edgebit.daemon.config.safeguards import ContentFilterConfig, IdentityConfig, PrivacyConfig, RateLimitsConfig
@@ -18,6 +18,12 @@ from edgebit.runtime.native import KV_TYPES
 from edgebit.runtime.session import SPECULATE
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+def is_broker_address(parts: SplitResult) -> bool:
+    """Whether a URL is mqtt[s]://HOST[:PORT], whoever is named in it. Raises ValueError for a port that is none."""
+    is_bare = parts.path in ("", "/") and not parts.query
+    return parts.scheme in PORTS and bool(parts.hostname) and is_bare and parts.port != 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
