@@ -40,7 +40,7 @@ from edgebit.bundle.manifest import (
 )
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
 from edgebit.errors import BuildError
@@ -219,7 +219,7 @@ def _check_out(options: BuildOptions) -> None:
 def _check_model(options: BuildOptions) -> None:
     model = options.model
     if not model.is_file():
-        open_hf_checkpoint(model).close()
+        open_checkpoint(model).close()
         return
     if looks_like_bundle(model):
         raise BuildError(f"{model} is a bundle. Give the checkpoint's folder, or a model file")

@@ -21,8 +21,7 @@ from edgebit.bundle.model_format import Conf, Encoding, Probe, Role, Tensor
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.checkpoint.chat_template import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
-from edgebit.checkpoint.hf import open_hf_checkpoint
-from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
@@ -63,7 +62,7 @@ class ConvertReport:
 
 
 def convert(
-    checkpoint_dir: Path,
+    path: Path,
     out: Path,
     *,
     layout: Literal["t2", "t1"] = "t2",
@@ -71,7 +70,7 @@ def convert(
     probes: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> ConvertReport:
-    """Write the model file `out` from the checkpoint in `checkpoint_dir`.
+    """Write the model file `out` from the checkpoint at `path`.
 
     layout: of ternary weights: "t2" takes the fewest instructions, "t1" the fewest bytes (docs/decisions/layouts.md)
     embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md)
@@ -80,11 +79,18 @@ def convert(
     BundleError where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
-    checkpoint = open_hf_checkpoint(checkpoint_dir)
+    checkpoint = open_checkpoint(path)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
-        text = _read_text_parts(checkpoint_dir, checkpoint.config.conf)
-        encodings = {"embedding": _embedding_encoding(checkpoint, embedding), "layout": _LAYOUTS[layout].encoding}
-        with ModelWriter(out, text.conf, text.sections, **encodings) as writer:
+        text = _read_text_parts(checkpoint)
+        stored = Encoding.I8 if embedding == "int8" else checkpoint.embedding_encoding()
+        with ModelWriter(
+            out,
+            text.conf,
+            text.sections,
+            embedding=stored,
+            layout=_LAYOUTS[layout].encoding,
+            scaling=checkpoint.scaling,
+        ) as writer:
             total = len(writer.tensors)
             for done, tensor in enumerate(writer.tensors):
                 progress(tensor.name, done, total)
@@ -94,7 +100,7 @@ def convert(
                 {"name": path.name, **asdict(source.result())}
                 for path, source in zip(checkpoint.weight_files(), sources, strict=True)
             ]
-            writer.finish(_meta(checkpoint, files, text, embedding=embedding, layout=layout))
+            writer.finish(_meta(checkpoint, files, text, embedding=stored, layout=layout))
             golden: tuple[Probe, ...] = ()
             if probes:
                 progress("golden probes", total, total)
@@ -104,7 +110,7 @@ def convert(
     return ConvertReport(
         out=out,
         name=checkpoint.config.name,
-        family=checkpoint.family.name,
+        family=checkpoint.family,
         parameters=text.conf.parameters,
         size=out.stat().st_size,
         has_tokenizer="TOKN" in text.sections,
@@ -112,7 +118,7 @@ def convert(
         n_probes=len(golden),
         licence=checkpoint.config.licence,
         seconds=time.monotonic() - started,
-        notes=text.notes,
+        notes=(*checkpoint.notes, *text.notes),
     )
 
 
@@ -142,14 +148,14 @@ class _TextParts:
     notes: tuple[str, ...] = ()
 
 
-def _read_text_parts(folder: Path, conf: Conf) -> _TextParts:
+def _read_text_parts(checkpoint: Checkpoint) -> _TextParts:
     """Tokenizer and prompt program. Without a tokenizer a model takes token ids only, so one that is there must fit;
     without a prompt program it still continues text, so a template that cannot be carried over exactly is left out.
     """
-    if not (folder / "tokenizer.json").is_file():
-        note = f"{folder} has no tokenizer.json: the model takes token ids only, and a daemon cannot answer with it"
+    conf, tokenizer = checkpoint.config.conf, checkpoint.tokenizer()
+    if tokenizer is None:
+        note = f"{checkpoint.path} has no tokenizer.json: the model takes token ids only, and a daemon cannot answer"
         return _TextParts(conf=conf, sections={}, chat_template=None, notes=(note,))
-    tokenizer = read_tokenizer(folder)
     sections = {"TOKN": tokenizer.section(conf.vocab_size)}
     notes: tuple[str, ...] = ()
     if tokenizer.chat_template is not None:
@@ -210,22 +216,10 @@ def _probe_prompts(model: Model) -> list[list[int]]:
     return [(start + spread)[:length] for length in dict.fromkeys(lengths)]
 
 
-def rope_inv_freq(theta: float, head_dim: int) -> NDArray[np.float32]:
-    """What a position is multiplied by to get the angle of each pair, [head_dim / 2]."""
-    exponents = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
-    return (1.0 / np.float64(theta) ** exponents).astype(np.float32)
-
-
-def _embedding_encoding(checkpoint: Checkpoint, embedding: str) -> Encoding:
-    if embedding == "int8":
-        return Encoding.I8
-    return Encoding.BF16 if checkpoint.embedding_dtype() == "BF16" else Encoding.F32
-
-
 def _write_tensor(checkpoint: Checkpoint, writer: ModelWriter, tensor: Tensor) -> None:
     conf, role = checkpoint.config.conf, tensor.role
     if role == Role.ROPE_INV_FREQ:
-        writer.write_tensor([rope_inv_freq(checkpoint.config.rope_theta, conf.head_dim)])
+        writer.write_tensor([checkpoint.config.rope_inv_freq])
     elif role == Role.HEAD:
         scales = np.empty(conf.vocab_size, np.float32)
         writer.write_tensor(_head_planes(checkpoint, writer.part.parent, scales), scales)
@@ -233,12 +227,13 @@ def _write_tensor(checkpoint: Checkpoint, writer: ModelWriter, tensor: Tensor) -
         scales = np.empty(conf.vocab_size, np.float32)
         writer.write_tensor((_filled_up(codes) for codes in _int8_rows(checkpoint, role, scales)), scales)
     elif role == Role.TOKEN_EMBEDDING:
-        exact_bits = checkpoint.embedding_dtype() == "BF16"
-        writer.write_tensor(stored if exact_bits else values for stored, values in checkpoint.rows(role))
+        writer.write_tensor(stored for stored, _ in checkpoint.rows(role))
     elif role.is_projection:
-        weights, scale = checkpoint.projection(role, tensor.layer)
+        projection = checkpoint.projection(role, tensor.layer)
         pack = next(layout.pack for layout in _LAYOUTS.values() if layout.encoding == tensor.encoding)
-        writer.write_tensor([pack(weights)], np.array([scale]))
+        step = tensor.group or tensor.columns
+        groups = (projection.weights[:, first : first + step] for first in range(0, tensor.columns, step))
+        writer.write_tensor((pack(weights) for weights in groups), projection.scales)
     else:
         writer.write_tensor([checkpoint.vector(role, tensor.layer)])
 
@@ -297,19 +292,19 @@ def _whole_tiles(chunks: Iterator[NDArray[np.int8]]) -> Iterator[NDArray[np.int8
 
 
 def _meta(
-    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: _TextParts, *, embedding: str, layout: str
+    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: _TextParts, *, embedding: Encoding, layout: str
 ) -> dict[str, Any]:
     config = checkpoint.config
     return {
         "name": config.name,
-        "family": checkpoint.family.name,
+        "family": checkpoint.family,
         "licence": config.licence,
-        "source": {"format": "safetensors", "files": sources},
+        "source": {"format": checkpoint.format, "files": sources},
         "edgebit": __version__,
         "chat_template": text.chat_template,
         "generation": config.generation,
         "quantisation": {
-            "embedding": "int8" if embedding == "int8" else checkpoint.embedding_dtype().lower(),
+            "embedding": "int8" if embedding == Encoding.I8 else embedding.name.lower(),
             "head": "int8",
             "layout": layout,
         },

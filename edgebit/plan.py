@@ -12,7 +12,7 @@ from pathlib import Path
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Role
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.errors import CheckpointError, TargetError
 from edgebit.footprint import LOW_PLANES, Footprint
 from edgebit.roofline import (
@@ -145,13 +145,13 @@ def facts_of(model: str) -> ModelFacts:
 
 
 def _facts_of_checkpoint(folder: Path) -> ModelFacts:
-    checkpoint = open_hf_checkpoint(folder)
+    checkpoint = open_checkpoint(folder)
     try:
         conf = checkpoint.config.conf
         return ModelFacts(
             name=checkpoint.config.name,
             conf=conf,
-            embedding=Encoding.BF16 if checkpoint.embedding_dtype() == "BF16" else Encoding.F32,
+            embedding=checkpoint.embedding_encoding(),
             layout=None,
             other_bytes=_TOKENIZER_BYTES * conf.vocab_size,
         )

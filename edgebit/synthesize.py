@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.checkpoint.safetensors_file import write_safetensors
+from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
 from edgebit.checkpoint.tokenizer import BYTE_OF, LLAMA3_PATTERN
 from edgebit.errors import CheckpointError
 

@@ -12,7 +12,8 @@ import pytest
 
 from edgebit.bundle.model_format import Encoding, Role, Tensor, head_parts
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.convert import compute_probes, convert, rope_inv_freq
+from edgebit.checkpoint.rope import rope_inv_freq
+from edgebit.convert import compute_probes, convert
 from edgebit.errors import EngineError
 from edgebit.runtime.native import Engine, Model
 from edgebit.ternary.layouts import HeadPlanes, pack_h8, unpack_h8, unpack_t1, unpack_t2

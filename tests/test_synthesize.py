@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError
 from edgebit.synthesize import SHAPES, synthesize
@@ -66,7 +66,7 @@ def test_2b4t_has_the_published_number_of_parameters(tmp_path, monkeypatch):
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]) == (2560, 30, 128_256)
     with pytest.raises(CheckpointError, match="no weights"):
-        open_hf_checkpoint(tmp_path)
+        open_checkpoint(tmp_path)
     assert len(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]) == 128_000
 
 

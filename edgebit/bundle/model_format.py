@@ -17,8 +17,9 @@ REQUIRED_TAGS = ("CONF", "TENS", "DATA", "META")
 
 HEADER = struct.Struct("<8sIIQII32s")
 SECTION = struct.Struct("<4sIQQ8s")
-CONF = struct.Struct("<8If5IiI8i32s")
-TENSOR = struct.Struct("<6I4Q8s")
+CONF = struct.Struct("<8If5IiI8i2f24s")
+TENSOR = struct.Struct("<6I4QI4s")
+GROUP_STEP = 64  # columns that share a scale with Scales.GROUP are a multiple of this
 
 
 class Activation(IntEnum):
@@ -28,11 +29,20 @@ class Activation(IntEnum):
     SILU = 2
 
 
+class ActivationQuantisation(IntEnum):
+    """What the inputs of projections are rounded to, absmax per token."""
+
+    INT8 = 1
+    INT15 = 2  # for models that were trained with float activations
+
+
 class Norms(IntFlag):
-    """The sub-norms a model has."""
+    """The norms a model has besides those before attention, before the feed-forward block and at the end."""
 
     ATTN_SUB_NORM = 1
     FFN_SUB_NORM = 2
+    QK_NORM = 4  # of each head of queries and keys, before RoPE
+    PROJECTION_NORM = 8  # of each projection's input, before it is quantised
 
 
 class Encoding(IntEnum):
@@ -44,6 +54,7 @@ class Encoding(IntEnum):
     T2 = 4
     T1 = 5
     H8 = 6
+    F16 = 7
 
     @property
     def is_ternary(self) -> bool:
@@ -56,6 +67,30 @@ class Scales(IntEnum):
     NONE = 0
     TENSOR = 1
     ROW = 2
+    GROUP = 3  # so many columns of a row
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Which weights of a tensor share a scale."""
+
+    granularity: Scales
+    group: int = 0  # columns, with GROUP
+
+    def count(self, rows: int, columns: int) -> int:
+        """The number of scales; with GROUP they lie as [columns / group][rows]."""
+        match self.granularity:
+            case Scales.NONE:
+                return 0
+            case Scales.TENSOR:
+                return 1
+            case Scales.ROW:
+                return rows
+            case Scales.GROUP:
+                return rows * (columns // self.group)
+
+
+UNSCALED, PER_TENSOR, PER_ROW = Scaling(Scales.NONE), Scaling(Scales.TENSOR), Scaling(Scales.ROW)
 
 
 class Role(IntEnum):
@@ -76,6 +111,15 @@ class Role(IntEnum):
     UP_PROJ = 24
     FFN_SUB_NORM = 25
     DOWN_PROJ = 26
+    Q_NORM = 27
+    K_NORM = 28
+    Q_PROJ_NORM = 33
+    K_PROJ_NORM = 34
+    V_PROJ_NORM = 35
+    O_PROJ_NORM = 37
+    GATE_PROJ_NORM = 39
+    UP_PROJ_NORM = 40
+    DOWN_PROJ_NORM = 42
 
     @property
     def per_layer(self) -> bool:
@@ -85,8 +129,20 @@ class Role(IntEnum):
     def is_projection(self) -> bool:
         return self in PROJECTIONS
 
+    @property
+    def norm_of(self) -> "Role":
+        """Of a projection: the norm of its input, with Norms.PROJECTION_NORM."""
+        return Role(self + 16)
+
 
 PROJECTIONS = (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ, Role.O_PROJ, Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ)
+_ROLES_OF_NORMS = {
+    Norms.ATTN_SUB_NORM: (Role.ATTN_SUB_NORM,),
+    Norms.FFN_SUB_NORM: (Role.FFN_SUB_NORM,),
+    Norms.QK_NORM: (Role.Q_NORM, Role.K_NORM),
+    Norms.PROJECTION_NORM: tuple(projection.norm_of for projection in PROJECTIONS),
+}
+_PROJECTION_OF_NORM = {projection.norm_of: projection for projection in PROJECTIONS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,10 +163,15 @@ class Conf:
     head_tied: bool
     bos_token: int  # -1: none
     stop_tokens: tuple[int, ...]
+    activation_quantisation: ActivationQuantisation = ActivationQuantisation.INT8
+    projection_norm_eps: float = 0.0  # with Norms.PROJECTION_NORM
+    rope_attention_factor: float = 1.0  # what rotated queries and keys are multiplied by (YaRN)
 
     def shape_of(self, role: Role) -> tuple[int, int]:
         """Rows and columns of the tensor with that role."""
         attention, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        if role in _PROJECTION_OF_NORM:
+            return 1, self.shape_of(_PROJECTION_OF_NORM[role])[1]
         return {
             Role.TOKEN_EMBEDDING: (self.vocab_size, self.hidden_size),
             Role.HEAD: (self.vocab_size, self.hidden_size),
@@ -127,13 +188,13 @@ class Conf:
             Role.UP_PROJ: (self.ffn_size, self.hidden_size),
             Role.FFN_SUB_NORM: (1, self.ffn_size),
             Role.DOWN_PROJ: (self.hidden_size, self.ffn_size),
+            Role.Q_NORM: (1, self.head_dim),
+            Role.K_NORM: (1, self.head_dim),
         }[role]
 
     def roles(self) -> list[tuple[Role, int]]:
-        """Every tensor the model has, as (role, layer or NO_LAYER), in the order a forward pass meets them."""
-        absent = {Role.ATTN_SUB_NORM} if Norms.ATTN_SUB_NORM not in self.norms else set()
-        if Norms.FFN_SUB_NORM not in self.norms:
-            absent.add(Role.FFN_SUB_NORM)
+        """Every tensor the model has, as (role, layer or NO_LAYER), layer after layer."""
+        absent = {role for norm, roles in _ROLES_OF_NORMS.items() if norm not in self.norms for role in roles}
         layer_roles = [role for role in Role if role.per_layer and role not in absent]
         return [
             (Role.TOKEN_EMBEDDING, NO_LAYER),
@@ -154,8 +215,9 @@ class Conf:
         stops = self.stop_tokens + (-1,) * (MAX_STOP_TOKENS - len(self.stop_tokens))
         return CONF.pack(
             self.hidden_size, self.ffn_size, self.n_layers, self.n_heads, self.n_kv_heads, self.head_dim,
-            self.vocab_size, self.context_max, self.rms_norm_eps, self.activation, self.norms, 1, 1,
-            int(self.head_tied), self.bos_token, len(self.stop_tokens), *stops, b"",
+            self.vocab_size, self.context_max, self.rms_norm_eps, self.activation, self.norms,
+            self.activation_quantisation, 1, int(self.head_tied), self.bos_token, len(self.stop_tokens), *stops,
+            self.projection_norm_eps, 0.0 if self.rope_attention_factor == 1 else self.rope_attention_factor, b"",
         )  # fmt: skip
 
 
@@ -173,12 +235,13 @@ class Tensor:
     size: int
     scales_offset: int
     n_scales: int
+    group: int = 0  # columns that share a scale, with Scales.GROUP
 
     def pack(self) -> bytes:
         """The 64 bytes of this tensor's row."""
         return TENSOR.pack(
             self.role, self.layer, self.encoding, self.scales, self.rows, self.columns,
-            self.offset, self.size, self.scales_offset, self.n_scales, b"",
+            self.offset, self.size, self.scales_offset, self.n_scales, self.group, b"",
         )  # fmt: skip
 
     @property
@@ -201,12 +264,14 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def values_size(encoding: Encoding, rows: int, columns: int) -> int:
-    """Bytes of the values of a tensor."""
+def values_size(encoding: Encoding, rows: int, columns: int, group: int = 0) -> int:
+    """Bytes of the values of a tensor; those of t2 with `group` columns to a scale lie group after group."""
+    if group:
+        return columns // group * values_size(encoding, rows, group)
     match encoding:
         case Encoding.F32:
             return 4 * rows * columns
-        case Encoding.BF16:
+        case Encoding.BF16 | Encoding.F16:
             return 2 * rows * columns
         case Encoding.I8:
             return rows * _up(columns, 64)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Self
 from edgebit.bundle.model_format import (
     ALIGNMENT,
     CONF,
+    GROUP_STEP,
     HEADER,
     KNOWN_TAGS,
     MAGIC,
@@ -30,12 +31,14 @@ from edgebit.bundle.model_format import (
     TENSOR,
     VERSION,
     Activation,
+    ActivationQuantisation,
     Conf,
     Encoding,
     Norms,
     Probe,
     Role,
     Scales,
+    Scaling,
     Tensor,
     aligned,
     values_size,
@@ -43,7 +46,7 @@ from edgebit.bundle.model_format import (
 from edgebit.errors import BundleError
 
 _ENCODINGS = {
-    Role.TOKEN_EMBEDDING: (Encoding.F32, Encoding.BF16, Encoding.I8),
+    Role.TOKEN_EMBEDDING: (Encoding.F32, Encoding.BF16, Encoding.F16, Encoding.I8),
     Role.HEAD: (Encoding.H8,),
 }
 
@@ -206,7 +209,7 @@ class ModelFile:
         values = CONF.unpack_from(self._view, section.offset)
         hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab, context = values[:8]
         eps, activation, norms, quantisation, rope_style, tied, bos, n_stops = values[8:16]
-        stops, reserved = values[16:24], values[24]
+        stops, projection_norm_eps, rope_factor, reserved = values[16:24], *values[24:27]
         for name, value, most in (
             ("hidden_size", hidden, 65536), ("ffn_size", ffn, 262_144), ("n_layers", n_layers, 1024),
             ("n_heads", n_heads, 1024), ("n_kv_heads", n_kv_heads, 1024), ("head_dim", head_dim, 1024),
@@ -221,12 +224,17 @@ class ModelFile:
         if not math.isfinite(eps) or eps <= 0:
             self._refuse(f"CONF: rms_norm_eps is {eps}")
         for name, value, known in (
-            ("activation", activation, (1, 2)), ("norms", norms, (0, 1, 2, 3)),
-            ("activation quantisation", quantisation, (1,)), ("RoPE style", rope_style, (1,)),
+            ("activation", activation, (1, 2)), ("norms", norms, range(16)),
+            ("activation quantisation", quantisation, (1, 2)), ("RoPE style", rope_style, (1,)),
             ("head tied", tied, (0, 1)),
         ):  # fmt: skip
             if value not in known:
-                self._refuse(f"CONF: {name} is {value}; known are {known}. Use a newer edgebit.")
+                self._refuse(f"CONF: {name} is {value}; known are {tuple(known)}. Use a newer edgebit.")
+        has_projection_norms = Norms.PROJECTION_NORM in Norms(norms)
+        if not math.isfinite(projection_norm_eps) or (projection_norm_eps > 0) != has_projection_norms:
+            self._refuse(f"CONF: projection_norm_eps is {projection_norm_eps}, the set of norms {norms}")
+        if not 0 <= rope_factor <= 16:  # NaN is not either
+            self._refuse(f"CONF: rope_attention_factor is {rope_factor}; 0 (for 1) to 16 are possible")
         if not -1 <= bos < vocab:
             self._refuse(f"CONF: the begin-of-text token {bos} is outside the vocabulary of {vocab}")
         if n_stops > MAX_STOP_TOKENS:
@@ -238,7 +246,8 @@ class ModelFile:
             hidden_size=hidden, ffn_size=ffn, n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads,
             head_dim=head_dim, vocab_size=vocab, context_max=context, rms_norm_eps=eps,
             activation=Activation(activation), norms=Norms(norms), head_tied=bool(tied), bos_token=bos,
-            stop_tokens=tuple(stops[:n_stops]),
+            stop_tokens=tuple(stops[:n_stops]), activation_quantisation=ActivationQuantisation(quantisation),
+            projection_norm_eps=projection_norm_eps, rope_attention_factor=rope_factor or 1.0,
         )  # fmt: skip
 
     def _read_tensors(self) -> list[Tensor]:
@@ -270,14 +279,14 @@ class ModelFile:
 
     def _read_tensor(self, start: int) -> Tensor:
         raw = TENSOR.unpack_from(self._view, start)
-        role, layer, encoding, scales, rows, columns, offset, size, scales_offset, n_scales, reserved = raw
+        role, layer, encoding, scales, rows, columns, offset, size, scales_offset, n_scales, group, reserved = raw
         if role not in set(Role) or encoding not in set(Encoding) or scales not in set(Scales):
             self._refuse(
                 f"a tensor has role {role}, encoding {encoding}, scales {scales}: not all known. Use a newer edgebit."
             )
         tensor = Tensor(
             role=Role(role), layer=layer, encoding=Encoding(encoding), scales=Scales(scales), rows=rows,
-            columns=columns, offset=offset, size=size, scales_offset=scales_offset, n_scales=n_scales,
+            columns=columns, offset=offset, size=size, scales_offset=scales_offset, n_scales=n_scales, group=group,
         )  # fmt: skip
         self._check_zero(reserved, f"tensor {tensor.name}: the reserved bytes")
         if not tensor.role.per_layer and layer != NO_LAYER:
@@ -290,23 +299,33 @@ class ModelFile:
         )
         if tensor.encoding not in allowed:
             self._refuse(f"tensor {tensor.name}: encoding {tensor.encoding.name} is not possible there")
-        granularity = Scales.NONE
-        if tensor.encoding in (Encoding.I8, Encoding.H8) or (
-            tensor.encoding.is_ternary and tensor.scales == Scales.ROW
-        ):
-            granularity = Scales.ROW
-        elif tensor.encoding.is_ternary:
-            granularity = Scales.TENSOR
-        if tensor.scales != granularity:
-            self._refuse(f"tensor {tensor.name}: scale granularity {tensor.scales.name} is not possible there")
-        needed = values_size(tensor.encoding, rows, columns)
+        self._check_scaling(tensor)
+        needed = values_size(tensor.encoding, rows, columns, group)
         if size != needed:
             self._refuse(f"tensor {tensor.name}: has {size} bytes; {needed} are needed")
-        if n_scales != {Scales.NONE: 0, Scales.TENSOR: 1, Scales.ROW: rows}[granularity]:
+        if n_scales != Scaling(tensor.scales, group).count(rows, columns):
             self._refuse(f"tensor {tensor.name}: has {n_scales} scales")
-        if granularity == Scales.NONE and scales_offset:
+        if tensor.scales == Scales.NONE and scales_offset:
             self._refuse(f"tensor {tensor.name}: has no scales, but an offset of them")
         return tensor
+
+    def _check_scaling(self, tensor: Tensor) -> None:
+        match tensor.encoding:
+            case Encoding.T2:
+                possible: tuple[Scales, ...] = (Scales.TENSOR, Scales.ROW, Scales.GROUP)
+            case Encoding.T1:
+                possible = (Scales.TENSOR, Scales.ROW)
+            case Encoding.I8 | Encoding.H8:
+                possible = (Scales.ROW,)
+            case _:
+                possible = (Scales.NONE,)
+        if tensor.scales not in possible:
+            self._refuse(f"tensor {tensor.name}: scale granularity {tensor.scales.name} is not possible there")
+        if tensor.scales != Scales.GROUP:
+            if tensor.group:
+                self._refuse(f"tensor {tensor.name}: has groups of {tensor.group} columns, but no scale for each")
+        elif not tensor.group or tensor.group % GROUP_STEP or tensor.columns % tensor.group:
+            self._refuse(f"tensor {tensor.name}: groups of {tensor.group} columns are not possible in {tensor.columns}")
 
     def _read_meta(self) -> dict[str, Any]:
         try:

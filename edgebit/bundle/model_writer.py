@@ -4,7 +4,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +18,17 @@ from edgebit.bundle.model_format import (
     HEADER,
     MAGIC,
     NO_LAYER,
+    PER_ROW,
+    PER_TENSOR,
     SECTION,
+    UNSCALED,
     VERSION,
     Conf,
     Encoding,
     Probe,
     Role,
     Scales,
+    Scaling,
     Tensor,
     aligned,
     pack_probes,
@@ -33,6 +37,7 @@ from edgebit.bundle.model_format import (
 from edgebit.errors import BundleError
 
 _Bytes = bytes | memoryview | NDArray[Any]
+ScalingOf = Callable[[Role, int], Scaling]  # of a projection, by role and layer
 
 
 class ModelWriter:
@@ -43,9 +48,16 @@ class ModelWriter:
     """
 
     def __init__(
-        self, out: Path, conf: Conf, front: Mapping[str, bytes], *, embedding: Encoding, layout: Encoding
+        self,
+        out: Path,
+        conf: Conf,
+        front: Mapping[str, bytes],
+        *,
+        embedding: Encoding,
+        layout: Encoding,
+        scaling: ScalingOf = lambda role, layer: PER_TENSOR,
     ) -> None:
-        """`front`: sections that are known beforehand (TOKN, PRMT); `layout`: the encoding of ternary weights.
+        """`front`: sections that are known beforehand (TOKN, PRMT); the rest as plan_tensors() has it.
 
         Raises BundleError where OUT cannot be written.
         """
@@ -62,7 +74,7 @@ class ModelWriter:
         data_start = self._position
         for size in sizes:
             data_start += aligned(size)
-        self.tensors = plan_tensors(conf, data_start, embedding=embedding, layout=layout)
+        self.tensors = plan_tensors(conf, data_start, embedding=embedding, layout=layout, scaling=scaling)
         self._section("CONF", conf.pack())
         self._section("TENS", b"".join(tensor.pack() for tensor in self.tensors))
         for tag, content in front.items():
@@ -164,33 +176,45 @@ class ModelWriter:
         self._write(bytes(-self._position % ALIGNMENT))
 
 
-def plan_tensors(conf: Conf, data_start: int, *, embedding: Encoding, layout: Encoding) -> list[Tensor]:
-    """Where every tensor of a model will lie, from byte `data_start` of the file on, in the order of conf.roles()."""
+def plan_tensors(
+    conf: Conf,
+    data_start: int,
+    *,
+    embedding: Encoding,
+    layout: Encoding,
+    scaling: ScalingOf = lambda role, layer: PER_TENSOR,
+) -> list[Tensor]:
+    """Where every tensor of a model will lie, from byte `data_start` of the file on, in the order of conf.roles().
+
+    `layout`: the encoding of ternary weights; those with scales by group are t2 always.
+    """
     tensors, position = [], data_start
     for role, layer in conf.roles():
         rows, columns = conf.shape_of(role)
-        encoding, scales = Encoding.F32, Scales.NONE
+        encoding, scaled = Encoding.F32, UNSCALED
         if role.is_projection:
-            encoding, scales = layout, Scales.TENSOR
+            scaled = scaling(role, layer)
+            encoding = Encoding.T2 if scaled.granularity == Scales.GROUP else layout
         elif role == Role.HEAD:
-            encoding, scales = Encoding.H8, Scales.ROW
+            encoding, scaled = Encoding.H8, PER_ROW
         elif role == Role.TOKEN_EMBEDDING:
-            encoding, scales = embedding, Scales.ROW if embedding == Encoding.I8 else Scales.NONE
-        n_scales = {Scales.NONE: 0, Scales.TENSOR: 1, Scales.ROW: rows}[scales]
-        size = values_size(encoding, rows, columns)
+            encoding, scaled = embedding, PER_ROW if embedding == Encoding.I8 else UNSCALED
+        n_scales = scaled.count(rows, columns)
+        size = values_size(encoding, rows, columns, scaled.group)
         scales_offset = position + aligned(size) if n_scales else 0
         tensors.append(
             Tensor(
                 role=role,
                 layer=layer if role.per_layer else NO_LAYER,
                 encoding=encoding,
-                scales=scales,
+                scales=scaled.granularity,
                 rows=rows,
                 columns=columns,
                 offset=position,
                 size=size,
                 scales_offset=scales_offset,
                 n_scales=n_scales,
+                group=scaled.group,
             )
         )
         position += aligned(size) + aligned(4 * n_scales)

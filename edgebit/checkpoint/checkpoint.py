@@ -1,22 +1,17 @@
-"""A checkpoint: the model's configuration, and its tensors a few rows at a time in the form the model file wants."""
+"""A checkpoint, whatever its format: the model's configuration, and its tensors in the form the model file wants."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Conf, Role
-from edgebit.checkpoint.families import Family, Scale
-from edgebit.checkpoint.safetensors_file import TensorInfo, as_float32
-from edgebit.errors import CheckpointError
-from edgebit.ternary.absmean import absmean_factor, ternary_codes
-from edgebit.ternary.layouts import unpack_quarter_rows
+from edgebit.bundle.model_format import Conf, Encoding, Role, Scaling
+from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 
 CHUNK_BYTES = 16 << 20  # of stored weights read at once
-FLOAT_DTYPES = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,152 +20,59 @@ class ModelConfig:
 
     name: str
     conf: Conf
-    rope_theta: float
+    rope_inv_freq: NDArray[np.float32]  # [head_dim / 2]
     generation: dict[str, float]  # what the makers advise for sampling: temperature, top_p, top_k ...
     licence: str | None
 
 
-class TensorSource(Protocol):
-    """Tensors by name, from however many files."""
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The ternary weights of one linear layer: weights[row, column] x the scale it falls under."""
 
-    def info(self, name: str) -> TensorInfo: ...
-    def file_of(self, name: str) -> Path: ...
-    def read(self, name: str, first_row: int = 0, n_rows: int | None = None) -> NDArray[Any]: ...
-    def names(self) -> set[str]: ...
-    def files(self) -> list[Path]: ...
+    weights: NDArray[np.int8]  # {-1, 0, +1}, [rows, columns]
+    scales: NDArray[np.float32]  # as many as its Scaling counts, in that order
+
+
+class Checkpoint(Protocol):
+    """An open checkpoint, all of whose tensors are there in the right shape and type.
+
+    Tensors are asked for by role and layer (NO_LAYER where it has none) and read from the files each time; every read
+    raises CheckpointError naming file and tensor where a value cannot be: NaN, infinity, a code that is not ternary.
+    """
+
+    path: Path  # the folder or file that was opened
+    format: Literal["safetensors", "gguf", "pytorch"]
+    family: str
+    config: ModelConfig
+    notes: list[str]  # what was repaired or guessed, for the user to read
+
     def close(self) -> None: ...
-
-
-class Checkpoint:
-    """An open checkpoint, all of whose tensors are there in the right shape and type."""
-
-    def __init__(self, folder: Path, config: ModelConfig, family: Family, tensors: TensorSource) -> None:
-        """Check the names, shapes and types of all tensors. Raises CheckpointError naming file and tensor."""
-        self.folder, self.config, self.family, self._tensors = folder, config, family, tensors
-        self._check_tensors()
-
-    def close(self) -> None:
-        self._tensors.close()
 
     def weight_files(self) -> list[Path]:
         """The files that the weights come from."""
-        return self._tensors.files()
+        ...
 
-    def embedding_dtype(self) -> str:
-        """F32, F16 or BF16."""
-        return self._tensors.info(self.family.tensor_name(Role.TOKEN_EMBEDDING)).dtype
+    def embedding_encoding(self) -> Encoding:
+        """How the token embedding is kept exactly: F32, F16 or BF16."""
+        ...
 
     def vector(self, role: Role, layer: int) -> NDArray[np.float32]:
-        """A norm's weights, [features]. Raises CheckpointError on NaN or infinity."""
-        name = self.family.tensor_name(role, layer)
-        values = as_float32(self._tensors.read(name), self._tensors.info(name).dtype)
-        if not np.isfinite(values).all():
-            at = int(np.nonzero(~np.isfinite(values))[0][0])
-            raise CheckpointError(f"{self._where(name)} holds {values[at]} at {at}")
-        return values
+        """A norm's weights, [features]."""
+        ...
 
     def rows(self, role: Role) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-        """The token embedding or the head in chunks of rows: as stored (bf16 as its bits), and as float32.
+        """The token embedding or the head in chunks of rows: in embedding_encoding() (bf16 as its bits), as float32.
 
-        A tied head is the embedding. Raises CheckpointError on NaN or infinity, or where a tied head is stored as well
-        and differs.
+        A tied head is the embedding.
         """
-        tied_name = self.family.tensor_name(Role.HEAD)
-        name = self.family.tensor_name(role)
-        compare = None
-        if role == Role.HEAD and self.config.conf.head_tied:
-            compare = tied_name if tied_name in self._tensors.names() else None
-            name = self.family.tensor_name(Role.TOKEN_EMBEDDING)
-        for first, stored, values in self._float_chunks(name):
-            if compare and not np.array_equal(stored, self._tensors.read(compare, first, len(stored))):
-                raise CheckpointError(
-                    f"{self._where(compare)} differs from {name}, though tie_word_embeddings is true: "
-                    "set it to false if the head was trained on its own, or remove this tensor"
-                )
-            yield stored, values
+        ...
 
-    def projection(self, role: Role, layer: int) -> tuple[NDArray[np.int8], np.float32]:
-        """The weights {-1, 0, +1} of a projection, [rows, columns], and their scale.
+    def scaling(self, role: Role, layer: int) -> Scaling:
+        """Which weights of a projection share a scale."""
+        ...
 
-        Raises CheckpointError naming the tensor.
-        """
-        name = self.family.tensor_name(role, layer)
-        if self.family.scale == Scale.ABSMEAN:
-            return self._quantise(name)
-        scale = self._stored_scale(name + self.family.scale_suffix)
-        stored = self._tensors.read(name)
-        try:
-            return unpack_quarter_rows(stored), scale
-        except CheckpointError as error:
-            raise CheckpointError(f"{self._where(name)} {error}") from error
+    def projection(self, role: Role, layer: int) -> Projection: ...
 
-    def _quantise(self, name: str) -> tuple[NDArray[np.int8], np.float32]:
-        factor = absmean_factor(values for _, _, values in self._float_chunks(name))
-        weights = np.empty(self._tensors.info(name).shape, np.int8)
-        for first, _, values in self._float_chunks(name):
-            weights[first : first + len(values)] = ternary_codes(values, factor)
-        return weights, np.float32(1) / factor
-
-    def _stored_scale(self, name: str) -> np.float32:
-        value = np.float32(as_float32(self._tensors.read(name), self._tensors.info(name).dtype).reshape(-1)[0])
-        with np.errstate(divide="ignore", over="ignore"):  # what becomes infinite is refused below
-            scale = value if self.family.scale == Scale.MULTIPLY else np.float32(1) / value
-        if not np.isfinite(scale) or scale <= 0:
-            raise CheckpointError(f"{self._where(name)} is {value}: a scale must be finite and above 0")
-        return scale
-
-    def _float_chunks(self, name: str) -> Iterator[tuple[int, NDArray[Any], NDArray[np.float32]]]:
-        info = self._tensors.info(name)
-        rows = info.shape[0]
-        step = max(1, CHUNK_BYTES * rows // max(info.size, 1))
-        for first in range(0, rows, step):
-            stored = self._tensors.read(name, first, step)
-            values = as_float32(stored, info.dtype)
-            if not np.isfinite(values).all():
-                row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(values)))
-                value = values[row, column]
-                raise CheckpointError(f"{self._where(name)} holds {value} at row {first + row}, column {column}")
-            yield first, stored, values
-
-    def _where(self, name: str) -> str:
-        return f"{self._tensors.file_of(name)}: tensor {name}"
-
-    def _check_tensors(self) -> None:
-        conf, names = self.config.conf, self._tensors.names()
-        expected: set[str] = set()
-        packed = self.family.scale != Scale.ABSMEAN
-        for role, layer in conf.roles():
-            if role == Role.ROPE_INV_FREQ:
-                continue
-            name = self.family.tensor_name(role, layer)
-            expected.add(name)
-            if role == Role.HEAD and conf.head_tied and name not in names:
-                continue
-            rows, columns = conf.shape_of(role)
-            if role.is_projection and packed:
-                if rows % 4:
-                    raise CheckpointError(f"{self.folder}: tensor {name}: {rows} output rows are no multiple of 4")
-                self._check_tensor(name, (rows // 4, columns), ("U8",))
-                expected.add(name + self.family.scale_suffix)
-                self._check_tensor(name + self.family.scale_suffix, (1,), FLOAT_DTYPES)
-            else:
-                is_vector = rows == 1 and role not in (Role.TOKEN_EMBEDDING, Role.HEAD) and not role.is_projection
-                self._check_tensor(name, (columns,) if is_vector else (rows, columns), FLOAT_DTYPES)
-        unknown = sorted(name for name in names - expected if not name.endswith(self.family.ignored_suffix))
-        if unknown:
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise CheckpointError(
-                f"{self._where(unknown[0])}{more}: {self.family.form} has no such tensor, "
-                "so the model would compute something else"
-            )
-
-    def _check_tensor(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> None:
-        if name not in self._tensors.names():
-            raise CheckpointError(f"{self.folder}: tensor {name} is missing, which {self.family.form} has")
-        info = self._tensors.info(name)
-        if info.dtype not in dtypes:
-            known = " or ".join(dtypes)
-            raise CheckpointError(f"{self._where(name)} is of type {info.dtype}; {self.family.form} has {known} there")
-        if info.shape != shape:
-            found, wanted = list(info.shape), list(shape)
-            raise CheckpointError(f"{self._where(name)} has shape {found}; config.json asks for {wanted}")
+    def tokenizer(self) -> CheckpointTokenizer | None:
+        """The tokenizer; None: there is none. Raises TokenizerError where it cannot be carried over exactly."""
+        ...

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgebit.bundle.model_format import Role
-from edgebit.checkpoint.hf import open_hf_checkpoint
+from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.runtime.native import Engine, Library, Model
 
 MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "llama-bitlinear-packed")
@@ -142,14 +142,14 @@ def test_the_same_bits_at_every_isa_level_and_thread_count(kv, case, native):
 
 def test_packed_and_master_form_have_the_same_codes(reference_checkpoint):
     """absmean gives the very codes that the packed form of the same model stores, all of them."""
-    packed = open_hf_checkpoint(reference_checkpoint("bitnet-packed"))
-    masters = open_hf_checkpoint(reference_checkpoint("bitnet-bf16"))
+    packed = open_checkpoint(reference_checkpoint("bitnet-packed"))
+    masters = open_checkpoint(reference_checkpoint("bitnet-bf16"))
     for role, layer in packed.config.conf.roles():
         if role.is_projection:
-            stored, stored_scale = packed.projection(role, layer)
-            quantised, scale = masters.projection(role, layer)
-            assert np.array_equal(stored, quantised), f"{Role(role).name} of layer {layer}"
-            assert abs(scale - stored_scale) <= stored_scale / 256, "the packed form keeps the scale as bf16"
+            stored, quantised = packed.projection(role, layer), masters.projection(role, layer)
+            assert np.array_equal(stored.weights, quantised.weights), f"{Role(role).name} of layer {layer}"
+            difference = abs(quantised.scales - stored.scales)
+            assert (difference <= stored.scales / 256).all(), "the packed form keeps the scale as bf16"
     packed.close()
     masters.close()
 

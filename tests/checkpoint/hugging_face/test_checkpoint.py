@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgebit.bundle.model_format import Activation, Norms, Role
-from edgebit.checkpoint.families import FAMILIES
-from edgebit.checkpoint.hf import open_hf_checkpoint
-from edgebit.checkpoint.safetensors_file import SafetensorsFile, as_float32, write_safetensors
+from edgebit.checkpoint.hugging_face.families import FAMILIES
+from edgebit.checkpoint.hugging_face.safetensors_file import SafetensorsFile, as_float32, write_safetensors
+from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.rope import rope_inv_freq
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError
 
@@ -171,8 +172,8 @@ def test_one_shard_and_many_give_the_same_weights(tmp_path):
         folder = tmp_path / f"checkpoint{shards}"
         folder.mkdir()
         write_checkpoint(folder, {"shards": shards})
-        checkpoint = open_hf_checkpoint(folder)
-        files.append([checkpoint.projection(role, 0)[0] for role in Role if role.is_projection])
+        checkpoint = open_checkpoint(folder)
+        files.append([checkpoint.projection(role, 0).weights for role in Role if role.is_projection])
         checkpoint.close()
     assert all(np.array_equal(one, many) for one, many in zip(*files, strict=True))
 
@@ -189,9 +190,9 @@ def test_one_shard_and_many_give_the_same_weights(tmp_path):
 )
 def test_families_are_told_apart(reference_checkpoint, name, family, norms, activation):
     """The row of the family table follows from config.json alone."""
-    checkpoint = open_hf_checkpoint(reference_checkpoint(name))
+    checkpoint = open_checkpoint(reference_checkpoint(name))
     checkpoint.close()
-    assert checkpoint.family.name == family
+    assert checkpoint.family == family
     assert checkpoint.config.conf.norms == Norms(norms)
     assert checkpoint.config.conf.activation == Activation[activation]
 
@@ -214,25 +215,25 @@ def test_theta_is_read_in_old_and_new_places(change, tmp_path):
     config = base_config("packed")
     del config["rope_theta"]
     write_checkpoint(tmp_path, {"config_text": json.dumps(config | change)})
-    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
     checkpoint.close()
-    assert checkpoint.config.rope_theta == 777.0
+    assert np.array_equal(checkpoint.config.rope_inv_freq, rope_inv_freq(777.0, 32))
 
 
 def test_a_new_file_without_theta_at_the_top_does_not_fall_back_to_the_default(tmp_path):
     """rope_parameters wins over the family's default."""
     recipe = {"config": {"rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}}, "drop_config": ["rope_theta"]}
     write_checkpoint(tmp_path, recipe)
-    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
     checkpoint.close()
-    assert checkpoint.config.rope_theta == 5.0
+    assert np.array_equal(checkpoint.config.rope_inv_freq, rope_inv_freq(5.0, 32))
 
 
 def test_a_stored_inv_freq_is_ignored(tmp_path):
     """Older files hold this buffer; transformers computes it from theta, and so do we."""
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
     write_checkpoint(tmp_path, {"tensor": {name: {"copy_of": "model.norm.weight"}}})
-    open_hf_checkpoint(tmp_path).close()
+    open_checkpoint(tmp_path).close()
 
 
 def test_weights_in_another_container_are_named(tmp_path):
@@ -240,13 +241,13 @@ def test_weights_in_another_container_are_named(tmp_path):
     write_checkpoint(tmp_path, {"remove_files": ["model.safetensors"]})
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not read: save it as safetensors first"):
-        open_hf_checkpoint(tmp_path)
+        open_checkpoint(tmp_path)
 
 
 def test_stop_tokens_come_from_both_files(tmp_path):
     """generation_config.json's list first, then config.json's own, each once."""
     write_checkpoint(tmp_path, {"generation": {"eos_token_id": [9, 2], "temperature": 0.6, "top_p": 0.9}})
-    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
     checkpoint.close()
     assert checkpoint.config.conf.stop_tokens == (9, 2)
     assert checkpoint.config.generation == {"temperature": 0.6, "top_p": 0.9}
@@ -267,7 +268,7 @@ def test_the_licence_is_found(files, licence, tmp_path):
     write_checkpoint(tmp_path, {})
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    checkpoint = open_hf_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
     checkpoint.close()
     assert checkpoint.config.licence == licence
 
