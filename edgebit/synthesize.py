@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
-from edgebit.checkpoint.tokenizer import BYTE_OF, LLAMA3_PATTERN
+from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
+from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
 from edgebit.errors import CheckpointError
 
 SHARD_BYTES = 2_000_000_000

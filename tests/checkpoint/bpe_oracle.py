@@ -10,7 +10,7 @@ from pathlib import Path
 
 import regex
 
-from edgebit.checkpoint.tokenizer import LLAMA3_PATTERN
+from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
 
 
 def byte_alphabet() -> list[str]:

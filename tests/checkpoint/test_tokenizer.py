@@ -17,7 +17,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from edgebit import resources
-from edgebit.checkpoint.tokenizer import LLAMA3_PATTERN, UNUSED, read_tokenizer
+from edgebit.checkpoint.tokenizer import UNUSED, read_tokenizer
+from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.native import Tokenizer
 

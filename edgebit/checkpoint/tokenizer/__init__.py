@@ -1,0 +1,32 @@
+"""Tokenizers: read from what a checkpoint brings, and carried over to the TOKN section of a model file.
+
+Whatever would make one text get other ids than the checkpoint's own tokenizer gives it is refused by name.
+"""
+
+from edgebit.checkpoint.tokenizer.chat_template_file import read_chat_template
+from edgebit.checkpoint.tokenizer.forms import (
+    ADDED,
+    BYTE,
+    SPECIAL,
+    UNUSED,
+    Kind,
+    Normalizer,
+    PreTokenizer,
+    SpacePrefix,
+)
+from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
+from edgebit.checkpoint.tokenizer.tokenizer_json import read_tokenizer
+
+__all__ = [
+    "ADDED",
+    "BYTE",
+    "SPECIAL",
+    "UNUSED",
+    "CheckpointTokenizer",
+    "Kind",
+    "Normalizer",
+    "PreTokenizer",
+    "SpacePrefix",
+    "read_chat_template",
+    "read_tokenizer",
+]

@@ -1,0 +1,36 @@
+"""The forms of tokenizer that a model file can hold, by the numbers it has for them (docs/model-format.md, TOKN)."""
+
+from enum import IntEnum
+
+SPECIAL, ADDED, UNUSED, BYTE = 1, 2, 4, 8  # flags of a token; all but BYTE are in section TOKN too
+MAX_VOCAB = 1 << 21
+
+
+class Kind(IntEnum):
+    """What merging begins with."""
+
+    BYTE_LEVEL = 0  # the bytes of each piece
+    BYTE_FALLBACK = 1  # its characters, those without a token as bytes: SentencePiece's BPE
+
+
+class PreTokenizer(IntEnum):
+    """How text is cut into the pieces that merging stays within."""
+
+    NONE = 0
+    LLAMA3 = 1
+
+
+class Normalizer(IntEnum):
+    """What is done to text first. Of Kind.BYTE_FALLBACK, U+2581 and the space are one character besides."""
+
+    NONE = 0
+    NFC = 1
+
+
+class SpacePrefix(IntEnum):
+    """Where a space is put before text. A segment is what stands between two added tokens, and is not empty."""
+
+    NONE = 0
+    SEGMENT = 1  # before each segment (SentencePiece's dummy prefix; Prepend)
+    UNSPACED_SEGMENT = 2  # before each that does not begin with one (Metaspace, always)
+    UNSPACED_TEXT = 3  # before the whole text's, if it begins with a segment that does not begin with one (first)

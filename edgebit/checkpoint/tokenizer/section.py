@@ -1,0 +1,92 @@
+"""The TOKN section of a model file (docs/model-format.md)."""
+
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgebit.checkpoint.tokenizer.forms import ADDED, SPECIAL, UNUSED
+from edgebit.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
+
+_VERSION, _IGNORE_MERGES = 1, 1
+_EMPTY = 0xFFFFFFFF
+
+
+def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None = None) -> bytes:
+    """See CheckpointTokenizer.section."""
+    rows = len(tokenizer.tokens) if vocab_size is None else vocab_size
+    if rows < len(tokenizer.tokens):
+        last = len(tokenizer.tokens) - 1
+        raise TokenizerError(
+            f"the tokenizer has ids up to {last} ({tokenizer.tokens[last]!r}), the model has {rows} rows of embedding: "
+            "tokenizer.json belongs to another model"
+        )
+    missing = rows - len(tokenizer.tokens)
+    tokens, flags = (*tokenizer.tokens, *(b"",) * missing), tokenizer.flags + bytes([UNUSED]) * missing
+    row_of_left, csr = _merge_rows(tokenizer.merges, flags)
+    offsets = array("I", bytes(4 * (rows + 1)))
+    for token, text in enumerate(tokens):
+        offsets[token + 1] = offsets[token] + len(text)
+    byte_ids = array("I", bytes(4 * 256))
+    for token in sorted(tokenizer.merged_ids):
+        if len(tokens[token]) == 1:
+            byte_ids[tokens[token][0]] = token
+    added = array("I", sorted((i for i, flag in enumerate(flags) if flag & ADDED), key=tokens.__getitem__))
+    plain = (token for token in sorted(tokenizer.merged_ids) if not flags[token] & SPECIAL)
+    hashed = _hash_table([(token, tokens[token]) for token in plain])
+    header = struct.pack(
+        "<8I32x",
+        _VERSION, rows, tokenizer.pre_tokenizer, _IGNORE_MERGES if tokenizer.ignore_merges else 0,
+        len(csr) // 3, len(added), len(hashed), offsets[rows],
+    )  # fmt: skip
+    words = [_little_endian(part) for part in (offsets, row_of_left, csr, hashed, byte_ids, added)]
+    return b"".join([header, *words, flags, *tokens])
+
+
+def _merge_rows(merges: Sequence[tuple[int, int, int]], flags: bytes) -> "tuple[array[int], array[int]]":
+    """Where each left token's merges begin, and (right, rank, merged) of each merge, by left and right token.
+
+    Merges that give a special token are left out: they would make one of what somebody wrote. Where special tokens are
+    recognised, their names are split off before merging, so no such merge is ever met.
+    """
+    # A pair is one number, which sorts as the pair does. As in `tokenizers`, the last of a pair named twice counts.
+    ranked = {
+        left << 32 | right: rank for rank, (left, right, merged) in enumerate(merges) if not flags[merged] & SPECIAL
+    }
+    pairs = sorted(ranked)
+    ranks = [ranked[pair] for pair in pairs]
+    row_of_left = array("I", bytes(4 * (len(flags) + 1)))
+    for pair in pairs:
+        row_of_left[(pair >> 32) + 1] += 1
+    for left in range(len(flags)):
+        row_of_left[left + 1] += row_of_left[left]
+    csr = array("I", bytes(12 * len(pairs)))
+    csr[0::3] = array("I", [pair & 0xFFFFFFFF for pair in pairs])
+    csr[1::3] = array("I", ranks)
+    csr[2::3] = array("I", [merges[rank][2] for rank in ranks])
+    return row_of_left, csr
+
+
+def _hash_table(entries: Sequence[tuple[int, bytes]]) -> "array[int]":
+    """Open addressing; a power of two of slots, at most half of them taken. The hash is one big number's remainder."""
+    bits = max(1, (2 * len(entries) - 1).bit_length())
+    mask = (1 << bits) - 1
+    table = array("I", [_EMPTY]) * (1 << bits)
+    for token, text in entries:
+        slot = (int.from_bytes(text, "big") % 0x7FFFFFFF * 0x9E3779B1 & 0xFFFFFFFF) >> (32 - bits)
+        while table[slot] != _EMPTY:
+            slot = slot + 1 & mask
+        table[slot] = token
+    return table
+
+
+def _little_endian(words: "array[int]") -> bytes:
+    if words.itemsize != 4:
+        raise AssertionError("array('I') is expected to hold 32-bit words")
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words.tobytes()
