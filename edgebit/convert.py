@@ -5,9 +5,9 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +145,7 @@ class _TextParts:
     conf: Conf  # with the tokenizer's own begin-of-text and stop tokens
     sections: dict[str, bytes]
     chat_template: str | None
+    named_tokens: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -168,6 +169,7 @@ def _read_text_parts(checkpoint: Checkpoint) -> _TextParts:
         conf=replace(conf, bos_token=bos, stop_tokens=tokenizer.stop_tokens or conf.stop_tokens),
         sections=sections,
         chat_template=tokenizer.chat_template,
+        named_tokens=tokenizer.named_tokens,
         notes=notes,
     )
 
@@ -302,6 +304,7 @@ def _meta(
         "source": {"format": checkpoint.format, "files": sources},
         "edgebit": __version__,
         "chat_template": text.chat_template,
+        "named_tokens": dict(text.named_tokens),
         "generation": config.generation,
         "quantisation": {
             "embedding": "int8" if embedding == Encoding.I8 else embedding.name.lower(),

@@ -10,7 +10,7 @@ import edgebit
 
 # A part of edgebit: the parts it may import (besides itself, errors, resources and the package's version).
 MAY_IMPORT = {
-    "edgebit.checkpoint": {"edgebit.bundle.prompt_program", "edgebit.bundle.model_format", "edgebit.ternary"},
+    "edgebit.checkpoint": {"edgebit.bundle", "edgebit.ternary"},
     "edgebit.ternary": set(),
     "edgebit.bundle": {"edgebit.ternary"},
     "edgebit.targets": set(),

@@ -41,7 +41,7 @@ class Checkpoint(Protocol):
     """
 
     path: Path  # the folder or file that was opened
-    format: Literal["safetensors", "gguf", "pytorch"]
+    format: Literal["safetensors", "gguf", "pytorch", "edgebit"]
     family: str
     config: ModelConfig
     notes: list[str]  # what was repaired or guessed, for the user to read

@@ -52,7 +52,7 @@ def open_hugging_face(folder: Path) -> "HuggingFaceCheckpoint":
 class HuggingFaceCheckpoint:
     """A checkpoint as Hugging Face keeps it: see Checkpoint."""
 
-    format: Literal["safetensors", "gguf", "pytorch"] = "safetensors"
+    format: Literal["safetensors", "gguf", "pytorch", "edgebit"] = "safetensors"
 
     def __init__(self, path: Path, config: ModelConfig, family: Family, tensors: TensorSource) -> None:
         """Check the names, shapes and types of all tensors. Raises CheckpointError naming file and tensor."""
