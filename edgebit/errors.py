@@ -96,3 +96,9 @@ class SensorError(EdgebitError):
     """A sensor that was asked for cannot be read, or does not tell enough."""
 
     exit_code = 17
+
+
+class ExportError(EdgebitError):
+    """A model cannot be written in the format that was asked for, or not there."""
+
+    exit_code = 18

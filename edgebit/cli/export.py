@@ -1,0 +1,106 @@
+"""`edgebit export`: a model in another program's format."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edgebit.export.gguf_architecture import ARCHITECTURES
+from edgebit.export.to_gguf import GgufType, export_gguf
+from edgebit.export.to_gguf import Progress as Report
+
+
+@click.group()
+def command() -> None:
+    """Write a model in another program's format.
+
+    MODEL is a model file, a bundle, or a checkpoint. Ternary codes are kept as they are, and so are scales where the
+    format can hold them; what is lost is printed.
+
+    \b
+    edgebit export gguf chat.bundle --type tq2_0 --out chat.gguf
+    edgebit export hf chat.bundle --out ./chat
+    """
+
+
+@command.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The GGUF.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["tq2_0", "tq1_0", "i2_s"]),
+    default="tq2_0",
+    show_default=True,
+    help="Of projections: tq2_0 and tq1_0 are llama.cpp's, i2_s is bitnet.cpp's.",
+)
+@click.option(
+    "--arch",
+    type=click.Choice(sorted(ARCHITECTURES)),
+    help="general.architecture, where the model's own can be said in two ways.  [default: the one that fits]",
+)
+@click.option(
+    "--exact-scales",
+    is_flag=True,
+    help="Keep scales that are no f16 numbers, in tensors of their own; arch llama: for a llama.cpp of 2026.",
+)
+@click.option(
+    "--head-from",
+    type=click.Path(exists=True, path_type=Path),
+    help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def gguf(
+    model: Path,
+    out: Path,
+    kind: GgufType,
+    arch: str | None,
+    exact_scales: bool,
+    head_from: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write MODEL as a GGUF for llama.cpp, bitnet.cpp, ik_llama.cpp.
+
+    \b
+    edgebit export gguf chat.bundle --type tq2_0 --out chat.gguf
+    """
+    with _bar() as progress:
+        report = export_gguf(
+            model,
+            out,
+            kind=kind,
+            architecture=arch,
+            exact_scales=exact_scales,
+            head_from=head_from,
+            force=force,
+            progress=progress,
+        )
+    kinds = ", ".join(f"{count} {name}" for name, count in report.types.items())
+    _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, arch {report.architecture}, tensors: {kinds}")
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A bar on the terminal, with the tensor in progress."""
+    console = Console(stderr=True)
+    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _print(report: Any, as_json: bool, summary: str) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report) | {"out": str(report.out)}, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{report.out}: {summary}")
+    for note in report.notes:
+        click.echo(f"  note     {note}")
