@@ -1,4 +1,4 @@
-"""Checkpoints as Hugging Face keeps them: config.json, weights in safetensors, tokenizer.json."""
+"""Checkpoints as Hugging Face keeps them: config.json, weights in safetensors or from PyTorch, tokenizer.json."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from edgebit.checkpoint.hugging_face.config import read_config
 from edgebit.checkpoint.hugging_face.families import Family, Scale, match_family
 from edgebit.checkpoint.hugging_face.json_file import read_json
 from edgebit.checkpoint.hugging_face.safetensors_file import TensorInfo, as_float32
-from edgebit.checkpoint.hugging_face.safetensors_folder import SafetensorsFolder
+from edgebit.checkpoint.hugging_face.tensor_folder import TensorFolder
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
 from edgebit.errors import CheckpointError
 from edgebit.ternary.absmean import absmean_factor, ternary_codes
@@ -24,6 +24,8 @@ FLOAT_DTYPES = ("F32", "BF16", "F16")
 
 class TensorSource(Protocol):
     """Tensors by name, from however many files."""
+
+    format: Literal["safetensors", "pytorch"]
 
     def info(self, name: str) -> TensorInfo: ...
     def file_of(self, name: str) -> Path: ...
@@ -41,7 +43,7 @@ def open_hugging_face(folder: Path) -> "HuggingFaceCheckpoint":
     config = read_json(folder / "config.json")
     family = match_family(config, str(folder / "config.json"))
     model_config = read_config(folder, config, family)
-    tensors = SafetensorsFolder(folder)
+    tensors = TensorFolder(folder)
     try:
         return HuggingFaceCheckpoint(folder, model_config, family, tensors)
     except BaseException:
@@ -52,12 +54,12 @@ def open_hugging_face(folder: Path) -> "HuggingFaceCheckpoint":
 class HuggingFaceCheckpoint:
     """A checkpoint as Hugging Face keeps it: see Checkpoint."""
 
-    format: Literal["safetensors", "gguf", "pytorch", "edgebit"] = "safetensors"
+    format: Literal["safetensors", "gguf", "pytorch", "edgebit"]
 
     def __init__(self, path: Path, config: ModelConfig, family: Family, tensors: TensorSource) -> None:
         """Check the names, shapes and types of all tensors. Raises CheckpointError naming file and tensor."""
         self.path, self.config, self._family, self._tensors = path, config, family, tensors
-        self.family = family.name
+        self.format, self.family = tensors.format, family.name
         self.notes: list[str] = []
         self._check_tensors()
 

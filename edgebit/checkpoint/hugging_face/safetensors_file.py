@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from edgebit.errors import CheckpointError
 
 HEADER_MAX_BYTES = 100_000_000  # the limit that the safetensors library itself has
-_DTYPE_BYTES = {
+DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
-_NUMPY_DTYPES = {"U8": "<u1", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}  # numpy has no bf16: its bits
+_NUMPY_DTYPES = {"U8": "<u1", "I8": "<i1", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}  # numpy has no bf16: its bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +71,29 @@ class SafetensorsFile:
 
         Raises CheckpointError where the type is none that edgebit reads, or the file has become shorter.
         """
-        info = self.tensors[name]
-        if info.dtype not in _NUMPY_DTYPES:
-            known = ", ".join(_NUMPY_DTYPES)
-            raise CheckpointError(f"{self.path}: tensor {name} is of type {info.dtype}; known are {known}")
-        dtype = np.dtype(_NUMPY_DTYPES[info.dtype])
-        rows = info.shape[0] if info.shape else 1
-        n_rows = rows - first_row if n_rows is None else min(n_rows, rows - first_row)
-        row_len = math.prod(info.shape[1:])
-        out = np.empty(n_rows * row_len, dtype)
-        view = out.data.cast("B") if out.size else memoryview(b"")
-        done, start = 0, info.offset + first_row * row_len * dtype.itemsize
-        while done < len(view):
-            n = os.preadv(self._file.fileno(), [view[done:]], start + done)
-            if n == 0:
-                raise CheckpointError(f"{self.path}: ends inside tensor {name}: it became shorter while it was read")
-            done += n
-        return out.reshape((n_rows, *info.shape[1:])) if info.shape else out.reshape(())
+        return read_rows(self._file, self.path, name, self.tensors[name], first_row, n_rows)
+
+
+def read_rows(
+    file: BinaryIO, path: Path, name: str, info: TensorInfo, first_row: int = 0, n_rows: int | None = None
+) -> NDArray[Any]:
+    """SafetensorsFile.read() of a tensor that lies in an open file as `info` says."""
+    if info.dtype not in _NUMPY_DTYPES:
+        known = ", ".join(_NUMPY_DTYPES)
+        raise CheckpointError(f"{path}: tensor {name} is of type {info.dtype}; known are {known}")
+    dtype = np.dtype(_NUMPY_DTYPES[info.dtype])
+    rows = info.shape[0] if info.shape else 1
+    n_rows = rows - first_row if n_rows is None else min(n_rows, rows - first_row)
+    row_len = math.prod(info.shape[1:])
+    out = np.empty(n_rows * row_len, dtype)
+    view = out.data.cast("B") if out.size else memoryview(b"")
+    done, start = 0, info.offset + first_row * row_len * dtype.itemsize
+    while done < len(view):
+        n = os.preadv(file.fileno(), [view[done:]], start + done)
+        if n == 0:
+            raise CheckpointError(f"{path}: ends inside tensor {name}: it became shorter while it was read")
+        done += n
+    return out.reshape((n_rows, *info.shape[1:])) if info.shape else out.reshape(())
 
 
 def as_float32(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -147,14 +153,14 @@ def _tensor_info(path: Path, name: str, entry: object, data_start: int, file_siz
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{path}: tensor {name}: the header must give dtype, shape and data_offsets, and no more")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise CheckpointError(f"{path}: tensor {name}: unknown dtype {dtype!r}")
     if not isinstance(shape, list) or not all(_is_count(dim) for dim in shape):
         raise CheckpointError(f"{path}: tensor {name}: the shape {shape!r} is no list of sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(offset) for offset in offsets):
         raise CheckpointError(f"{path}: tensor {name}: data_offsets {offsets!r} are no two byte offsets")
     begin, end = offsets
-    size = math.prod(shape) * _DTYPE_BYTES[dtype]
+    size = math.prod(shape) * DTYPE_BYTES[dtype]
     if end < begin or end - begin != size:
         raise CheckpointError(
             f"{path}: tensor {name}: {dtype} {shape} takes {size} bytes, data_offsets give {end - begin}"
@@ -180,7 +186,7 @@ def write_safetensors(
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (dtype, shape) in tensors.items():
-        begin, end = end, end + math.prod(shape) * _DTYPE_BYTES[dtype]
+        begin, end = end, end + math.prod(shape) * DTYPE_BYTES[dtype]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -237,10 +237,10 @@ def test_a_stored_inv_freq_is_ignored(tmp_path):
 
 
 def test_weights_in_another_container_are_named(tmp_path):
-    """Somebody with a .bin or .gguf file learns what to do."""
+    """Somebody with a .pth or .gguf file learns what is looked for."""
     write_checkpoint(tmp_path, {"remove_files": ["model.safetensors"]})
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not read: save it as safetensors first"):
+    (tmp_path / "consolidated.00.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"There is consolidated\.00\.pth, under none of these names"):
         open_checkpoint(tmp_path)
 
 

@@ -1,34 +1,66 @@
-"""The tensors of a Hugging Face folder: model.safetensors, or its shards and their index."""
+"""The tensors of a Hugging Face folder: one file, or shards and their index, as safetensors or from PyTorch."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from edgebit.checkpoint.hugging_face.json_file import read_json
+from edgebit.checkpoint.hugging_face.pytorch_file import PytorchFile
 from edgebit.checkpoint.hugging_face.safetensors_file import SafetensorsFile, TensorInfo
 from edgebit.errors import CheckpointError
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+
+class TensorFile(Protocol):
+    """One open file of tensors, checked against its own size."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+
+    def read(self, name: str, first_row: int = 0, n_rows: int | None = None) -> NDArray[Any]: ...
+    def close(self) -> None: ...
 
 
-class SafetensorsFolder:
-    """The tensors of model.safetensors, or of the shards that model.safetensors.index.json lists."""
+@dataclass(frozen=True, slots=True)
+class _Form:
+    format: Literal["safetensors", "pytorch"]
+    single: str  # the file that holds all tensors
+    open: Callable[[Path], TensorFile]
+
+    @property
+    def index(self) -> str:
+        """The file that lists the shards, where there is no single file."""
+        return f"{self.single}.index.json"
+
+
+_FORMS = (
+    _Form("safetensors", "model.safetensors", SafetensorsFile),
+    _Form("pytorch", "pytorch_model.bin", PytorchFile),
+)
+
+
+class TensorFolder:
+    """The tensors of model.safetensors, of the shards that model.safetensors.index.json lists, or else of PyTorch's."""
+
+    format: Literal["safetensors", "pytorch"]
 
     def __init__(self, folder: Path) -> None:
         """Open all files. Raises CheckpointError where one is missing, damaged, or not as the index says."""
-        self._files: list[SafetensorsFile] = []
-        self._by_name: dict[str, SafetensorsFile] = {}
+        self._files: list[TensorFile] = []
+        self._by_name: dict[str, TensorFile] = {}
+        names = [name for form in _FORMS for name in (form.single, form.index)]
+        found = next((name for name in names if (folder / name).is_file()), None)
+        if found is None:
+            raise CheckpointError(f"{folder}: there is neither {' nor '.join(names)}: no weights. {_advice(folder)}")
+        self._form = _FORMS[names.index(found) // 2]
+        self.format = self._form.format
         try:
-            if (folder / _SINGLE).is_file():
-                self._add(folder / _SINGLE)
-            elif (folder / _INDEX).is_file():
-                self._add_shards(folder / _INDEX)
+            if found == self._form.single:
+                self._add(folder / found)
             else:
-                raise CheckpointError(
-                    f"{folder}: there is neither {_SINGLE} nor {_INDEX}: no weights. {_advice(folder)}"
-                )
+                self._add_shards(folder / found)
         except BaseException:
             self.close()
             raise
@@ -53,8 +85,8 @@ class SafetensorsFolder:
         """See SafetensorsFile.read()."""
         return self._by_name[name].read(name, first_row, n_rows)
 
-    def _add(self, path: Path) -> SafetensorsFile:
-        file = SafetensorsFile(path)
+    def _add(self, path: Path) -> TensorFile:
+        file = self._form.open(path)
         self._files.append(file)
         for name in file.tensors:
             if name in self._by_name:
@@ -83,5 +115,5 @@ class SafetensorsFolder:
 
 
 def _advice(folder: Path) -> str:
-    other = next((path.name for kind in ("*.bin", "*.gguf", "*.pth") for path in sorted(folder.glob(kind))), None)
-    return f"{other} is not read: save it as safetensors first." if other else "Complete the download."
+    other = next((path.name for kind in ("*.gguf", "*.pth", "*.bin") for path in sorted(folder.glob(kind))), None)
+    return f"There is {other}, under none of these names." if other else "Complete the download."
