@@ -54,8 +54,8 @@ def choose_type(wanted: GgmlType, name: str, columns: int, scaling: Scaling) -> 
             return wanted
         other = choose_type(GgmlType.TQ2_0, name, columns, scaling).name.lower()
         raise ExportError(
-            f"{name}: i2_s has one scale a tensor and rows of a multiple of {_I2_S_BLOCK} weights; this tensor has one a "
-            f"{scaling.granularity.name.lower()} and rows of {columns}. Take --type tq2_0, which keeps it as {other}"
+            f"{name}: i2_s has one scale a tensor and rows of a multiple of {_I2_S_BLOCK} weights; this tensor has one "
+            f"a {scaling.granularity.name.lower()} and rows of {columns}. Take --type tq2_0, which keeps it as {other}"
         )
     shared = scaling.group or columns  # a block must lie within what shares a scale
     for candidate in (wanted, GgmlType.Q4_0):

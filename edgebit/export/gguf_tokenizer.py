@@ -3,7 +3,8 @@
 Sources: docs/gguf.md of ggml; llama.cpp, src/llama-vocab.cpp, for what each tokenizer.ggml.pre means.
 """
 
-from edgebit.checkpoint.tokenizer import ADDED, BYTE_OF, SPECIAL, UNUSED, CheckpointTokenizer
+from edgebit.checkpoint.tokenizer import ADDED, SPECIAL, UNUSED, CheckpointTokenizer
+from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
 from edgebit.export.gguf_file import flag, i32s, text, texts, u32
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # token types
