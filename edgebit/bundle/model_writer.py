@@ -62,26 +62,25 @@ class ModelWriter:
         Raises BundleError where OUT cannot be written.
         """
         self.out, self.part = out, out.with_name(out.name + ".part")
-        with self._faults_named():
-            self._file = self.part.open("w+b")
-        n_sections = 5 + len(front)
         self._sections: list[tuple[str, int, int, int]] = []  # tag, crc, offset, size
-        self._position = aligned(HEADER.size + n_sections * SECTION.size)
-        self._file.seek(self._position)
-        self._crc = 0
-        n_tensors = len(conf.roles())
-        sizes = [128, 64 * n_tensors, *(len(content) for content in front.values())]
-        data_start = self._position
-        for size in sizes:
+        self._position = data_start = aligned(HEADER.size + (5 + len(front)) * SECTION.size)
+        for size in (128, 64 * len(conf.roles()), *(len(content) for content in front.values())):
             data_start += aligned(size)
         self.tensors = plan_tensors(conf, data_start, embedding=embedding, layout=layout, scaling=scaling)
-        self._section("CONF", conf.pack())
-        self._section("TENS", b"".join(tensor.pack() for tensor in self.tensors))
-        for tag, content in front.items():
-            self._section(tag, content)
-        self._data_start = self._position
-        self._next = 0
+        self._crc = self._next = 0
         self._committed = False
+        with self._faults_named():
+            self._file = self.part.open("w+b")
+        try:
+            self._file.seek(self._position)
+            self._section("CONF", conf.pack())
+            self._section("TENS", b"".join(tensor.pack() for tensor in self.tensors))
+            for tag, content in front.items():
+                self._section(tag, content)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        self._data_start = self._position
 
     def __enter__(self) -> Self:
         return self
