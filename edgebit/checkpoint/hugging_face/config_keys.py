@@ -1,0 +1,64 @@
+"""The values of a configuration file, each checked as it is taken."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgebit.errors import CheckpointError
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class ConfigKeys:
+    """A JSON object of a configuration file. All methods raise CheckpointError naming file and key."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any], inside: str = "") -> None:
+        """`inside`: the key of the file that holds this object."""
+        self.path, self._values, self._inside = path, values, f"{inside}." if inside else ""
+
+    def fault(self, key: str, what: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {self._inside}{key} {what}")
+
+    def get(self, key: str) -> Any:
+        return self._values.get(key)
+
+    def part(self, key: str) -> "ConfigKeys | None":
+        """The object under a key; None where there is none."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.fault(key, "is no object")
+        return ConfigKeys(self.path, value, f"{self._inside}{key}")
+
+    def count(self, key: str, most: int) -> int:
+        value = self.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self.fault(key, f"is {value!r}; a whole number from 1 to {most} is needed")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        if not is_number(value) or value <= 0:
+            raise self.fault(key, f"is {value!r}; a number above 0 is needed")
+        return float(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self._values.get(key, default)
+        if not isinstance(value, bool):
+            raise self.fault(key, f"is {value!r}; true or false is needed")
+        return value
+
+    def token_ids(self, key: str, vocab_size: int) -> list[int]:
+        value = self.get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        for token in ids:
+            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
+                raise self.fault(key, f"holds {token!r}; ids from 0 to {vocab_size - 1} are known")
+        return ids
