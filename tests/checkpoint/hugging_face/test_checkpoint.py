@@ -19,6 +19,7 @@ from edgebit.convert import convert
 from edgebit.errors import CheckpointError
 
 RECIPES = Path(__file__).parent / "checkpoints"
+BITS = {"F64": "<u8", "F32": "<u4", "BF16": "<u2", "I8": "<u1", "U8": "<u1"}
 HIDDEN, FFN, HEADS, KV_HEADS, VOCAB = 64, 96, 2, 1, 32
 LINEARS = {
     "self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64),
@@ -87,7 +88,7 @@ def write_checkpoint(folder: Path, recipe: dict) -> None:
             values = np.resize(values, math.prod(shape))
         if "dtype" in change:
             dtype = change["dtype"]
-            values = np.zeros(math.prod(shape) * {"F64": 8, "F32": 4, "I8": 1, "U8": 1}[dtype], np.uint8)
+            values = np.zeros(math.prod(shape), BITS[dtype])
         values = values.copy()
         for at, bits in change.get("put", []):
             values.reshape(-1)[at] = bits
@@ -200,6 +201,49 @@ def test_families_are_told_apart(reference_checkpoint, name, family, norms, acti
 def test_every_family_has_a_form_of_its_own():
     """No two rows match the same config.json."""
     assert len({family.form for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("kept", [None, [], ["lm_head"], ["model.embed_tokens", "lm_head"]])
+def test_the_head_may_be_said_not_to_be_quantised(kept, tmp_path):
+    """What converters write of themselves: the head, and the embedding that it is tied to."""
+    config = base_config("packed")
+    config["quantization_config"]["modules_to_not_convert"] = kept
+    write_checkpoint(tmp_path, {"config": config})
+    open_checkpoint(tmp_path).close()
+
+
+def test_biases_of_zero_are_left_out_with_a_note(tmp_path):
+    """Qwen2's class has biases; where they are zero, the model without them is the same."""
+    names = [f"model.layers.0.self_attn.{name}_proj.bias" for name in "qo"]
+    write_checkpoint(tmp_path, {"config": {"attention_bias": True}, "tensor": {name: {} for name in names}})
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.close()
+    assert checkpoint.notes == ["2 biases are all zero and left out"]
+
+
+def test_a_model_without_a_head_that_says_nothing_is_tied(tmp_path):
+    """tie_word_embeddings is missing and so is lm_head.weight: with a note, the embedding is the head."""
+    write_checkpoint(tmp_path, {"drop_config": ["tie_word_embeddings"]})
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.close()
+    assert checkpoint.config.conf.head_tied
+    assert "the embedding is taken for it" in checkpoint.notes[0]
+
+
+def test_codes_that_were_unpacked_are_read_with_their_scale(tmp_path):
+    """transformers saves -1, 0, 1 as floats beside weight_scale once it has loaded a packed model."""
+    tensors = base_tensors("packed")
+    name = "model.layers.0.mlp.up_proj.weight"
+    packed = tensors[name][2]
+    codes = np.concatenate([(packed >> 2 * quarter & 3).astype(np.int8) - 1 for quarter in range(4)])
+    bits = (codes.astype(np.float32).view(np.uint32) >> 16).reshape(-1)
+    put = [[at, int(value)] for at, value in enumerate(bits)]
+    write_checkpoint(tmp_path, {"tensor": {name: {"dtype": "BF16", "shape": [96, 64], "put": put}}})
+    checkpoint = open_checkpoint(tmp_path)
+    found = checkpoint.projection(Role.UP_PROJ, 0)
+    checkpoint.close()
+    assert np.array_equal(found.weights, codes)
+    assert found.scales.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
