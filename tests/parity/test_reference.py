@@ -16,7 +16,10 @@ from edgebit.bundle.model_format import Role
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.runtime.native import Engine, Library, Model
 
-MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "llama-bitlinear-packed")
+MODELS = (
+    "bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "legacy-1bitllm-f16-head100",
+    "llama-bitlinear-packed", "falcon3-packed", "llama-master", "qwen2-zero-bias-packed",
+)  # fmt: skip
 
 
 @pytest.fixture(params=MODELS)
