@@ -56,6 +56,7 @@ def ours(tmp_path, config: dict, head_dim: int):
     return read_rope(ConfigKeys(tmp_path / "config.json", {"max_position_embeddings": 4096} | config), head_dim)
 
 
+@pytest.mark.reference
 @pytest.mark.parametrize("name", CASES)
 def test_it_equals_transformers(name, tmp_path):
     """Frequencies within rounding, and the attention factor."""
