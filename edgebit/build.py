@@ -40,7 +40,8 @@ from edgebit.bundle.manifest import (
 )
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.opening import find_gguf, open_checkpoint
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
 from edgebit.errors import BuildError
@@ -75,12 +76,13 @@ class Listener(Protocol):
 class BuildOptions:
     """What to build."""
 
-    model: Path  # a checkpoint's folder, or a model file
+    model: Path  # a checkpoint's folder or GGUF file, or a model file
     target: Target
     out: Path
     builder: str = "auto"
     layout: Literal["auto", "t2", "t1"] = "auto"  # of ternary weights; auto: what decode is fastest with on the target
     embedding: Literal["exact", "int8"] = "exact"
+    hints: Hints = NO_HINTS  # of the checkpoint
     name: str | None = None  # of the bundle; None: of its file
     force: bool = False  # replace a bundle that is there
     signing: Signing | None = None  # None: the bundle is not signed
@@ -218,23 +220,25 @@ def _check_out(options: BuildOptions) -> None:
 
 def _check_model(options: BuildOptions) -> None:
     model = options.model
-    if not model.is_file():
-        open_checkpoint(model).close()
+    if not model.is_file() or find_gguf(model) is not None:
+        open_checkpoint(model, options.hints).close()
         return
     if looks_like_bundle(model):
-        raise BuildError(f"{model} is a bundle. Give the checkpoint's folder, or a model file")
+        raise BuildError(f"{model} is a bundle. Give a checkpoint's folder or GGUF file, or a model file")
     with model.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            raise BuildError(f"{model} is neither a checkpoint's folder nor a model file")
+            raise BuildError(f"{model} is neither a checkpoint's folder or GGUF file nor a model file")
     if options.embedding != "exact":
         raise BuildError(f"{model} is a model file, whose embedding stays as it is. Leave --embedding out")
     if options.layout != "auto":
         raise BuildError(f"{model} is a model file, whose layout stays as it is. Leave --layout out")
+    if options.hints != NO_HINTS:
+        raise BuildError(f"{model} is a model file. Leave --i2s-dialect, --i2s-reference and --activations out")
 
 
 def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
     model = options.model
-    if model.is_file():
+    if model.is_file() and find_gguf(model) is None:
         listener.note(f"{model} is a model file and taken as it is")
         return model
     converted = work / MODEL_MEMBER
@@ -250,6 +254,7 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
         converted,
         layout=layout,
         embedding=options.embedding,
+        hints=options.hints,
         progress=lambda _, done, total: listener.progress(done, total),
     )
     listener.note(f"converted {report.name} ({report.family}), {report.n_probes} golden probes")

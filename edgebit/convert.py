@@ -21,6 +21,7 @@ from edgebit.bundle.model_format import Conf, Encoding, Probe, Role, Tensor
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.checkpoint.chat_template import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.cores import default_threads
@@ -68,6 +69,7 @@ def convert(
     layout: Literal["t2", "t1"] = "t2",
     embedding: Literal["exact", "int8"] = "exact",
     probes: bool = True,
+    hints: Hints = NO_HINTS,
     progress: Progress = lambda what, done, total: None,
 ) -> ConvertReport:
     """Write the model file `out` from the checkpoint at `path`.
@@ -75,11 +77,12 @@ def convert(
     layout: of ternary weights: "t2" takes the fewest instructions, "t1" the fewest bytes (docs/decisions/layouts.md)
     embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md)
     probes: whether golden probes are computed, which needs the native library; without them no device can prove itself
+    hints: what the user says of the checkpoint where its files do not
     Raises CheckpointError naming file and tensor, TokenizerError, EngineError where the engine is missing or wrong, and
     BundleError where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, hints)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
         text = _read_text_parts(checkpoint)
         stored = Encoding.I8 if embedding == "int8" else checkpoint.embedding_encoding()
@@ -155,7 +158,7 @@ def _read_text_parts(checkpoint: Checkpoint) -> _TextParts:
     """
     conf, tokenizer = checkpoint.config.conf, checkpoint.tokenizer()
     if tokenizer is None:
-        note = f"{checkpoint.path} has no tokenizer.json: the model takes token ids only, and a daemon cannot answer"
+        note = f"{checkpoint.path} has no tokenizer: the model takes token ids only, and a daemon cannot answer"
         return _TextParts(conf=conf, sections={}, chat_template=None, notes=(note,))
     sections = {"TOKN": tokenizer.section(conf.vocab_size)}
     notes: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ from pathlib import Path
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Role
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.opening import find_gguf, open_checkpoint
 from edgebit.errors import CheckpointError, TargetError
 from edgebit.footprint import LOW_PLANES, Footprint
 from edgebit.roofline import (
@@ -127,25 +128,26 @@ class Checks:
 
 
 def facts_of(model: str) -> ModelFacts:
-    """The facts of a checkpoint's folder, a model file, a bundle, or the shape of that name.
+    """The facts of a checkpoint's folder or GGUF file, a model file, a bundle, or the shape of that name.
 
     Raises CheckpointError where `model` is none of them, and what their readers raise.
     """
     path = Path(model)
-    if (path / "config.json").is_file():
+    if path.is_dir() or find_gguf(path) is not None:
         return _facts_of_checkpoint(path)
     if path.exists():
         return _facts_of_file(path)
     if model in SHAPES:
         return _facts_of_shape(model, SHAPES[model])
     raise CheckpointError(
-        f"there is no model {model!r}: neither a checkpoint's folder, a model file or a bundle of that name, nor one of"
-        f" the shapes {', '.join(SHAPES)}"
+        f"there is no model {model!r}: neither a checkpoint's folder or GGUF file, a model file or a bundle of that"
+        f" name, nor one of the shapes {', '.join(SHAPES)}"
     )
 
 
-def _facts_of_checkpoint(folder: Path) -> ModelFacts:
-    checkpoint = open_checkpoint(folder)
+def _facts_of_checkpoint(path: Path) -> ModelFacts:
+    any_dialect = Hints(i2s_dialect="x86")  # no weights are read
+    checkpoint = open_checkpoint(path, any_dialect if find_gguf(path) is not None else NO_HINTS)
     try:
         conf = checkpoint.config.conf
         return ModelFacts(

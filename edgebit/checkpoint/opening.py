@@ -3,15 +3,51 @@
 from pathlib import Path
 
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.gguf_file.checkpoint import open_gguf
+from edgebit.checkpoint.gguf_file.container import GGUF_MAGIC
+from edgebit.checkpoint.gguf_file.split import first_parts
+from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
 from edgebit.checkpoint.model_file_checkpoint import is_model_file, open_model_file
+from edgebit.errors import CheckpointError
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open the checkpoint, model file or bundle at `path`; headers are checked, weights are not read yet.
+def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
+    """Open the checkpoint at `path`: a GGUF file, a folder with one of them, a Hugging Face checkpoint's folder, a model
+    file or a bundle.
 
-    Raises CheckpointError naming the file, and the tensor where one is at fault; BundleError for a model file's faults.
+    Headers are checked, weights are not read yet. Raises CheckpointError naming the file, and the tensor where one is
+    at fault, or the hint that does not go with this checkpoint; BundleError for a model file's faults.
     """
+    gguf = find_gguf(path)
+    if gguf is not None:
+        return open_gguf(gguf, hints)
+    if hints != NO_HINTS:
+        raise CheckpointError(f"{path}: --i2s-dialect, --i2s-reference and --activations go with a GGUF file alone")
     if is_model_file(path):
         return open_model_file(path)
     return open_hugging_face(path)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as a GGUF file does. Raises CheckpointError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def find_gguf(path: Path) -> Path | None:
+    """The GGUF file at `path`, or the only one (the first part of the only one) in the folder `path` without a
+    config.json; None: there is none. Raises CheckpointError where there are several.
+    """
+    if path.is_file():
+        return path if path.suffix.lower() == ".gguf" or is_gguf(path) else None
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    found = first_parts(path)
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise CheckpointError(f"{path}: there are {len(found)} GGUF files: {names}. Name the one to read")
+    return found[0] if found else None

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
+from edgebit.checkpoint.hints import Hints
+from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.keys import key_password
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
@@ -54,6 +56,7 @@ from edgebit.targets import find_target
     show_default=True,
     help="int8 is smaller and lossy (docs/decisions).",
 )
+@checkpoint_options
 @click.option("--sign", "sign_with", multiple=True, metavar="KEY", help="Sign it (`edgebit keys`); also by several.")
 @click.option(
     "--key-password-file",
@@ -73,6 +76,7 @@ def command(
     builder: str,
     layout: Literal["auto", "t2", "t1"],
     embedding: Literal["exact", "int8"],
+    hints: Hints,
     sign_with: tuple[str, ...],
     key_password_file: Path | None,
     sequence: int | None,
@@ -84,9 +88,9 @@ def command(
 ) -> None:
     """Convert MODEL, cross-build the engine, check both, and write a bundle.
 
-    MODEL is a checkpoint's folder (config.json, tokenizer.json, safetensors) or a model file. The builder `auto` takes
-    the image where you built it (edgebit cross build TARGET), else zig where it is installed (pip install ziglang cmake
-    ninja), else this machine's cross compiler, and says which.
+    MODEL is a checkpoint's folder (config.json, tokenizer.json, safetensors), a GGUF file, or a model file. The builder
+    `auto` takes the image where you built it (edgebit cross build TARGET), else zig where it is installed (pip install
+    ziglang cmake ninja), else this machine's cross compiler, and says which.
 
     \b
     edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle
@@ -100,6 +104,7 @@ def command(
         builder=builder,
         layout=layout,
         embedding=embedding,
+        hints=hints,
         name=name,
         force=force,
         signing=_signing(sign_with, key_password_file, sequence=sequence, expires=expires, trust=trust),

@@ -1,0 +1,135 @@
+"""Checkpoints in GGUF files: see edgebit.checkpoint.checkpoint.Checkpoint."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebit.bundle.model_format import Encoding, Role, Scaling
+from edgebit.checkpoint.checkpoint import ModelConfig, Projection
+from edgebit.checkpoint.gguf_file.activations import find_activations
+from edgebit.checkpoint.gguf_file.architectures import ROPE_FACTORS, match_architecture
+from edgebit.checkpoint.gguf_file.config import read_config
+from edgebit.checkpoint.gguf_file.expected_tensors import check_tensors
+from edgebit.checkpoint.gguf_file.i2s_dialect import known_dialect, undecided
+from edgebit.checkpoint.gguf_file.split import GgufModel
+from edgebit.checkpoint.gguf_file.tensors import GgufTensors
+from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
+from edgebit.checkpoint.hints import Hints
+from edgebit.checkpoint.tokenizer import CheckpointTokenizer
+from edgebit.errors import CheckpointError
+
+
+def open_gguf(path: Path, hints: Hints) -> "GgufCheckpoint":
+    """Open a GGUF file, or the parts that `path` is one of; no weights are read, but those of a head that may be tied.
+
+    Raises CheckpointError naming the file, and the key or tensor at fault.
+    """
+    model = GgufModel(path)
+    try:
+        return GgufCheckpoint(path, model, hints)
+    except BaseException:
+        model.close()
+        raise
+
+
+class GgufCheckpoint:
+    """A checkpoint in GGUF files: see Checkpoint."""
+
+    format: Literal["safetensors", "gguf", "pytorch"] = "gguf"
+
+    def __init__(self, path: Path, model: GgufModel, hints: Hints) -> None:
+        """Check names, shapes and types of all tensors, and what the user must say. Raises CheckpointError."""
+        self.path, self._model = path, model
+        self.notes: list[str] = []
+        self._architecture = match_architecture(model.fields.get("general.architecture"), str(path))
+        self.family = self._architecture.name
+        self._tensors = GgufTensors(model)
+        self.config = self._read_config()
+        check_tensors(self._tensors, self._architecture, self.config.conf)
+        self._ternary = TernaryTensors(self._tensors, self._architecture, self.config.conf)
+        self._settle_i2s(hints)
+        self._settle_head()
+        self._settle_activations(hints)
+
+    def close(self) -> None:
+        self._model.close()
+
+    def weight_files(self) -> list[Path]:
+        """The files that the weights come from."""
+        return [part.path for part in self._model.parts]
+
+    def embedding_encoding(self) -> Encoding:
+        return self._tensors.encoding(self._architecture.tensor_name(Role.TOKEN_EMBEDDING))
+
+    def vector(self, role: Role, layer: int) -> NDArray[np.float32]:
+        return self._tensors.vector(self._architecture.tensor_name(role, layer))
+
+    def rows(self, role: Role) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+        is_tied = role == Role.HEAD and self.config.conf.head_tied
+        name = self._architecture.tensor_name(Role.TOKEN_EMBEDDING if is_tied else role)
+        return self._tensors.float_rows(name)
+
+    def scaling(self, role: Role, layer: int) -> Scaling:
+        return self._ternary.scaling(role, layer)
+
+    def projection(self, role: Role, layer: int) -> Projection:
+        return self._ternary.projection(role, layer)
+
+    def tokenizer(self) -> CheckpointTokenizer | None:
+        return None
+
+    def _read_config(self) -> ModelConfig:
+        embedding = self._architecture.tensor_name(Role.TOKEN_EMBEDDING)
+        factors = None
+        if ROPE_FACTORS in self._tensors.names():
+            factors = self._tensors.vector(ROPE_FACTORS)
+            if not (factors > 0).all():
+                raise CheckpointError(f"{self._tensors.where(ROPE_FACTORS)} holds what is not above 0")
+        return read_config(
+            self.path,
+            self._model.fields,
+            self._architecture,
+            vocab_size=self._tensors.shape(embedding)[0],
+            rope_factors=factors,
+        )
+
+    def _settle_i2s(self, hints: Hints) -> None:
+        first = next((name for name in self._tensors.names() if self._tensors.type(name).name == "I2_S"), None)
+        if first is None:
+            if hints.i2s_dialect is not None or hints.i2s_reference is not None:
+                self.notes.append("no weights are in I2_S: its dialect does not matter")
+            return
+        dialect = hints.i2s_dialect or known_dialect(self._model)
+        if dialect is None:
+            raise undecided(self._tensors.where(first))
+        self._ternary.use_dialect(dialect)
+
+    def _settle_head(self) -> None:
+        head, embedding = (self._architecture.tensor_name(role) for role in (Role.HEAD, Role.TOKEN_EMBEDDING))
+        stored = head in self._tensors.names()
+        if stored and self._tensors.are_equal(head, embedding):
+            self.notes.append(f"{head} is {embedding} once more: the head is taken as tied to the embedding")
+            stored = False
+        self._change_conf(head_tied=not stored)
+        if self._tensors.type(embedding).has_groups:
+            self.notes.append(
+                f"the embedding is what the file has, {self._tensors.type(embedding).name} dequantised to f32; "
+                "--embedding int8 makes it smaller"
+            )
+
+    def _settle_activations(self, hints: Hints) -> None:
+        names = [self._architecture.tensor_name(role, 0) for role in self._architecture.names if role.is_projection]
+        types = {self._tensors.type(name).name for name in names}
+        mode, note = find_activations(
+            self._architecture, self.config.name, types, self.scaling(Role.Q_PROJ, 0), hints.activations
+        )
+        self._change_conf(activation_quantisation=mode)
+        self.notes += [note] if note else []
+
+    def _change_conf(self, **changes: Any) -> None:
+        conf = dataclasses.replace(self.config.conf, **changes)
+        self.config = dataclasses.replace(self.config, conf=conf)

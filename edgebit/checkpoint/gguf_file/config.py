@@ -1,0 +1,194 @@
+"""From a GGUF file's keys to a model's configuration, each value checked as it is taken."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebit.bundle.model_format import Conf
+from edgebit.checkpoint.checkpoint import ModelConfig
+from edgebit.checkpoint.gguf_file.architectures import Architecture
+from edgebit.checkpoint.gguf_file.metadata import Value
+from edgebit.checkpoint.rope import rope_inv_freq
+from edgebit.errors import CheckpointError
+
+# Keys of an architecture that change what is computed, with the values that change nothing.
+_NEUTRAL: Mapping[str, tuple[Value, ...]] = {
+    "expert_count": (0, 1),
+    "attention.sliding_window": (0,),
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attention.scale": (0.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "logit_scale": (0.0, 1.0),
+    "residual_scale": (0.0, 1.0),
+    "embedding_scale": (0.0, 1.0),
+    "pooling_type": (0,),
+    "use_parallel_residual": (False,),
+    "rope.scaling.alpha": (0.0,),
+    "rope.scaling.attn_factor": (1.0,),
+}
+_ADVISED = {
+    "temp": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "penalty_repeat": "repetition_penalty",
+}  # fmt: skip
+
+
+class Keys:
+    """The keys of a file, each checked as it is taken."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Value], prefix: str) -> None:
+        self._path, self._fields, self._prefix = path, fields, prefix
+
+    def fault(self, key: str, what: str) -> CheckpointError:
+        return CheckpointError(f"{self._path}: {self._prefix}.{key} {what}")
+
+    def get(self, key: str) -> Value | None:
+        return self._fields.get(f"{self._prefix}.{key}")
+
+    def count(self, key: str, most: int, default: int | None = None) -> int:
+        """A whole number from 1 on; one for each layer where all are the same."""
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, np.ndarray):
+            if not value.size or (value != value.flat[0]).any():
+                raise self.fault(key, "differs from layer to layer, which edgebit does not know")
+            value = value.flat[0].item()
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self.fault(key, f"is {value!r}; a whole number from 1 to {most} is needed")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        number = as_number(value)
+        if number is None or number <= 0:
+            raise self.fault(key, f"is {value!r}; a number above 0 is needed")
+        return number
+
+
+def as_number(value: Value | None) -> float | None:
+    """None: it is no number, or not finite."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and isinstance(value, int | float) else None
+
+
+def read_config(
+    path: Path,
+    fields: Mapping[str, Value],
+    architecture: Architecture,
+    *,
+    vocab_size: int,
+    rope_factors: NDArray[np.float32] | None,
+) -> ModelConfig:
+    """The configuration that the keys give, as if the head was not tied and activations were int8.
+
+    vocab_size: the rows of the embedding; rope_factors: what the frequencies are divided by, [head_dim / 2]
+    Raises CheckpointError naming the key that is missing, wrong or contradicted.
+    """
+    keys = Keys(path, fields, architecture.name)
+    _check_neutral(keys)
+    hidden, heads = keys.count("embedding_length", 65536), keys.count("attention.head_count", 1024)
+    kv_heads = keys.count("attention.head_count_kv", 1024, default=heads)
+    if heads % kv_heads:
+        raise keys.fault("attention.head_count_kv", f"is {kv_heads}, which does not divide head_count, {heads}")
+    head_dim = _head_dim(keys, hidden, heads)
+    if keys.count("vocab_size", 2_097_152, default=vocab_size) != vocab_size:
+        raise keys.fault("vocab_size", f"is {keys.get('vocab_size')}, token_embd.weight has {vocab_size} rows")
+    return ModelConfig(
+        name=_name(path, fields),
+        conf=Conf(
+            hidden_size=hidden,
+            ffn_size=keys.count("feed_forward_length", 262_144),
+            n_layers=keys.count("block_count", 1024),
+            n_heads=heads,
+            n_kv_heads=kv_heads,
+            head_dim=head_dim,
+            vocab_size=vocab_size,
+            context_max=keys.count("context_length", 16_777_216),
+            rms_norm_eps=keys.positive("attention.layer_norm_rms_epsilon"),
+            activation=architecture.activation,
+            norms=architecture.norms,
+            head_tied=False,
+            bos_token=_bos(path, fields, vocab_size),
+            stop_tokens=_stops(path, fields, vocab_size),
+        ),
+        rope_inv_freq=_frequencies(keys, head_dim, rope_factors),
+        generation=_generation(fields),
+        licence=_licence(fields),
+    )
+
+
+def _check_neutral(keys: Keys) -> None:
+    for key, neutral in _NEUTRAL.items():
+        value = keys.get(key)
+        if value is not None and not (not isinstance(value, np.ndarray) and value in neutral):
+            raise keys.fault(key, f"is {value!r}, which edgebit does not compute")
+
+
+def _head_dim(keys: Keys, hidden: int, heads: int) -> int:
+    if keys.get("attention.key_length") is None and hidden % heads:
+        raise keys.fault("embedding_length", f"is {hidden}, no multiple of attention.head_count, {heads}")
+    head_dim = keys.count("attention.key_length", 1024, default=hidden // heads)
+    for key, why in (("attention.value_length", "keys and values"), ("rope.dimension_count", "a part of each head")):
+        found = keys.count(key, 1024, default=head_dim)
+        if found != head_dim:
+            raise keys.fault(key, f"is {found}, a head has {head_dim}: {why} of another size are not known")
+    if head_dim % 2:
+        raise keys.fault("attention.key_length", f"is {head_dim}: an even number is needed")
+    return head_dim
+
+
+def _frequencies(keys: Keys, head_dim: int, factors: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    frequencies = rope_inv_freq(keys.positive("rope.freq_base", default=10000.0), head_dim)
+    if factors is not None:
+        frequencies = frequencies / factors
+    kind = keys.get("rope.scaling.type")
+    if kind not in (None, "none", "linear"):
+        raise keys.fault("rope.scaling.type", f"is {kind!r}; none and linear are known")
+    older = keys.positive("rope.scale_linear", default=1.0)  # of files before rope.scaling
+    factor = 1.0 if kind == "none" else keys.positive("rope.scaling.factor", default=older)
+    return frequencies / np.float32(factor)
+
+
+def _name(path: Path, fields: Mapping[str, Value]) -> str:
+    name = fields.get("general.name")
+    return name if isinstance(name, str) and name.strip() else path.stem
+
+
+def _licence(fields: Mapping[str, Value]) -> str | None:
+    value = fields.get("general.license")
+    return value.strip().lower() if isinstance(value, str) and value.strip() else None
+
+
+def _generation(fields: Mapping[str, Value]) -> dict[str, float]:
+    found = {name: as_number(fields.get(f"general.sampling.{key}")) for key, name in _ADVISED.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _bos(path: Path, fields: Mapping[str, Value], vocab_size: int) -> int:
+    if fields.get("tokenizer.ggml.add_bos_token") is False:
+        return -1
+    return next(iter(_token_ids(path, fields, ("bos",), vocab_size)), -1)
+
+
+def _stops(path: Path, fields: Mapping[str, Value], vocab_size: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_token_ids(path, fields, ("eos", "eot", "eom"), vocab_size)))
+
+
+def _token_ids(path: Path, fields: Mapping[str, Value], names: tuple[str, ...], vocab_size: int) -> list[int]:
+    ids = []
+    for name in names:
+        key = f"tokenizer.ggml.{name}_token_id"
+        value = fields.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < vocab_size:
+            raise CheckpointError(f"{path}: {key} is {value!r}; ids from 0 to {vocab_size - 1} are known")
+        ids.append(value)
+    return ids

@@ -1,0 +1,21 @@
+"""What a user says of a checkpoint where its files do not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+I2SDialect = Literal["x86", "arm", "rows4"]
+I2S_DIALECTS: tuple[I2SDialect, ...] = ("x86", "arm", "rows4")
+ActivationsHint = Literal["int8", "float"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hints:
+    """None: as far as the files tell it; what they leave open and cannot be guessed is refused."""
+
+    i2s_dialect: I2SDialect | None = None  # of a GGUF file with I2_S tensors (docs/models.md)
+    i2s_reference: Path | None = None  # the folder of the Hugging Face checkpoint that such a file was made from
+    activations: ActivationsHint | None = None  # what a GGUF file's model was trained with
+
+
+NO_HINTS = Hints()
