@@ -147,7 +147,7 @@ def test_bundle_that_is_there_is_kept(bundle, reference_checkpoint):
     [
         (["{packed}", "--target", "nope"], TargetError, "no target 'nope'"),
         (["{tmp}/empty", "--target", "host"], CheckpointError, "config.json"),
-        (["{tmp}/text.ebm", "--target", "host"], BuildError, "neither a checkpoint's folder or GGUF file nor a model file"),
+        (["{tmp}/text.ebm", "--target", "host"], BuildError, "folder or GGUF file nor a model file"),
         (["{packed}", "--target", "host", "--out", "{tmp}/no/x.bundle"], BuildError, "mkdir -p"),
         (["{packed}", "--target", "host", "--out", "{tmp}/empty"], BuildError, "is a folder"),
         (["{packed}", "--target", "host", "--out", "{tmp}/" + 300 * "x"], BuildError, "too long"),
