@@ -13,8 +13,8 @@ from edgebit.errors import CheckpointError
 
 
 def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
-    """Open the checkpoint at `path`: a GGUF file, a folder with one of them, a Hugging Face checkpoint's folder, a model
-    file or a bundle.
+    """Open the checkpoint at `path`: a GGUF file, a folder with one, a Hugging Face checkpoint's folder, a model file
+    or a bundle.
 
     Headers are checked, weights are not read yet. Raises CheckpointError naming the file, and the tensor where one is
     at fault, or the hint that does not go with this checkpoint; BundleError for a model file's faults.

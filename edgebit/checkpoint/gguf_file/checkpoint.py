@@ -14,7 +14,7 @@ from edgebit.checkpoint.gguf_file.activations import find_activations
 from edgebit.checkpoint.gguf_file.architectures import ROPE_FACTORS, match_architecture
 from edgebit.checkpoint.gguf_file.config import read_config
 from edgebit.checkpoint.gguf_file.expected_tensors import check_tensors
-from edgebit.checkpoint.gguf_file.i2s_dialect import known_dialect, undecided
+from edgebit.checkpoint.gguf_file.i2s_dialect import dialect_like, known_dialect, undecided
 from edgebit.checkpoint.gguf_file.split import GgufModel
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
@@ -39,7 +39,7 @@ def open_gguf(path: Path, hints: Hints) -> "GgufCheckpoint":
 class GgufCheckpoint:
     """A checkpoint in GGUF files: see Checkpoint."""
 
-    format: Literal["safetensors", "gguf", "pytorch"] = "gguf"
+    format: Literal["safetensors", "gguf", "pytorch", "edgebit"] = "gguf"
 
     def __init__(self, path: Path, model: GgufModel, hints: Hints) -> None:
         """Check names, shapes and types of all tensors, and what the user must say. Raises CheckpointError."""
@@ -98,14 +98,19 @@ class GgufCheckpoint:
         )
 
     def _settle_i2s(self, hints: Hints) -> None:
-        first = next((name for name in self._tensors.names() if self._tensors.type(name).name == "I2_S"), None)
-        if first is None:
+        projections = self._ternary.i2_s_projections()
+        if not projections:
             if hints.i2s_dialect is not None or hints.i2s_reference is not None:
                 self.notes.append("no weights are in I2_S: its dialect does not matter")
             return
-        dialect = hints.i2s_dialect or known_dialect(self._model)
+        where = self._tensors.where(self._architecture.tensor_name(*projections[0]))
+        dialect = hints.i2s_dialect
+        if dialect is None and hints.i2s_reference is not None:
+            dialect = dialect_like(self._ternary, hints.i2s_reference, where)
+            self.notes.append(f"I2_S is in dialect {dialect}, as {hints.i2s_reference} shows")
+        dialect = dialect or known_dialect(self._model)
         if dialect is None:
-            raise undecided(self._tensors.where(first))
+            raise undecided(where)
         self._ternary.use_dialect(dialect)
 
     def _settle_head(self) -> None:

@@ -8,14 +8,19 @@ order.
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from edgebit.checkpoint.gguf_file.split import GgufModel
-from edgebit.checkpoint.hints import I2SDialect
+from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
+from edgebit.checkpoint.hints import I2S_DIALECTS, I2SDialect
+from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
 from edgebit.errors import CheckpointError
 
 # microsoft/bitnet-b1.58-2B-4T-gguf, ggml-model-i2_s.gguf, 1.10 GiB; the sum is public, the file was not seen here.
 _KNOWN_FILES: dict[str, I2SDialect] = {"4221b252fdd5fd25e15847adfeb5ee88886506ba50b8a34548374492884c2162": "x86"}
 _KNOWN_BYTES = (1_100_000_000, 1_300_000_000)  # so that other files are not read through for nothing
 _READ_BYTES = 4 << 20
+_SAME_CODES = 0.999  # of all codes of a projection
 
 
 def known_dialect(model: GgufModel) -> I2SDialect | None:
@@ -24,6 +29,37 @@ def known_dialect(model: GgufModel) -> I2SDialect | None:
     if len(model.parts) > 1 or not _KNOWN_BYTES[0] <= file.size <= _KNOWN_BYTES[1]:
         return None
     return _KNOWN_FILES.get(_sha256(file.path))
+
+
+def dialect_like(ternary: TernaryTensors, folder: Path, where: str) -> I2SDialect:
+    """The dialect in which the first projection has the codes of the Hugging Face checkpoint in `folder`.
+
+    Codes of master weights may differ in a few places, where a mean was summed in another order; those that a wrong
+    dialect reads differ in most. Raises CheckpointError where the checkpoint is another model's.
+    """
+    role, layer = ternary.i2_s_projections()[0]
+    reference = open_hugging_face(folder)
+    try:
+        conf = reference.config.conf
+        wanted = reference.projection(role, layer).weights if layer < conf.n_layers else np.zeros((0, 0), np.int8)
+    finally:
+        reference.close()
+    shares = {}
+    for dialect in I2S_DIALECTS:
+        try:
+            ternary.use_dialect(dialect)
+            found = ternary.projection(role, layer).weights
+        except CheckpointError:
+            continue  # a shape or a code that this dialect does not have
+        shares[dialect] = float((found == wanted).mean()) if found.shape == wanted.shape else 0.0
+    fitting = [dialect for dialect, share in shares.items() if share >= _SAME_CODES]
+    if len(fitting) != 1:
+        best = max(shares.values(), default=0.0)
+        raise CheckpointError(
+            f"{where}: in no dialect of I2_S its codes are those of {folder}: at best {best:.1%} are the same. "
+            "The file was made from another checkpoint, or neither tells: choose with --i2s-dialect"
+        )
+    return fitting[0]
 
 
 def undecided(where: str) -> CheckpointError:

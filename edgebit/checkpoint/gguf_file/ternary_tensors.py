@@ -25,13 +25,21 @@ class TernaryTensors:
         self._scalings: dict[tuple[Role, int], Scaling] = {}
         self._dialect: I2SDialect | None = None
 
+    def i2_s_projections(self) -> list[tuple[Role, int]]:
+        """Those in I2_S, in the order of the layers."""
+        return [
+            (role, layer)
+            for role, layer in self._conf.roles()
+            if role.is_projection and self._tensors.type(self._architecture.tensor_name(role, layer)).name == "I2_S"
+        ]
+
     def use_dialect(self, dialect: I2SDialect) -> None:
         """Read I2_S in this dialect. Raises CheckpointError where a tensor's shape is none of it."""
-        for name in self._tensors.names():
-            if self._tensors.type(name).name == "I2_S":
-                fault = why_not(dialect, *self._tensors.shape(name))
-                if fault:
-                    raise CheckpointError(f"{self._tensors.where(name)}: {fault}, so I2_S dialect {dialect} is wrong")
+        for role, layer in self.i2_s_projections():
+            name = self._architecture.tensor_name(role, layer)
+            fault = why_not(dialect, *self._tensors.shape(name))
+            if fault:
+                raise CheckpointError(f"{self._tensors.where(name)}: {fault}, so I2_S dialect {dialect} is wrong")
         self._dialect = dialect
 
     def scaling(self, role: Role, layer: int) -> Scaling:

@@ -24,10 +24,11 @@ from edgebit.bundle.model_format import (
     Scales,
 )
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.hints import I2S_DIALECTS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError
+from edgebit.export.to_gguf import export_gguf
 
 SIZES = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "num_attention_heads": 4,
@@ -184,6 +185,20 @@ def test_the_reference_model_as_gguf_is_the_same_model(kind, reference_checkpoin
     wanted, wanted_data = converted(folder, tmp_path / "b")
     assert data == wanted_data
     assert conf == dataclasses.replace(wanted, bos_token=conf.bos_token, stop_tokens=conf.stop_tokens)
+
+
+@pytest.mark.parametrize("kind", ["tq2_0", "tq1_0", "i2_s"])
+@pytest.mark.parametrize("form", ["bitnet", "1bitllm", "llama"])
+def test_what_edgebit_exports_comes_back_as_the_same_model(form, kind, tiny, tmp_path):
+    """Without loss: through GGUF to the same tensors and, its tokens aside, the same configuration."""
+    folder = tiny(form, tied=form != "llama").hugging_face()
+    export_gguf(folder, tmp_path / "m.gguf", kind=kind)
+
+    conf, data = converted(tmp_path / "m.gguf", tmp_path / "a", Hints(i2s_dialect="x86", activations="int8"))
+
+    wanted, wanted_data = converted(folder, tmp_path / "b")
+    assert data == wanted_data
+    assert conf == dataclasses.replace(wanted, bos_token=-1, stop_tokens=())  # which need a tokenizer to be named
 
 
 def load_bf16(path: Path) -> dict[str, tuple[tuple[int, ...], np.ndarray]]:
@@ -412,6 +427,46 @@ def test_i2_s_of_an_unknown_file_is_refused_with_the_way_to_choose(tiny, tmp_pat
 
     with pytest.raises(CheckpointError, match=r"(?s)blk\.0\.attn_q.*I2_S.*--i2s-dialect.*--i2s-reference"):
         open_checkpoint(file)
+
+
+@pytest.mark.parametrize("dialect", I2S_DIALECTS)
+@pytest.mark.parametrize("form", ["bitnet", "llama"])
+def test_the_checkpoint_that_a_file_was_made_from_tells_its_dialect(form, dialect, tiny, tmp_path):
+    """Master weights or packed; the rows of q in another order with architecture llama."""
+    model = tiny(form)
+    file = model.gguf(f"I2_S/{dialect}").write(tmp_path / "m.gguf")
+
+    checkpoint = open_checkpoint(file, Hints(i2s_reference=model.hugging_face()))
+
+    projection = checkpoint.projection(Role.DOWN_PROJ, 0)
+    assert np.array_equal(projection.weights, model.weights["mlp.down_proj"])
+    assert f"dialect {dialect}" in checkpoint.notes[0]
+
+
+def test_the_checkpoint_of_another_model_tells_no_dialect(tiny, reference_checkpoint, tmp_path):
+    file = tiny("bitnet").gguf("I2_S/x86").write(tmp_path / "m.gguf")
+
+    with pytest.raises(CheckpointError, match="in no dialect of I2_S its codes are those of"):
+        open_checkpoint(file, Hints(i2s_reference=reference_checkpoint("bitnet-packed")))
+
+
+def test_a_shape_that_a_dialect_cannot_have_is_refused(tiny, tmp_path):
+    """Blocks of 128 columns where there are 64."""
+    model = tiny("bitnet")
+    file = model.gguf("I2_S/x86")
+    file.fields |= {"bitnet-b1.58.attention.key_length": 16}
+    for name, shape in {
+        "attn_q": (64, 256),
+        "attn_k": (32, 256),
+        "attn_v": (32, 256),
+        "attn_output": (256, 64),
+    }.items():
+        weights = model.weights["self_attn.q_proj"].reshape(-1)[: shape[0] * shape[1]].reshape(shape)
+        file.tensors[f"blk.0.{name}.weight"] = Row(I2_S, shape, pack_i2_s("arm", weights, 1.0))
+    file.tensors["blk.0.attn_sub_norm.weight"] = floats(np.ones(64, np.float32))
+
+    with pytest.raises(CheckpointError, match=r"attn_output.*64 columns are no multiple of 128.*dialect x86 is wrong"):
+        open_checkpoint(file.write(tmp_path / "m.gguf"), Hints(i2s_dialect="x86"))
 
 
 def test_a_folder_with_one_gguf_file_is_that_file(tiny, tmp_path):

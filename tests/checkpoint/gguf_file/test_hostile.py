@@ -114,6 +114,7 @@ def more(key: bytes, raw: bytes) -> Callable[[], bytes]:
 NAN, HUGE = float("nan"), 2**60
 F16_NAN, F32_NAN = struct.pack("<e", NAN), struct.pack("<f", NAN)
 F16_INFINITY, EYE = struct.pack("<e", float("inf")), np.eye(256)
+BIG = np.full((8, 256), np.inf)
 NO_CODE = "holds code 3, which is no ternary weight,"
 
 
@@ -212,7 +213,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "NaN scale of I2_S": (q(I2_S, spoiled(I2S_ROW.data, 16384, F32_NAN)), "the scale nan at its end"),
     "NaN in a scale tensor": (tensor("blk.0.attn_q.scale", floats(np.array([NAN]))), "attn_q.scale holds nan at 0"),
     "NaN norm": (tensor("output_norm.weight", floats(np.where(EYE[7], NAN, 1))), "output_norm.weight holds nan at 7"),
-    "NaN embedding": (tensor("token_embd.weight", floats(np.where(EYE[3:11], np.inf, 0), F16)), "inf at row 0, column 3"),
+    "infinite embedding": (tensor("token_embd.weight", floats(np.tril(BIG, -1))), "inf at row 1, column 0"),
     "floats that are not ternary": (q(F16, floats(np.where(EYE, 0.5, WEIGHTS), F16).data), "is not ternary: at row 0"),
 }  # fmt: skip
 
