@@ -231,7 +231,8 @@ class ModelFile:
             if value not in known:
                 self._refuse(f"CONF: {name} is {value}; known are {tuple(known)}. Use a newer edgebit.")
         has_projection_norms = Norms.PROJECTION_NORM in Norms(norms)
-        if not math.isfinite(projection_norm_eps) or (projection_norm_eps > 0) != has_projection_norms:
+        eps_fits = projection_norm_eps > 0 if has_projection_norms else projection_norm_eps == 0
+        if not math.isfinite(projection_norm_eps) or not eps_fits:
             self._refuse(f"CONF: projection_norm_eps is {projection_norm_eps}, the set of norms {norms}")
         if not 0 <= rope_factor <= 16:  # NaN is not either
             self._refuse(f"CONF: rope_attention_factor is {rope_factor}; 0 (for 1) to 16 are possible")

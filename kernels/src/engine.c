@@ -52,6 +52,16 @@ static eb_status set_options(eb_engine *engine, const eb_engine_options *options
     return EB_OK;
 }
 
+/* The most groups of columns that a projection has. */
+static uint32_t most_groups(const eb_model *model) {
+    uint32_t most = 1;
+    for (uint32_t layer = 0; layer < model->info.n_layers; layer++)
+        for (unsigned place = 0; place < EB_N_LAYER_TENSORS; place++)
+            if (model->layers[layer].tensor[place].n_groups > most)
+                most = model->layers[layer].tensor[place].n_groups;
+    return most;
+}
+
 static void set_sizes(eb_engine *engine) {
     const eb_model_info *info = &engine->model->info;
     engine->hidden_stride = eb_round_up(info->hidden_size, 64);
@@ -68,6 +78,15 @@ static void set_sizes(eb_engine *engine) {
     if (engine->dots_size < EB_GEMV_ROWS)
         engine->dots_size = EB_GEMV_ROWS;
     engine->head_k = engine->model->tensor[EB_HEAD].k;
+    engine->max_groups = most_groups(engine->model);
+}
+
+/* Of engine->values: none where dots become what they stand for at once. */
+static size_t values_size(const eb_engine *engine) {
+    const eb_config *config = &engine->model->config;
+    const int at_once =
+        engine->max_groups == 1 && config->quantisation == EB_INT8 && !(config->norms & EB_PROJECTION_NORM);
+    return at_once ? 0 : engine->dots_size;
 }
 
 /* Every buffer but the KV cache; called twice, see arena.h. */
@@ -86,9 +105,7 @@ static void take_buffers(eb_engine *engine, eb_arena *arena) {
     chunk->q = eb_arena_take(arena, b * n_heads * engine->head_stride, sizeof *chunk->q);
     chunk->mixed = eb_arena_take(arena, b * engine->mixed_stride, sizeof *chunk->mixed);
     chunk->gated = eb_arena_take(arena, b * engine->ffn_stride, sizeof *chunk->gated);
-    chunk->x = eb_arena_take(arena, b * engine->widest_stride, sizeof *chunk->x);
-    chunk->x_scale = eb_arena_take(arena, b, sizeof *chunk->x_scale);
-    chunk->x_sum = eb_arena_take(arena, b, sizeof *chunk->x_sum);
+    eb_inputs_take(engine, arena);
     eb_wanted *wanted = &engine->wanted;
     wanted->token = eb_arena_take(arena, b, sizeof *wanted->token);
     wanted->hi = eb_arena_take(arena, b * engine->head_k, sizeof *wanted->hi);
@@ -101,6 +118,7 @@ static void take_buffers(eb_engine *engine, eb_arena *arena) {
     engine->next = eb_arena_take(arena, engine->n_sequences, sizeof *engine->next);
     eb_attention_take(engine, arena);
     engine->dots = eb_arena_take(arena, threads * 2 * engine->dots_size, sizeof *engine->dots);
+    engine->values = eb_arena_take(arena, threads * 2 * values_size(engine), sizeof *engine->values);
     engine->codes = eb_arena_take(arena, threads * EB_GEMM_ROWS * engine->widest_stride, sizeof *engine->codes);
     engine->dots64 = eb_arena_take(arena, threads * EB_HEAD_ROWS, sizeof *engine->dots64);
     const uint64_t best_tokens = engine->logits_rows < EB_BEST_TOKENS ? engine->logits_rows : EB_BEST_TOKENS;

@@ -1,5 +1,5 @@
-/* engine.h - the inside of an engine, shared by engine.c (sequences, batches), engine_layer.c (the forward pass) and
- * probe.c. */
+/* engine.h - the inside of an engine, shared by engine.c (sequences, batches), engine_layer.c and its parts (the
+ * forward pass), and probe.c. */
 #ifndef EB_ENGINE_H
 #define EB_ENGINE_H
 
@@ -16,8 +16,17 @@ enum {
     EB_CODES_BYTES = 28672, /* of unpacked weights that stay in a first-level cache beside what streams through it */
     EB_HEAD_ROWS = 64,      /* rows of the head that a thread computes together */
     EB_BEST_TOKENS = 16,    /* tokens whose best logits are looked for together */
-    EB_MAX_BEST = 1024      /* best logits of a token that can be wanted; more are all of them */
+    EB_MAX_BEST = 1024,     /* best logits of a token that can be wanted; more are all of them */
+    EB_MAX_READERS = 3      /* projections that read the same vector: q, k and v */
 };
+
+/* What a projection reads, quantised: int8, or 15 bits in two planes (ukernel.h: eb_i15). */
+typedef struct eb_input {
+    int8_t *x, *lo; /* [batch_len][widest_stride]; lo: the low plane, or NULL */
+    float *scale;   /* [batch_len] */
+    int32_t *sum,
+        *lo_sum; /* [the projection's n_groups][batch_len] the sums of x and of lo over each group's columns */
+} eb_input;
 
 /* Tokens that go through the layers together, and every buffer they need. Rows of floats are filled up with zeros to a
  * multiple of 64; `n` is the number of tokens. */
@@ -31,9 +40,8 @@ typedef struct eb_chunk {
     float *q;                      /* [n_kv_heads][batch_len][n_heads / n_kv_heads][head_stride] rotated, scaled */
     float *mixed;                  /* [batch_len][mixed_stride] attention's result; */
     float *gated;                  /* [batch_len][ffn_stride] act(gate) * up */
-    int8_t *x;                     /* [batch_len][widest_stride] quantised */
-    float *x_scale;                /* [batch_len] */
-    int32_t *x_sum;                /* [batch_len] */
+    float *renormed; /* [batch_len][widest_stride] after a projection's own norm, in models that have it */
+    eb_input input[EB_MAX_READERS]; /* of the projections that come next: one, or some that read the same */
 } eb_chunk;
 
 /* Tokens of the chunk that attention takes together: of one sequence, at positions that follow on each other. */
@@ -81,7 +89,8 @@ struct eb_engine {
     uint32_t ctx_len, n_sequences, n_threads, threads_max, batch_len, logits_rows; /* n_threads: of threads_max */
     /* sizes in elements */
     size_t hidden_stride, mixed_stride, ffn_stride, widest_stride, head_stride, dots_size;
-    size_t head_k; /* hidden_size filled up as the head's rows are */
+    size_t head_k;       /* hidden_size filled up as the head's rows are */
+    uint32_t max_groups; /* that a projection has */
     uint64_t kv_bytes, arena_bytes;
     void *kv_block, *arena_block;
     eb_kv_cache kv;
@@ -91,6 +100,7 @@ struct eb_engine {
     eb_attention attention;
     eb_wanted wanted;
     int32_t *dots;      /* [n_threads][2][dots_size] */
+    float *values;      /* the same; where dots are more than one product's */
     uint8_t *codes;     /* [n_threads][EB_GEMM_ROWS][widest_stride] unpacked weights */
     int64_t *dots64;    /* [n_threads][EB_HEAD_ROWS] */
     int64_t *high_dots; /* [EB_BEST_TOKENS or fewer][vocab_size] */
@@ -118,9 +128,23 @@ void eb_run_layer(eb_engine *engine, uint32_t layer);
 /* Computes the logits of the wanted tokens from chunk.hidden. */
 void eb_run_head(eb_engine *engine);
 
-/* ---- attention.c ---- */
+/* ---- projection_input.c ---- */
 
 struct eb_arena;
+
+/* Takes the buffers of chunk.input; engine->max_groups is set. */
+void eb_inputs_take(eb_engine *engine, struct eb_arena *arena);
+
+/* A projection of a layer, and the norm of its own that its input goes through in models that have it: places. */
+typedef struct eb_reader {
+    unsigned projection, norm;
+} eb_reader;
+
+/* Quantises x [n], of token `b` of the chunk, for the projections that read it: into chunk.input[0 .. n_readers-1]. */
+void eb_put_inputs(eb_engine *engine, const eb_layer *layer, const eb_reader *readers, unsigned n_readers, uint32_t b,
+                   const float *x, size_t n);
+
+/* ---- attention.c ---- */
 
 /* Takes the buffers of engine->attention; engine->kv is planned. */
 void eb_attention_take(eb_engine *engine, struct eb_arena *arena);

@@ -107,7 +107,7 @@ static void full_job(job *task, part me) {
         for (uint32_t i = 0; i < wanted->n; i++) {
             const scored s = scored_by(engine, i);
             float *logits = engine->logits + (size_t)(wanted->first_row + i) * head->rows;
-            s.kernels.gemv_h4_i15(dots, s.planes.high + begin / EB_TILE_ROWS * head->group_bytes, &s.x,
+            s.kernels.gemv_h4_i15(dots, s.planes.high + begin / EB_TILE_ROWS * head->band_bytes, &s.x,
                                   eb_round_up(end - begin, EB_TILE_ROWS), head->k);
             for (size_t row = begin; row < end; row++) {
                 const int64_t dot = after_middle(&s, row, after_high(&s, dots[row - begin]));
@@ -132,7 +132,7 @@ static void high_job(job *task, part me) {
             const scored s = scored_by(engine, wanted->pass_first + t);
             float *logits = engine->logits + (size_t)(wanted->first_row + wanted->pass_first + t) * head->rows;
             int64_t *after = engine->high_dots + (size_t)t * head->rows;
-            s.kernels.gemv_h4_i15(dots, s.planes.high + begin / EB_TILE_ROWS * head->group_bytes, &s.x,
+            s.kernels.gemv_h4_i15(dots, s.planes.high + begin / EB_TILE_ROWS * head->band_bytes, &s.x,
                                   eb_round_up(end - begin, EB_TILE_ROWS), head->k);
             for (size_t row = begin; row < end; row++) {
                 after[row] = after_high(&s, dots[row - begin]);

@@ -95,8 +95,44 @@ EB_INLINE eb_vf scaled(const eb_scaled_dots *of, size_t token, size_t i, size_t 
     return of->by_row ? dots * (eb_v_load_n(of->scales + i, n) * scale) : dots * (of->scales[0] * scale);
 }
 
+typedef int32_t eb_vi_half __attribute__((vector_size(2 * EB_LANES)));
+
+/* 128 * hi + lo, which a double holds exactly, rounded once. */
+EB_INLINE eb_vf float_of_planes(eb_vi hi, eb_vi lo) {
+    eb_vi_half high[2], low[2];
+    eb_vf_half sum[2];
+    eb_memcpy(high, &hi, sizeof high);
+    eb_memcpy(low, &lo, sizeof low);
+    for (int h = 0; h < 2; h++)
+        sum[h] = __builtin_convertvector(
+            __builtin_convertvector(high[h], eb_vd) * 128 + __builtin_convertvector(low[h], eb_vd), eb_vf_half);
+    eb_vf all;
+    eb_memcpy(&all, sum, sizeof all);
+    return all;
+}
+
+/* scaled() of dots in two planes. */
+EB_INLINE eb_vf scaled_planes(const eb_scaled_dots *of, size_t token, size_t i, size_t n, float scale) {
+    const size_t at = token * of->stride + i;
+    const eb_vf dots = float_of_planes(eb_vi_load_n(of->dots + at, n), eb_vi_load_n(of->lo + at, n));
+    return of->by_row ? dots * (eb_v_load_n(of->scales + i, n) * scale) : dots * (of->scales[0] * scale);
+}
+
+EB_INLINE void scale_planes(float *y, size_t y_stride, const eb_scaled_dots *of, const float *scales, size_t n,
+                            size_t n_tokens, int add) {
+    for (size_t token = 0; token < n_tokens; token++, y += y_stride)
+        for (size_t i = 0; i < n; i += EB_LANES) {
+            const eb_vf value = scaled_planes(of, token, i, n - i, scales[token]);
+            eb_v_store_n(y + i, add ? eb_v_load_n(y + i, n - i) + value : value, n - i);
+        }
+}
+
 void EB_VARIANT(scale_dots)(float *y, size_t y_stride, const eb_scaled_dots *of, const float *scales, size_t n,
                             size_t n_tokens, int add) {
+    if (of->lo) {
+        scale_planes(y, y_stride, of, scales, n, n_tokens, add);
+        return;
+    }
     for (size_t token = 0; token < n_tokens; token++, y += y_stride)
         for (size_t i = 0; i < n; i += EB_LANES) {
             const eb_vf value = scaled(of, token, i, n - i, scales[token]);
@@ -106,14 +142,23 @@ void EB_VARIANT(scale_dots)(float *y, size_t y_stride, const eb_scaled_dots *of,
 
 EB_INLINE eb_vf silu(eb_vf x) { return x / (eb_v_exp(-x) + 1.0f); }
 
+EB_INLINE eb_vf gated(eb_vf gate, eb_vf up, int is_silu) {
+    const eb_vf positive = eb_v_max(gate, eb_v_splat(0));
+    return (is_silu ? silu(gate) : positive * positive) * up;
+}
+
 void EB_VARIANT(gate_dots)(float *f, size_t f_stride, const eb_scaled_dots *gate, const eb_scaled_dots *up,
                            const float *scales, size_t n, size_t n_tokens, int is_silu) {
     for (size_t token = 0; token < n_tokens; token++, f += f_stride)
         for (size_t i = 0; i < n; i += EB_LANES) {
             const eb_vf g = scaled(gate, token, i, n - i, scales[token]);
-            const eb_vf positive = eb_v_max(g, eb_v_splat(0)), act = is_silu ? silu(g) : positive * positive;
-            eb_v_store_n(f + i, act * scaled(up, token, i, n - i, scales[token]), n - i);
+            eb_v_store_n(f + i, gated(g, scaled(up, token, i, n - i, scales[token]), is_silu), n - i);
         }
+}
+
+void EB_VARIANT(gate_values)(float *f, const float *gate, const float *up, size_t n, int is_silu) {
+    for (size_t i = 0; i < n; i += EB_LANES)
+        eb_v_store_n(f + i, gated(eb_v_load_n(gate + i, n - i), eb_v_load_n(up + i, n - i), is_silu), n - i);
 }
 
 void EB_VARIANT(rope_rotate)(float *restrict y, const float *restrict x, const float *cosines, const float *sines,

@@ -14,13 +14,15 @@ enum {
     BF16_BIT = 1u << EB_BF16,
     I8_BIT = 1u << EB_I8,
     TERNARY_BITS = 1u << EB_T2 | 1u << EB_T1,
-    H8_BIT = 1u << EB_H8
+    H8_BIT = 1u << EB_H8,
+    F16_BIT = 1u << EB_F16
 };
 
-static const tensor_role model_roles[] = {{1, EB_TOKEN_EMBEDDING, "token_embedding", F32_BIT | BF16_BIT | I8_BIT},
-                                          {2, EB_HEAD, "head", H8_BIT},
-                                          {3, EB_FINAL_NORM, "final_norm", F32_BIT},
-                                          {4, EB_ROPE_INV_FREQ, "rope_inv_freq", F32_BIT}};
+static const tensor_role model_roles[] = {
+    {1, EB_TOKEN_EMBEDDING, "token_embedding", F32_BIT | BF16_BIT | F16_BIT | I8_BIT},
+    {2, EB_HEAD, "head", H8_BIT},
+    {3, EB_FINAL_NORM, "final_norm", F32_BIT},
+    {4, EB_ROPE_INV_FREQ, "rope_inv_freq", F32_BIT}};
 
 static const tensor_role layer_roles[] = {{16, EB_INPUT_NORM, "input_norm", F32_BIT},
                                           {17, EB_Q_PROJ, "q_proj", TERNARY_BITS},
@@ -32,7 +34,16 @@ static const tensor_role layer_roles[] = {{16, EB_INPUT_NORM, "input_norm", F32_
                                           {23, EB_GATE_PROJ, "gate_proj", TERNARY_BITS},
                                           {24, EB_UP_PROJ, "up_proj", TERNARY_BITS},
                                           {25, EB_FFN_SUB_NORM_WEIGHT, "ffn_sub_norm", F32_BIT},
-                                          {26, EB_DOWN_PROJ, "down_proj", TERNARY_BITS}};
+                                          {26, EB_DOWN_PROJ, "down_proj", TERNARY_BITS},
+                                          {27, EB_Q_NORM, "q_norm", F32_BIT},
+                                          {28, EB_K_NORM, "k_norm", F32_BIT},
+                                          {33, EB_Q_PROJ_NORM, "q_proj_norm", F32_BIT},
+                                          {34, EB_K_PROJ_NORM, "k_proj_norm", F32_BIT},
+                                          {35, EB_V_PROJ_NORM, "v_proj_norm", F32_BIT},
+                                          {37, EB_O_PROJ_NORM, "o_proj_norm", F32_BIT},
+                                          {39, EB_GATE_PROJ_NORM, "gate_proj_norm", F32_BIT},
+                                          {40, EB_UP_PROJ_NORM, "up_proj_norm", F32_BIT},
+                                          {42, EB_DOWN_PROJ_NORM, "down_proj_norm", F32_BIT}};
 
 enum {
     N_MODEL_ROLES = sizeof model_roles / sizeof model_roles[0],
@@ -60,7 +71,16 @@ static void layer_shape(const eb_model_info *info, uint32_t place, uint32_t shap
                                                     [EB_GATE_PROJ] = {ffn, hidden},
                                                     [EB_UP_PROJ] = {ffn, hidden},
                                                     [EB_FFN_SUB_NORM_WEIGHT] = {1, ffn},
-                                                    [EB_DOWN_PROJ] = {hidden, ffn}};
+                                                    [EB_DOWN_PROJ] = {hidden, ffn},
+                                                    [EB_Q_NORM] = {1, info->head_dim},
+                                                    [EB_K_NORM] = {1, info->head_dim},
+                                                    [EB_Q_PROJ_NORM] = {1, hidden},
+                                                    [EB_K_PROJ_NORM] = {1, hidden},
+                                                    [EB_V_PROJ_NORM] = {1, hidden},
+                                                    [EB_O_PROJ_NORM] = {1, q},
+                                                    [EB_GATE_PROJ_NORM] = {1, hidden},
+                                                    [EB_UP_PROJ_NORM] = {1, hidden},
+                                                    [EB_DOWN_PROJ_NORM] = {1, ffn}};
     shape[0] = shapes[place][0];
     shape[1] = shapes[place][1];
 }
@@ -70,12 +90,16 @@ static int layer_has(const eb_config *config, uint32_t place) {
         return (config->norms & EB_ATTN_SUB_NORM) != 0;
     if (place == EB_FFN_SUB_NORM_WEIGHT)
         return (config->norms & EB_FFN_SUB_NORM) != 0;
+    if (place == EB_Q_NORM || place == EB_K_NORM)
+        return (config->norms & EB_QK_NORM) != 0;
+    if (place >= EB_Q_PROJ_NORM)
+        return (config->norms & EB_PROJECTION_NORM) != 0;
     return 1;
 }
 
-/* How the values of a tensor lie: k, row_bytes and group_bytes. Of layout t1, 384 columns take 80 bytes a row. */
+/* How the values of a tensor lie: k, row_bytes and band_bytes. Of layout t1, 384 columns take 80 bytes a row. */
 static void set_layout(eb_tensor *tensor) {
-    const uint32_t columns = tensor->columns;
+    const uint32_t columns = tensor->columns / tensor->n_groups;
     const uint64_t k = tensor->encoding == EB_H8 ? up(columns, 256) : to_64(columns);
     tensor->k = (uint32_t)k;
     switch (tensor->encoding) {
@@ -83,6 +107,7 @@ static void set_layout(eb_tensor *tensor) {
         tensor->row_bytes = 4 * (uint64_t)columns;
         break;
     case EB_BF16:
+    case EB_F16:
         tensor->row_bytes = 2 * (uint64_t)columns;
         break;
     case EB_I8:
@@ -98,17 +123,17 @@ static void set_layout(eb_tensor *tensor) {
         tensor->row_bytes = k / 2;
         break;
     }
-    tensor->group_bytes = 4 * tensor->row_bytes;
+    tensor->band_bytes = 4 * tensor->row_bytes;
 }
 
 static uint64_t values_size(const eb_tensor *tensor) {
-    const uint64_t in_groups = up(tensor->rows, 4) * tensor->row_bytes;
     switch (tensor->encoding) {
     case EB_T2:
     case EB_T1:
-        return in_groups;
+        return tensor->n_groups * eb_matrix_bytes(tensor);
     case EB_H8:
-        return in_groups + 2 * ((uint64_t)tensor->rows * tensor->k / 4) + 2 * to_64(4 * (uint64_t)tensor->rows);
+        return eb_matrix_bytes(tensor) + 2 * ((uint64_t)tensor->rows * tensor->k / 4) +
+               2 * to_64(4 * (uint64_t)tensor->rows);
     default:
         return tensor->rows * tensor->row_bytes;
     }
@@ -147,18 +172,61 @@ static int in_data(const eb_section *data, uint64_t offset, uint64_t size) {
            size <= data->size - (offset - data->offset);
 }
 
-static eb_status check_tensor(eb_model *model, const unsigned char *entry, const tensor_role *role,
-                              const uint32_t shape[2], eb_tensor *out, eb_error *error) {
-    const tensor_name name = name_of(role, eb_load_u32(entry + 4));
-    const uint32_t encoding = eb_load_u32(entry + 8), granularity = eb_load_u32(entry + 12);
-    const uint32_t rows = eb_load_u32(entry + 16), columns = eb_load_u32(entry + 20);
+/* Which weights share a scale: sets granularity and n_groups. Encodings with codes have scales, others none; i8 and h8 by row
+ * alone, t2 alone by group. */
+static eb_status check_scaling(const eb_model *model, const unsigned char *entry, const char *name, eb_tensor *tensor,
+                               eb_error *error) {
+    const uint32_t granularity = eb_load_u32(entry + 12), group = eb_load_u32(entry + 56);
+    static const uint32_t possible[] = {[EB_F32] = 1u << EB_UNSCALED,
+                                        [EB_BF16] = 1u << EB_UNSCALED,
+                                        [EB_I8] = 1u << EB_BY_ROW,
+                                        [EB_T2] = 1u << EB_BY_TENSOR | 1u << EB_BY_ROW | 1u << EB_BY_GROUP,
+                                        [EB_T1] = 1u << EB_BY_TENSOR | 1u << EB_BY_ROW,
+                                        [EB_H8] = 1u << EB_BY_ROW,
+                                        [EB_F16] = 1u << EB_UNSCALED};
+    if (granularity > EB_BY_GROUP || !(possible[tensor->encoding] >> granularity & 1))
+        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: scale granularity %u does not go with encoding %u", model->name, name,
+             granularity, tensor->encoding);
+    if (granularity != EB_BY_GROUP ? group != 0 : !group || group % 64 || tensor->columns % group)
+        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: groups of %u of its %u columns do not go with scale granularity %u",
+             model->name, name, group, tensor->columns, granularity);
+    tensor->granularity = (eb_granularity)granularity;
+    tensor->n_groups = group ? tensor->columns / group : 1;
+    return EB_OK;
+}
+
+/* Where values and scales lie. */
+static eb_status check_places(const eb_model *model, const unsigned char *entry, const char *name, eb_tensor *tensor,
+                              eb_error *error) {
     const uint64_t offset = eb_load_u64(entry + 24), size = eb_load_u64(entry + 32);
     const uint64_t scales_offset = eb_load_u64(entry + 40), n_scales = eb_load_u64(entry + 48);
     const eb_section *data = eb_find_section(model, "DATA");
+    if (size != values_size(tensor))
+        FAIL(EB_BAD_FORMAT, "%s: TENS: %s has %llu bytes of values; its shape needs %llu", model->name, name, (ull)size,
+             (ull)values_size(tensor));
+    if (!in_data(data, offset, size))
+        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: its values (%llu bytes at %llu) are not aligned inside DATA", model->name,
+             name, (ull)size, (ull)offset);
+    if (n_scales != eb_scale_count(tensor))
+        FAIL(EB_BAD_FORMAT, "%s: TENS: %s has %llu scales; it needs %llu", model->name, name, (ull)n_scales,
+             (ull)eb_scale_count(tensor));
+    if (n_scales ? !in_data(data, scales_offset, 4 * n_scales) : scales_offset != 0)
+        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: its scales (at %llu) are not aligned inside DATA", model->name, name,
+             (ull)scales_offset);
+    tensor->values = model->base + offset;
+    if (n_scales)
+        tensor->scales = (const float *)(const void *)(model->base + scales_offset);
+    return EB_OK;
+}
 
+static eb_status check_tensor(eb_model *model, const unsigned char *entry, const tensor_role *role,
+                              const uint32_t shape[2], eb_tensor *out, eb_error *error) {
+    const tensor_name name = name_of(role, eb_load_u32(entry + 4));
+    const uint32_t encoding = eb_load_u32(entry + 8);
+    const uint32_t rows = eb_load_u32(entry + 16), columns = eb_load_u32(entry + 20);
     if (out->values)
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s stands twice", model->name, name.text);
-    if (encoding > EB_H8 || encoding < EB_F32)
+    if (encoding > EB_F16 || encoding < EB_F32)
         FAIL(EB_UNSUPPORTED, "%s: TENS: %s: encoding %u is not known to this library", model->name, name.text,
              encoding);
     if (!(role->encodings >> encoding & 1))
@@ -166,33 +234,15 @@ static eb_status check_tensor(eb_model *model, const unsigned char *entry, const
     if (rows != shape[0] || columns != shape[1])
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s is %u x %u; CONF asks for %u x %u", model->name, name.text, rows, columns,
              shape[0], shape[1]);
-    eb_tensor tensor = {
-        .encoding = (eb_encoding)encoding, .by_row = granularity == 2, .rows = rows, .columns = columns};
-    set_layout(&tensor);
-    if (size != values_size(&tensor))
-        FAIL(EB_BAD_FORMAT, "%s: TENS: %s has %llu bytes of values; its shape needs %llu", model->name, name.text,
-             (ull)size, (ull)values_size(&tensor));
-    if (!in_data(data, offset, size))
-        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: its values (%llu bytes at %llu) are not aligned inside DATA", model->name,
-             name.text, (ull)size, (ull)offset);
-    const int by_row_only = encoding == EB_I8 || encoding == EB_H8;
-    const int scaled = by_row_only || encoding == EB_T2 || encoding == EB_T1;
-    const uint64_t wanted_scales = granularity == 2 ? rows : granularity;
-    if (granularity > 2 || (granularity != 0) != scaled || (by_row_only && granularity != 2))
-        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: scale granularity %u does not go with encoding %u", model->name, name.text,
-             granularity, encoding);
-    if (n_scales != wanted_scales)
-        FAIL(EB_BAD_FORMAT, "%s: TENS: %s has %llu scales; it needs %llu", model->name, name.text, (ull)n_scales,
-             (ull)wanted_scales);
-    if (scaled ? !in_data(data, scales_offset, 4 * n_scales) : scales_offset != 0)
-        FAIL(EB_BAD_FORMAT, "%s: TENS: %s: its scales (at %llu) are not aligned inside DATA", model->name, name.text,
-             (ull)scales_offset);
-    if (!all_zero(entry + 56, 8))
+    if (!all_zero(entry + 60, 4))
         FAIL(EB_BAD_FORMAT, "%s: TENS: %s: reserved bytes are not zero", model->name, name.text);
-
-    tensor.values = model->base + offset;
-    if (scaled)
-        tensor.scales = (const float *)(const void *)(model->base + scales_offset);
+    eb_tensor tensor = {.encoding = (eb_encoding)encoding, .rows = rows, .columns = columns};
+    eb_status status = check_scaling(model, entry, name.text, &tensor, error);
+    if (status)
+        return status;
+    set_layout(&tensor);
+    if ((status = check_places(model, entry, name.text, &tensor, error)))
+        return status;
     *out = tensor;
     return EB_OK;
 }
@@ -227,10 +277,9 @@ static eb_status check_entry(eb_model *model, const unsigned char *entry, eb_err
 static uint64_t read_bytes(const eb_tensor *tensor) {
     if (!tensor->values)
         return 0;
-    const uint64_t n_scales = tensor->scales ? (tensor->by_row ? tensor->rows : 1) : 0;
     if (tensor->encoding == EB_H8)
-        return up(tensor->rows, 4) * tensor->row_bytes + 4 * (uint64_t)tensor->rows + 4 * n_scales;
-    return values_size(tensor) + 4 * n_scales;
+        return eb_matrix_bytes(tensor) + 4 * (uint64_t)tensor->rows + 4 * eb_scale_count(tensor);
+    return values_size(tensor) + 4 * eb_scale_count(tensor);
 }
 
 eb_status eb_check_tensors(eb_model *model, eb_error *error) {

@@ -16,10 +16,11 @@ static int all_finite(const float *values, uint64_t n) {
     return !bad;
 }
 
-static int all_finite_bf16(const uint16_t *values, uint64_t n) {
+/* Of bf16 or f16: `exponent` has the bits that are all set in what is not finite. */
+static int all_finite_16(const uint16_t *values, uint64_t n, uint32_t exponent) {
     uint32_t bad = 0;
     for (uint64_t i = 0; i < n; i++)
-        bad |= (values[i] & 0x7f80u) == 0x7f80u;
+        bad |= (values[i] & exponent) == exponent;
     return !bad;
 }
 
@@ -28,8 +29,8 @@ typedef struct piece {
     uint32_t columns, bytes;
 } piece;
 
-static piece piece_at(const eb_tensor *tensor, uint32_t column) {
-    if (tensor->encoding == EB_T1 && column + EB_T1_BLOCK <= tensor->k)
+static piece piece_at(const eb_tensor *matrix, uint32_t column) {
+    if (matrix->encoding == EB_T1 && column + EB_T1_BLOCK <= matrix->k)
         return (piece){EB_T1_BLOCK, 64 * EB_T1_VECTORS};
     return (piece){64, 64};
 }
@@ -51,8 +52,8 @@ static int codes_in_range(const unsigned char *values, piece p) {
     return !bad;
 }
 
-/* Whether the piece's weights outside of the tensor, from column `column` and row `row` of it on, have code 1. */
-static int padding_is_zero(const eb_tensor *tensor, const unsigned char *values, piece p, uint32_t row,
+/* Whether the piece's weights outside of the matrix, from column `column` and row `row` of it on, have code 1. */
+static int padding_is_zero(const eb_tensor *matrix, const unsigned char *values, piece p, uint32_t row,
                            uint32_t column) {
     uint8_t codes[4 * EB_T1_BLOCK];
     if (p.columns == 64)
@@ -61,18 +62,19 @@ static int padding_is_zero(const eb_tensor *tensor, const unsigned char *values,
         eb_unpack_t1_scalar(codes, values, EB_TILE_ROWS, EB_T1_BLOCK);
     for (uint32_t i = 0; i < p.columns * 4; i++) {
         const uint32_t r = row + i / 16 % 4, c = column + i / 64 * 16 + i % 16;
-        if ((r >= tensor->rows || c >= tensor->columns) && codes[i] != 1)
+        if ((r >= matrix->rows || c >= matrix->columns) && codes[i] != 1)
             return 0;
     }
     return 1;
 }
 
-static int ternary_in_range(const unsigned char *values, const eb_tensor *tensor) {
-    for (uint32_t row = 0; row < tensor->rows; row += EB_TILE_ROWS)
-        for (uint32_t column = 0; column < tensor->k;) {
-            const piece p = piece_at(tensor, column);
-            const int has_padding = row + EB_TILE_ROWS > tensor->rows || column + p.columns > tensor->columns;
-            if (!codes_in_range(values, p) || (has_padding && !padding_is_zero(tensor, values, p, row, column)))
+/* One of a tensor's matrices. */
+static int matrix_in_range(const unsigned char *values, const eb_tensor *matrix) {
+    for (uint32_t row = 0; row < matrix->rows; row += EB_TILE_ROWS)
+        for (uint32_t column = 0; column < matrix->k;) {
+            const piece p = piece_at(matrix, column);
+            const int has_padding = row + EB_TILE_ROWS > matrix->rows || column + p.columns > matrix->columns;
+            if (!codes_in_range(values, p) || (has_padding && !padding_is_zero(matrix, values, p, row, column)))
                 return 0;
             values += p.bytes;
             column += p.columns;
@@ -80,9 +82,18 @@ static int ternary_in_range(const unsigned char *values, const eb_tensor *tensor
     return 1;
 }
 
+static int ternary_in_range(const eb_tensor *tensor) {
+    eb_tensor matrix = *tensor;
+    matrix.columns /= tensor->n_groups;
+    for (uint32_t g = 0; g < tensor->n_groups; g++)
+        if (!matrix_in_range((const unsigned char *)tensor->values + g * eb_matrix_bytes(tensor), &matrix))
+            return 0;
+    return 1;
+}
+
 /* u = code + 128 of row `row`, column `column`. */
 static uint32_t head_value(const eb_head_planes *planes, const eb_tensor *head, uint32_t row, uint32_t column) {
-    const uint8_t *tile = planes->high + row / 4 * head->group_bytes + column / 32 * 64 + row % 4 * 16;
+    const uint8_t *tile = planes->high + row / 4 * head->band_bytes + column / 32 * 64 + row % 4 * 16;
     const size_t at = (size_t)row * (head->k / 4) + column / 256 * 64 + column % 64;
     const unsigned shift = column / 64 % 4 * 2;
     return (uint32_t)(tile[column % 16] >> column / 16 % 2 * 4 & 15) << 4 | (planes->middle[at] >> shift & 3) << 2 |
@@ -132,19 +143,21 @@ static const char *fault(const eb_tensor *tensor) {
     if (!tensor->values)
         return NULL;
     const uint64_t n = (uint64_t)tensor->rows * tensor->columns;
-    if (tensor->scales && !all_finite(tensor->scales, tensor->by_row ? tensor->rows : 1))
+    if (tensor->scales && !all_finite(tensor->scales, eb_scale_count(tensor)))
         return "a scale is not a finite number";
     switch (tensor->encoding) {
     case EB_F32:
         return all_finite(tensor->values, n) ? NULL : "a value is not a finite number";
     case EB_BF16:
-        return all_finite_bf16(tensor->values, n) ? NULL : "a value is not a finite number";
+        return all_finite_16(tensor->values, n, 0x7f80) ? NULL : "a value is not a finite number";
+    case EB_F16:
+        return all_finite_16(tensor->values, n, 0x7c00) ? NULL : "a value is not a finite number";
     case EB_I8:
         return i8_in_range(tensor->values, tensor) ? NULL : "a code is -128, or padding is not 0";
     case EB_T2:
-        return ternary_in_range(tensor->values, tensor) ? NULL : "a code is 3, or padding is not code 1";
+        return ternary_in_range(tensor) ? NULL : "a code is 3, or padding is not code 1";
     case EB_T1:
-        return ternary_in_range(tensor->values, tensor) ? NULL : "an index is above 26, or padding is not code 1";
+        return ternary_in_range(tensor) ? NULL : "an index is above 26, or padding is not code 1";
     case EB_H8:
         return head_in_range(tensor) ? NULL : "a code is -128, padding is not 0, or a bound does not hold";
     }

@@ -83,21 +83,26 @@ typedef void eb_quantise_i8_fn(int8_t *q, float *scale, int32_t *sum, const floa
 typedef void eb_quantise_i15_fn(int8_t *hi, int8_t *lo, float *scale, const float *x, size_t n);
 
 /* Products of quantised activations with the same rows of weights, token by token: dots[token][i] stands for
- * dots[token][i] * (the token's scale * scales[by_row ? i : 0]). */
+ * dots[token][i] * (the token's scale * scales[by_row ? i : 0]). With activations of 15 bits they are those of the high
+ * plane, and dots[token][i] in this is 128 * dots[token][i] + lo[token][i], rounded to a float once. */
 typedef struct eb_scaled_dots {
     const int32_t *dots; /* rows of `stride` */
     size_t stride;
     const float *scales;
     int by_row;
+    const int32_t *lo; /* as dots, or NULL */
 } eb_scaled_dots;
 
 /* scale_dots: y [n_tokens][n], rows of y_stride, become y (add) or 0 (not) + what `of` stands for; scales [n_tokens] */
 typedef void eb_scale_dots_fn(float *y, size_t y_stride, const eb_scaled_dots *of, const float *scales, size_t n,
                               size_t n_tokens, int add);
 
-/* gate_dots: f [n_tokens][n] = act(gate) * up, act(x) = max(x, 0)^2 or, with is_silu, x / (1 + e^-x) */
+/* gate_dots: f [n_tokens][n] = act(gate) * up, act(x) = max(x, 0)^2 or, with is_silu, x / (1 + e^-x); both without lo */
 typedef void eb_gate_dots_fn(float *f, size_t f_stride, const eb_scaled_dots *gate, const eb_scaled_dots *up,
                              const float *scales, size_t n, size_t n_tokens, int is_silu);
+
+/* gate_values: the same for one token from the values themselves, gate and up [n]; f may be either of them */
+typedef void eb_gate_values_fn(float *f, const float *gate, const float *up, size_t n, int is_silu);
 
 /* rope_rotate: y = x rotated, x [2 * half]: element i pairs with element half + i (rotate-half). */
 typedef void eb_rope_rotate_fn(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
@@ -177,6 +182,7 @@ typedef struct eb_ukernels {
     eb_quantise_i15_fn *quantise_i15;
     eb_scale_dots_fn *scale_dots;
     eb_gate_dots_fn *gate_dots;
+    eb_gate_values_fn *gate_values;
     eb_rope_rotate_fn *rope_rotate;
     eb_round_f16_fn *round_f16;
     eb_quantise_kv_fn *quantise_kv;

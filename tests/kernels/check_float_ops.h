@@ -108,27 +108,33 @@ static int check_round_f16(const char *name, eb_round_f16_fn *kernel, uint64_t s
     return same_outputs(name, seed, how, rows, k);
 }
 
-/* Room for the dots of one projection, to the last number. */
-static eb_scaled_dots new_dots(size_t n, size_t n_tokens, int by_row, fill how) {
-    const eb_scaled_dots of = {NULL, n + 3, NULL, by_row};
-    const size_t n_dots = (n_tokens - 1) * of.stride + n, n_scales = by_row ? n : 1;
-    int32_t *dots = malloc(n_dots * sizeof *dots);
-    float *scales = malloc(n_scales * sizeof *scales);
-    for (size_t i = 0; i < n_dots; i++)
-        dots[i] = how == HIGHEST  ? INT32_MAX
-                  : how == LOWEST ? INT32_MIN
-                                  : (int32_t)(next_random() << 1) >> (how == MIXED ? next_random() % 31 : 0);
-    for (size_t i = 0; i < n_scales; i++)
-        scales[i] = random_float(RANDOM) * 1e-7f;
-    return (eb_scaled_dots){dots, of.stride, scales, by_row};
+static int32_t random_dot(fill how) {
+    if (how == HIGHEST || how == LOWEST)
+        return how == HIGHEST ? INT32_MAX : INT32_MIN;
+    return (int32_t)(next_random() << 1) >> (how == MIXED ? next_random() % 31 : 0);
 }
 
-static void free_dots(eb_scaled_dots of) { free((void *)of.dots), free((void *)of.scales); }
+/* Room for the dots of one projection, to the last number; with two planes or one. */
+static eb_scaled_dots new_dots(size_t n, size_t n_tokens, int by_row, int planes, fill how) {
+    const size_t stride = n + 3, n_dots = (n_tokens - 1) * stride + n, n_scales = by_row ? n : 1;
+    int32_t *dots = malloc(n_dots * sizeof *dots), *lo = planes > 1 ? malloc(n_dots * sizeof *lo) : NULL;
+    float *scales = malloc(n_scales * sizeof *scales);
+    for (size_t i = 0; i < n_dots; i++) {
+        dots[i] = random_dot(how);
+        if (lo)
+            lo[i] = random_dot(how);
+    }
+    for (size_t i = 0; i < n_scales; i++)
+        scales[i] = random_float(RANDOM) * 1e-7f;
+    return (eb_scaled_dots){dots, stride, scales, by_row, lo};
+}
+
+static void free_dots(eb_scaled_dots of) { free((void *)of.dots), free((void *)of.scales), free((void *)of.lo); }
 
 static int check_scale_dots(const char *name, eb_scale_dots_fn *kernel, uint64_t seed, fill how, size_t rows,
                             size_t k) {
     const size_t n_tokens = 1 + rows / 4 % 3, n = (k - rows) / n_tokens - 5, y_stride = n + 5;
-    const eb_scaled_dots of = new_dots(n, n_tokens, (int)(k / 64 & 1), how);
+    const eb_scaled_dots of = new_dots(n, n_tokens, (int)(k / 64 & 1), 1 + (int)(k / 256 & 1), how);
     const float scales[3] = {0.37f, 1.0f, 3.3f};
     eb_scale_dots_fn *const kernels[2] = {eb_scale_dots_scalar, kernel};
     clear_outputs(4 * k);
@@ -142,14 +148,27 @@ static int check_scale_dots(const char *name, eb_scale_dots_fn *kernel, uint64_t
 
 static int check_gate_dots(const char *name, eb_gate_dots_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {
     const size_t n_tokens = 1 + rows / 4 % 3, n = (k - rows) / n_tokens - 5;
-    const eb_scaled_dots gate = new_dots(n, n_tokens, (int)(k / 64 & 1), how);
-    const eb_scaled_dots up = new_dots(n, n_tokens, (int)(k / 128 & 1), RANDOM);
+    const eb_scaled_dots gate = new_dots(n, n_tokens, (int)(k / 64 & 1), 1, how);
+    const eb_scaled_dots up = new_dots(n, n_tokens, (int)(k / 128 & 1), 1, RANDOM);
     const float scales[3] = {0.37f, 1.0f, 3.3f};
     eb_gate_dots_fn *const kernels[2] = {eb_gate_dots_scalar, kernel};
     clear_outputs(4 * k);
     for (int i = 0; i < 2; i++)
         kernels[i]((float *)outputs[i], n + 5, &gate, &up, scales, n, n_tokens, (int)(k / 256 & 1));
     free_dots(gate), free_dots(up);
+    return same_outputs(name, seed, how, rows, k);
+}
+
+static int check_gate_values(const char *name, eb_gate_values_fn *kernel, uint64_t seed, fill how, size_t rows,
+                             size_t k) {
+    const size_t n = k - rows;
+    float *gate = malloc(n * sizeof *gate), *up = malloc(n * sizeof *up);
+    for (size_t i = 0; i < n; i++)
+        gate[i] = random_float(how), up[i] = random_float(RANDOM);
+    clear_outputs(4 * k);
+    eb_gate_values_scalar((float *)outputs[0], gate, up, n, (int)(k / 64 & 1));
+    kernel((float *)outputs[1], gate, up, n, (int)(k / 64 & 1));
+    free(gate), free(up);
     return same_outputs(name, seed, how, rows, k);
 }
 

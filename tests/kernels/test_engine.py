@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,75 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgebit.bundle.model_format import NO_LAYER, Activation, Conf, Encoding, Norms, Role
+from edgebit.bundle.model_format import (
+    NO_LAYER,
+    PER_ROW,
+    PER_TENSOR,
+    Activation,
+    ActivationQuantisation,
+    Conf,
+    Encoding,
+    Norms,
+    Role,
+    Scales,
+    Scaling,
+)
 from edgebit.errors import BundleError, EdgebitError, EngineError
 from edgebit.runtime.native import KV_TYPES, Cancelled, ContextFullError, Engine, Library, Model
 from tests.kernels.conftest import CheckBuild
+from tests.kernels.numpy_model import layer_of, normed
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
+_WIDE: dict[str, Any] = {"hidden_size": 384, "ffn_size": 1217, "head_dim": 34, "vocab_size": 401}
+_MIXED = {
+    Role.Q_PROJ: Scaling(Scales.GROUP, 192), Role.K_PROJ: PER_ROW, Role.V_PROJ: PER_TENSOR,
+    Role.O_PROJ: Scaling(Scales.GROUP, 64), Role.GATE_PROJ: Scaling(Scales.GROUP, 64), Role.UP_PROJ: PER_TENSOR,
+    Role.DOWN_PROJ: Scaling(Scales.GROUP, 320),
+}  # fmt: skip
+
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "odd": ({}, {}),
-    "silu-no-norms": ({"activation": Activation.SILU, "norms": Norms(0)}, {"row_scales": True}),
+    "silu-no-norms": ({"activation": Activation.SILU, "norms": Norms(0)}, {"scaling": PER_ROW}),
     "one-kv-head": ({"n_kv_heads": 1, "head_dim": 6, "hidden_size": 65}, {"embedding": Encoding.BF16}),
     "smallest": (
         {"hidden_size": 1, "ffn_size": 1, "n_heads": 1, "n_kv_heads": 1, "head_dim": 2, "vocab_size": 6},
         {"embedding": Encoding.I8},
     ),
-    "wide": ({"hidden_size": 700, "ffn_size": 1300, "head_dim": 34, "vocab_size": 400}, {"row_scales": True}),
+    "wide": ({"hidden_size": 700, "ffn_size": 1300, "head_dim": 34, "vocab_size": 400}, {"scaling": PER_ROW}),
     "odd-t1": ({}, {"layout": Encoding.T1}),
-    "wide-t1": ({"hidden_size": 384, "ffn_size": 1217, "head_dim": 34, "vocab_size": 401}, {"layout": Encoding.T1}),
-}
+    "wide-t1": (_WIDE, {"layout": Encoding.T1}),
+    "llama-rows-int15": (
+        {"activation": Activation.SILU, "norms": Norms(0), "activation_quantisation": ActivationQuantisation.INT15},
+        {"scaling": PER_ROW, "embedding": Encoding.F16},
+    ),
+    "llama-int15-t1": (
+        {**_WIDE, "norms": Norms(0), "activation_quantisation": ActivationQuantisation.INT15}, {"layout": Encoding.T1},
+    ),
+    "qwen3-groups-int15": (
+        {
+            "hidden_size": 256, "ffn_size": 384, "n_heads": 8, "n_kv_heads": 2, "head_dim": 32, "vocab_size": 101,
+            "activation": Activation.SILU, "norms": Norms.QK_NORM, "rope_attention_factor": 1.25,
+            "activation_quantisation": ActivationQuantisation.INT15,
+        },
+        {"scaling": Scaling(Scales.GROUP, 128), "embedding": Encoding.F16},
+    ),
+    "groups-mixed": (
+        {"hidden_size": 192, "ffn_size": 320, "n_heads": 32, "n_kv_heads": 1, "head_dim": 6},
+        {"scaling": lambda role, layer: _MIXED[role] if layer else Scaling(Scales.GROUP, 64), "layout": Encoding.T1},
+    ),
+    "projection-norm": (
+        {"norms": Norms.PROJECTION_NORM | Norms.QK_NORM, "projection_norm_eps": 0.03}, {"scaling": PER_ROW},
+    ),
+    "everything": (
+        {
+            "hidden_size": 192, "ffn_size": 320, "n_heads": 32, "n_kv_heads": 1, "head_dim": 6, "norms": Norms(15),
+            "projection_norm_eps": 1e-3, "activation_quantisation": ActivationQuantisation.INT15,
+            "rope_attention_factor": 0.7,
+        },
+        {"scaling": lambda role, layer: _MIXED[role], "embedding": Encoding.I8},
+    ),
+}  # fmt: skip
 
 
 def _model(shape: str) -> TinyModel:
@@ -50,85 +101,79 @@ def _prefill(
             return np.stack([np.array(engine.logits(row)) for row in range(len(ids))])
 
 
-# ---- the reference in numpy ----
-
-
-def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight[0]
-
-
-def _linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """BitLinear: absmax int8 activations, one scale a token."""
-    scale = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-5) / 127
-    return np.clip(np.rint(x / scale), -128, 127) @ weight.T.astype(np.float64) * scale
-
-
-def _rotated(x: np.ndarray, inv_freq: np.ndarray) -> np.ndarray:
-    """x [tokens, heads, head_dim] at positions 0, 1, ...; rotate-half."""
-    angles = np.arange(len(x))[:, None, None] * inv_freq[0].astype(np.float64)
-    first, second = np.split(x, 2, axis=-1)
-    return np.concatenate(
-        [first * np.cos(angles) - second * np.sin(angles), second * np.cos(angles) + first * np.sin(angles)], axis=-1
-    )
-
-
-def _attention(conf: Conf, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """[tokens, heads * head_dim] from q [tokens, heads, head_dim] and fewer heads of k and v."""
-    group = conf.n_heads // conf.n_kv_heads
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = np.einsum("thd,shd->hts", q, k) / np.sqrt(conf.head_dim)
-    scores = np.where(np.tri(len(q), dtype=bool), scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed = np.einsum("hts,shd->thd", weights / weights.sum(-1, keepdims=True), v)
-    return mixed.reshape(len(q), -1)
-
-
-def _layer(model: TinyModel, layer: int, x: np.ndarray) -> np.ndarray:
-    conf, eps = model.conf, model.conf.rms_norm_eps
-    w = {role: values for (role, at), values in model.weights.items() if at == layer}
-    inv_freq = model.weights[Role.ROPE_INV_FREQ, NO_LAYER]
-    h = _norm(x, w[Role.INPUT_NORM], eps)
-    q, k, v = (
-        _linear(h, w[role]).reshape(len(x), -1, conf.head_dim) for role in (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ)
-    )
-    a = _attention(conf, _rotated(q, inv_freq), _rotated(k, inv_freq), v)
-    if Role.ATTN_SUB_NORM in w:
-        a = _norm(a, w[Role.ATTN_SUB_NORM], eps)
-    x = x + _linear(a, w[Role.O_PROJ])
-    h = _norm(x, w[Role.POST_ATTENTION_NORM], eps)
-    gate, up = _linear(h, w[Role.GATE_PROJ]), _linear(h, w[Role.UP_PROJ])
-    f = (np.maximum(gate, 0) ** 2 if conf.activation == Activation.RELU2 else gate / (1 + np.exp(-gate))) * up
-    if Role.FFN_SUB_NORM in w:
-        f = _norm(f, w[Role.FFN_SUB_NORM], eps)
-    return x + _linear(f, w[Role.DOWN_PROJ])
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_layers_and_head_compute_what_numpy_does(shape: str, native: Library):
     """Each layer alone, given numpy's input: within 1e-5 of the row's largest value, but where one rounding flips.
 
-    The KV cache is float32: what the other types round off is in tests/parity.
+    Of 15 bits roundings flip more often, in keys and values for all positions after them, and each by so little that no
+    position is off by more than 1e-3. The KV cache is float32: what the other types round off is in tests/parity.
     """
     tiny = _model(shape)
     conf = tiny.conf
+    is_int15 = conf.activation_quantisation == ActivationQuantisation.INT15
+    unflipped, worst, worst_logits = (0.2, 1e-3, 0.001) if is_int15 else (0.9, 0.2, 0.03)
     ids = _ids(conf, 40)
     x = tiny.weights[Role.TOKEN_EMBEDDING, NO_LAYER][ids].astype(np.float64)
 
     with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, batch_len=7, kv="f32") as engine:
         for layer in range(conf.n_layers):
-            wanted = _layer(tiny, layer, x)
+            wanted = layer_of(tiny, layer, x)
             hidden = bytearray(x.astype("<f4").tobytes())
             engine.eval_layer(layer, hidden)
             got = np.frombuffer(hidden, "<f4").reshape(wanted.shape)
             off = np.abs(got - wanted).max(-1) / np.abs(wanted).max(-1)
-            assert np.sort(off)[: len(off) * 9 // 10].max() < 1e-5
-            assert off.max() < 0.2
+            assert (off < 1e-5).mean() >= unflipped
+            assert off.max() < worst
             x = np.array(got, dtype=np.float64)
     got_logits = _prefill(native, tiny.to_bytes(), ids, kv="f32")
-    final = _norm(x, tiny.weights[Role.FINAL_NORM, NO_LAYER], conf.rms_norm_eps)
+    final = normed(x, tiny.weights[Role.FINAL_NORM, NO_LAYER], conf.rms_norm_eps)
     wanted = final @ tiny.weights[Role.HEAD, NO_LAYER].T
     mean_off = np.abs(got_logits - wanted).mean()
-    assert mean_off < 0.03 * wanted.std()
+    assert mean_off < worst_logits * wanted.std()
+
+
+def test_int15_products_are_exact_where_32_bits_do_not_hold_them(native: Library):
+    """All weights +1 and all inputs at their most: 200,000 x 16,256 is more than 2^31."""
+    conf = tiny_conf(
+        hidden_size=2, ffn_size=200_000, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=2, norms=Norms(0),
+        activation=Activation.SILU, activation_quantisation=ActivationQuantisation.INT15,
+    )  # fmt: skip
+    tiny = TinyModel(conf)
+    for role in (Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ):
+        tiny.set_projection(role, 0, np.ones(conf.shape_of(role), np.int8), np.ones(1, "<f4"))
+    for n_tokens in (1, 9):  # packed weights, and unpacked ones
+        x = np.random.default_rng(1).uniform(1, 2, (n_tokens, 2))
+        hidden = bytearray(x.astype("<f4").tobytes())
+        with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model, kv="f32") as engine:
+            engine.eval_layer(0, hidden)
+        wanted = layer_of(tiny, 0, x.astype("<f4").astype(np.float64))
+        assert np.abs(wanted).min() > 100, "else down_proj adds next to nothing"
+        assert np.allclose(np.frombuffer(hidden, "<f4").reshape(wanted.shape), wanted, rtol=1e-4, atol=0)
+
+
+def test_every_half_is_the_float_that_numpy_makes_of_it(native: Library):
+    """The embedding as f16: subnormals, zeros and the largest among them, by the sum of the first hidden state."""
+    halves = np.arange(0x10000, dtype="<u2")
+    halves = halves[(halves & 0x7C00) != 0x7C00].reshape(-1, 62)  # 1,023 rows of finite ones
+    tiny = TinyModel(tiny_conf(hidden_size=62, vocab_size=len(halves), n_layers=1), embedding=Encoding.F16)
+    tiny.set_embedding(halves.view("<f2").astype("<f4"))
+    with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model) as engine:
+        model.verify()
+        for token in range(0, len(halves), 7):
+            row = tiny.weights[Role.TOKEN_EMBEDDING, NO_LAYER][token]
+            assert engine.run_probe([token], 0).layer_crc[0] == zlib.crc32(row.tobytes())
+
+
+@pytest.mark.parametrize("shape", [*SHAPES])
+def test_golden_probes_of_every_form_hold_at_every_isa_level(shape: str, native: Library):
+    """Written from one level, checked at all."""
+    tiny = _model(shape)
+    with Model.from_bytes(Library.load(isa="scalar"), tiny.to_bytes()) as model, Engine(model) as engine:
+        probe = engine.run_probe([1, 2, 3, 4, 5], 6)
+    file = tiny.to_bytes((probe,))
+    for isa in native.isa_names:
+        with Model.from_bytes(Library.load(isa=isa), file) as model, Engine(model, threads=2) as engine:
+            assert engine.check_probes() == 1
 
 
 # ---- bit for bit ----
@@ -234,7 +279,25 @@ def test_logits_are_the_same_on_this_machine_and_on_aarch64(
     tmp_path: Path,
 ):
     """edgebit-run at each ISA level, here and under qemu: logits of 70 positions and ten greedy tokens are equal."""
-    path = reference_model(name)
+    _check_here_and_on_aarch64(native, check_build, reference_model(name), kv, tmp_path / "logits")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "shape", ["llama-int15-t1", "qwen3-groups-int15", "groups-mixed", "projection-norm", "everything"]
+)
+def test_logits_of_other_forms_are_the_same_on_aarch64(
+    shape: str, native: Library, check_build: Callable[[str], CheckBuild], tmp_path: Path
+):
+    """15 bits, groups and norms of projections too."""
+    path = tmp_path / "tiny.ebm"
+    path.write_bytes(_model(shape).to_bytes())
+    _check_here_and_on_aarch64(native, check_build, path, "f16", tmp_path / "logits")
+
+
+def _check_here_and_on_aarch64(
+    native: Library, check_build: Callable[[str], CheckBuild], path: Path, kv: str, out: Path
+) -> None:
     with Model.open(native, path) as model:
         ids = np.random.default_rng(5).integers(0, model.info.vocab_size, 70).tolist()
     arguments = [str(path), "--ids", ",".join(map(str, ids)), "-n", "10", "--ignore-stop", "--kv", kv]
@@ -243,7 +306,6 @@ def test_logits_are_the_same_on_this_machine_and_on_aarch64(
 
     results = set()
     for kind, isa, cpu, threads in runs:
-        out = tmp_path / "logits"
         greedy = check_build(kind).run(
             "edgebit-run", *arguments, "--threads", str(threads), "--logits-out", str(out), isa=isa, cpu=cpu
         )

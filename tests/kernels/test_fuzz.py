@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.bundle.model_format import Activation, Encoding
+from edgebit.bundle.model_format import (
+    PER_ROW,
+    PER_TENSOR,
+    Activation,
+    ActivationQuantisation,
+    Encoding,
+    Norms,
+    Scales,
+    Scaling,
+)
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.runtime.native import Engine, Library, Model
 from tests.kernels.conftest import CheckBuild
@@ -31,12 +40,19 @@ def test_no_model_file_makes_the_engine_fault(
     for number, encoding in enumerate((Encoding.F32, Encoding.BF16, Encoding.I8)):
         conf = tiny_conf(**SHAPE, activation=Activation.RELU2 if number else Activation.SILU)
         layout = Encoding.T1 if number == 2 else Encoding.T2
-        tiny = TinyModel(conf, row_scales=number == 1, embedding=encoding, layout=layout)
+        tiny = TinyModel(conf, scaling=PER_ROW if number == 1 else PER_TENSOR, embedding=encoding, layout=layout)
         with Model.from_bytes(native, tiny.to_bytes()) as model, Engine(model) as engine:
             probe = engine.run_probe([1, 2, 3], 2)
         (seeds / f"{number}.ebm").write_bytes(tiny.to_bytes((probe,)))
+    conf = tiny_conf(
+        hidden_size=64, ffn_size=64, n_layers=1, n_heads=16, n_kv_heads=1, head_dim=4, vocab_size=5, bos_token=1,
+        stop_tokens=(2,), norms=Norms(15), projection_norm_eps=1e-4, rope_attention_factor=1.5,
+        activation_quantisation=ActivationQuantisation.INT15,
+    )  # fmt: skip
+    grouped = TinyModel(conf, scaling=Scaling(Scales.GROUP, 64), embedding=Encoding.F16)
+    (seeds / "grouped.ebm").write_bytes(grouped.to_bytes())
 
-    fuzz(check_build("fuzz"), "fuzz_model_file", found, seeds, max_len=16384)
+    fuzz(check_build("fuzz"), "fuzz_model_file", found, seeds, max_len=32768)
 
     assert len(list(found.iterdir())) > 3  # else no damage got past the sums
 

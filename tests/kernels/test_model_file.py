@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.bundle.model_format import Encoding, Role, head_parts
+from edgebit.bundle.model_format import NO_LAYER, Encoding, Norms, Role, Scales, Scaling, head_parts
 from edgebit.errors import EdgebitError
 from edgebit.runtime.native import Library, Model
 from tests.kernels.tiny_model import TinyModel, corrected, tiny_conf
@@ -39,14 +39,20 @@ WRONG_FIELDS: dict[str, tuple[int, bytes, str]] = {
     "odd-head": (CONF + 20, b"\x0b", "head_dim 11 is odd"),
     "eps": (CONF + 32, struct.pack("<f", float("nan")), "rms_norm_eps is not a positive number"),
     "activation": (CONF + 36, b"\7", "activation 7 is not known"),
-    "norms": (CONF + 40, b"\7", "norms 0x7 are not known"),
-    "quantisation": (CONF + 44, b"\2", "activation quantisation 2"),
+    "norms": (CONF + 40, b"\x13", "norms 0x13 are not known"),
+    "norms-more": (CONF + 40, b"\7", "q_norm of layer 0 is missing"),
+    "projection-norm-without-eps": (CONF + 40, b"\x0b", "projection_norm_eps is not a positive number"),
+    "quantisation": (CONF + 44, b"\3", "activation quantisation 3"),
     "rope-style": (CONF + 48, b"\2", "RoPE style 2"),
     "tied": (CONF + 52, b"\2", "head_tied is 2"),
     "bos": (CONF + 56, struct.pack("<i", 77), "token 77 is outside the vocabulary of 77"),
     "stop-count": (CONF + 60, b"\3", "3 stop tokens are promised, and number 3 is -1"),
     "stop-token": (CONF + 64, struct.pack("<i", -2), "stop token -2"),
-    "conf-reserved": (CONF + 127, b"\1", "CONF: reserved bytes"),
+    "projection-eps": (CONF + 96, struct.pack("<f", 1e-5), "projection_norm_eps is not 0"),
+    "projection-eps-nan": (CONF + 96, struct.pack("<f", float("nan")), "projection_norm_eps is not 0"),
+    "rope-factor": (CONF + 100, struct.pack("<f", 16.5), "rope_attention_factor is not between 0 and 16"),
+    "rope-factor-nan": (CONF + 100, struct.pack("<f", float("nan")), "rope_attention_factor"),
+    "conf-reserved": (CONF + 104, b"\1", "CONF: reserved bytes"),
     "role": (Q_PROJ, b"\x63", "role 99 is not known"),
     "tensor-twice": (Q_PROJ, bytes([Role.INPUT_NORM]), "input_norm of layer 1"),
     "layer": (Q_PROJ + 4, b"\2", "q_proj of layer 2; CONF says 2 layers"),
@@ -54,6 +60,10 @@ WRONG_FIELDS: dict[str, tuple[int, bytes, str]] = {
     "encoding": (Q_PROJ + 8, b"\x09", "q_proj of layer 1: encoding 9 is not known"),
     "wrong-encoding": (Q_PROJ + 8, b"\3", "q_proj of layer 1: encoding 3 cannot be used"),
     "granularity": (Q_PROJ + 12, b"\0", "q_proj of layer 1: scale granularity 0"),
+    "granularity-unknown": (Q_PROJ + 12, b"\4", "scale granularity 4 does not go with encoding 4"),
+    "group-of-none": (Q_PROJ + 12, b"\3", "groups of 0 of its 70 columns"),
+    "group-where-none": (Q_PROJ + 56, b"\x40", "groups of 64 of its 70 columns do not go with scale granularity 1"),
+    "group-of-t1": (Q_PROJ + 8, b"\5\0\0\0\3", "scale granularity 3 does not go with encoding 5"),
     "rows": (Q_PROJ + 16, b"\x3d", "q_proj of layer 1 is 61 x 70; CONF asks for 60 x 70"),
     "values-size": (Q_PROJ + 32, b"\1", "bytes of values; its shape needs"),
     "values-unaligned": (Q_PROJ + 24, struct.pack("<Q", DATA + 32), "q_proj of layer 1: its values"),
@@ -63,6 +73,80 @@ WRONG_FIELDS: dict[str, tuple[int, bytes, str]] = {
     "scale-count": (Q_PROJ + 48, b"\2", "has 2 scales; it needs 1"),
     "tensor-reserved": (Q_PROJ + 60, b"\1", "q_proj of layer 1: reserved bytes"),
 }
+
+
+GROUPED = TinyModel(
+    tiny_conf(
+        hidden_size=192, ffn_size=320, n_heads=32, n_kv_heads=1, head_dim=6, norms=Norms(15), projection_norm_eps=1
+    ),
+    scaling=Scaling(Scales.GROUP, 64),
+    embedding=Encoding.F16,
+)
+
+
+def _tensor(file: bytes, role: Role, layer: int) -> int:
+    """Where the row of section TENS is."""
+    begin, end = (struct.unpack_from("<Q", file, TABLE + at)[0] for at in (32 + 8, 64 + 8))
+    return next(at for at in range(begin, end, 64) if file[at : at + 8] == struct.pack("<II", role, layer))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        (56, 0, "groups of 0 of its 320 columns"),
+        (56, 32, "groups of 32 of its 320 columns"),
+        (56, 128, "groups of 128 of its 320 columns"),
+        (56, 640, "groups of 640 of its 320 columns"),
+        (56, 2**32 - 64, "groups of 4294967232 of its 320"),
+        (56, 320, "has 960 scales; it needs 192"),
+        (48, 959, "has 959 scales; it needs 960"),
+        (12, 2, "groups of 64 of its 320 columns do not go with scale granularity 2"),
+    ],
+)
+def test_a_wrong_group_is_refused(field: int, value: int, words: str, native: Library):
+    """Of down_proj, 192 x 320 in groups of 64: other groups, and other numbers of scales."""
+    file = bytearray(GROUPED.to_bytes())
+    struct.pack_into("<I", file, _tensor(bytes(file), Role.DOWN_PROJ, 1) + field, value)
+    with pytest.raises(EdgebitError) as refused:
+        _open(native, corrected(file))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("role", [Role.Q_NORM, Role.K_NORM, Role.O_PROJ_NORM, Role.DOWN_PROJ_NORM])
+def test_a_norm_that_conf_does_not_name_is_refused(role: Role, native: Library):
+    """And one that it names must be there."""
+    file = bytearray(GROUPED.to_bytes())
+    conf = struct.unpack_from("<Q", file, TABLE + 8)[0]
+    without = Norms(15) & ~(Norms.QK_NORM if role in (Role.Q_NORM, Role.K_NORM) else Norms.PROJECTION_NORM)
+    struct.pack_into("<I", file, conf + 40, without)
+    if Norms.PROJECTION_NORM not in without:
+        struct.pack_into("<f", file, conf + 96, 0)
+    with pytest.raises(EdgebitError, match="and CONF says the model has none"):
+        _open(native, corrected(file))
+    file = bytearray(GROUPED.to_bytes())
+    at = _tensor(bytes(file), role, 0)
+    struct.pack_into("<I", file, at, Role.INPUT_NORM)
+    with pytest.raises(EdgebitError, match="input_norm of layer 0"):
+        _open(native, corrected(file))
+
+
+def test_verify_looks_at_every_group_and_half(native: Library):
+    """Codes, padding rows and scales of all groups, and an embedding of f16."""
+    sound = GROUPED.to_bytes()
+    entry = _tensor(sound, Role.K_PROJ, 1)  # 6 x 192: the second band of four rows has two of padding
+    begin, size, scales, n_scales = struct.unpack_from("<4Q", sound, entry + 24)
+    (embedding,) = struct.unpack_from("<Q", sound, _tensor(sound, Role.TOKEN_EMBEDDING, NO_LAYER) + 24)
+    with Model.from_bytes(native, sound) as model:
+        model.verify()
+    damages = [(begin + place, b"\xff", "k_proj of layer 1: a code is 3") for place in range(0, size, 41)]
+    damages += [(begin + group * 128 + 127, b"\xaa", "padding is not") for group in range(3)]
+    damages += [(scales + 4 * at, b"\0\0\xc0\x7f", "a scale is not a finite") for at in range(n_scales)]
+    damages += [(embedding, half, "token_embedding: a value") for half in (b"\0\x7c", b"\1\xfc")]
+    for place, value, words in damages:
+        file = bytearray(sound)
+        file[place : place + len(value)] = value
+        with Model.from_bytes(native, corrected(file)) as model, pytest.raises(EdgebitError, match=words):
+            model.verify()
 
 
 def _open(library: Library, file: bytes) -> None:
