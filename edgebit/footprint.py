@@ -6,7 +6,19 @@ The sizes of tensors are exact. Scratch memory is the engine's own sum in short,
 import math
 from dataclasses import dataclass
 
-from edgebit.bundle.model_format import Conf, Encoding, Role, head_parts, values_size
+from edgebit.bundle.model_format import (
+    NO_LAYER,
+    PER_TENSOR,
+    ActivationQuantisation,
+    Conf,
+    Encoding,
+    Norms,
+    Role,
+    Scales,
+    ScalingOf,
+    head_parts,
+    values_size,
+)
 from edgebit.roofline import Part
 from edgebit.runtime.defaults import BATCH_LEN
 
@@ -19,11 +31,12 @@ class Footprint:
     """A model's sizes in one choice of encodings."""
 
     conf: Conf
-    layout: str  # of the projections: "t2", "t1"
+    layout: str  # of the projections: "t2", "t1"; those with scales by group are t2 always
     embedding: Encoding
     other_bytes: int  # of the model file beside the tensors: tokenizer, tables
+    scaling: ScalingOf = lambda role, layer: PER_TENSOR
 
-    def tensor_bytes(self, role: Role) -> int:
+    def tensor_bytes(self, role: Role, layer: int = NO_LAYER) -> int:
         """Values and scales of one tensor."""
         rows, columns = self.conf.shape_of(role)
         encoding, n_scales = Encoding.F32, 0
@@ -32,16 +45,23 @@ class Footprint:
         elif role == Role.HEAD:
             encoding, n_scales = Encoding.H8, rows
         elif role.is_projection:
-            encoding, n_scales = Encoding[self.layout.upper()], 1
+            scaling = self.scaling(role, layer)
+            encoding = Encoding.T2 if scaling.granularity == Scales.GROUP else Encoding[self.layout.upper()]
+            n_scales = scaling.count(rows, columns)
         return values_size(encoding, rows, columns) + 4 * n_scales
 
     @property
     def ternary_bytes(self) -> int:
-        return sum(self.tensor_bytes(role) for role, _ in self.conf.roles() if role.is_projection)
+        return sum(self.tensor_bytes(role, layer) for role, layer in self.conf.roles() if role.is_projection)
 
     @property
     def ternary_weights(self) -> int:
         return sum(math.prod(self.conf.shape_of(role)) for role, _ in self.conf.roles() if role.is_projection)
+
+    @property
+    def _planes(self) -> int:
+        """Vectors of int8 that the input of a projection is: each is multiplied with all weights."""
+        return 2 if self.conf.activation_quantisation == ActivationQuantisation.INT15 else 1
 
     @property
     def head_high_bytes(self) -> int:
@@ -62,7 +82,7 @@ class Footprint:
     @property
     def data_bytes(self) -> int:
         """All tensors."""
-        return sum(self.tensor_bytes(role) for role, _ in self.conf.roles())
+        return sum(self.tensor_bytes(role, layer) for role, layer in self.conf.roles())
 
     def kv_bytes(self, kv: str, context: int) -> int:
         """KV cache of so many tokens, in groups of 16: keys and values of all layers (kernels/src/kv_cache.h)."""
@@ -75,9 +95,7 @@ class Footprint:
         """What one greedy decode step reads and computes after `context` tokens."""
         conf = self.conf
         return [
-            Part(
-                name="projections", n_bytes=self.ternary_bytes, weights=self.ternary_weights, op=f"gemv_{self.layout}"
-            ),
+            self._projections(f"gemv_{self.layout}"),
             Part(name="head", n_bytes=self.head_high_bytes, weights=conf.vocab_size * conf.hidden_size, op="gemv_h4"),
             Part(name="norms", n_bytes=self.vector_bytes + self._embedding_row_bytes),
             Part(name="KV cache", n_bytes=self.kv_bytes(kv, context)),
@@ -85,7 +103,10 @@ class Footprint:
 
     def prefill_parts(self) -> list[Part]:
         """What a prefill pass of BATCH_LEN tokens reads and computes; attention is left out."""
-        return [Part(name="projections", n_bytes=self.ternary_bytes, weights=self.ternary_weights, op="gemm_c8")]
+        return [self._projections("gemm_c8")]
+
+    def _projections(self, op: str) -> Part:
+        return Part(name="projections", n_bytes=self.ternary_bytes, weights=self._planes * self.ternary_weights, op=op)
 
     def memory(self, *, context: int, kv: str, threads: int, logits_rows: int, page_bytes: int) -> dict[str, int]:
         """Bytes of memory by what they are for, with `context` tokens in one sequence; the daemon's own aside.
@@ -108,11 +129,30 @@ class Footprint:
         conf = self.conf
         attention, kv = conf.n_heads * conf.head_dim, conf.n_kv_heads * conf.head_dim
         widest = max(conf.hidden_size, attention, conf.ffn_size)
-        of_token = 4 * (conf.hidden_size + widest + 3 * attention + 2 * kv + conf.ffn_size) + widest
+        of_token = 4 * (conf.hidden_size + widest + 3 * attention + 2 * kv + conf.ffn_size) + self._input_bytes(widest)
         of_token += 4 * conf.head_dim + 2 * _round_up(conf.hidden_size, 256)
-        of_thread = 4 * conf.n_heads // conf.n_kv_heads * (context + conf.head_dim) + 16 * (8 * batch_len + widest)
+        has_values = self._most_groups > 1 or self._planes > 1 or Norms.PROJECTION_NORM in conf.norms
+        of_thread = 4 * conf.n_heads // conf.n_kv_heads * (context + conf.head_dim)
+        of_thread += 16 * ((16 if has_values else 8) * batch_len + widest)
         of_logits = (4 + 8) * logits_rows * conf.vocab_size  # floats, and the high plane's integers of up to 16 rows
         return batch_len * of_token + threads * of_thread + of_logits + 4 * 16 * 1024
+
+    def _input_bytes(self, widest: int) -> int:
+        """What a token's inputs of projections take (kernels/src/projection_input.c), by what the model has."""
+        has_own_norms = Norms.PROJECTION_NORM in self.conf.norms
+        n_bytes = (3 if has_own_norms else 1) * self._planes * widest + (4 * widest if has_own_norms else 0)
+        if self._most_groups > 1 or self._planes > 1:
+            n_bytes += 3 * self._planes * 4 * self._most_groups
+        return n_bytes
+
+    @property
+    def _most_groups(self) -> int:
+        """Of columns that share a scale, in a projection."""
+        counts = [1]
+        for role, layer in self.conf.roles():
+            if role.is_projection and (group := self.scaling(role, layer).group):
+                counts.append(self.conf.shape_of(role)[1] // group)
+        return max(counts)
 
     @property
     def _embedding_row_bytes(self) -> int:

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit.bundle.archive import locate_model
-from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Role
+from edgebit.bundle.model_format import (
+    PER_TENSOR,
+    Activation,
+    Conf,
+    Encoding,
+    Norms,
+    Role,
+    Scales,
+    Scaling,
+    ScalingOf,
+)
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
@@ -57,11 +67,23 @@ class ModelFacts:
     embedding: Encoding
     layout: str | None  # that its projections are stored in; None: it is still to be converted
     other_bytes: int  # of the model file beside the tensors
+    scaling: ScalingOf = lambda role, layer: PER_TENSOR
     place: Path | None = None  # the model file or bundle, where it is one
 
     def footprint(self, layout: str) -> Footprint:
         """Its sizes with the projections in `layout`."""
-        return Footprint(conf=self.conf, layout=layout, embedding=self.embedding, other_bytes=self.other_bytes)
+        return Footprint(
+            conf=self.conf, layout=layout, embedding=self.embedding, other_bytes=self.other_bytes, scaling=self.scaling
+        )
+
+    @property
+    def needs_t2(self) -> bool:
+        """Whether all projections have scales by group of columns, which layout t2 alone holds."""
+        return all(
+            self.scaling(role, layer).granularity == Scales.GROUP
+            for role, layer in self.conf.roles()
+            if role.is_projection
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,10 +172,13 @@ def _facts_of_checkpoint(path: Path) -> ModelFacts:
     checkpoint = open_checkpoint(path, any_dialect if find_gguf(path) is not None else NO_HINTS)
     try:
         conf = checkpoint.config.conf
+        projections = [(role, layer) for role, layer in conf.roles() if role.is_projection]
+        scaling = {(role, layer): checkpoint.scaling(role, layer) for role, layer in projections}
         return ModelFacts(
             name=checkpoint.config.name,
             conf=conf,
             embedding=checkpoint.embedding_encoding(),
+            scaling=lambda role, layer: scaling[role, layer],
             layout=None,
             other_bytes=_TOKENIZER_BYTES * conf.vocab_size,
         )
@@ -164,12 +189,14 @@ def _facts_of_checkpoint(path: Path) -> ModelFacts:
 def _facts_of_file(path: Path) -> ModelFacts:
     place = locate_model(path)
     with ModelFile(place.path, place.offset, place.size) as file:
-        encodings = {tensor.role: tensor.encoding for tensor in file.tensors}
+        embedding = next(tensor.encoding for tensor in file.tensors if tensor.role == Role.TOKEN_EMBEDDING)
+        scaling = {(tensor.role, tensor.layer): Scaling(tensor.scales, tensor.group) for tensor in file.tensors}
         return ModelFacts(
             name=str(file.meta.get("name") or path.name),
             conf=file.conf,
-            embedding=encodings[Role.TOKEN_EMBEDDING],
-            layout=encodings[Role.Q_PROJ].name.lower(),
+            embedding=embedding,
+            layout="t1" if any(tensor.encoding == Encoding.T1 for tensor in file.tensors) else "t2",
+            scaling=lambda role, layer: scaling[role, layer],
             other_bytes=sum(section.size for tag, section in file.sections.items() if tag != "DATA"),
             place=path,
         )
@@ -202,7 +229,9 @@ def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: 
     choice = choose_layout_on({target.name: machine}, threads)
     layout: str = choice.layout
     reason = choice.reason
-    if options.layout != "auto":
+    if facts.needs_t2:
+        layout, reason = "t2", "the one that holds scales by group"
+    elif options.layout != "auto":
         layout, reason = options.layout, "as asked for"
     elif facts.layout is not None:
         other = choice.is_estimated and choice.layout != facts.layout

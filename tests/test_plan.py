@@ -6,13 +6,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 from click.testing import CliRunner
 
 from edgebit import plan as plan_module
-from edgebit.bundle.model_format import PROJECTIONS, Role
+from edgebit.bundle.model_format import (
+    PER_ROW,
+    PER_TENSOR,
+    PROJECTIONS,
+    ActivationQuantisation,
+    Encoding,
+    Norms,
+    Role,
+    Scales,
+    Scaling,
+)
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.cli.plan import command
 from edgebit.convert import convert
@@ -34,6 +45,7 @@ from edgebit.roofline import Machine, Range, machine_of
 from edgebit.runtime.native import Engine, Model
 from edgebit.synthesize import synthesize
 from edgebit.targets import find_target, host_target
+from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 REFERENCES = ["bitnet-packed", "bitnet-packed-odd-untied", "bitnet-bf16"]
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "schemas" / "plan.json").read_text())
@@ -195,9 +207,49 @@ def test_bytes_are_those_of_the_model_file(native, reference_checkpoint, tmp_pat
     assert facts.layout == layout
     with ModelFile(path) as file:
         for tensor in file.tensors:
-            assert footprint.tensor_bytes(tensor.role) == tensor.size + 4 * tensor.n_scales, tensor.name
+            assert footprint.tensor_bytes(tensor.role, tensor.layer) == tensor.size + 4 * tensor.n_scales, tensor.name
     with Model.open(native, path) as model:
         assert sum(part.n_bytes for part in footprint.decode_parts(0, "f16")) == model.info.bytes_per_token
+
+
+GROUPED = {"hidden_size": 192, "ffn_size": 320, "n_heads": 32, "n_kv_heads": 1, "head_dim": 6, "n_layers": 3}
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rows": ({"activation_quantisation": ActivationQuantisation.INT15}, {"scaling": PER_ROW}),
+    "groups": (GROUPED, {"scaling": Scaling(Scales.GROUP, 64), "embedding": Encoding.F16}),
+    "groups-in-places": (
+        GROUPED | {"norms": Norms(15), "projection_norm_eps": 1e-3},
+        {
+            "scaling": lambda role, layer: Scaling(Scales.GROUP, 64) if (role.value + layer) % 2 else PER_TENSOR,
+            "layout": Encoding.T1,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bytes_of_every_form_are_those_of_the_model_file(native, tmp_path, form):
+    """Scales by row and by group, of all projections or of some; and what they add to the engine's scratch memory."""
+    changes, options = FORMS[form]
+    plain = {**changes, "norms": Norms(0), "projection_norm_eps": 0.0}
+    plain["activation_quantisation"] = ActivationQuantisation.INT8
+    scratch, arena = [], []
+    for name, tiny in (("plain", TinyModel(tiny_conf(**plain))), (form, TinyModel(tiny_conf(**changes), **options))):
+        path = tmp_path / f"{name}.ebm"
+        path.write_bytes(tiny.to_bytes())
+        facts = facts_of(str(path))
+        assert facts.layout is not None
+        footprint = facts.footprint(facts.layout)
+        with ModelFile(path) as file:
+            for tensor in file.tensors:
+                n_bytes = tensor.size + 4 * tensor.n_scales
+                assert footprint.tensor_bytes(tensor.role, tensor.layer) == n_bytes, tensor.name
+        with Model.open(native, path) as model, Engine(model, ctx_len=200, threads=2) as engine:
+            assert sum(part.n_bytes for part in footprint.decode_parts(0, "f16")) == model.info.bytes_per_token
+            arena.append(engine.stats().arena_bytes)
+        scratch.append(footprint.scratch_bytes(200, 2))
+    assert facts.needs_t2 == (form == "groups")
+    assert arena[1] > arena[0]
+    assert scratch[1] - scratch[0] == pytest.approx(arena[1] - arena[0], rel=0.125, abs=2048)
 
 
 def test_a_checkpoint_gives_the_plan_of_its_model_file(reference_checkpoint, reference_model):

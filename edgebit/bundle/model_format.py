@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -134,6 +135,8 @@ class Role(IntEnum):
         """Of a projection: the norm of its input, with Norms.PROJECTION_NORM."""
         return Role(self + 16)
 
+
+ScalingOf = Callable[[Role, int], Scaling]  # of a projection, by role and layer
 
 PROJECTIONS = (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ, Role.O_PROJ, Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ)
 _ROLES_OF_NORMS = {

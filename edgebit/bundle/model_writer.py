@@ -4,7 +4,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from edgebit.bundle.model_format import (
     Probe,
     Role,
     Scales,
-    Scaling,
+    ScalingOf,
     Tensor,
     aligned,
     pack_probes,
@@ -37,7 +37,6 @@ from edgebit.bundle.model_format import (
 from edgebit.errors import BundleError
 
 _Bytes = bytes | memoryview | NDArray[Any]
-ScalingOf = Callable[[Role, int], Scaling]  # of a projection, by role and layer
 
 
 class ModelWriter:

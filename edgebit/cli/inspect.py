@@ -66,6 +66,7 @@ def describe(model: ModelFile, all_tensors: bool) -> dict[str, Any]:
             "context_max": conf.context_max,
             "rms_norm_eps": conf.rms_norm_eps,
             "activation": conf.activation.name.lower(),
+            "activation_quantisation": conf.activation_quantisation.name.lower(),
             "norms": [norm.name.lower() for norm in conf.norms if norm.name],
             "head_tied": conf.head_tied,
         },
@@ -106,10 +107,15 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
         "rows": tensor.rows,
         "columns": tensor.columns,
         "encoding": tensor.encoding.name.lower(),
-        "scales": tensor.scales.name.lower(),
+        "scales": _scales(tensor),
         "offset": tensor.offset,
         "bytes": tensor.size + 4 * tensor.n_scales,
     }
+
+
+def _scales(tensor: Tensor) -> str:
+    """What has a scale of its own."""
+    return f"group of {tensor.group}" if tensor.group else tensor.scales.name.lower()
 
 
 def _by_role(tensors: list[Tensor]) -> list[dict[str, Any]]:
@@ -126,6 +132,7 @@ def _by_role(tensors: list[Tensor]) -> list[dict[str, Any]]:
                 "rows": same[0].rows,
                 "columns": same[0].columns,
                 "encoding": same[0].encoding.name.lower(),
+                "scales": _scales(same[0]),
                 "bytes": size,
                 "bits_per_weight": round(8 * size / weights, 3),
             }
@@ -158,7 +165,8 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
             f"{config['n_layers']} layers, hidden {config['hidden_size']}, ffn {config['ffn_size']}, "
             f"{config['n_heads']}/{config['n_kv_heads']} heads of {config['head_dim']}, "
             f"vocabulary {config['vocab_size']}, context {config['context_max']}, "
-            f"{config['activation']}, {' '.join(config['norms']) or 'no sub-norms'}, "
+            f"{config['activation']}, {config['activation_quantisation']} activations, "
+            f"{' '.join(config['norms']) or 'no sub-norms'}, "
             f"head {'tied' if config['head_tied'] else 'of its own'}",
         ),
         ("tokenizer", "inside" if facts["has_tokenizer"] else "none: works with token ids only"),

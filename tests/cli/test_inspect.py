@@ -50,7 +50,7 @@ def test_json_holds_all_facts(place):
     by_role = {tensor["tensor"]: tensor for tensor in facts["tensors"]}
     assert by_role["down_proj"] == {
         "tensor": "down_proj", "count": 3, "rows": 256, "columns": 512, "encoding": "t2",
-        "bytes": 3 * (256 * 128 + 4), "bits_per_weight": 2.0,
+        "scales": "tensor", "bytes": 3 * (256 * 128 + 4), "bits_per_weight": 2.0,
     }  # fmt: skip
     assert [probe["prompt_tokens"] for probe in facts["probes"]] == [1, 8, 72]
     assert len(facts["source"]["files"][0]["sha256"]) == 64

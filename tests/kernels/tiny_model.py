@@ -23,12 +23,12 @@ from edgebit.bundle.model_format import (
     Probe,
     Role,
     Scaling,
+    ScalingOf,
     Tensor,
     aligned,
     pack_probes,
     values_size,
 )
-from edgebit.bundle.model_writer import ScalingOf
 from edgebit.ternary.layouts import pack_h8, pack_t1, pack_t2
 
 ODD_SHAPE: dict[str, Any] = {
