@@ -189,6 +189,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_tokenizer_open": (c_int, [POINTER(Host), c_void_p, c_uint64, _OUT, _ERROR]),
     "eb_tokenizer_close": (None, [_HANDLE]),
     "eb_tokenizer_vocab_size": (c_uint32, [_HANDLE]),
+    "eb_tokenizer_strips_space": (c_int, [_HANDLE]),
     "eb_tokenize": (
         c_int,
         [_HANDLE, c_char_p, c_size_t, c_int, POINTER(c_int32), c_size_t, POINTER(c_size_t)],

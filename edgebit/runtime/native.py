@@ -281,7 +281,7 @@ class Model(_Native):
 
 
 class Tokenizer(_Native):
-    """Byte-level BPE as the model was trained with, exact on any bytes."""
+    """The BPE that the model was trained with, on any bytes."""
 
     _close_function = "eb_tokenizer_close"
 
@@ -323,14 +323,7 @@ class Tokenizer(_Native):
     def encode(self, text: str | bytes, *, parse_special: bool = False) -> list[int]:
         """Token ids of `text`. With parse_special, names of special tokens in it become those tokens."""
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-        capacity = len(data) + 1  # a token has a byte at least
-        ids, count = (ctypes.c_int32 * capacity)(), ctypes.c_size_t()
-        self.library.check(
-            self.library.dll.eb_tokenize(
-                self.handle, data, len(data), int(parse_special), ids, capacity, ctypes.byref(count)
-            )
-        )
-        return ids[: count.value]
+        return self._ids(data, [(0, len(data))] if parse_special else [])
 
     def encode_segments(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
         """Token ids of the segments' texts as one text; special tokens are recognised within the marked ones only."""
@@ -340,13 +333,19 @@ class Tokenizer(_Native):
             data += text.encode("utf-8", "surrogateescape")
             if parse_special:
                 ranges.append((begin, len(data)))
-        ids, count = (ctypes.c_int32 * (len(data) + 1))(), ctypes.c_size_t()
+        return self._ids(data, ranges)
+
+    def _ids(self, data: bytes, ranges: Sequence[tuple[int, int]]) -> list[int]:
         special = (abi.Range * len(ranges))(*(abi.Range(*ends) for ends in ranges))
-        self.library.check(
-            self.library.dll.eb_tokenize_ranges(
+        ids, count = (ctypes.c_int32 * (len(data) + 1))(), ctypes.c_size_t()
+        while True:
+            status = self.library.dll.eb_tokenize_ranges(
                 self.handle, data, len(data), special, len(ranges), ids, len(ids), ctypes.byref(count)
             )
-        )
+            if status != abi.LIMIT or count.value <= len(ids):
+                break
+            ids = (ctypes.c_int32 * count.value)()  # normalizing has made the text longer
+        self.library.check(status)
         return ids[: count.value]
 
     def token_bytes(self, token: int) -> bytes:
@@ -358,9 +357,10 @@ class Tokenizer(_Native):
         return self._token(token)[1]
 
     def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> bytes:
-        """The bytes that the tokens stand for, one after the other."""
+        """The bytes that the tokens stand for, without the space that tokenizing puts before a text."""
         pieces = [self._token(token) for token in tokens]
-        return b"".join(piece for piece, special in pieces if not (special and skip_special))
+        data = b"".join(piece for piece, special in pieces if not (special and skip_special))
+        return data.removeprefix(b" ") if self.library.dll.eb_tokenizer_strips_space(self.handle) else data
 
     def _token(self, token: int) -> tuple[bytes, bool]:
         size, special = ctypes.c_size_t(), ctypes.c_int()

@@ -118,7 +118,7 @@ EB_API uint64_t eb_model_fingerprint(const eb_model *model);
 /* Reads every weight: the sum of section DATA, codes in range, scales finite. */
 EB_API eb_status eb_model_verify(const eb_model *model, eb_error *error);
 
-/* ---- tokenizer: byte-level BPE, exact on any bytes ---- */
+/* ---- tokenizer: byte-pair encoding of bytes, or of characters with bytes to fall back on; takes any bytes ---- */
 
 typedef struct eb_tokenizer eb_tokenizer;
 
@@ -127,8 +127,8 @@ EB_API eb_status eb_tokenizer_open(const eb_host *host, const void *section, uin
                                    eb_error *error);
 EB_API void eb_tokenizer_close(eb_tokenizer *tokenizer);
 EB_API uint32_t eb_tokenizer_vocab_size(const eb_tokenizer *tokenizer);
-/* Token ids of `text`, [size] bytes of any kind, less than 2 GiB; invalid UTF-8 is kept byte for byte. Added tokens that
- * are not special are recognised in any case.
+/* Token ids of `text`, [size] bytes of any kind, less than 2 GiB, normalized as the tokenizer asks for; invalid UTF-8 is
+ * kept byte for byte. Added tokens that are not special are recognised in any case.
  *   parse_special  nonzero: "<|eot_id|>" in the text becomes the special token; 0: it stays text
  *   ids, capacity  where they go; *n_ids is how many there are even when they do not fit: then EB_LIMIT */
 EB_API eb_status eb_tokenize(const eb_tokenizer *tokenizer, const char *text, size_t size, int parse_special,
@@ -141,6 +141,9 @@ typedef struct eb_range {
 EB_API eb_status eb_tokenize_ranges(const eb_tokenizer *tokenizer, const char *text, size_t size,
                                     const eb_range *special, size_t n_special, int32_t *ids, size_t capacity,
                                     size_t *n_ids);
+/* Whether a text that tokens stand for loses its first character if that is a space, which tokenizing put there. A text
+ * stream does it. */
+EB_API int eb_tokenizer_strips_space(const eb_tokenizer *tokenizer);
 /* The bytes a token stands for, not terminated, owned by the tokenizer; NULL where the id is outside the vocabulary.
  * *is_special (may be NULL) says whether it is a special token, which a text stream leaves out. */
 EB_API const char *eb_token_bytes(const eb_tokenizer *tokenizer, int32_t id, size_t *size, int *is_special);

@@ -7,6 +7,7 @@
 #include "mem.h"
 #include "status.h"
 #include "tokenizer.h"
+#include "utf8.h"
 
 enum { MAX_STOPS = 64, MAX_STOP_SIZE = 1024 };
 
@@ -23,7 +24,7 @@ typedef struct buffer {
 struct eb_text {
     const eb_tokenizer *tokenizer;
     buffer pending, shown;
-    int stopped;
+    int begun, stopped;
     size_t n_stops;
     stop stops[]; /* followed by their bytes */
 };
@@ -52,7 +53,7 @@ eb_status eb_text_open(const eb_tokenizer *tokenizer, const char *const *stops, 
         }
         bytes += stop_sizes[i];
     }
-    eb_text *text = eb_alloc(eb_tokenizer_host(tokenizer), 1, sizeof *text + n_stops * sizeof(stop) + bytes);
+    eb_text *text = eb_alloc(&tokenizer->host, 1, sizeof *text + n_stops * sizeof(stop) + bytes);
     if (!text) {
         eb_fail(error, "no memory for a text stream");
         return EB_NO_MEMORY;
@@ -73,7 +74,7 @@ eb_status eb_text_open(const eb_tokenizer *tokenizer, const char *const *stops, 
 void eb_text_close(eb_text *text) {
     if (!text)
         return;
-    const eb_host *host = eb_tokenizer_host(text->tokenizer);
+    const eb_host *host = &text->tokenizer->host;
     if (text->pending.bytes)
         host->free(text->pending.bytes);
     if (text->shown.bytes)
@@ -87,7 +88,7 @@ static eb_status reserve(const eb_text *text, buffer *b, size_t more) {
         return EB_OK;
     if (more > SIZE_MAX / 4 || b->size > SIZE_MAX / 4)
         return EB_NO_MEMORY;
-    const eb_host *host = eb_tokenizer_host(text->tokenizer);
+    const eb_host *host = &text->tokenizer->host;
     const size_t capacity = 2 * (b->size + more) + 64;
     uint8_t *bytes = eb_alloc(host, capacity, 1);
     if (!bytes)
@@ -179,6 +180,11 @@ eb_status eb_text_push(eb_text *text, int32_t token, const char **piece, size_t 
         return EB_BAD_ARGUMENT;
     if (text->stopped || special || token_size == 0)
         return EB_OK;
+    if (!text->begun && *bytes == ' ' && text->tokenizer->strip_leading_space) {
+        bytes++;
+        token_size--;
+    }
+    text->begun = 1;
     eb_status status = reserve(text, &text->pending, token_size);
     if (status != EB_OK)
         return status;

@@ -375,12 +375,14 @@ static program read_program(const eb_model *model, const char *path) {
 }
 
 static ids tokenize(const eb_tokenizer *tokenizer, const prompt *text, int32_t begin) {
-    ids out = {allocate((text->size + 2) * sizeof(int32_t)), 0};
+    size_t n = 0;
+    eb_status status = eb_tokenize_ranges(tokenizer, text->text, text->size, text->range, text->n_ranges, NULL, 0, &n);
+    ids out = {allocate((n + 1) * sizeof(int32_t)), 0};
     if (begin >= 0)
         out.id[out.n++] = begin;
-    size_t n = 0;
-    const eb_status status = eb_tokenize_ranges(tokenizer, text->text, text->size, text->range, text->n_ranges,
-                                                out.id + out.n, text->size + 1, &n);
+    if (status == EB_LIMIT && n)
+        status =
+            eb_tokenize_ranges(tokenizer, text->text, text->size, text->range, text->n_ranges, out.id + out.n, n, &n);
     if (status)
         die(exit_code(status), "the prompt cannot be tokenized: %s", eb_status_name(status));
     out.n += n;

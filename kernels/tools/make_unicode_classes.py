@@ -12,7 +12,7 @@ import sys
 
 import tokenizers
 from tokenizers import Regex
-from tokenizers.pre_tokenizers import Split
+from tokenizers.pre_tokenizers import Punctuation, Split
 
 CODE_POINTS = 0x110000
 SURROGATES = range(0xD800, 0xE000)
@@ -38,6 +38,19 @@ def classify() -> bytearray:
     return classes
 
 
+def punctuation() -> list[tuple[int, int]]:
+    """(first, count) of the code points that the pre-tokenizer Punctuation takes for punctuation."""
+    removes, found = Punctuation("removed"), list[tuple[int, int]]()
+    for c in range(CODE_POINTS):
+        if c in SURROGATES or removes.pre_tokenize_str(chr(c)):
+            continue
+        if found and c == found[-1][0] + found[-1][1] and found[-1][1] < 255:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((c, 1))
+    return found
+
+
 def rows(values: list[int], width: int) -> str:
     """The values as lines of C."""
     lines = [values[i : i + width] for i in range(0, len(values), width)]
@@ -61,6 +74,10 @@ def main() -> None:
     print("/* clang-format off */")
     print(f"static const uint8_t class_block_of[{len(index)}] = {{\n{rows(index, 28)}\n}};")
     print(f"static const uint8_t class_blocks[{len(data)}] = {{\n{rows(data, 24)}\n}};")
+    ranges = punctuation()
+    print("/* punctuation: first code point << 8 | how many; ascending */")
+    packed_ranges = [first << 8 | count for first, count in ranges]
+    print(f"static const uint32_t punctuation[{len(ranges)}] = {{\n{rows(packed_ranges, 10)}\n}};")
     print("/* clang-format on */")
 
 

@@ -257,7 +257,7 @@ REFUSED = [
     (("model", "dropout"), 0.1, "model.dropout = 0.1"),
     (("model", "end_of_word_suffix"), "</w>", "end_of_word_suffix"),
     (("model", "continuing_subword_prefix"), "##", "continuing_subword_prefix"),
-    (("normalizer",), {"type": "NFC"}, "normalizer NFC"),
+    (("normalizer",), {"type": "NFKC"}, "normalizer NFKC"),
     (("pre_tokenizer",), None, "pre-tokenizer none"),
     (("pre_tokenizer",), {"type": "Whitespace"}, "pre-tokenizer Whitespace"),
     ((*SPLIT, "pattern"), {"Regex": r"\p{N}|\s+"}, "pattern"),
@@ -293,12 +293,23 @@ def test_what_would_change_ids_is_refused(tmp_path, path, value, promised):
     assert str(file) in str(refused.value)
 
 
-def test_a_byte_without_a_token_is_refused(tmp_path):
-    def remove(data):
-        data["model"]["vocab"].pop("ÿ")
+def test_a_byte_without_a_token_is_left_out_or_refused(native, tmp_path):
+    """As `tokenizers` does; where it would become the unknown token instead, the tokenizer is refused."""
 
-    with pytest.raises(TokenizerError, match="byte 0xFF has no token"):
-        read_tokenizer(write_json(tmp_path / "tokenizer.json", remove))
+    def remove(data):
+        data["model"]["vocab"]["中"] = data["model"]["vocab"].pop("a")  # no byte is written so
+        data["model"]["merges"] = [merge for merge in data["model"]["merges"] if "a" not in "".join(merge)]
+
+    path = write_json(tmp_path / "tokenizer.json", remove)
+    hf = tokenizers.Tokenizer.from_file(str(path))
+    with Tokenizer.from_section(native, read_tokenizer(path).section()) as ours:
+        for text in ("a", "thae aaheat", SCRIPTS):
+            assert ours.encode(text, parse_special=True) == hf_ids(hf, text)
+        assert ours.decode(ours.encode("cat")) == b"ct"
+
+    unknown = write_json(tmp_path / "unknown.json", lambda data: data["model"].update(unk_token="h"), base=path)
+    with pytest.raises(TokenizerError, match="byte 0x61 has no token"):
+        read_tokenizer(unknown)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'"x"', b"\xff", b"{}", b"[" * 100_000])

@@ -14,6 +14,7 @@
 
 #include "edgebit.h"
 #include "tokenizer.h"
+#include "utf8.h"
 
 static int never(void) { return -1; }
 

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-SPECIAL, ADDED, UNUSED, BYTE = 1, 2, 4, 8  # flags of a token; all but BYTE are in section TOKN too
+SPECIAL, ADDED, UNUSED, NORMALIZED, BYTE = 1, 2, 4, 8, 16  # flags of a token; all but BYTE are in section TOKN too
 MAX_VOCAB = 1 << 21
 
 
@@ -18,6 +18,9 @@ class PreTokenizer(IntEnum):
 
     NONE = 0
     LLAMA3 = 1
+    GPT2 = 2
+    QWEN2 = 3
+    FALCON = 4
 
 
 class Normalizer(IntEnum):

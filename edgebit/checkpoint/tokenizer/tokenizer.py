@@ -18,7 +18,7 @@ class CheckpointTokenizer:
     strip_leading_space: bool = False  # of decoded text, one
     unknown_token: int | None = None  # its name only: every byte has a token
     tokens: tuple[bytes, ...]  # by id, the bytes of the text they stand for; b"" where an id has no token
-    flags: bytes  # by id: SPECIAL, ADDED, UNUSED, BYTE
+    flags: bytes  # by id: SPECIAL, ADDED, UNUSED, NORMALIZED (is found in normalized text), BYTE
     merges: tuple[tuple[int, int, int], ...]  # (left, right, merged) by rank
     scores: tuple[float, ...] | None = None  # by id: merges that give tokens of one score have one rank
     ignore_merges: bool  # a piece that is a token is taken whole
