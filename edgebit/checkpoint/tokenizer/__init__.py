@@ -7,6 +7,7 @@ from edgebit.checkpoint.tokenizer.chat_template_file import read_chat_template
 from edgebit.checkpoint.tokenizer.forms import (
     ADDED,
     BYTE,
+    NORMALIZED,
     SPECIAL,
     UNUSED,
     Kind,
@@ -14,12 +15,14 @@ from edgebit.checkpoint.tokenizer.forms import (
     PreTokenizer,
     SpacePrefix,
 )
+from edgebit.checkpoint.tokenizer.gguf_vocabulary import read_gguf_tokenizer
 from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.tokenizer_json import read_tokenizer
 
 __all__ = [
     "ADDED",
     "BYTE",
+    "NORMALIZED",
     "SPECIAL",
     "UNUSED",
     "CheckpointTokenizer",
@@ -28,5 +31,6 @@ __all__ = [
     "PreTokenizer",
     "SpacePrefix",
     "read_chat_template",
+    "read_gguf_tokenizer",
     "read_tokenizer",
 ]
