@@ -83,6 +83,7 @@ class BuildOptions:
     layout: Literal["auto", "t2", "t1"] = "auto"  # of ternary weights; auto: what decode is fastest with on the target
     embedding: Literal["exact", "int8"] = "exact"
     hints: Hints = NO_HINTS  # of the checkpoint
+    template: str | None = None  # a chat template in the place of the checkpoint's: a name, a file, or "none"
     name: str | None = None  # of the bundle; None: of its file
     force: bool = False  # replace a bundle that is there
     signing: Signing | None = None  # None: the bundle is not signed
@@ -234,6 +235,8 @@ def _check_model(options: BuildOptions) -> None:
         raise BuildError(f"{model} is a model file, whose layout stays as it is. Leave --layout out")
     if options.hints != NO_HINTS:
         raise BuildError(f"{model} is a model file. Leave --i2s-dialect, --i2s-reference and --activations out")
+    if options.template is not None:
+        raise BuildError(f"{model} is a model file, whose chat template stays as it is. Leave --template out")
 
 
 def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
@@ -255,6 +258,7 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
         layout=layout,
         embedding=options.embedding,
         hints=options.hints,
+        template=options.template,
         progress=lambda _, done, total: listener.progress(done, total),
     )
     listener.note(f"converted {report.name} ({report.family}), {report.n_probes} golden probes")

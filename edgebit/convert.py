@@ -5,9 +5,9 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from edgebit import __version__
 from edgebit.bundle.archive import hash_file
 from edgebit.bundle.manifest import FileEntry
-from edgebit.bundle.model_format import Conf, Encoding, Probe, Role, Tensor
+from edgebit.bundle.model_format import Encoding, Probe, Role, Tensor
 from edgebit.bundle.model_writer import ModelWriter
-from edgebit.checkpoint.chat_template import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
-from edgebit.errors import BundleError, EngineError, TokenizerError
+from edgebit.checkpoint.text_sections import TextSections, read_text_sections
+from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.runtime.token_ids import spread_ids
@@ -68,6 +68,7 @@ def convert(
     *,
     layout: Literal["t2", "t1"] = "t2",
     embedding: Literal["exact", "int8"] = "exact",
+    template: str | None = None,
     probes: bool = True,
     hints: Hints = NO_HINTS,
     progress: Progress = lambda what, done, total: None,
@@ -76,6 +77,7 @@ def convert(
 
     layout: of ternary weights: "t2" takes the fewest instructions, "t1" the fewest bytes (docs/decisions/layouts.md)
     embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md)
+    template: a chat template of edgebit's own by its name, a file with Jinja, or "none"; None: the checkpoint's own
     probes: whether golden probes are computed, which needs the native library; without them no device can prove itself
     hints: what the user says of the checkpoint where its files do not
     Raises CheckpointError naming file and tensor, TokenizerError, EngineError where the engine is missing or wrong, and
@@ -84,7 +86,7 @@ def convert(
     started = time.monotonic()
     checkpoint = open_checkpoint(path, hints)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
-        text = _read_text_parts(checkpoint)
+        text = read_text_sections(checkpoint, template)
         stored = Encoding.I8 if embedding == "int8" else checkpoint.embedding_encoding()
         with ModelWriter(
             out,
@@ -139,42 +141,6 @@ def _hashing(paths: list[Path]) -> Iterator[list[Future[FileEntry]]]:
             yield [hasher.submit(hash_file, path, check) for path in paths]
         finally:
             stopped.set()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _TextParts:
-    """What the tokenizer's files add to a model file."""
-
-    conf: Conf  # with the tokenizer's own begin-of-text and stop tokens
-    sections: dict[str, bytes]
-    chat_template: str | None
-    named_tokens: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def _read_text_parts(checkpoint: Checkpoint) -> _TextParts:
-    """Tokenizer and prompt program. Without a tokenizer a model takes token ids only, so one that is there must fit;
-    without a prompt program it still continues text, so a template that cannot be carried over exactly is left out.
-    """
-    conf, tokenizer = checkpoint.config.conf, checkpoint.tokenizer()
-    if tokenizer is None:
-        note = f"{checkpoint.path} has no tokenizer: the model takes token ids only, and a daemon cannot answer"
-        return _TextParts(conf=conf, sections={}, chat_template=None, notes=(note,))
-    sections = {"TOKN": tokenizer.section(conf.vocab_size)}
-    notes: tuple[str, ...] = ()
-    if tokenizer.chat_template is not None:
-        try:
-            sections["PRMT"] = compile_chat_template(tokenizer.chat_template, tokenizer).to_bytes()
-        except TokenizerError as error:
-            notes = (f"without the chat template, prompts are plain text: {error}",)
-    bos = -1 if tokenizer.bos_token is None else tokenizer.bos_token
-    return _TextParts(
-        conf=replace(conf, bos_token=bos, stop_tokens=tokenizer.stop_tokens or conf.stop_tokens),
-        sections=sections,
-        chat_template=tokenizer.chat_template,
-        named_tokens=tokenizer.named_tokens,
-        notes=notes,
-    )
 
 
 def compute_probes(model_path: Path) -> tuple[Probe, ...]:
@@ -297,7 +263,7 @@ def _whole_tiles(chunks: Iterator[NDArray[np.int8]]) -> Iterator[NDArray[np.int8
 
 
 def _meta(
-    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: _TextParts, *, embedding: Encoding, layout: str
+    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: TextSections, *, embedding: Encoding, layout: str
 ) -> dict[str, Any]:
     config = checkpoint.config
     return {

@@ -12,9 +12,10 @@ import pytest
 
 from edgebit.bundle.model_format import Encoding, Role, Tensor, head_parts
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.checkpoint.rope import rope_inv_freq
 from edgebit.convert import compute_probes, convert
-from edgebit.errors import EngineError
+from edgebit.errors import EngineError, TokenizerError
 from edgebit.runtime.native import Engine, Model
 from edgebit.ternary.layouts import HeadPlanes, pack_h8, unpack_h8, unpack_t1, unpack_t2
 
@@ -160,16 +161,44 @@ def test_a_model_without_a_tokenizer_says_so(reference_checkpoint, tmp_path):
     assert "has no tokenizer" in report.notes[0]
 
 
-def test_a_chat_template_that_does_not_fit_is_left_out_with_the_reason(reference_checkpoint, tmp_path):
-    """The model still continues text; nobody gets a template that is nearly right."""
+@pytest.fixture
+def odd_template(reference_checkpoint, tmp_path):
+    """A checkpoint whose chat template no prompt program can follow."""
     folder = tmp_path / "checkpoint"
     shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["chat_template"] = "{{ messages | length }} {{ messages[0].content }}"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    report = convert(folder, tmp_path / "m", probes=False)
-    assert (report.has_tokenizer, report.has_chat_template) == (True, False)
-    assert "without the chat template" in report.notes[0]
+    return folder
+
+
+def test_a_chat_template_that_does_not_fit_is_refused_with_the_way_out(odd_template, tmp_path):
+    """Nobody gets a template that is nearly right, and nobody loses one without a word."""
+    with pytest.raises(
+        TokenizerError, match=r"once each, in order\. Choose another with --template: alpaca, .* or none"
+    ):
+        convert(odd_template, tmp_path / "m", probes=False)
+    assert not (tmp_path / "m").exists()
+
+
+def test_another_template_can_be_chosen(odd_template, tmp_path):
+    """One of ours: its prompts, its Jinja for who exports, its stop token; "none": plain text. The report says so."""
+    report = convert(odd_template, tmp_path / "m", template="bitnet", probes=False)
+    assert report.has_chat_template
+    assert "chat template bitnet, as asked for: the checkpoint's own is left out" in report.notes
+    with ModelFile(tmp_path / "m") as model:
+        assert PromptProgram.from_bytes(model.content("PRMT")).user == ("User: ", "<|eot_id|>")
+        assert "capitalize" in model.meta["chat_template"]
+        assert model.conf.stop_tokens == (501, 509)
+
+    plain = convert(odd_template, tmp_path / "n", template="none", probes=False)
+    assert (plain.has_tokenizer, plain.has_chat_template) == (True, False)
+    assert "no chat template: prompts are plain text" in plain.notes[0]
+
+
+def test_a_template_needs_a_tokenizer(reference_checkpoint, tmp_path):
+    with pytest.raises(TokenizerError, match=r"--template chatml: .* has no tokenizer"):
+        convert(reference_checkpoint("legacy-1bitllm-f32"), tmp_path / "m", template="chatml", probes=False)
 
 
 def test_an_engine_that_computes_wrongly_writes_no_model(reference_checkpoint, native, tmp_path, monkeypatch):

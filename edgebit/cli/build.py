@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
 from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
+from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.keys import key_password
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
@@ -49,14 +50,9 @@ from edgebit.targets import find_target
     show_default=True,
     help="Of ternary weights: t2 takes the fewest cycles, t1 the fewest bytes; auto: as the target's figures say.",
 )
-@click.option(
-    "--embedding",
-    type=click.Choice(["exact", "int8"]),
-    default="exact",
-    show_default=True,
-    help="int8 is smaller and lossy (docs/decisions).",
-)
 @checkpoint_options
+@embedding_option
+@template_option
 @click.option("--sign", "sign_with", multiple=True, metavar="KEY", help="Sign it (`edgebit keys`); also by several.")
 @click.option(
     "--key-password-file",
@@ -77,6 +73,7 @@ def command(
     layout: Literal["auto", "t2", "t1"],
     embedding: Literal["exact", "int8"],
     hints: Hints,
+    template: str | None,
     sign_with: tuple[str, ...],
     key_password_file: Path | None,
     sequence: int | None,
@@ -105,6 +102,7 @@ def command(
         layout=layout,
         embedding=embedding,
         hints=hints,
+        template=template,
         name=name,
         force=force,
         signing=_signing(sign_with, key_password_file, sequence=sequence, expires=expires, trust=trust),

@@ -309,22 +309,44 @@ static size_t space_at(const unsigned char *text, size_t size) {
     return 0;
 }
 
-static void add_content(prompt *out, const char *content, int strip) {
-    const unsigned char *text = (const unsigned char *)content;
-    size_t size = strlen(content);
+/* The number of bytes of white space that `text` ends with. */
+static size_t space_before(const char *text, size_t size) {
+    for (size_t n = 1; n <= 3 && n <= size; n++)
+        if (space_at((const unsigned char *)text + size - n, n) == n)
+            return n;
+    return 0;
+}
+
+static void add_content(prompt *out, const char *text, int strip) {
+    size_t size = strlen(text);
     if (strip) {
-        for (size_t n; (n = space_at(text, size)) > 0; size -= n)
+        for (size_t n; (n = space_at((const unsigned char *)text, size)) > 0; size -= n)
             text += n;
-        for (int found = 1; found;) {
-            found = 0;
-            for (size_t n = 1; n <= 3 && n <= size && !found; n++)
-                if (space_at(text + size - n, n) == n) {
-                    size -= n;
-                    found = 1;
-                }
-        }
+        for (size_t n; (n = space_before(text, size)) > 0;)
+            size -= n;
     }
-    add_text(out, (const char *)text, size);
+    add_text(out, text, size);
+}
+
+/* Where byte `at` of a text is once `gone` bytes have been taken out at `begin` and `size` are left. */
+static size_t place_after(size_t at, size_t begin, size_t gone, size_t size) {
+    const size_t place = at <= begin ? at : at - begin > gone ? at - gone : begin;
+    return place < size ? place : size;
+}
+
+/* Takes the white space off around what stands from byte `begin` on. */
+static void strip_from(prompt *out, size_t begin) {
+    for (size_t n; (n = space_before(out->text + begin, out->size - begin)) > 0;)
+        out->size -= n;
+    size_t gone = 0;
+    for (size_t n; (n = space_at((const unsigned char *)out->text + begin + gone, out->size - begin - gone)) > 0;)
+        gone += n;
+    memmove(out->text + begin, out->text + begin + gone, out->size - begin - gone);
+    out->size -= gone;
+    for (size_t i = 0; i < out->n_ranges; i++) {
+        out->range[i].begin = place_after(out->range[i].begin, begin, gone, out->size);
+        out->range[i].end = place_after(out->range[i].end, begin, gone, out->size);
+    }
 }
 
 /* Section PRMT (docs/model-format.md). */
@@ -336,9 +358,18 @@ enum {
     ASSISTANT_PREFIX,
     ASSISTANT_SUFFIX,
     GENERATION,
+    DEFAULT_SYSTEM,
+    THOUGHT_END,
     N_TEXTS
 };
-enum { FLAG_BEGIN = 1, FLAG_STRIP = 2, FLAG_SYSTEM = 4 };
+enum {
+    FLAG_BEGIN = 1,
+    FLAG_STRIP_USER = 2,
+    FLAG_SYSTEM = 4,
+    FLAG_STRIP_SYSTEM = 64,
+    FLAG_STRIP_TURN = 256,
+    FLAG_SYSTEM_IN_USER = 512 | 1024
+};
 
 typedef struct program {
     uint32_t flags;
@@ -359,10 +390,12 @@ static program read_program(const eb_model *model, const char *path) {
         memcpy(&version, at, 4);
         memcpy(&out.flags, at + 4, 4);
     }
-    if (version != 1)
+    if (version != 1 && version != 2)
         die(EXIT_MODEL, "%s: section PRMT is damaged or of another version", path);
+    if (version == 1 && out.flags & FLAG_STRIP_USER)
+        out.flags |= FLAG_STRIP_SYSTEM;
     at += 8, size -= 8;
-    for (int i = 0; i < N_TEXTS; i++) {
+    for (int i = 0; i < (version == 1 ? DEFAULT_SYSTEM : N_TEXTS); i++) {
         if (size < 4)
             die(EXIT_MODEL, "%s: section PRMT is cut short", path);
         memcpy(&out.size[i], at, 4);
@@ -389,6 +422,16 @@ static ids tokenize(const eb_tokenizer *tokenizer, const prompt *text, int32_t b
     return out;
 }
 
+static void add_system(prompt *out, const program *p, const char *system) {
+    if (!system) {
+        add_template(out, p->text[DEFAULT_SYSTEM], p->size[DEFAULT_SYSTEM]);
+        return;
+    }
+    add_template(out, p->text[SYSTEM_PREFIX], p->size[SYSTEM_PREFIX]);
+    add_content(out, system, p->flags & FLAG_STRIP_SYSTEM);
+    add_template(out, p->text[SYSTEM_SUFFIX], p->size[SYSTEM_SUFFIX]);
+}
+
 static ids make_prompt(const options *o, const eb_model *model, const eb_tokenizer *tokenizer) {
     char *content = o->prompt ? strdup(o->prompt) : read_all(stdin);
     const int32_t bos = eb_model_get_info(model)->bos_token;
@@ -404,16 +447,18 @@ static ids make_prompt(const options *o, const eb_model *model, const eb_tokeniz
             capacity += p.size[i];
         text.text = allocate(capacity);
         begin = p.flags & FLAG_BEGIN ? bos : -1;
-        const int strip = (p.flags & FLAG_STRIP) != 0;
-        if (o->system) {
-            if (!(p.flags & FLAG_SYSTEM))
-                die(EXIT_USAGE, "this model's chat template has no place for a system message");
-            add_template(&text, p.text[SYSTEM_PREFIX], p.size[SYSTEM_PREFIX]);
-            add_content(&text, o->system, strip);
-            add_template(&text, p.text[SYSTEM_SUFFIX], p.size[SYSTEM_SUFFIX]);
-        }
+        if (o->system && !(p.flags & FLAG_SYSTEM))
+            die(EXIT_USAGE, "this model's chat template has no place for a system message");
+        const int in_turn = (p.flags & FLAG_SYSTEM_IN_USER) != 0, strip_turn = (p.flags & FLAG_STRIP_TURN) != 0;
+        if (!in_turn)
+            add_system(&text, &p, o->system);
         add_template(&text, p.text[USER_PREFIX], p.size[USER_PREFIX]);
-        add_content(&text, content, strip);
+        const size_t turn = text.size;
+        if (in_turn)
+            add_system(&text, &p, o->system);
+        add_content(&text, content, !strip_turn && p.flags & FLAG_STRIP_USER);
+        if (strip_turn)
+            strip_from(&text, turn);
         add_template(&text, p.text[USER_SUFFIX], p.size[USER_SUFFIX]);
         add_template(&text, p.text[GENERATION], p.size[GENERATION]);
     }

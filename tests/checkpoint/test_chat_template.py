@@ -1,6 +1,7 @@
 """Chat templates compiled to prompt programs: the prompts of jinja2, the ids of transformers, and what is refused."""
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgebit.bundle.prompt_program import Message, PromptProgram
-from edgebit.checkpoint.chat_template import compile_chat_template
+from edgebit.bundle.prompt_program import ROLES, Message, PromptProgram
+from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.native import Tokenizer
@@ -47,7 +48,11 @@ SYSTEM_FIRST = (
     "{% for message in messages %}{% if message.role == 'system' and not loop.first %}{{ raise_exception('first') }}"
     "{% endif %}{{ message.role + ':' + message.content + ';' }}{% endfor %}{{ 'assistant:' }}"
 )
-ACCEPTED = {"bitnet": BITNET, "llama3": LLAMA3, "chatml": CHATML, "turns": TURNS, "system_first": SYSTEM_FIRST}
+DEFAULT_SYSTEM = "{% if messages[0].role != 'system' %}system: be kind\n{% endif %}" + CHATML
+ACCEPTED = {
+    "bitnet": BITNET, "llama3": LLAMA3, "chatml": CHATML, "turns": TURNS, "system_first": SYSTEM_FIRST,
+    "default_system": DEFAULT_SYSTEM,
+}  # fmt: skip
 
 REFUSED = [
     ("{% for", "not valid Jinja"),
@@ -60,8 +65,10 @@ REFUSED = [
     (CHATML.replace("message.content", "message.content | e"), "&lt;"),
     (CHATML.replace("message.content", "message.content | lower"), "does not write"),
     (CHATML.replace("message.content", "(message.content | trim if loop.last else message.content)"), "cannot"),
-    ("{% if messages[0].role != 'system' %}system: be kind\n{% endif %}" + CHATML, "others stand around it"),
-    (CHATML.replace("message.role", "'turn ' ~ loop.index ~ message.role"), "others stand around it"),
+    ("{{ messages | length }}" + CHATML, "cannot"),
+    ("{% if messages | length > 1 %}{{ messages[0].content }}{% endif %}" + CHATML, "once each"),
+    ("{% if messages | length == 1 %}alone{% else %}{{ '' }}{% endif %}" + CHATML, "cannot"),
+    (CHATML.replace("message.role", "'turn ' ~ loop.index ~ message.role"), "turn 2assistant"),
     (
         CHATML.replace("message.content", "message.content + ('!' if message.content | length > 1000 else '')"),
         "cannot",
@@ -178,6 +185,40 @@ def test_a_template_that_does_more_is_refused(tiny, template, reason):
 def test_an_empty_content_leaves_one_template_segment(tiny):
     program = compile_chat_template(BITNET, tiny)
     assert program.render([Message("user", " \n")]) == [("User: <|eot_id|>Assistant: ", True)]
+
+
+def test_what_version_1_can_say_is_written_so():
+    """A bundle in the field reads as ever, and what an older edgebit can run it is given."""
+    program = PromptProgram(system=("s", "S"), user=("u", ""), assistant=("a", "A"), generation="g", strip=ROLES)
+    texts = ["s", "S", "u", "", "a", "A", "g"]
+    old = struct.pack("<II", 1, 6) + b"".join(struct.pack("<I", len(text)) + text.encode() for text in texts)
+    assert program.to_bytes() == old
+    assert PromptProgram.from_bytes(old) == program
+    for flags, words in ((4, "version 2 has flags 0x4, which do not go together"), (0x604, "flags 0x604")):
+        with pytest.raises(BundleError, match=words):
+            PromptProgram.from_bytes(struct.pack("<II", 2, flags) + old[8:] + bytes(8))
+    with pytest.raises(BundleError, match="knows versions 1 and 2"):
+        PromptProgram.from_bytes(b"\3" + old[1:])
+
+
+whole_programs = st.builds(
+    PromptProgram,
+    **{name: st.tuples(st.text(max_size=3), st.text(max_size=3)) for name in ROLES},
+    generation=st.text(max_size=3), default_system=st.text(max_size=3), thought_end=st.text(max_size=3),
+    system_place=st.sampled_from(["front", "first user", "last user"]),
+    strip=st.sets(st.sampled_from(ROLES)).map(lambda roles: tuple(role for role in ROLES if role in roles)),
+    **dict.fromkeys(
+        ("add_bos", "strip_turn", "thought_lines", "allow_system", "user_first", "user_last", "alternate",
+         "system_anywhere"),
+        st.booleans(),
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(whole_programs)
+def test_any_program_survives_its_bytes(program):
+    assert PromptProgram.from_bytes(program.to_bytes()) == program
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,11 +6,15 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edgebit.bundle.prompt_program import Message
+from edgebit.bundle.model_format import Role
+from edgebit.bundle.model_reader import ModelFile
+from edgebit.bundle.model_writer import ModelWriter
+from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.runtime.session import Session
 from tests.kernels.conftest import CheckBuild
@@ -89,6 +93,58 @@ def test_prompts_become_the_tokens_that_the_runtime_makes(
             engine.eval(ids)
             assert len(logits) == len(ids)
             assert bytes(engine.logits()) == logits[-1].tobytes()
+
+
+@pytest.mark.parametrize("system", [None, "", " be\u2003kind\n"])
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"default_system": "<|eot_id|>Default. "},
+        {"default_system": " <|eot_id|>D\n", "system_place": "first user", "strip": ("user",), "strip_turn": True},
+        {"system_place": "last user", "strip": ("system", "user")},
+        {"system": (" ", "\n\n"), "system_place": "first user", "strip": ("user",), "strip_turn": True},
+        {"strip": ("system",)},
+        {"user_last": True, "thought_end": "</think>"},
+    ],
+)
+def test_the_second_version_of_the_prompt_program_makes_the_same_tokens(
+    run: Run, native: Library, reference_model: Callable[[str], Path], tmp_path: Path,
+    features: dict[str, Any], system: str | None,
+):  # fmt: skip
+    """Default system texts, those in a user's turn, white space taken off both as one: as many and the same tokens."""
+    around: dict[str, Any] = {
+        "system": ("<|eot_id|>S: ", " :S<|eot_id|>"), "user": ("U: ", "<|eot_id|>"), "assistant": ("A: ", ""),
+        "generation": "A: ", "add_bos": True,
+    }  # fmt: skip
+    program = PromptProgram(**{**around, **features})
+    path = with_program(reference_model("bitnet-packed"), program, tmp_path / "model.ebm")
+    for text in (" \u2003Why is <|eot_id|> blue?\u00a0\n", " "):
+        messages = [Message("user", text)] if system is None else [Message("system", system), Message("user", text)]
+        with Model.open(native, path) as model, Engine(model) as engine:
+            ids = Session(model).chat_ids(messages)
+            engine.eval(ids)
+            wanted = bytes(engine.logits())
+
+        told = [] if system is None else ["--system", system]
+        done = run(path, "-p", text, "--chat", *told, "-n", "0", "--logits-out", tmp_path / "logits")
+        assert done.returncode == 0, done.stderr
+        logits = (tmp_path / "logits").read_bytes()
+        assert len(logits) == len(ids) * len(wanted)
+        assert logits[-len(wanted) :] == wanted
+
+
+def with_program(model: Path, program: PromptProgram, out: Path) -> Path:
+    """The model file with another prompt program and no probes."""
+    with ModelFile(model) as file:
+        front = {"TOKN": file.content("TOKN") or b"", "PRMT": program.to_bytes()}
+        kinds = {tensor.role: tensor.encoding for tensor in file.tensors}
+        embedding, layout = kinds[Role.TOKEN_EMBEDDING], kinds[Role.Q_PROJ]
+        with ModelWriter(out, file.conf, front, embedding=embedding, layout=layout) as writer:
+            for tensor in file.tensors:
+                writer.write_tensor([np.frombuffer(bytes(file.values(tensor)), np.uint8)], file.scales(tensor))
+            writer.finish(file.meta)
+            writer.commit()
+    return out
 
 
 def test_the_kv_type_is_the_runtimes(run: Run, native: Library, reference_model: Callable[[str], Path], tmp_path: Path):
