@@ -51,6 +51,8 @@ SERVICES = {
     "edgebit.local_broker": set(),
     "edgebit.monitor": {"edgebit.daemon", "edgebit.line_plot", "edgebit.mqtt_client"},
     "edgebit.metrics": {"edgebit.daemon", "edgebit.line_plot", "edgebit.monitor", "edgebit.mqtt_client"},
+    "edgebit.model_checks": {"edgebit.model_diff"},
+    "edgebit.model_diff": set(),
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),

@@ -16,6 +16,7 @@ from edgebit.errors import EdgebitError
 COMMANDS = {
     "plan": "Predict memory, speed and energy of a model on a device.",
     "build": "Convert a checkpoint, cross-build the engine, and write a bundle.",
+    "convert": "Convert a checkpoint to a model file, and check all of it.",
     "export": "Write a model as GGUF or as a Hugging Face folder.",
     "inspect": "Show what a bundle or model file holds.",
     "verify": "Check every byte, artifact and golden probe of a bundle.",

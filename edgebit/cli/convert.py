@@ -1,0 +1,150 @@
+"""edgebit convert: a checkpoint becomes a model file."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from edgebit.artifacts import Check
+from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.cli.conversion_options import embedding_option, template_option
+from edgebit.cli.terminal import print_table, printable, printable_json
+from edgebit.convert import ConvertReport, convert
+from edgebit.errors import BundleError
+from edgebit.model_checks.conversion import check_conversion
+
+_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
+
+
+@click.command()
+@click.argument("checkpoint", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The model file.  [default: MODEL.ebm, here]")
+@click.option(
+    "--layout",
+    type=click.Choice(["t2", "t1"]),
+    default="t2",
+    show_default=True,
+    help="Of ternary weights: t2 takes the fewest cycles, t1 the fewest bytes.",
+)
+@embedding_option
+@template_option
+@click.option("--no-probes", is_flag=True, help="Leave golden probes out: no device can then prove itself.")
+@click.option("--all-checks", is_flag=True, help="Then read it back and compare all of it with MODEL.")
+@click.option("--force", is_flag=True, help="Replace a model file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    checkpoint: Path,
+    out: Path | None,
+    layout: Literal["t2", "t1"],
+    embedding: Literal["exact", "int8"],
+    template: str | None,
+    no_probes: bool,
+    all_checks: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert MODEL to a model file, which `edgebit build`, `run` and `inspect` take.
+
+    With --all-checks it ends with exit code 3 where a check failed; the file stays, to be looked at.
+
+    \b
+    edgebit convert ./bitnet-b1.58-2B-4T --out 2b4t.ebm --all-checks
+    edgebit convert ./base-model --template chatml
+    """
+    out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
+    _check_out(checkpoint, out, force)
+    with _bar() as bar:
+        show = _Progress(bar)
+        report = convert(
+            checkpoint,
+            out,
+            layout=layout,
+            embedding=embedding,
+            template=template,
+            probes=not no_probes,
+            progress=show,
+        )
+        checks = _check(checkpoint, out, show) if all_checks else []
+    if as_json:
+        click.echo(printable_json(_as_dict(report, checks), indent=2))
+    else:
+        _print(report, checks)
+    if any(check.status == "failed" for check in checks):
+        sys.exit(BundleError.exit_code)
+
+
+def _check_out(checkpoint: Path, out: Path, force: bool) -> None:
+    if out.is_dir():
+        raise BundleError(f"{out} is a folder. Give a file name: --out {out / 'NAME.ebm'}")
+    if out.exists() and out.samefile(checkpoint):
+        raise BundleError(f"{out} is the model itself. Give another --out")
+    if out.exists() and not force:
+        raise BundleError(f"{out} is there already. Give another --out, or --force to replace it")
+    if not out.parent.is_dir():
+        raise BundleError(f"the folder {out.parent} for the model file is not there. Make it: mkdir -p {out.parent}")
+
+
+def _check(checkpoint: Path, out: Path, show: "_Progress") -> list[Check]:
+    source = open_checkpoint(checkpoint)
+    try:
+        model = open_checkpoint(out)
+        try:
+            return check_conversion(out, source, model, show)
+        finally:
+            model.close()
+    finally:
+        source.close()
+
+
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+class _Progress:
+    """Shows what a service says it is at."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total or None)
+
+
+def _print(report: ConvertReport, checks: list[Check]) -> None:
+    click.echo(f"{report.out}: {report.size / (1 << 20):.1f} MiB, {report.seconds:.1f} s")
+    click.echo(f"  model     {printable(report.name)} ({report.family}), {report.parameters / 1e6:.1f} M weights")
+    click.echo(f"  licence   {printable(report.licence or 'not stated by the checkpoint')}")
+    click.echo(f"  tokenizer {'inside' if report.has_tokenizer else 'none'}")
+    click.echo(f"  chat      {'prompt program inside' if report.has_chat_template else 'none: prompts are plain text'}")
+    click.echo(f"  probes    {report.n_probes}")
+    for note in report.notes:
+        click.echo(f"  note      {printable(note)}")
+    if not checks:
+        return
+    table = Table("check", "result", "", box=None, header_style="bold")
+    for check in checks:
+        table.add_row(check.name, Text(check.status, style=_STYLES[check.status]), Text(printable(check.detail)))
+    click.echo()
+    print_table(table)
+
+
+def _as_dict(report: ConvertReport, checks: list[Check]) -> dict[str, Any]:
+    values = dataclasses.asdict(report)
+    return {
+        **values,
+        "out": str(report.out),
+        "seconds": round(report.seconds, 3),
+        "ok": not any(check.status == "failed" for check in checks),
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }

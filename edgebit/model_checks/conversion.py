@@ -1,0 +1,56 @@
+"""All checks of a conversion, one after the other."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from edgebit.artifacts import Check
+from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.errors import BundleError, CheckpointError, EngineError
+from edgebit.model_checks.at_work import check_answer, check_probes
+from edgebit.model_checks.texts import check_template, check_tokenizer
+from edgebit.model_checks.weights import Progress, check_bytes, check_head, check_tensors
+from edgebit.runtime.native import Library, Model
+
+_NEED_AN_ENGINE = ("tokenizer", "chat template", "answer", "golden probes")
+
+
+def check_conversion(
+    path: Path, source: Checkpoint, model: Checkpoint, progress: Progress = lambda what, done, total: None
+) -> list[Check]:
+    """Check the model file at `path`, which `model` reads as a checkpoint, against the checkpoint `source`.
+
+    Every byte's sum, every tensor read back and compared, the tokenizer there and back and beside Hugging Face's, the
+    chat template rendered again, the golden probes at each ISA level of this machine, and an answer of a few tokens.
+    What is wrong with the model is a failed check, never an error.
+    """
+    checks = [
+        *_guarded("every byte", lambda: check_bytes(path, progress)),
+        *_guarded("tensors", lambda: check_tensors(path, source, model, progress)),
+        *_guarded("head as stored", lambda: check_head(path, source)),
+    ]
+    try:
+        library = Library.load()
+    except EngineError as error:
+        return [*checks, *(Check(name, "not run", str(error)) for name in _NEED_AN_ENGINE)]
+    try:
+        with Model.open(library, path) as opened:
+            progress("tokenizer and chat template", 0, 0)
+            checks += _guarded("tokenizer", lambda: check_tokenizer(opened, source.path))
+            checks += _guarded("chat template", lambda: check_template(opened, source))
+            progress("an answer", 0, 0)
+            checks += _guarded("answer", lambda: check_answer(opened))
+    except (BundleError, EngineError) as error:
+        return [*checks, Check("engine", "failed", str(error))]
+    for level in library.isa_names:
+        progress(f"golden probes, {level}", 0, 0)
+        checks += _guarded(f"golden probes, {level}", partial(check_probes, path, level))
+    return checks
+
+
+def _guarded(name: str, run: Callable[[], Check]) -> list[Check]:
+    """Its check, or a failed one: what an error tells of the model is a finding."""
+    try:
+        return [run()]
+    except (BundleError, CheckpointError, EngineError) as error:
+        return [Check(name, "failed", str(error))]

@@ -1,0 +1,114 @@
+"""A model file's tokenizer and prompt program, beside Hugging Face's tokenizer and the Jinja it was compiled from."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgebit.artifacts import Check
+from edgebit.bundle.prompt_program import Message, PromptProgram
+from edgebit.checkpoint.chat_template.proof import conversations, text_of
+from edgebit.checkpoint.chat_template.rendering import ChatTemplate, RefusedError
+from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.runtime.native import Model, Tokenizer
+
+# Scripts, numbers, code, white space, joined emoji, and names of special tokens, which stay text.
+_TEXT = (
+    "The quick brown fox can't jump over 1234567 lazy dogs, isn't it?  Two  spaces,\ttabs\n\nand lines\r\n"
+    "    def f(x: int) -> str:  # code\n        return f'{x!r:>10}' + \"\\n\"\n"
+    "Grüße aus Köln, ça va? Привет, мир! Γειά σου. שלום עולם. مرحبا بالعالم 你好，世界。こんにちは 안녕하세요 ไทย\n"
+    "🙂👩‍👩‍👧‍👦🇩🇪 é é ﬁ ½ ١٢٣ Ⅷ \u00a0\u3000\u200b\u2028 €$£ 3.14e-10 0xFF https://example.org/?q=1&r=2#s\n"
+    "<|eot_id|><|im_start|>system <s>[INST] <<SYS>> </s> <unk> ▁ Ġ \x7f {{ x }}"
+)
+
+
+def check_tokenizer(model: Model, source: Path) -> Check:
+    """A mixed text there and back, and its ids beside those of the package `tokenizers`, where there is one."""
+    name = "tokenizer"
+    if model.section("TOKN") is None:
+        return Check(name, "not run", "the model file holds none: it takes token ids only")
+    with Tokenizer.from_model(model) as tokenizer:
+        ids = tokenizer.encode(_TEXT)
+        back = tokenizer.decode(ids, skip_special=False).decode(errors="replace")
+        if back.removeprefix(" ") != _TEXT:
+            at = next(
+                (i for i, (x, y) in enumerate(zip(back, _TEXT, strict=False)) if x != y), min(len(back), len(_TEXT))
+            )
+            return Check(
+                name, "failed", f"a text comes back as another, from character {at} on: {back[at : at + 30]!r}"
+            )
+        text = f"a text of {len(_TEXT)} characters there and back by {len(ids)} tokens"
+        reference = _reference(source)
+        if reference is None:
+            return Check(name, "passed", f"{text}; not compared: {_why_no_reference(source)}")
+        special = tokenizer.encode(_TEXT, parse_special=True)
+    wanted = reference.encode(_TEXT, add_special_tokens=False).ids
+    if special != wanted:
+        at = next((i for i, (x, y) in enumerate(zip(special, wanted, strict=False)) if x != y), len(wanted))
+        return Check(
+            name, "failed", f"token {at} of a text is {special[at : at + 1]}, of `tokenizers` {wanted[at : at + 1]}"
+        )
+    return Check(name, "passed", f"{text}; the ids are those of `tokenizers`")
+
+
+def check_template(model: Model, source: Checkpoint) -> Check:
+    """Jinja's prompts and the program's for every conversation of the proof: the same text, and the same ids."""
+    name = "chat template"
+    section, jinja = model.section("PRMT"), model.meta().get("chat_template")
+    tokenizer = source.tokenizer()
+    if section is None or jinja is None or tokenizer is None:
+        return Check(name, "not run", "the model file holds none: prompts are plain text")
+    program = PromptProgram.from_bytes(section)
+    template = ChatTemplate(jinja, tokenizer.named_tokens)
+    bos = "" if tokenizer.bos_token is None else tokenizer.tokens[tokenizer.bos_token].decode()
+    reference = _reference(source.path)
+    n_texts = n_ids = 0
+    with Tokenizer.from_model(model) as own:
+        special = {
+            own.token_bytes(token).decode(errors="replace") for token in range(own.vocab_size) if own.is_special(token)
+        }
+        for messages in conversations(program):
+            try:
+                wanted = template.render(messages)
+            except RefusedError as refused:
+                return Check(name, "failed", f"Jinja refuses {_shown(messages)}: {refused}")
+            wanted = wanted.removeprefix(bos) if program.add_bos else wanted
+            if text_of(program, messages) != wanted:
+                return Check(name, "failed", f"the prompt of {_shown(messages)} is another than Jinja's {wanted!r}")
+            n_texts += 1
+            ids = own.encode_segments(program.render(messages))
+            if any(text and text in message.content for text in special for message in messages):
+                continue  # in a content they stay text here, and Hugging Face makes tokens of them
+            n_ids += 1
+            theirs = own.encode(wanted, parse_special=True) if reference is None else _ids(reference, wanted)
+            if ids != theirs:
+                return Check(name, "failed", f"the prompt of {_shown(messages)} has other ids than Jinja's {wanted!r}")
+    by = "`tokenizers`" if reference is not None else "the engine's tokenizer"
+    return Check(name, "passed", f"{n_texts} conversations with Jinja's text, {n_ids} of them with its ids by {by}")
+
+
+def _ids(reference: Any, text: str) -> Sequence[int]:
+    ids: Sequence[int] = reference.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _shown(messages: Sequence[Message]) -> str:
+    return ", ".join(f"{message.role} {message.content[:40]!r}" for message in messages)
+
+
+def _reference(source: Path) -> Any:
+    """Hugging Face's tokenizer of the checkpoint; None where the package or the file is not there."""
+    file = source / "tokenizer.json"
+    if not file.is_file():
+        return None
+    try:
+        package = importlib.import_module("tokenizers")
+    except ImportError:
+        return None
+    return package.Tokenizer.from_file(str(file))
+
+
+def _why_no_reference(source: Path) -> str:
+    if not (source / "tokenizer.json").is_file():
+        return "the checkpoint has no tokenizer.json"
+    return "pip install tokenizers compares its ids with Hugging Face's"

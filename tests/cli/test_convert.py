@@ -1,0 +1,180 @@
+"""`edgebit convert`: a model file, what the command says of it, and --all-checks, which finds what is wrong."""
+
+import json
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgebit.artifacts import Check
+from edgebit.bundle.model_format import HEADER, SECTION, Role
+from edgebit.bundle.model_reader import ModelFile
+from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.cli import cli
+from edgebit.errors import BundleError, TokenizerError
+from edgebit.model_checks.conversion import check_conversion
+
+
+def convert(*arguments: object):
+    return CliRunner().invoke(cli, ["convert", *map(str, arguments)])
+
+
+def test_a_checkpoint_becomes_a_model_file(native, reference_checkpoint, tmp_path):
+    """Named after the checkpoint unless --out says otherwise, and never over another file without --force."""
+    out = tmp_path / "model.ebm"
+    done = convert(reference_checkpoint("bitnet-packed"), "--out", out, "--layout", "t1", "--no-probes")
+    assert done.exit_code == 0, done.output
+    assert "prompt program inside" in done.output
+    with ModelFile(out) as model:
+        assert (model.meta["quantisation"]["layout"], len(model.probes)) == ("t1", 0)
+
+    again = convert(reference_checkpoint("bitnet-packed"), "--out", out)
+    assert isinstance(again.exception, BundleError)
+    assert "is there already. Give another --out, or --force" in str(again.exception)
+    assert convert(reference_checkpoint("bitnet-packed"), "--out", out, "--force", "--no-probes").exit_code == 0
+    itself = convert(out, "--out", out, "--force")
+    assert "is the model itself" in str(itself.exception)
+
+
+def test_where_no_file_can_be_is_said_first(reference_checkpoint, tmp_path):
+    model = reference_checkpoint("bitnet-packed")
+    assert "is a folder" in str(convert(model, "--out", tmp_path).exception)
+    assert "mkdir -p" in str(convert(model, "--out", tmp_path / "a" / "b").exception)
+
+
+def test_all_checks_pass_on_a_right_conversion(native, reference_checkpoint, tmp_path):
+    """Each says what was compared; those that need a tokenizer or an ISA level that is not there were not run."""
+    done = convert(reference_checkpoint("bitnet-packed"), "--out", tmp_path / "m", "--all-checks", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    checks = {check["name"]: check for check in told["checks"]}
+    assert told["ok"]
+    assert {"every byte", "tensors", "head as stored", "tokenizer", "chat template", "answer"} < set(checks)
+    assert "1,769,472 codes" in checks["tensors"]["detail"]
+    assert "the ids are those of `tokenizers`" in checks["tokenizer"]["detail"]
+    assert "with its ids by `tokenizers`" in checks["chat template"]["detail"]
+    assert {name.removeprefix("golden probes, ") for name in checks if "probes" in name} == set(native.isa_names)
+    assert checks["golden probes, scalar"]["status"] == "passed"
+    assert {check["status"] for check in told["checks"]} <= {"passed", "not run"}
+
+    bare = convert(
+        reference_checkpoint("legacy-1bitllm-f32"), "--out", tmp_path / "n", "--all-checks", "--no-probes",
+        "--embedding", "int8",
+    )  # fmt: skip
+    assert bare.exit_code == 0, bare.output
+    assert "embedding as int8 rows" in bare.output
+    assert "converted with --no-probes" in bare.output
+
+
+def test_a_failed_check_ends_with_its_exit_code(native, reference_checkpoint, tmp_path, monkeypatch):
+    found = [Check("tensors", "failed", "q_proj[1]: 3 of 9 codes differ")]
+    monkeypatch.setattr("edgebit.cli.convert.check_conversion", lambda *arguments: found)
+    done = convert(reference_checkpoint("bitnet-packed"), "--out", tmp_path / "m", "--all-checks", "--no-probes")
+    assert done.exit_code == BundleError.exit_code
+    assert "q_proj[1]: 3 of 9 codes differ" in done.output
+
+
+def test_a_template_can_be_chosen(reference_checkpoint, tmp_path):
+    refused = convert(reference_checkpoint("bitnet-packed"), "--out", tmp_path / "m", "--template", "chatml")
+    assert isinstance(refused.exception, TokenizerError)
+    plain = convert(reference_checkpoint("bitnet-packed"), "--out", tmp_path / "m", "--template", "none", "--no-probes")
+    assert "none: prompts are plain text" in plain.output
+
+
+@pytest.fixture
+def spoiled(reference_checkpoint, reference_model, tmp_path):
+    """Gives the failed checks of the tiny model after `spoil` has changed bytes of a section and set its sums right."""
+
+    def checked(tag: str, spoil) -> dict[str, str]:
+        path = tmp_path / "spoiled.ebm"
+        shutil.copy(reference_model("bitnet-packed"), path)
+        with ModelFile(path) as file:
+            section = file.sections[tag]
+            tensors = {(tensor.role, max(0, tensor.layer % 1000)): tensor for tensor in file.tensors}
+        data = bytearray(path.read_bytes())
+        spoil(data, section, tensors)
+        _set_sums_right(data, section)
+        path.write_bytes(data)
+        source, model = open_checkpoint(reference_checkpoint("bitnet-packed")), open_checkpoint(path)
+        try:
+            checks = check_conversion(path, source, model)
+        finally:
+            source.close()
+            model.close()
+        return {check.name: check.detail for check in checks if check.status == "failed"}
+
+    return checked
+
+
+def _set_sums_right(data: bytearray, section) -> None:
+    n_sections = struct.unpack_from("<I", data, 12)[0]
+    for i in range(n_sections):
+        at = HEADER.size + i * SECTION.size
+        if data[at : at + 4].decode() == section.tag:
+            content = data[section.offset : section.offset + section.size]
+            struct.pack_into("<I", data, at + 4, zlib.crc32(content))
+    table = data[HEADER.size : HEADER.size + n_sections * SECTION.size]
+    struct.pack_into("<I", data, 24, zlib.crc32(table))
+    struct.pack_into("<I", data, 28, zlib.crc32(data[:28]))
+
+
+def test_a_single_wrong_code_is_found(native, spoiled):
+    """With its tensor, row and column, by the comparison with the checkpoint and by the golden probes."""
+
+    def spoil(data, section, tensors):
+        place = tensors[Role.UP_PROJ, 1].offset
+        codes = data[place] & 3
+        data[place] = data[place] & ~3 | (0 if codes else 2)
+
+    failed = spoiled("DATA", spoil)
+    assert "up_proj[1], of checkpoint and model file: 1 of" in failed["tensors"]
+    assert "first at row 0, column 0" in failed["tensors"]
+    assert any("probes" in name for name in failed)
+    assert "head as stored" not in failed
+
+
+def test_a_wrong_scale_a_wrong_head_and_a_wrong_embedding_are_found(native, spoiled):
+    def scale(data, section, tensors):
+        place = tensors[Role.O_PROJ, 0].scales_offset
+        struct.pack_into("<f", data, place, struct.unpack_from("<f", data, place)[0] * 1.001)
+
+    def head(data, section, tensors):
+        place = next(tensor for (role, _), tensor in tensors.items() if role == Role.HEAD).offset
+        data[place] ^= 1
+
+    def embedding(data, section, tensors):
+        place = next(tensor for (role, _), tensor in tensors.items() if role == Role.TOKEN_EMBEDDING).offset
+        data[place] ^= 1
+
+    assert "o_proj[0], of checkpoint and model file: scales: 1 of 1 differ" in spoiled("DATA", scale)["tensors"]
+    assert "row 0 has other codes" in spoiled("DATA", head)["head as stored"]
+    assert "token_embedding, of checkpoint and model file: 1 rows differ" in spoiled("DATA", embedding)["tensors"]
+
+
+def test_a_wrong_prompt_program_is_found(native, spoiled):
+    """Jinja's prompt and the program's are shown beside one another."""
+
+    def spoil(data, section, tensors):
+        at = data.index(b"User: ", section.offset)
+        data[at : at + 6] = b"Uzer: "
+
+    failed = spoiled("PRMT", spoil)
+    assert set(failed) == {"chat template"}
+    assert "is another than Jinja's 'User: " in failed["chat template"]
+
+
+def test_a_wrong_byte_alone_is_found_by_its_sum(native, reference_checkpoint, reference_model, tmp_path):
+    path = tmp_path / "m.ebm"
+    data = bytearray(Path(reference_model("bitnet-packed")).read_bytes())
+    with ModelFile(reference_model("bitnet-packed")) as file:
+        data[next(t for t in file.tensors if t.role == Role.FINAL_NORM).offset] ^= 1
+    path.write_bytes(data)
+    source, model = open_checkpoint(reference_checkpoint("bitnet-packed")), open_checkpoint(path)
+    checks = {check.name: check for check in check_conversion(path, source, model)}
+    source.close()
+    model.close()
+    assert "a weight is damaged" in checks["every byte"].detail
+    assert "final_norm" in checks["tensors"].detail
