@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": "Convert a checkpoint to a model file, and check all of it.",
     "export": "Write a model as GGUF or as a Hugging Face folder.",
     "inspect": "Show what a bundle or model file holds.",
+    "diff": "Compare two models, and say where they differ first.",
     "verify": "Check every byte, artifact and golden probe of a bundle.",
     "run": "Answer one prompt on this machine.",
     "chat": "Talk with a model on this machine.",

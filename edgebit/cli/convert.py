@@ -2,18 +2,18 @@
 
 import dataclasses
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from edgebit.artifacts import Check
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.cli.conversion_options import embedding_option, template_option
+from edgebit.cli.progress_bar import Report, progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.convert import ConvertReport, convert
 from edgebit.errors import BundleError
@@ -59,8 +59,7 @@ def command(
     """
     out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
     _check_out(checkpoint, out, force)
-    with _bar() as bar:
-        show = _Progress(bar)
+    with progress_bar() as show:
         report = convert(
             checkpoint,
             out,
@@ -90,35 +89,9 @@ def _check_out(checkpoint: Path, out: Path, force: bool) -> None:
         raise BundleError(f"the folder {out.parent} for the model file is not there. Make it: mkdir -p {out.parent}")
 
 
-def _check(checkpoint: Path, out: Path, show: "_Progress") -> list[Check]:
-    source = open_checkpoint(checkpoint)
-    try:
-        model = open_checkpoint(out)
-        try:
-            return check_conversion(out, source, model, show)
-        finally:
-            model.close()
-    finally:
-        source.close()
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-
-
-class _Progress:
-    """Shows what a service says it is at."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("", total=None)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=total or None)
+def _check(checkpoint: Path, out: Path, show: Report) -> list[Check]:
+    with closing(open_checkpoint(checkpoint)) as source, closing(open_checkpoint(out)) as model:
+        return check_conversion(out, source, model, show)
 
 
 def _print(report: ConvertReport, checks: list[Check]) -> None:
