@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from edgebit.export.gguf_architecture import ARCHITECTURES
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_gguf import Progress as Report
+from edgebit.export.to_hugging_face import export_hugging_face
 
 
 @click.group()
@@ -85,6 +86,28 @@ def gguf(
         )
     kinds = ", ".join(f"{count} {name}" for name, count in report.types.items())
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, arch {report.architecture}, tensors: {kinds}")
+
+
+@command.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
+@click.option(
+    "--head-from",
+    type=click.Path(exists=True, path_type=Path),
+    help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
+)
+@click.option("--force", is_flag=True, help="Replace a model's folder that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def hf(model: Path, out: Path, head_from: Path | None, force: bool, as_json: bool) -> None:
+    """Write MODEL as a folder that transformers loads: packed safetensors, configuration, tokenizer, README.
+
+    \b
+    edgebit export hf chat.bundle --out ./chat
+    """
+    with _bar() as progress:
+        report = export_hugging_face(model, out, head_from=head_from, force=force, progress=progress)
+    form = f"{report.architecture}, {report.linear_class}, {report.dtype}"
+    _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB of weights, {form}")
 
 
 @contextmanager

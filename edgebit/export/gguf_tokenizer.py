@@ -4,11 +4,10 @@ Sources: docs/gguf.md of ggml; llama.cpp, src/llama-vocab.cpp, for what each tok
 """
 
 from edgebit.checkpoint.tokenizer import ADDED, SPECIAL, UNUSED, CheckpointTokenizer
-from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
 from edgebit.export.gguf_file import flag, i32s, text, texts, u32
+from edgebit.export.token_names import token_name
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # token types
-_STAND_INS = {byte: char for char, byte in BYTE_OF.items()}
 
 
 def tokenizer_metadata(tokenizer: CheckpointTokenizer | None, vocab_size: int) -> tuple[dict[str, bytes], list[str]]:
@@ -16,7 +15,7 @@ def tokenizer_metadata(tokenizer: CheckpointTokenizer | None, vocab_size: int) -
     if tokenizer is None:
         note = "there is no tokenizer: programs take token ids only"
         return {"tokenizer.ggml.model": text("no_vocab")}, [note]
-    names = [_name(tokenizer, token) for token in range(len(tokenizer.tokens))]
+    names = [token_name(tokenizer, token) for token in range(len(tokenizer.tokens))]
     names += [""] * (vocab_size - len(names))
     types = [_type(flags) for flags in tokenizer.flags] + [_UNUSED] * (vocab_size - len(tokenizer.flags))
     metadata = {
@@ -34,13 +33,6 @@ def tokenizer_metadata(tokenizer: CheckpointTokenizer | None, vocab_size: int) -
     if tokenizer.chat_template is not None:
         metadata["tokenizer.chat_template"] = text(tokenizer.chat_template)
     return metadata | special, notes
-
-
-def _name(tokenizer: CheckpointTokenizer, token: int) -> str:
-    """What a token is called: its bytes' stand-ins or, where no bytes merge to it, its text."""
-    if token in tokenizer.merged_ids and not tokenizer.flags[token] & ADDED:
-        return "".join(_STAND_INS[byte] for byte in tokenizer.tokens[token])
-    return tokenizer.tokens[token].decode(errors="replace")
 
 
 def _type(flags: int) -> int:

@@ -1,6 +1,5 @@
 """Writes a GGUF that llama.cpp and its kin read."""
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,9 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Role, Scales
-from edgebit.checkpoint.checkpoint import Checkpoint
-from edgebit.checkpoint.opening import open_checkpoint
-from edgebit.errors import ExportError
 from edgebit.export.gguf_architecture import (
     TENSOR_NAMES,
     Architecture,
@@ -32,6 +28,7 @@ from edgebit.export.gguf_tensors import (
     tensor_size,
 )
 from edgebit.export.gguf_tokenizer import tokenizer_metadata
+from edgebit.export.source import Source, open_source
 from edgebit.export.target import check_out_file
 
 GgufType = Literal["tq2_0", "tq1_0", "i2_s"]
@@ -82,11 +79,8 @@ def export_gguf(
     """
     started = time.monotonic()
     check_out_file(out, force=force)
-    with contextlib.ExitStack() as stack:
-        checkpoint = stack.enter_context(contextlib.closing(open_checkpoint(path)))
-        head = checkpoint if head_from is None else stack.enter_context(contextlib.closing(open_checkpoint(head_from)))
-        _check_head(checkpoint, head)
-        export = _Export(checkpoint, head, GgmlType[kind.upper()], architecture, exact_scales)
+    with open_source(path, head_from) as source:
+        export = _Export(source, GgmlType[kind.upper()], architecture, exact_scales)
         items = export.items()
         with GgufWriter(out, export.metadata, [item.tensor for item in items]) as writer:
             for done, item in enumerate(items):
@@ -107,18 +101,11 @@ def export_gguf(
         )
 
 
-def _check_head(checkpoint: Checkpoint, head: Checkpoint) -> None:
-    ours, theirs = checkpoint.config.conf, head.config.conf
-    if (ours.vocab_size, ours.hidden_size, ours.head_tied) != (theirs.vocab_size, theirs.hidden_size, theirs.head_tied):
-        raise ExportError(f"{head.path} is no checkpoint of {checkpoint.path}: it has another shape")
-
-
 @dataclass(slots=True)
 class _Export:
     """The parts of one export: what the file says, and where each tensor comes from."""
 
-    checkpoint: Checkpoint
-    head: Checkpoint
+    source: Source
     kind: GgmlType
     wanted: str | None
     exact_scales: bool
@@ -130,18 +117,17 @@ class _Export:
     _divisors: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        config = self.checkpoint.config
+        config = self.source.checkpoint.config
         self.architecture, notes = choose_architecture(config.conf, self.wanted)
         self.metadata, rope = architecture_metadata(config, self.architecture, file_type=_FILE_TYPES[self.kind])
         self._divisors = rope.divisors
-        tokenizer, more = tokenizer_metadata(self.checkpoint.tokenizer(), config.conf.vocab_size)
+        tokenizer, more = tokenizer_metadata(self.source.checkpoint.tokenizer(), config.conf.vocab_size)
         self.metadata |= tokenizer
-        kept = [note for note in self.checkpoint.notes if self.head is self.checkpoint or "head" not in note]
-        self._notes += [*kept, *notes, *more]
+        self._notes += [*self.source.notes, *notes, *more]
 
     def items(self) -> list[_Item]:
         """Every tensor, in the order of the file."""
-        conf = self.checkpoint.config.conf
+        conf = self.source.checkpoint.config.conf
         items = [] if self._divisors is None else [self._float_item("rope_freqs.weight", [self._divisors])]
         others: dict[str, list[str]] = {}
         for role, layer in conf.roles():
@@ -178,20 +164,20 @@ class _Export:
         return _Item(GgufTensor(name, (size // 4,), GgmlType.F32, size), lambda: iter(chunks))
 
     def _vector_item(self, role: Role, layer: int, name: str) -> _Item:
-        columns = self.checkpoint.config.conf.shape_of(role)[1]
+        columns = self.source.checkpoint.config.conf.shape_of(role)[1]
         tensor = GgufTensor(f"{name}.weight", (columns,), GgmlType.F32, 4 * columns)
-        return _Item(tensor, lambda: iter([self.checkpoint.vector(role, layer).astype("<f4")]))
+        return _Item(tensor, lambda: iter([self.source.checkpoint.vector(role, layer).astype("<f4")]))
 
     def _rows_item(self, role: Role, name: str) -> _Item:
-        source = self.head if role == Role.HEAD else self.checkpoint
-        shape = self.checkpoint.config.conf.shape_of(role)
+        source = self.source.head if role == Role.HEAD else self.source.checkpoint
+        shape = self.source.checkpoint.config.conf.shape_of(role)
         first, _ = next(iter(source.rows(role)))
         kind = FLOAT_TYPES[first.dtype]
         tensor = GgufTensor(f"{name}.weight", shape, kind, tensor_size(kind, *shape))
         return _Item(tensor, lambda: (stored for stored, _ in source.rows(role)))
 
     def _projection_items(self, role: Role, layer: int, name: str, others: dict[str, list[str]]) -> list[_Item]:
-        checkpoint = self.checkpoint
+        checkpoint = self.source.checkpoint
         rows, columns = checkpoint.config.conf.shape_of(role)
         scaling = checkpoint.scaling(role, layer)
         kind = choose_type(self.kind, name, columns, scaling)

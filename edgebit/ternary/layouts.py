@@ -148,6 +148,14 @@ def unpack_quarter_rows(packed: NDArray[np.uint8]) -> NDArray[np.int8]:
     return weights.reshape(4 * quarter, columns)
 
 
+def pack_quarter_rows(weights: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Weights {-1, 0, +1}, [rows, columns], to transformers' packed form, [rows / 4, columns]; rows a multiple of 4."""
+    quarters = weights.reshape(4, -1, weights.shape[1]).view(np.uint8) + np.uint8(1)  # modulo 256: 255 stands for -1
+    return np.asarray(
+        quarters[0] | quarters[1] << np.uint8(2) | quarters[2] << np.uint8(4) | quarters[3] << np.uint8(6), np.uint8
+    )
+
+
 def _up(n: int, step: int) -> int:
     return -(-n // step) * step
 

@@ -1,0 +1,159 @@
+"""`edgebit export hf`: what is imported again is the model that went in (test_transformers.py computes it)."""
+
+import hashlib
+import json
+import re
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from edgebit.bundle.model_format import Role
+from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.cli import cli
+from edgebit.convert import convert
+from edgebit.errors import ExportError
+from edgebit.export.to_hugging_face import export_hugging_face
+
+FORMS = {
+    "bitnet-packed": ("BitNetForCausalLM", "autobitlinear", "bfloat16"),
+    "bitnet-bf16": ("BitNetForCausalLM", "autobitlinear", "float32"),
+    "bitnet-packed-odd-untied": ("BitNetForCausalLM", "autobitlinear", "bfloat16"),
+    "legacy-1bitllm-f32": ("BitNetForCausalLM", "autobitlinear", "float32"),
+    "llama-bitlinear-packed": ("LlamaForCausalLM", "bitlinear", "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("source", ["checkpoint", "model file"])
+def test_a_round_trip_changes_no_bit(name, source, reference_checkpoint, reference_model, tmp_path):
+    """Codes, scales, norms, frequencies, embedding and a checkpoint's head, in the smallest form that can hold them."""
+    path = reference_checkpoint(name) if source == "checkpoint" else reference_model(name)
+    report = export_hugging_face(path, tmp_path / "out")
+    with closing(open_checkpoint(path)) as wanted, closing(open_checkpoint(tmp_path / "out")) as found:
+        assert np.array_equal(found.config.rope_inv_freq, wanted.config.rope_inv_freq)
+        assert np.float32(found.config.conf.rms_norm_eps) == np.float32(wanted.config.conf.rms_norm_eps)
+        for key in ("context_max", "activation", "norms", "bos_token", "stop_tokens", "head_tied"):
+            assert getattr(found.config.conf, key) == getattr(wanted.config.conf, key), key
+        for role, layer in wanted.config.conf.roles():
+            if role.is_projection:
+                ours, theirs = found.projection(role, layer), wanted.projection(role, layer)
+                assert np.array_equal(ours.weights, theirs.weights)
+                assert ours.scales.tobytes() == theirs.scales.tobytes()
+            elif role in (Role.TOKEN_EMBEDDING, Role.HEAD):
+                rows = [np.concatenate([values for _, values in form.rows(role)]) for form in (found, wanted)]
+                assert rows[0].tobytes() == rows[1].tobytes()
+            elif role != Role.ROPE_INV_FREQ:
+                assert found.vector(role, layer).tobytes() == wanted.vector(role, layer).tobytes()
+    if source == "checkpoint":
+        assert (report.architecture, report.linear_class, report.dtype) == FORMS[name]
+
+
+def test_the_tokenizer_of_a_model_file_is_written_anew(reference_checkpoint, reference_model, tmp_path):
+    """The same ids from the written file as from the first, special tokens and begin-of-text with them."""
+    export_hugging_face(reference_model("bitnet-packed"), tmp_path / "out")
+    wanted, found = (
+        Tokenizer.from_file(str(folder / "tokenizer.json"))
+        for folder in (reference_checkpoint("bitnet-packed"), tmp_path / "out")
+    )
+    texts = [
+        "",
+        " ",
+        "Hello, world! 1234567",
+        "naïve — 東京\n\n\tx",
+        "<|begin_of_text|>a<|eot_id|> b",
+        "I'LL  it's 'S ",
+    ]
+    texts += [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    for text in texts:
+        assert found.encode(text).ids == wanted.encode(text).ids
+        assert found.decode(found.encode(text).ids) == wanted.decode(wanted.encode(text).ids)
+    model = tmp_path / "model.ebm"
+    convert(tmp_path / "out", model, probes=False)
+    with closing(open_checkpoint(model)) as again, closing(open_checkpoint(reference_model("bitnet-packed"))) as first:
+        assert again.tokenizer() == first.tokenizer()
+
+
+def test_a_folders_own_tokenizer_files_are_copied(reference_checkpoint, tmp_path):
+    export_hugging_face(reference_checkpoint("bitnet-packed"), tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (reference_checkpoint("bitnet-packed") / name).read_bytes()
+
+
+def test_independent_code_reads_the_packed_weights(reference_checkpoint, tmp_path):
+    """The bytes of the very tensors that transformers packed, as the safetensors library reads them."""
+    folder = reference_checkpoint("bitnet-packed")
+    export_hugging_face(folder, tmp_path / "out")
+    with (
+        safe_open(folder / "model.safetensors", "numpy") as wanted,
+        safe_open(tmp_path / "out" / "model.safetensors", "numpy") as found,
+    ):
+        assert set(found.keys()) == set(wanted.keys())
+        packed = [name for name in wanted.keys() if name.endswith("_proj.weight")]  # noqa: SIM118
+        assert len(packed) == 21
+        for name in packed:
+            assert np.array_equal(found.get_tensor(name), wanted.get_tensor(name))
+
+
+def test_the_card_says_licence_and_source(reference_checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in reference_checkpoint("bitnet-packed").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "README.md").write_text("---\nlicense: MIT\n---\n")
+    export_hugging_face(folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert re.match(r"---\nlicense: mit\n", card) and "Licence of the source: mit." in card
+    assert "from model.safetensors (safetensors, family bitnet-packed)" in card
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [501, 509]
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_folder_is_replaced_only_when_told_and_only_a_models(reference_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    export_hugging_face(reference_checkpoint("bitnet-packed"), out)
+    first = snapshot(out)
+    with pytest.raises(ExportError, match="is there already"):
+        export_hugging_face(reference_checkpoint("llama-bitlinear-packed"), out)
+    assert snapshot(out) == first
+    export_hugging_face(reference_checkpoint("llama-bitlinear-packed"), out, force=True)
+    assert "tokenizer.json" not in snapshot(out), "nothing of the model before is left"
+    (out / "mine").mkdir()
+    with pytest.raises(ExportError, match="holds more than a model"):
+        export_hugging_face(reference_checkpoint("bitnet-packed"), out, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_fault_on_the_way_leaves_what_was_there(reference_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    export_hugging_face(reference_checkpoint("bitnet-packed"), out)
+    first = snapshot(out)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_hugging_face(reference_checkpoint("llama-bitlinear-packed"), out, force=True, progress=stop)
+    assert snapshot(out) == first and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(small_disk, reference_checkpoint):
+    (small_disk / "filler").write_bytes(bytes(24_900_000))
+    with pytest.raises(ExportError, match="No space left"):
+        export_hugging_face(reference_checkpoint("bitnet-packed"), small_disk / "out")
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_the_command_tells_what_it_made(reference_model, tmp_path):
+    call = ["export", "hf", str(reference_model("bitnet-packed-odd-untied")), "--out", str(tmp_path / "out"), "--json"]
+    report = json.loads(CliRunner().invoke(cli, call, catch_exceptions=False).stdout)
+    assert (report["architecture"], report["dtype"]) == ("BitNetForCausalLM", "float32")
+    assert any("int8 rows" in note for note in report["notes"])

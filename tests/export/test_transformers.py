@@ -1,0 +1,82 @@
+"""transformers loads what `edgebit export hf` writes, and computes what the engine computes."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+torch = pytest.importorskip("torch", reason="PyTorch computes what we export (pip install torch)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers loads what we export (pip install transformers)"
+)
+pytest.importorskip("accelerate", reason="transformers needs it to load a BitNet (pip install accelerate)")
+
+from edgebit.export.to_hugging_face import export_hugging_face  # noqa: E402
+from edgebit.runtime.native import Engine, Model  # noqa: E402
+
+pytestmark = pytest.mark.reference
+MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "llama-bitlinear-packed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def eager():
+    """No compiler in the loop, and no progress bars."""
+    transformers.utils.logging.disable_progress_bar()
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch._dynamo.config, "disable", True)
+        yield
+
+
+def load(folder) -> torch.nn.Module:
+    """The model in float32, as tests/reference was computed."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(torch.float32)
+    for module in model.modules():
+        if type(module).__name__ == "BitLinear":
+            module.dtype = torch.float32
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("source", ["checkpoint", "model file"])
+def test_logits_agree(name, source, reference_checkpoint, reference_model, native, tmp_path):
+    """By the measures of tests/parity: mean difference 0.03 of their deviation, 95 % the same argmax."""
+    path = reference_checkpoint(name) if source == "checkpoint" else reference_model(name)
+    export_hugging_face(path, tmp_path / "out")
+    ids = load_file(reference_checkpoint(name) / "reference.safetensors")["input_ids"].tolist()
+    with (
+        Model.open(native, reference_model(name)) as opened,
+        Engine(opened, ctx_len=len(ids), logits_rows=len(ids), kv="f32") as engine,
+    ):
+        engine.eval_batch(ids, [0] * len(ids), [True] * len(ids))
+        wanted = np.stack([np.frombuffer(engine.logits(row), np.float32) for row in range(len(ids))])
+    found = load(tmp_path / "out")(torch.tensor([ids])).logits[0].numpy()
+    assert np.abs(found - wanted).mean() <= 0.03 * wanted.std()
+    assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.95
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_source_itself_computes_the_same_bits(name, reference_checkpoint, tmp_path):
+    """Where transformers loads the source too, its logits are those of the export, bit for bit or nearly."""
+    if name == "legacy-1bitllm-f32":
+        wanted = torch.from_numpy(load_file(reference_checkpoint(name) / "reference.safetensors")["logits_f32"])
+        ids = load_file(reference_checkpoint(name) / "reference.safetensors")["input_ids"].tolist()
+    else:
+        ids = load_file(reference_checkpoint(name) / "reference.safetensors")["input_ids"].tolist()
+        wanted = load(reference_checkpoint(name))(torch.tensor([ids])).logits[0]
+    export_hugging_face(reference_checkpoint(name), tmp_path / "out")
+    found = load(tmp_path / "out")(torch.tensor([ids])).logits[0]
+    print(name, float((found - wanted).abs().max()))
+    assert (found - wanted).abs().mean() <= 0.03 * wanted.std()
+
+
+def test_the_stored_type_loads_as_it_is(reference_checkpoint, tmp_path):
+    """Without a word about types: bfloat16 where the export is, and tokenizer and chat template with it."""
+    export_hugging_face(reference_checkpoint("bitnet-packed"), tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == torch.bfloat16
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(text, return_tensors="pt")
+    answer = model.generate(**ids, max_new_tokens=4, do_sample=False)
+    assert answer.shape[1] > ids["input_ids"].shape[1]
