@@ -1,6 +1,5 @@
 """`edgebit logits`: the logits of given token ids, for scripts that compare engines."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import click
 import numpy as np
 
 from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
+from edgebit.cli.token_ids import read_token_ids
 from edgebit.convert import convert
 from edgebit.errors import EdgebitError
 from edgebit.runtime.cores import default_threads
@@ -37,7 +37,7 @@ def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int 
     echo '[128000, 791, 13180]' > ids.json
     edgebit logits chat.bundle --ids-file ids.json --out logits.npy
     """
-    ids = _read_ids(ids_file.read(), ids_file.name)
+    ids = read_token_ids(ids_file)
     with _located(path) as place, Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
         vocab_size = model.info.vocab_size
         for token in ids:
@@ -72,16 +72,6 @@ def _write_logits(engine: Engine, ids: list[int], file: BinaryIO, last: bool) ->
         engine.eval_batch(chunk, [0] * len(chunk), wanted)
         for row in range(sum(wanted)):
             file.write(engine.logits(row))
-
-
-def _read_ids(text: bytes, name: str) -> list[int]:
-    try:
-        ids = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise EdgebitError(f"{name}: is no JSON: {error}") from error
-    if not isinstance(ids, list) or not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise EdgebitError(f"{name}: a JSON list of one or more token ids is needed, such as [1, 2, 3]")
-    return ids
 
 
 @contextmanager
