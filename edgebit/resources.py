@@ -37,6 +37,11 @@ def demo_model_dir() -> Path:
     return _PACKAGE / "demo_model"
 
 
+def evaluation_text() -> Path:
+    """The text that ships for `edgebit eval`; its licence lies beside it."""
+    return _PACKAGE / "evaluate" / "corpus" / "winters_tale.txt"
+
+
 def package_dir() -> Path:
     """The edgebit package itself: what goes into the daemon's one file."""
     return _PACKAGE

@@ -44,6 +44,7 @@ SERVICES = {
     "edgebit.device_probe": set(),
     "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy",
                        "edgebit.device_probe", "edgebit.keys", "edgebit.probe_runs", "edgebit.verify"},
+    "edgebit.evaluate": set(),
     "edgebit.export": set(),
     "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},
     "edgebit.keys": set(),

@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": "Check every byte, artifact and golden probe of a bundle.",
     "run": "Answer one prompt on this machine.",
     "chat": "Talk with a model on this machine.",
+    "eval": "Score a model: perplexity, multiple choice, divergence from another.",
     "bench": "Measure a model on this machine, beside its limits and other engines.",
     "deploy": "Put a bundle on a device, or on many, and switch its daemon over.",
     "fleet": "List the devices of an inventory, and ask how they all are.",

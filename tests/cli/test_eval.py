@@ -1,0 +1,132 @@
+"""`edgebit eval` as a user calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edgebit.cli import main
+
+
+def edgebit(*arguments, **options):
+    command = [sys.executable, "-m", "edgebit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+@pytest.fixture
+def model(reference_model):
+    return reference_model("bitnet-packed")
+
+
+@pytest.fixture
+def questions(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    rows = [{"query": f"Is {n} even?", "choices": ["yes", "no"], "gold": n % 2} for n in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_perplexity_of_the_shipped_text(model, tmp_path):
+    """For people and as JSON the same figures; a line a token, whose mean is the result."""
+    lines = tmp_path / "tokens.jsonl"
+    options = ("--limit-tokens", 700, "--window", 128, "--threads", 1)
+    shown = edgebit("eval", "perplexity", model, *options)
+    done = edgebit("eval", "perplexity", model, *options, "--json", "--per-token", lines)
+    assert (shown.returncode, done.returncode) == (0, 0), done.stderr
+    figures, rows = json.loads(done.stdout), [json.loads(line) for line in lines.read_text().splitlines()]
+    assert f"perplexity      {figures['perplexity']:.4f} ± {figures['perplexity_error']:.4f}" in shown.stdout
+    assert "tok/s" in shown.stdout and "bits per byte" in shown.stdout
+    assert (figures["complete"], figures["tokens"], figures["stride"], figures["bos"]) == (True, 700, 64, True)
+    assert [row["position"] for row in rows] == list(range(700))
+    assert "".join(row["text"] for row in rows).startswith("ARCHIDAMUS:\nIf you shall chance")
+    assert figures["nll"] == pytest.approx(-np.mean([row["log_prob"] for row in rows]))
+    assert all((row["rank"] == 1) == (row["log_prob"] == row["best_log_prob"]) for row in rows)
+
+
+def test_perplexity_is_that_of_the_logits_command(model, reference_checkpoint, tmp_path):
+    """`edgebit logits` and numpy give the same log-probabilities."""
+    ids = load_file(reference_checkpoint("bitnet-packed") / "reference.safetensors")["long_ids"].tolist()
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    given = ("--token-ids", tmp_path / "ids.json", "--per-token", tmp_path / "tokens.jsonl")
+    done = edgebit("eval", "perplexity", model, *given)
+    assert done.returncode == 0, done.stderr
+    edgebit("logits", model, "--ids-file", tmp_path / "ids.json", "--out", tmp_path / "logits.npy")
+    logits = np.load(tmp_path / "logits.npy")[:-1].astype(np.float64)
+    wanted = logits[np.arange(199), ids[1:]] - np.logaddexp.reduce(logits, axis=1)
+    rows = [json.loads(line) for line in (tmp_path / "tokens.jsonl").read_text().splitlines()]
+    assert np.allclose([row["log_prob"] for row in rows], wanted, rtol=0, atol=1e-12)
+
+
+def test_a_text_on_standard_input(model, tmp_path):
+    """Gives what the file gives."""
+    (tmp_path / "a.txt").write_text("Some words, and some more words.")
+    options = ("eval", "perplexity", model, "--json", "--no-bos", "--text")
+    typed = json.loads(edgebit(*options, "-", input="Some words, and some more words.").stdout)
+    read = json.loads(edgebit(*options, tmp_path / "a.txt").stdout)
+    assert typed["nll"] == read["nll"] and not read["bos"]
+
+
+def test_choices_for_people_and_scripts(model, questions, tmp_path):
+    """Accuracy with its standard error, and a line a question."""
+    lines = tmp_path / "lines.jsonl"
+    options = ("--data", questions, "--shots", 2, "--metric", "acc_norm,acc")
+    shown = edgebit("eval", "choices", model, *options)
+    done = edgebit("eval", "choices", model, *options, "--json", "--per-question", lines)
+    assert (shown.returncode, done.returncode) == (0, 0), done.stderr
+    figures, rows = json.loads(done.stdout), [json.loads(line) for line in lines.read_text().splitlines()]
+    assert figures["answered"] == len(rows) == 6 and figures["complete"]
+    assert f"acc_norm    {figures['accuracy']['acc_norm']:.4f} ±" in shown.stdout
+    assert figures["accuracy"]["acc"] == np.mean([row["picks"]["acc"] == row["gold"] for row in rows])
+    assert [row["gold"] for row in rows] == [0, 1, 0, 1, 0, 1]
+
+
+def test_ctrl_c_gives_what_is_known_and_says_that_it_is_a_part(model, tmp_path):
+    """Exit code 130; the figures are those of the tokens that were scored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipe = tmp_path / "tokens"
+    os.mkfifo(pipe)  # full after some lines: the command waits for the reader
+    command = [sys.executable, "-m", "edgebit", "eval", "perplexity", model, "--json", "--per-token", pipe]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        with pipe.open() as lines:
+            first = lines.readline()
+            running.send_signal(signal.SIGINT)
+            rest = lines.readlines()
+        out, err = running.communicate(timeout=60)
+    figures = json.loads(out)
+    assert running.returncode == 130, err
+    assert first and figures["tokens"] == 1 + len(rest) < 70_053
+    assert not figures["complete"] and f"Partial: {figures['tokens']} of 70053 tokens" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("perplexity", "--text", "ids.json", "--token-ids", "ids.json"), 2, "give one"),
+        (("perplexity", "--token-ids", "a.txt"), 1, "a.txt: is no JSON"),
+        (("perplexity", "--text", "empty.txt"), 1, "there is no text in it"),
+        (("perplexity", "--window", "8", "--stride", "9"), 1, "a stride of 9 tokens"),
+        (("perplexity", "--per-token", "no/such"), 1, "cannot be written"),
+        (("choices", "--data", "a.txt"), 1, "a.txt, line 1"),
+        (("choices", "--data", "q.jsonl", "--metric", "f1"), 2, "there is no metric 'f1'"),
+        (("choices", "--data", "q.jsonl", "--shots", "9"), 1, "9 examples are wanted"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments, code, words, model, questions, tmp_path, monkeypatch, capsys):
+    """In one line, with the exit code of its kind."""
+    (tmp_path / "a.txt").write_text("plain\n")
+    (tmp_path / "ids.json").write_text("[1, 2]")
+    (tmp_path / "empty.txt").write_text("")
+    questions.rename(tmp_path / "q.jsonl")
+    monkeypatch.chdir(tmp_path)
+    name, *options = arguments
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", name, str(model), *options])
+    assert ended.value.code == code
+    assert words in capsys.readouterr().err
