@@ -2,7 +2,7 @@
 
 import click
 
-from edgebit.cli import eval_choices, eval_perplexity
+from edgebit.cli import eval_choices, eval_kl, eval_perplexity
 
 
 @click.group()
@@ -14,8 +14,11 @@ def command() -> None:
     \b
     edgebit eval perplexity chat.bundle
     edgebit eval choices chat.bundle --data arc_easy.jsonl
+    edgebit eval kl int8.bundle --against exact.bundle
     """
 
 
 command.add_command(eval_perplexity.command, "perplexity")
 command.add_command(eval_choices.command, "choices")
+command.add_command(eval_kl.command, "kl")
+command.add_command(eval_kl.reference_command, "reference")

@@ -1,7 +1,6 @@
 """`edgebit eval perplexity`: how well a model foresees a text."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from edgebit.cli.eval_options import (
 )
 from edgebit.evaluate.perplexity import Perplexity, TokenScores, measure_perplexity
 from edgebit.evaluate.text import ScoredText
-from edgebit.evaluate.windows import open_engine
+from edgebit.evaluate.windows import computed_tokens, open_engine
 
 
 @click.command()
@@ -57,8 +56,7 @@ def command(path: Path, chosen: TextOptions, per_token: Path | None, opened: Eng
 
             each = write_all if per_token is not None else None
             result = measure_perplexity(engine, text, windows, report=report, each=each)
-            isa = engine.isa
-    figures = _figures(result, text) | cost(result.computed_tokens, result.seconds, isa, opened)
+            figures = _figures(result, text) | cost(computed_tokens(engine), result.seconds, engine.isa, opened)
     click.echo(json.dumps(figures) if as_json else _table(figures))
     end_of_part(result.complete, result.tokens, text.scored, "tokens")
 
@@ -70,7 +68,7 @@ def _figures(result: Perplexity, text: ScoredText) -> dict[str, Any]:
         "complete": result.complete,
         "tokens": result.tokens,
         "bytes": result.bytes,
-        "perplexity": result.perplexity if known and math.isfinite(result.perplexity) else None,
+        "perplexity": result.perplexity if known else None,
         "perplexity_error": result.perplexity_error,
         "nll": result.nll if known else None,
         "nll_error": result.nll_error,

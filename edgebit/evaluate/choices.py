@@ -12,7 +12,7 @@ from edgebit.errors import EdgebitError
 from edgebit.evaluate.likelihood import Likelihood, LikelihoodEngine, Pair, PairEncoder
 from edgebit.evaluate.progress import Report, go_on
 from edgebit.evaluate.questions import Question
-from edgebit.evaluate.windows import Floats
+from edgebit.evaluate.windows import Floats, computed_tokens
 from edgebit.runtime.native import Model, Tokenizer
 
 # What a choice's log-likelihood is divided by before the greatest is taken, as in lm-evaluation-harness.
@@ -86,7 +86,7 @@ def measure_choices(
             if not report(place, len(questions), float(_right(answers, metrics[0]).mean())):
                 complete = place == len(questions)
                 break
-        computed, isa = engine.computed_tokens, engine.engine.isa
+        computed, isa = computed_tokens(engine.engine), engine.engine.isa
     right = {metric: _right(answers, metric) for metric in metrics}
     return ChoicesResult(
         answered=len(answers),

@@ -100,7 +100,6 @@ class LikelihoodEngine:
             kv=kv,
         )
         self._trunk: list[int] = []  # tokens of sequence 0: what the pairs scored last have in common
-        self.computed_tokens = 0
 
     def close(self) -> None:
         """Give the engine back."""
@@ -126,7 +125,6 @@ class LikelihoodEngine:
             tokens = common[first : first + BATCH_LEN]
             self.engine.eval_batch(tokens, [0] * len(tokens), [False] * len(tokens))
             self._trunk += tokens
-            self.computed_tokens += len(tokens)
         return len(common)
 
     def _score_forks(self, pairs: Sequence[Pair], shared: int) -> list[Likelihood]:
@@ -149,7 +147,6 @@ class LikelihoodEngine:
             [1 + step.fork for step in steps],
             [step.target is not None for step in steps],
         )
-        self.computed_tokens += len(steps)
         for row, step in enumerate(step for step in steps if step.target is not None):
             yield step, log_probs(self.engine, row, 1, where=row)[0]
 

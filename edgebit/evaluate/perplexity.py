@@ -36,14 +36,13 @@ class Perplexity:
     nll: float  # mean negative log-likelihood, nats a token
     nll_error: float | None  # standard error of that mean; None where the tokens are too few
     windows: Windows
-    computed_tokens: int  # by the engine, those for context among them
     seconds: float
     complete: bool
 
     @property
     def perplexity(self) -> float:
-        """e to the mean negative log-likelihood; infinite where that is too much for a number."""
-        return math.exp(self.nll) if self.nll < 709 else math.inf
+        """e to the mean negative log-likelihood."""
+        return perplexity_of(self.nll)
 
     @property
     def perplexity_error(self) -> float | None:
@@ -54,6 +53,11 @@ class Perplexity:
     def bits_per_byte(self) -> float | None:
         """The same for any tokenizer: bits that each byte of the text would take. None where bytes are not known."""
         return self.nll * self.tokens / (math.log(2) * self.bytes) if self.bytes else None
+
+
+def perplexity_of(nll: float) -> float:
+    """e to a mean negative log-likelihood, as far as a number can be as large: 8e307."""
+    return math.exp(min(nll, 709.0))
 
 
 def measure_perplexity(
@@ -67,15 +71,14 @@ def measure_perplexity(
     """Score the text by sliding windows. `each` is given the tokens' own numbers, in order."""
     started = time.monotonic()
     found: list[Floats] = []
-    total, done, nll, computed, complete = text.scored, 0, 0.0, 0, True
+    total, done, nll, complete = text.scored, 0, 0.0, True
     for block in next_token_blocks(engine, text.ids, windows):
-        computed += block.computed
         scores = score(block, text.ids)
         if each is not None:
             each(scores)
         found.append(scores.log_prob)
         done, nll = done + len(scores.log_prob), nll - float(scores.log_prob.sum())
-        if not report(done, total, math.exp(min(nll / done, 709)) if done else None) and done < total:
+        if not report(done, total, perplexity_of(nll / done) if done else None) and done < total:
             complete = False
             break
     scored = np.concatenate(found)
@@ -85,7 +88,6 @@ def measure_perplexity(
         nll=float(-scored.mean()) if done else math.nan,
         nll_error=standard_error(scored),
         windows=windows,
-        computed_tokens=computed,
         seconds=time.monotonic() - started,
         complete=complete,
     )

@@ -52,10 +52,6 @@ class Windows:
             if end == count:
                 return
 
-    def computed(self, count: int) -> int:
-        """Tokens that the engine reads for a text of `count` tokens."""
-        return sum(window.end - 1 - window.begin for window in self.cut(count))
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -72,7 +68,6 @@ class Block:
 
     first: int
     log_probs: Floats  # [tokens, vocabulary], natural; valid until the next block
-    computed: int  # tokens that were read for it
 
     @property
     def end(self) -> int:
@@ -98,11 +93,9 @@ def next_token_blocks(engine: Engine, ids: Sequence[int], windows: Windows) -> I
             wanted = [place + 1 >= window.first for place in range(begin, end)]
             engine.eval_batch(ids[begin:end], [0] * (end - begin), wanted)
             rows, first = sum(wanted), end + 1 - sum(wanted)
-            computed = end - begin
             for row in range(0, max(rows, 1), block_rows):
                 count = min(block_rows, rows - row)
-                yield Block(first + row, log_probs(engine, row, count, where=first + row), computed)
-                computed = 0
+                yield Block(first + row, log_probs(engine, row, count, where=first + row))
 
 
 def log_probs(engine: Engine, row: int, count: int, *, where: int) -> Floats:
@@ -121,3 +114,9 @@ def log_probs(engine: Engine, row: int, count: int, *, where: int) -> Floats:
         )
     values -= np.log(sums)
     return values
+
+
+def computed_tokens(engine: Engine) -> int:
+    """Tokens that the engine has read since it was opened."""
+    stats = engine.stats()
+    return stats.prefill_tokens + stats.decode_tokens

@@ -85,6 +85,31 @@ def test_choices_for_people_and_scripts(model, questions, tmp_path):
     assert [row["gold"] for row in rows] == [0, 1, 0, 1, 0, 1]
 
 
+def test_kl_beside_a_model_and_a_saved_reference(model, tmp_path):
+    """f16 from int8 keys and values: nearly the same of both references, and each token's numbers add up to it."""
+    options = ("--limit-tokens", 300, "--window", 64)
+    beside = edgebit("eval", "kl", model, "--against", model, "--kv", "int8", "--against-kv", "f16", "--json", *options)
+    saving = edgebit("eval", "reference", model, "--out", tmp_path / "f16.ref", "--top", 100, "--json", *options)
+    assert (beside.returncode, saving.returncode) == (0, 0), beside.stderr + saving.stderr
+    saved = ("--reference", tmp_path / "f16.ref", "--kv", "int8", "--per-token", tmp_path / "tokens.jsonl")
+    done = edgebit("eval", "kl", model, "--json", *saved)
+    figures, against = json.loads(done.stdout), json.loads(beside.stdout)
+    rows = [json.loads(line) for line in (tmp_path / "tokens.jsonl").read_text().splitlines()]
+    assert 0 < figures["kl_mean"] <= against["kl_mean"] and figures["same_best"] == against["same_best"]
+    assert figures["perplexity"] == against["perplexity"]
+    assert figures["kl_mean"] == pytest.approx(np.mean([row["kl"] for row in rows]))
+    assert figures["worst"][0] == max(rows, key=lambda row: row["kl"])
+    assert [row["position"] for row in rows] == list(range(300))
+    assert json.loads(saving.stdout)["bytes"] == (tmp_path / "f16.ref").stat().st_size
+
+
+def test_kl_of_a_model_with_itself_for_people(model):
+    """0, and all tokens agree."""
+    done = edgebit("eval", "kl", model, "--against", model, "--limit-tokens", 100)
+    assert done.returncode == 0, done.stderr
+    assert "KL a token      0.000000" in done.stdout and "same best token 100.00 %" in done.stdout
+
+
 def test_ctrl_c_gives_what_is_known_and_says_that_it_is_a_part(model, tmp_path):
     """Exit code 130; the figures are those of the tokens that were scored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -116,6 +141,10 @@ def test_ctrl_c_gives_what_is_known_and_says_that_it_is_a_part(model, tmp_path):
         (("choices", "--data", "a.txt"), 1, "a.txt, line 1"),
         (("choices", "--data", "q.jsonl", "--metric", "f1"), 2, "there is no metric 'f1'"),
         (("choices", "--data", "q.jsonl", "--shots", "9"), 1, "9 examples are wanted"),
+        (("kl",), 2, "either --against or --reference"),
+        (("kl", "--reference", "a.txt", "--window", "64"), 2, "has its own text and windows"),
+        (("kl", "--reference", "a.txt"), 1, "a.txt is no reference"),
+        (("reference", "--out", "no/such", "--limit-tokens", "9"), 1, "cannot be written"),
     ],
 )
 def test_what_is_wrong_is_said(arguments, code, words, model, questions, tmp_path, monkeypatch, capsys):

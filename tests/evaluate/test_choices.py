@@ -10,6 +10,7 @@ from edgebit.errors import EdgebitError
 from edgebit.evaluate.choices import encode_questions, measure_choices
 from edgebit.evaluate.likelihood import LikelihoodEngine, Pair, PairEncoder
 from edgebit.evaluate.questions import Question, read_questions, with_shots
+from edgebit.evaluate.windows import computed_tokens
 from edgebit.runtime.native import Engine, Model, Tokenizer
 
 
@@ -76,7 +77,7 @@ def test_what_questions_share_is_computed_once(packed):
     ]
     with closing(LikelihoodEngine(packed, ctx_len=400, threads=1, kv="f16")) as engine:
         together = [engine.score(pairs) for pairs in groups]
-        computed = engine.computed_tokens
+        computed = computed_tokens(engine.engine)
         assert engine.score(groups[0]) == together[0]  # after others
     assert computed < 200 + 3 * 20 + sum(len(pair.continuation) for pairs in groups for pair in pairs) + 13
     for pairs, found in zip(groups, together, strict=True):
