@@ -11,6 +11,7 @@ from edgebit.runtime.defaults import BATCH_LEN
 from edgebit.runtime.native import Engine, Model, Tokenizer
 from edgebit.runtime.sequences import shared_length
 
+Segment = tuple[str, bool]  # a text, and whether names of special tokens in it are those tokens
 _FORKS = 8  # continuations that are computed in one pass
 
 
@@ -59,30 +60,46 @@ class PairEncoder:
         self._tokenizer = tokenizer
         bos, stops = model.info.bos_token, model.info.stop_tokens
         self.begin = [] if bos is None else [bos]
-        self.prefix = bos if bos is not None else next(iter(stops), None)
+        self._prefix = bos if bos is not None else next(iter(stops), None)
 
     def encode(self, context: str, continuation: str) -> Pair:
-        """Raises EdgebitError where the continuation has no token of its own."""
-        if not context:
-            return self._checked(self._after_prefix(continuation), continuation)
-        kept = context.rstrip()
-        whole = self.begin + self._tokenizer.encode(context + continuation)
-        ids = self.begin + self._tokenizer.encode(kept)
-        if not ids:  # white space alone, and no begin-of-text
-            return self._checked(self._after_prefix(context + continuation), continuation)
-        return self._checked(Pair(ids, whole[len(ids) :]), continuation)
+        """Of plain texts: names of special tokens stay text. EdgebitError where the continuation has no token."""
+        return self.encode_segments([(context, False)], continuation, bos=True)
 
-    def _after_prefix(self, continuation: str) -> Pair:
-        if self.prefix is None:
-            raise EdgebitError("an empty context needs a begin-of-text or stop token, and this model has neither")
-        ids = self._tokenizer.encode(continuation)
-        return Pair(ids[:1], ids[1:]) if ids[:1] == [self.prefix] else Pair([self.prefix], ids)
-
-    @staticmethod
-    def _checked(pair: Pair, continuation: str) -> Pair:
+    def encode_segments(self, context: Sequence[Segment], continuation: str, *, bos: bool) -> Pair:
+        """Of a context whose marked texts may name special tokens; begin-of-text goes first where `bos` says so."""
+        begin = self.begin if bos else []
+        kept = _without_end(context)
+        ids = begin + self._tokenizer.encode_segments(kept)
+        if not ids or not any(text for text, _ in context):
+            pair = self._after_prefix("".join(text for text, _ in context) + continuation)
+        else:
+            whole = begin + self._tokenizer.encode_segments([*context, (continuation, False)])
+            pair = Pair(ids, whole[len(ids) :])
         if not pair.continuation:
             raise EdgebitError(f"the continuation {continuation!r} has no token of its own after this context")
         return pair
+
+    def from_prefix(self, text: str) -> list[int]:
+        """Tokens of a text after what stands for an empty context. EdgebitError where the model has no such token."""
+        if self._prefix is None:
+            raise EdgebitError("an empty context needs a begin-of-text or stop token, and this model has neither")
+        return [self._prefix, *self._tokenizer.encode(text)]
+
+    def _after_prefix(self, continuation: str) -> Pair:
+        ids = self.from_prefix(continuation)
+        repeated = ids[1:2] == ids[:1]
+        return Pair(ids[:1], ids[2:] if repeated else ids[1:])
+
+
+def _without_end(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments without the white space at the end of their text."""
+    kept = list(segments)
+    while kept:
+        text, special = kept.pop()
+        if text.rstrip():
+            return [*kept, (text.rstrip(), special)]
+    return kept
 
 
 class LikelihoodEngine:
