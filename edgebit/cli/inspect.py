@@ -1,6 +1,7 @@
 """`edgebit inspect`: what a bundle or model file holds."""
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,7 +17,11 @@ from edgebit.bundle.archive import locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.model_format import Role, Tensor
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.prompt_program import PromptProgram
-from edgebit.cli.terminal import printable, printable_json
+from edgebit.checkpoint.code_counts import Counts, count_codes
+from edgebit.checkpoint.model_file_checkpoint import open_model_file
+from edgebit.checkpoint.tokenizer import ADDED, UNUSED, CheckpointTokenizer
+from edgebit.cli.progress_bar import progress_bar
+from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.errors import EngineError
 from edgebit.keys import check_signature, list_keys
 from edgebit.runtime.native import Library, Tokenizer
@@ -25,17 +30,23 @@ from edgebit.runtime.native import Library, Tokenizer
 @click.command()
 @click.argument("path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
 @click.option("--tensors", "all_tensors", is_flag=True, help="List every tensor instead of a summary by role.")
+@click.option("--codes", is_flag=True, help="Count the weights -1, 0 and +1: reads all of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(path: Path, all_tensors: bool, as_json: bool) -> None:
+def command(path: Path, all_tensors: bool, codes: bool, as_json: bool) -> None:
     """Show what MODEL holds: a model file, a bundle, or a bundle's folder.
 
     \b
     edgebit inspect chat.bundle
-    edgebit inspect model.ebm --tensors --json
+    edgebit inspect model.ebm --tensors --codes --json
     """
     place = locate_model(path)
-    with ModelFile(place.path, place.offset, place.size) as model:
-        facts = describe(model, all_tensors)
+    with (
+        progress_bar() as progress,
+        ModelFile(place.path, place.offset, place.size) as model,
+        closing(open_model_file(path)) as checkpoint,
+    ):
+        counts = count_codes(checkpoint, progress) if codes else {}
+        facts = describe(model, checkpoint.tokenizer(), all_tensors=all_tensors, counts=counts)
     facts["bundle"] = _describe_bundle(path) if looks_like_bundle(path) else None
     if as_json:
         click.echo(printable_json(facts, indent=1))
@@ -43,7 +54,9 @@ def command(path: Path, all_tensors: bool, as_json: bool) -> None:
         _print(path, facts, Console())
 
 
-def describe(model: ModelFile, all_tensors: bool) -> dict[str, Any]:
+def describe(
+    model: ModelFile, tokenizer: CheckpointTokenizer | None, *, all_tensors: bool, counts: Counts
+) -> dict[str, Any]:
     """All facts of a model file, as JSON's kinds of value; sizes in bytes."""
     conf, meta = model.conf, model.meta
     tokens = _token_texts(model)
@@ -68,16 +81,22 @@ def describe(model: ModelFile, all_tensors: bool) -> dict[str, Any]:
             "activation": conf.activation.name.lower(),
             "activation_quantisation": conf.activation_quantisation.name.lower(),
             "norms": [norm.name.lower() for norm in conf.norms if norm.name],
+            "projection_norm_eps": conf.projection_norm_eps,
+            "rope_attention_factor": conf.rope_attention_factor,
             "head_tied": conf.head_tied,
         },
         "bos_token": _token(conf.bos_token, tokens) if conf.bos_token >= 0 else None,
         "stop_tokens": [_token(stop, tokens) for stop in conf.stop_tokens],
         "has_tokenizer": model.content("TOKN") is not None,
+        "tokenizer": _tokenizer(tokenizer) if tokenizer else None,
+        "prompt_program_version": int.from_bytes(program[:4], "little") if program is not None else None,
         "prompt_program": asdict(PromptProgram.from_bytes(program)) if program is not None else None,
         "generation": meta.get("generation"),
         "quantisation": meta.get("quantisation"),
         "sections": [asdict(section) for section in model.sections.values()],
-        "tensors": [_tensor(tensor) for tensor in model.tensors] if all_tensors else _by_role(model.tensors),
+        "tensors": [_tensor(tensor, counts) for tensor in model.tensors]
+        if all_tensors
+        else _by_role(model.tensors, counts),
         "probes": [
             {"prompt_tokens": len(probe.prompt), "greedy": list(probe.greedy), "logits_crc": f"{probe.logits_crc:08x}"}
             for probe in model.probes
@@ -101,7 +120,19 @@ def _token(token: int, tokens: Tokenizer | None) -> dict[str, Any]:
     return {"id": token, "text": tokens.token_bytes(token).decode(errors="replace") if tokens else None}
 
 
-def _tensor(tensor: Tensor) -> dict[str, Any]:
+def _tokenizer(tokenizer: CheckpointTokenizer) -> dict[str, Any]:
+    return {
+        "kind": tokenizer.kind.name.lower(),
+        "pre_tokenizer": tokenizer.pre_tokenizer.name.lower(),
+        "normalizer": tokenizer.normalizer.name.lower(),
+        "space_prefix": tokenizer.space_prefix.name.lower(),
+        "tokens": sum(not flags & UNUSED for flags in tokenizer.flags),
+        "merges": len(tokenizer.merges),
+        "added_tokens": sum(bool(flags & ADDED) for flags in tokenizer.flags),
+    }
+
+
+def _tensor(tensor: Tensor, counts: Counts) -> dict[str, Any]:
     return {
         "tensor": tensor.name,
         "rows": tensor.rows,
@@ -110,6 +141,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
         "scales": _scales(tensor),
         "offset": tensor.offset,
         "bytes": tensor.size + 4 * tensor.n_scales,
+        **_shares([tensor], counts),
     }
 
 
@@ -118,7 +150,19 @@ def _scales(tensor: Tensor) -> str:
     return f"group of {tensor.group}" if tensor.group else tensor.scales.name.lower()
 
 
-def _by_role(tensors: list[Tensor]) -> list[dict[str, Any]]:
+def _shares(tensors: list[Tensor], counts: Counts) -> dict[str, Any]:
+    """The shares of -1, 0 and +1, where they were counted; None of a tensor that has none."""
+    if not counts:
+        return {}
+    found = [counts[tensor.role, tensor.layer] for tensor in tensors if (tensor.role, tensor.layer) in counts]
+    total = sum(map(sum, found))
+    return {
+        code: round(sum(each[place] for each in found) / total, 4) if total else None
+        for place, code in enumerate(("-1", "0", "+1"))
+    }
+
+
+def _by_role(tensors: list[Tensor], counts: Counts) -> list[dict[str, Any]]:
     """One entry for all tensors of a role, which are of one shape."""
     summary = []
     for role, group in groupby(sorted(tensors, key=lambda tensor: tensor.role), key=lambda tensor: tensor.role):
@@ -135,6 +179,7 @@ def _by_role(tensors: list[Tensor]) -> list[dict[str, Any]]:
                 "scales": _scales(same[0]),
                 "bytes": size,
                 "bits_per_weight": round(8 * size / weights, 3),
+                **_shares(same, counts),
             }
         )
     return summary
@@ -169,10 +214,10 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
             f"{' '.join(config['norms']) or 'no sub-norms'}, "
             f"head {'tied' if config['head_tied'] else 'of its own'}",
         ),
-        ("tokenizer", "inside" if facts["has_tokenizer"] else "none: works with token ids only"),
+        ("tokenizer", _tokenizer_line(facts["tokenizer"])),
         ("begins with", _token_line([facts["bos_token"]] if facts["bos_token"] else [])),
         ("stops at", _token_line(facts["stop_tokens"])),
-        ("chat", _chat_line(facts["prompt_program"])),
+        ("chat", _chat_line(facts["prompt_program"], facts["prompt_program_version"])),
         ("advised", ", ".join(f"{key} {value}" for key, value in (facts["generation"] or {}).items()) or "nothing"),
         ("stored", ", ".join(f"{key} {value}" for key, value in (facts["quantisation"] or {}).items())),
         ("probes", ", ".join(f"{probe['prompt_tokens']} tokens" for probe in facts["probes"]) or "none"),
@@ -199,19 +244,28 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
     keys = list(facts["tensors"][0])
     tensors = Table(*(key.replace("_", " ") for key in keys), box=None, header_style="bold")
     for tensor in facts["tensors"]:
-        tensors.add_row(*(str(tensor[key]) for key in keys))
-    console.print(tensors)
+        tensors.add_row(*("" if tensor[key] is None else str(tensor[key]) for key in keys))
+    print_table(tensors)
 
 
 def _token_line(tokens: list[dict[str, Any]]) -> str:
     return ", ".join(f"{token['id']} {token['text'] or ''}".rstrip() for token in tokens) or "nothing"
 
 
-def _chat_line(program: dict[str, Any] | None) -> str:
+def _tokenizer_line(tokenizer: dict[str, Any] | None) -> str:
+    if tokenizer is None:
+        return "none: works with token ids only"
+    kind, cut = tokenizer["kind"].replace("_", " "), tokenizer["pre_tokenizer"]
+    counts = f"{tokenizer['tokens']:,} tokens, {tokenizer['merges']:,} merges, {tokenizer['added_tokens']} added tokens"
+    return f"{kind} BPE, {'no pre-tokenizer' if cut == 'none' else f'pre-tokenizer {cut}'}, {counts}"
+
+
+def _chat_line(program: dict[str, Any] | None, version: int | None) -> str:
     if program is None:
         return "no chat template: prompts are continued as plain text"
     prefix, suffix = program["user"]
-    return repr(f"{prefix}...{suffix}{program['generation']}")
+    text = f"{prefix}...{suffix}{program['generation']}"
+    return f"{text!r}, prompt program version {version}"
 
 
 def _size(size: int) -> str:

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.bundle.model_reader import ModelFile
+from edgebit.ternary.layouts import unpack_t2
 
 
 def edgebit(*args: object) -> subprocess.CompletedProcess[str]:
@@ -45,6 +48,12 @@ def test_json_holds_all_facts(place):
     assert facts["config"]["norms"] == ["attn_sub_norm", "ffn_sub_norm"]
     assert facts["bos_token"] == {"id": 500, "text": "<|begin_of_text|>"}
     assert facts["stop_tokens"][1] == {"id": 509, "text": "<|eot_id|>"}
+    assert (facts["config"]["activation_quantisation"], facts["config"]["rope_attention_factor"]) == ("int8", 1)
+    assert facts["tokenizer"] == {
+        "kind": "byte_level", "pre_tokenizer": "llama3", "normalizer": "none", "space_prefix": "none",
+        "tokens": 512, "merges": 244, "added_tokens": 12,
+    }  # fmt: skip
+    assert facts["prompt_program_version"] == 1
     assert facts["prompt_program"]["user"] == ["User: ", "<|eot_id|>"]
     assert [section["tag"] for section in facts["sections"]] == ["CONF", "TENS", "TOKN", "PRMT", "DATA", "META", "PROB"]
     by_role = {tensor["tensor"]: tensor for tensor in facts["tensors"]}
@@ -79,6 +88,22 @@ def test_the_table_says_the_same_in_words(reference_model):
         "PROB",
     ):
         assert words in done.stdout
+
+
+def test_codes_are_counted(reference_model):
+    """Shares of a tensor and of a role; what has no codes has none."""
+    facts = json.loads(edgebit("inspect", reference_model("bitnet-packed"), "--tensors", "--codes", "--json").stdout)
+    shares = {tensor["tensor"]: [tensor[code] for code in ("-1", "0", "+1")] for tensor in facts["tensors"]}
+    with ModelFile(reference_model("bitnet-packed")) as model:
+        up = next(tensor for tensor in model.tensors if tensor.name == "up_proj[1]")
+        codes = unpack_t2(np.frombuffer(bytes(model.values(up)), np.uint8), up.rows, up.columns)
+    wanted = [float((codes == code).mean()) for code in (-1, 0, 1)]
+    assert shares["up_proj[1]"] == pytest.approx(wanted, abs=5e-5)
+    assert shares["final_norm"] == [None, None, None]
+
+    done = edgebit("inspect", reference_model("bitnet-packed"), "--codes")
+    (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("up_proj"))
+    assert [float(share) for share in line.split()[-3:]] == pytest.approx([1 / 3] * 3, abs=0.01)
 
 
 def test_what_is_no_model_is_refused(tmp_path):
