@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.artifacts import Check
+from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.progress_bar import Report, progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
@@ -34,6 +36,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 )
 @embedding_option
 @template_option
+@checkpoint_options
 @click.option("--no-probes", is_flag=True, help="Leave golden probes out: no device can then prove itself.")
 @click.option("--all-checks", is_flag=True, help="Then read it back and compare all of it with MODEL.")
 @click.option("--force", is_flag=True, help="Replace a model file that is there.")
@@ -44,6 +47,7 @@ def command(
     layout: Literal["t2", "t1"],
     embedding: Literal["exact", "int8"],
     template: str | None,
+    hints: Hints,
     no_probes: bool,
     all_checks: bool,
     force: bool,
@@ -66,10 +70,11 @@ def command(
             layout=layout,
             embedding=embedding,
             template=template,
+            hints=hints,
             probes=not no_probes,
             progress=show,
         )
-        checks = _check(checkpoint, out, show) if all_checks else []
+        checks = _check(checkpoint, hints, out, show) if all_checks else []
     if as_json:
         click.echo(printable_json(_as_dict(report, checks), indent=2))
     else:
@@ -89,8 +94,8 @@ def _check_out(checkpoint: Path, out: Path, force: bool) -> None:
         raise BundleError(f"the folder {out.parent} for the model file is not there. Make it: mkdir -p {out.parent}")
 
 
-def _check(checkpoint: Path, out: Path, show: Report) -> list[Check]:
-    with closing(open_checkpoint(checkpoint)) as source, closing(open_checkpoint(out)) as model:
+def _check(checkpoint: Path, hints: Hints, out: Path, show: Report) -> list[Check]:
+    with closing(open_checkpoint(checkpoint, hints)) as source, closing(open_checkpoint(out)) as model:
         return check_conversion(out, source, model, show)
 
 

@@ -9,7 +9,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.opening import find_gguf, open_checkpoint
+from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.model_diff.diff import Part, are_equal, diff_models
@@ -21,9 +23,10 @@ _SHOWN = 10  # differences of a part, without --all
 @click.command()
 @click.argument("first", metavar="A", type=click.Path(exists=True, path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(exists=True, path_type=Path))
+@checkpoint_options
 @click.option("--all", "show_all", is_flag=True, help=f"List every difference, not the first {_SHOWN} of each part.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(first: Path, second: Path, show_all: bool, as_json: bool) -> None:
+def command(first: Path, second: Path, hints: Hints, show_all: bool, as_json: bool) -> None:
     """Compare two models: checkpoints, model files or bundles, each of any kind.
 
     Architecture, tokenizer, chat template, stop tokens, and every code, scale, norm and row. Ends with exit code 1
@@ -33,7 +36,11 @@ def command(first: Path, second: Path, show_all: bool, as_json: bool) -> None:
     edgebit diff ./bitnet-b1.58-2B-4T chat.bundle
     edgebit diff old.ebm new.ebm --json
     """
-    with progress_bar() as progress, closing(open_checkpoint(first)) as a, closing(open_checkpoint(second)) as b:
+    with (
+        progress_bar() as progress,
+        closing(open_checkpoint(first, hints if find_gguf(first) or not find_gguf(second) else NO_HINTS)) as a,
+        closing(open_checkpoint(second, hints if find_gguf(second) else NO_HINTS)) as b,
+    ):
         parts = diff_models(a, b, progress)
     equal = are_equal(parts)
     if as_json:

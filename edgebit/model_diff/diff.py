@@ -74,7 +74,9 @@ def _conf_differences(a: Conf, b: Conf) -> list[tuple[str, str]]:
 
 
 def _stored(value: Any) -> Any:
-    """A number as a model file has it, whose floats are of 32 bits."""
+    """A number as files have it whose floats are of 32 bits, and a dict of such."""
+    if isinstance(value, dict):
+        return {key: str(_stored(each)) for key, each in value.items()}
     return np.float32(value) if isinstance(value, float) else value
 
 
@@ -83,7 +85,7 @@ def _metadata_differences(a: Checkpoint, b: Checkpoint) -> list[tuple[str, str]]
         ("name", a.config.name, b.config.name),
         ("family", a.family, b.family),
         ("licence", a.config.licence, b.config.licence),
-        ("advised for sampling", a.config.generation, b.config.generation),
+        ("advised for sampling", _stored(a.config.generation), _stored(b.config.generation)),
     ]
     return [(name, f"{_shown(one)} and {_shown(other)}") for name, one, other in pairs if one != other]
 

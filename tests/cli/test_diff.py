@@ -40,6 +40,19 @@ def test_a_checkpoint_equals_its_model_file(name, reference_checkpoint, referenc
     assert "differs" not in done.output
 
 
+def test_a_gguf_file_has_the_weights_of_its_source(native, reference_checkpoint, tmp_path):
+    """Converted with the options that GGUF files take, it is compared as any other; those options go with one alone."""
+    source, file = reference_checkpoint("bitnet-packed"), tmp_path / "a.gguf"
+    assert CliRunner().invoke(cli, ["export", "gguf", str(source), "--out", str(file)]).exit_code == 0
+
+    assert not {"architecture", "tensors"} & set(differences(source, file, "--activations", "int8"))
+    assert differences(file, source, "--activations", "float")["architecture"] == {
+        "activation_quantisation": "int15 and int8"
+    }
+    refused = diff(source, source, "--activations", "float")
+    assert isinstance(refused.exception, CheckpointError)
+
+
 def test_layouts_and_bundles_are_no_difference(reference_checkpoint, reference_model, tmp_path):
     """t1, t2, and a bundle of it; an int8 embedding is one."""
     model = reference_model("bitnet-packed")
