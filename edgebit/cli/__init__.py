@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "Show what a bundle or model file holds.",
     "diff": "Compare two models, and say where they differ first.",
     "verify": "Check every byte, artifact and golden probe of a bundle.",
+    "parity": "Run a bundle beside its reference, and say where they depart.",
     "run": "Answer one prompt on this machine.",
     "chat": "Talk with a model on this machine.",
     "eval": "Score a model: perplexity, multiple choice, divergence from another.",
