@@ -19,12 +19,16 @@ from edgebit.ternary.layouts import pack_t2, unpack_t2
 from tests.kernels.tiny_model import corrected
 
 pytestmark = pytest.mark.reference
-MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "llama-bitlinear-packed")
+MODELS = (
+    "bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "legacy-1bitllm-f16-head100",
+    "llama-bitlinear-packed", "llama-master", "falcon3-packed", "qwen2-zero-bias-packed",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def transformers():
-    pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.set_num_threads(1)  # the models are small, and threads that wait for each other are slow on a busy machine
     return pytest.importorskip("transformers", reason="transformers is not installed")
 
 
