@@ -19,10 +19,7 @@ from edgebit.ternary.layouts import pack_t2, unpack_t2
 from tests.kernels.tiny_model import corrected
 
 pytestmark = pytest.mark.reference
-MODELS = (
-    "bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "legacy-1bitllm-f16-head100",
-    "llama-bitlinear-packed", "llama-master", "falcon3-packed", "qwen2-zero-bias-packed",
-)  # fmt: skip
+MODELS = sorted(path.parent.name for path in (Path(__file__).parent.parent / "reference").glob("*/config.json"))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.archive import locate_model
-from edgebit.bundle.model_format import NO_LAYER, Role
+from edgebit.bundle.model_format import NO_LAYER, ActivationQuantisation, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.model_file_checkpoint import open_model_file
 from edgebit.checkpoint.opening import open_checkpoint
@@ -32,6 +32,7 @@ from edgebit.runtime.token_ids import spread_ids
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 _ENGINE_EMBEDDINGS = 8  # tokens whose embedding is taken from the engine as well as from the file
+_INT15_STEP = 1 / 16383  # of the largest activation: what the engine rounds to where the reference keeps floats
 _PROMPT = 16  # of the ids: what greedy goes on from
 
 
@@ -133,6 +134,8 @@ class _Parity:
     ) -> None:
         self._file, self._model, self._source, self._reference = file, model, source, reference
         self._folder, self._options, self._progress = folder, options, progress
+        is_int15 = file.config.conf.activation_quantisation == ActivationQuantisation.INT15
+        self._rounding = np.float32(_INT15_STEP if is_int15 else 0)  # which the reference does not have
         self._checks: list[Check] = []
         self._departure: str | None = None
 
@@ -209,7 +212,8 @@ class _Parity:
                 for memory in (alone, chained):
                     engine.truncate()
                     engine.eval_layer(run.layer, memory)
-                by_itself, in_a_row = (compare_rows(_rows(memory, end), end, run.noise) for memory in (alone, chained))
+                noise = np.maximum(run.noise, self._rounding)
+                by_itself, in_a_row = (compare_rows(_rows(memory, end), end, noise) for memory in (alone, chained))
                 results.append(LayerResult(run.layer, by_itself, in_a_row, self._find_fault(run, by_itself)))
 
             normed = self._reference.run(ids, watch)
