@@ -22,7 +22,7 @@ from ctypes import (
     c_void_p,
 )
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 MAX_STOP_TOKENS = 8
 MAX_DRAFT, DRAFT_KINDS = 64, 4
 
@@ -209,6 +209,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_engine_isa": (c_char_p, [_HANDLE]),
     "eb_engine_set_threads": (c_int, [_HANDLE, c_uint32]),
     "eb_eval": (c_int, [_HANDLE, POINTER(Batch)]),
+    "eb_eval_states": (c_int, [_HANDLE, POINTER(Batch), POINTER(c_float)]),
     "eb_logits": (POINTER(c_float), [_HANDLE, c_uint32]),
     "eb_sequence_length": (c_uint32, [_HANDLE, c_uint32]),
     "eb_sequence_truncate": (c_int, [_HANDLE, c_uint32, c_uint32]),

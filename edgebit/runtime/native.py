@@ -489,6 +489,19 @@ class Drafting:
         self._dll.eb_draft_record(ctypes.byref(self._struct), accepted, ns)
 
 
+def _batch(
+    tokens: Sequence[int], sequences: Sequence[int], want_logits: Sequence[bool] | None, n_best: int
+) -> abi.Batch:
+    count = len(tokens)
+    return abi.Batch(
+        n_tokens=count,
+        tokens=(ctypes.c_int32 * count)(*tokens),
+        sequences=(ctypes.c_uint32 * count)(*sequences),
+        want_logits=None if want_logits is None else (ctypes.c_uint8 * count)(*map(bool, want_logits)),
+        n_best=n_best,
+    )
+
+
 class Engine(_Native):
     """Prefill and decode of several sequences over one model. One thread at a time, but for cancel()."""
 
@@ -548,15 +561,23 @@ class Engine(_Native):
         n_best: how many of the highest logits of each are needed; others may then be -infinity. 0: all of them
         Raises ContextFullError, Cancelled (after cancel()), or EngineError; the sequences are then as before.
         """
-        count = len(tokens)
-        batch = abi.Batch(
-            n_tokens=count,
-            tokens=(ctypes.c_int32 * count)(*tokens),
-            sequences=(ctypes.c_uint32 * count)(*sequences),
-            want_logits=None if want_logits is None else (ctypes.c_uint8 * count)(*map(bool, want_logits)),
-            n_best=n_best,
-        )
+        batch = _batch(tokens, sequences, want_logits, n_best)
         self._check(self.library.dll.eb_eval(self.handle, ctypes.byref(batch)))
+
+    def eval_states(
+        self, tokens: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool] | None = None
+    ) -> "list[memoryview[float]]":
+        """Append each token to its sequence; of each wanted one (None: the last) the final hidden state.
+
+        They are float32 [hidden_size], after the final norm. Raises as eval_batch().
+        """
+        batch = _batch(tokens, sequences, wanted, 0)
+        count = 1 if wanted is None else sum(map(bool, wanted))
+        size = 4 * self.model.info.hidden_size
+        states = (ctypes.c_float * max(1, count * size // 4))()
+        self._check(self.library.dll.eb_eval_states(self.handle, ctypes.byref(batch), states))
+        content = memoryview(states).cast("B")
+        return [content[row * size : (row + 1) * size].cast("f") for row in range(count)]
 
     def logits(self, row: int = 0) -> "memoryview[float]":
         """Row `row` of the wanted logits, float32 [vocab_size]: the engine's own memory, valid until the next eval."""

@@ -24,7 +24,7 @@ extern "C" {
 /* Comments stand in columns. */
 /* clang-format off */
 
-#define EB_ABI_VERSION 2
+#define EB_ABI_VERSION 3
 
 #if defined(__GNUC__)
 #define EB_API __attribute__((visibility("default")))
@@ -207,6 +207,12 @@ typedef struct eb_batch {
 EB_API eb_status eb_eval(eb_engine *engine, const eb_batch *batch);
 /* Row `row` of the wanted logits of the last eb_eval(), in the order of its tokens: [vocab_size], until the next. */
 EB_API const float *eb_logits(const eb_engine *engine, uint32_t row);
+/* The same, but for the final hidden states of the wanted tokens, after the final norm, in place of their logits: what models
+ * that embed texts are made for. The head is not read, and there is no limit to how many are wanted.
+ *   batch   want_logits says of which tokens; n_best is not looked at
+ *   states  [tokens wanted][hidden_size], in the order of the tokens, the caller's; on a failure what is in it means nothing
+ * eb_logits() has no rows afterwards. */
+EB_API eb_status eb_eval_states(eb_engine *engine, const eb_batch *batch, float *states);
 EB_API uint32_t eb_sequence_length(const eb_engine *engine, uint32_t sequence);
 /* Forgets all tokens from position `length` on; 0 empties the sequence. */
 EB_API eb_status eb_sequence_truncate(eb_engine *engine, uint32_t sequence, uint32_t length);

@@ -239,13 +239,14 @@ static void restart_lengths(eb_engine *engine) {
         engine->next[s] = engine->length[s];
 }
 
-/* Checks the whole batch before anything is computed. *is_prefill: some sequence gets more than one token. */
-static eb_status check_batch(eb_engine *engine, const eb_batch *batch, int *is_prefill) {
+/* Checks the whole batch before anything is computed. *n_wanted: tokens wanted; *is_prefill: some sequence gets more than
+ * one token. */
+static eb_status check_batch(eb_engine *engine, const eb_batch *batch, uint32_t *n_wanted, int *is_prefill) {
     if (!batch || !batch->n_tokens || !batch->tokens)
         FAIL(EB_BAD_ARGUMENT, "the batch has no tokens");
     restart_lengths(engine);
     *is_prefill = 0;
-    uint32_t n_wanted = 0;
+    *n_wanted = 0;
     for (uint32_t i = 0; i < batch->n_tokens; i++) {
         const int32_t token = batch->tokens[i];
         const uint32_t sequence = sequence_of(batch, i);
@@ -261,10 +262,8 @@ static eb_status check_batch(eb_engine *engine, const eb_batch *batch, int *is_p
                  sequence, engine->length[sequence], engine->ctx_len);
         engine->next[sequence]++;
         *is_prefill |= engine->next[sequence] > engine->length[sequence] + 1;
-        n_wanted += (uint32_t)is_wanted(batch, i);
+        *n_wanted += (uint32_t)is_wanted(batch, i);
     }
-    if (n_wanted > engine->logits_rows)
-        FAIL(EB_LIMIT, "logits of %u tokens are wanted, and the engine has %u rows", n_wanted, engine->logits_rows);
     return EB_OK;
 }
 
@@ -316,13 +315,18 @@ static eb_status eval_chunk(eb_engine *engine, const eb_batch *batch, uint32_t b
     return EB_OK;
 }
 
-static eb_status eval(eb_engine *engine, const eb_batch *batch) {
+/* states: where the final hidden states of the wanted tokens go, or NULL for their logits. */
+static eb_status eval(eb_engine *engine, const eb_batch *batch, float *states) {
     const uint64_t started = now_ns(engine);
+    uint32_t n_wanted = 0;
     int is_prefill = 0;
     engine->n_logits = 0;
-    eb_status status = check_batch(engine, batch, &is_prefill);
+    eb_status status = check_batch(engine, batch, &n_wanted, &is_prefill);
     if (status)
         return status;
+    if (!states && n_wanted > engine->logits_rows)
+        FAIL(EB_LIMIT, "logits of %u tokens are wanted, and the engine has %u rows", n_wanted, engine->logits_rows);
+    engine->wanted.states = states;
     restart_lengths(engine);
     for (uint32_t begin = 0; begin < batch->n_tokens && !status; begin += engine->chunk.n)
         status = eval_chunk(engine, batch, begin);
@@ -331,6 +335,8 @@ static eb_status eval(eb_engine *engine, const eb_batch *batch) {
         eb_cancel_reset(engine);
         FAIL(EB_CANCELLED, "cancelled");
     }
+    if (states)
+        engine->n_logits = 0;
     for (uint32_t s = 0; s < engine->n_sequences; s++)
         engine->length[s] = engine->next[s];
     const uint64_t took = now_ns(engine) - started;
@@ -348,7 +354,18 @@ eb_status eb_eval(eb_engine *engine, const eb_batch *batch) {
     if (!engine)
         return EB_BAD_ARGUMENT;
     const eb_float_mode before = eb_float_mode_enter();
-    const eb_status status = eval(engine, batch);
+    const eb_status status = eval(engine, batch, NULL);
+    eb_float_mode_leave(before);
+    return status;
+}
+
+eb_status eb_eval_states(eb_engine *engine, const eb_batch *batch, float *states) {
+    if (!engine)
+        return EB_BAD_ARGUMENT;
+    if (!states)
+        FAIL(EB_BAD_ARGUMENT, "eb_eval_states: states is null");
+    const eb_float_mode before = eb_float_mode_enter();
+    const eb_status status = eval(engine, batch, states);
     eb_float_mode_leave(before);
     return status;
 }

@@ -68,7 +68,8 @@ typedef struct eb_attention {
 
 /* The tokens of a chunk whose logits are wanted, and their hidden states quantised to 15 bits. */
 typedef struct eb_wanted {
-    uint32_t n, first_row;       /* row of the logits that the first of them gets */
+    uint32_t n, first_row;       /* row of the logits, or of `states`, that the first of them gets */
+    float *states;               /* of the whole batch, [tokens wanted][hidden_size], in place of logits; or NULL */
     uint32_t n_best;             /* 0: all logits; else as many best ones, the others may become -infinity */
     uint32_t pass_first, pass_n; /* those whose best logits are being looked for */
     uint32_t *token;             /* [batch_len] index in the chunk */
@@ -125,7 +126,7 @@ unsigned char *eb_kv_head(const eb_engine *engine, uint32_t sequence, uint32_t l
  */
 void eb_run_layer(eb_engine *engine, uint32_t layer);
 
-/* Computes the logits of the wanted tokens from chunk.hidden. */
+/* Computes the logits of the wanted tokens, or their final hidden states, from chunk.hidden. */
 void eb_run_head(eb_engine *engine);
 
 /* ---- projection_input.c ---- */

@@ -19,16 +19,32 @@
 
 /* ---- what is wanted ---- */
 
-static void final_norm_job(job *task, part me) {
+/* The final hidden state of wanted token `i`: [hidden_size], filled up with zeros. */
+static const float *final_state(eb_engine *engine, size_t i) {
+    float *normed = engine->chunk.normed + i * engine->widest_stride;
+    engine->kernels.rmsnorm(normed, engine->chunk.hidden + engine->wanted.token[i] * engine->hidden_stride,
+                            engine->model->tensor[EB_FINAL_NORM].values, engine->model->info.hidden_size,
+                            engine->model->config.rms_norm_eps);
+    return normed;
+}
+
+static void states_job(job *task, part me) {
+    eb_engine *engine = task->engine;
+    const eb_wanted *wanted = &engine->wanted;
+    const size_t n = engine->model->info.hidden_size;
+    const range tokens = share(me, wanted->n, 1);
+    for (size_t i = tokens.begin; i < tokens.end; i++)
+        eb_memcpy(wanted->states + (wanted->first_row + i) * n, final_state(engine, i), n * sizeof(float));
+}
+
+static void quantise_job(job *task, part me) {
     eb_engine *engine = task->engine;
     const eb_wanted *wanted = &engine->wanted;
     const size_t n = engine->model->info.hidden_size, k = engine->head_k;
     const range tokens = share(me, wanted->n, 1);
     for (size_t i = tokens.begin; i < tokens.end; i++) {
-        float *normed = engine->chunk.normed + i * engine->widest_stride;
+        const float *normed = final_state(engine, i);
         int8_t *hi = wanted->hi + i * k, *lo = wanted->lo + i * k;
-        engine->kernels.rmsnorm(normed, engine->chunk.hidden + wanted->token[i] * engine->hidden_stride,
-                                engine->model->tensor[EB_FINAL_NORM].values, n, engine->model->config.rms_norm_eps);
         engine->kernels.quantise_i15(hi, lo, &wanted->scale[i], normed, n);
         eb_memset(hi + engine->hidden_stride, 0, k - engine->hidden_stride);
         eb_memset(lo + engine->hidden_stride, 0, k - engine->hidden_stride);
@@ -244,7 +260,11 @@ void eb_run_head(eb_engine *engine) {
     const eb_tensor *head = &engine->model->tensor[EB_HEAD];
     const int is_large = head->row_bytes * head->rows >= PARALLEL_BYTES;
     job task = {.engine = engine};
-    run(&task, final_norm_job, wanted->n > 1);
+    if (wanted->states) {
+        run(&task, states_job, wanted->n > 1);
+        return;
+    }
+    run(&task, quantise_job, wanted->n > 1);
     if (!wanted->n_best || wanted->n_best >= head->rows) {
         run(&task, full_job, is_large);
         return;

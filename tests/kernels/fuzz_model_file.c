@@ -64,6 +64,8 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
     return size;
 }
 
+enum { MAX_HIDDEN = 1024 };
+
 static void run(const eb_model *model, uint32_t threads) {
     const eb_model_info *info = eb_model_get_info(model);
     const eb_engine_options options = {.size = sizeof options,
@@ -87,6 +89,9 @@ static void run(const eb_model *model, uint32_t threads) {
             eb_sampler_close(sampler);
         }
     }
+    float state[MAX_HIDDEN];
+    eb_sequence_truncate(engine, 0, 0);
+    eb_eval_states(engine, &(eb_batch){.n_tokens = 1, .tokens = tokens}, state);
     uint32_t n_probes;
     eb_sequence_truncate(engine, 0, 0);
     eb_probe_check(engine, &n_probes, &error);
@@ -103,7 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         eb_model_verify(model, &error);
         const eb_model_info *info = eb_model_get_info(model);
         /* Sizes that a file of a few kilobytes can lie about without weights behind them: heads are one such. */
-        if (info->hidden_size <= 1024 && info->n_heads * info->head_dim <= 4096 && info->vocab_size <= 4096)
+        if (info->hidden_size <= MAX_HIDDEN && info->n_heads * info->head_dim <= 4096 && info->vocab_size <= 4096)
             run(model, size % 2 + 1);
         eb_model_close(model);
     }
