@@ -30,7 +30,6 @@ from tests.kernels.numpy_model import layer_of, normed
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
-_WIDE: dict[str, Any] = {"hidden_size": 384, "ffn_size": 1217, "head_dim": 34, "vocab_size": 401}
 _MIXED = {
     Role.Q_PROJ: Scaling(Scales.GROUP, 192), Role.K_PROJ: PER_ROW, Role.V_PROJ: PER_TENSOR,
     Role.O_PROJ: Scaling(Scales.GROUP, 64), Role.GATE_PROJ: Scaling(Scales.GROUP, 64), Role.UP_PROJ: PER_TENSOR,
@@ -47,13 +46,17 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "wide": ({"hidden_size": 700, "ffn_size": 1300, "head_dim": 34, "vocab_size": 400}, {"scaling": PER_ROW}),
     "odd-t1": ({}, {"layout": Encoding.T1}),
-    "wide-t1": (_WIDE, {"layout": Encoding.T1}),
+    "wide-t1": ({"hidden_size": 384, "ffn_size": 1217, "head_dim": 34, "vocab_size": 401}, {"layout": Encoding.T1}),
     "llama-rows-int15": (
         {"activation": Activation.SILU, "norms": Norms(0), "activation_quantisation": ActivationQuantisation.INT15},
         {"scaling": PER_ROW, "embedding": Encoding.F16},
     ),
     "llama-int15-t1": (
-        {**_WIDE, "norms": Norms(0), "activation_quantisation": ActivationQuantisation.INT15}, {"layout": Encoding.T1},
+        {
+            "hidden_size": 384, "ffn_size": 401, "norms": Norms(0),
+            "activation_quantisation": ActivationQuantisation.INT15,
+        },
+        {"layout": Encoding.T1},
     ),
     "qwen3-groups-int15": (
         {
