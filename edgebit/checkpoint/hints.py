@@ -7,6 +7,8 @@ from typing import Literal
 I2SDialect = Literal["x86", "arm", "rows4"]
 I2S_DIALECTS: tuple[I2SDialect, ...] = ("x86", "arm", "rows4")
 ActivationsHint = Literal["int8", "float"]
+PreTokenizerName = Literal["llama-bpe", "gpt-2", "qwen2", "falcon"]  # as tokenizer.ggml.pre has them
+PRE_TOKENIZERS: tuple[PreTokenizerName, ...] = ("llama-bpe", "gpt-2", "qwen2", "falcon")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +18,7 @@ class Hints:
     i2s_dialect: I2SDialect | None = None  # of a GGUF file with I2_S tensors (docs/models.md)
     i2s_reference: Path | None = None  # the folder of the Hugging Face checkpoint that such a file was made from
     activations: ActivationsHint | None = None  # what a GGUF file's model was trained with
+    pre_tokenizer: PreTokenizerName | None = None  # how a GGUF file's byte-level tokenizer cuts text
 
 
 NO_HINTS = Hints()

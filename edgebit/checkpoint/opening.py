@@ -23,7 +23,8 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     if gguf is not None:
         return open_gguf(gguf, hints)
     if hints != NO_HINTS:
-        raise CheckpointError(f"{path}: --i2s-dialect, --i2s-reference and --activations go with a GGUF file alone")
+        options = "--i2s-dialect, --i2s-reference, --activations and --pre-tokenizer"
+        raise CheckpointError(f"{path}: {options} go with a GGUF file alone")
     if is_model_file(path):
         return open_model_file(path)
     return open_hugging_face(path)

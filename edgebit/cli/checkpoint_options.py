@@ -1,5 +1,6 @@
 """The options of every command that reads a checkpoint: what its files may not say."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgebit.checkpoint.hints import I2S_DIALECTS, Hints
+from edgebit.checkpoint.hints import I2S_DIALECTS, PRE_TOKENIZERS, Hints
 
 _OPTIONS = (
     click.option(
@@ -25,6 +26,11 @@ _OPTIONS = (
         type=click.Choice(["int8", "float"]),
         help="What a GGUF file's model was trained with.  [default: as the file tells]",
     ),
+    click.option(
+        "--pre-tokenizer",
+        type=click.Choice(PRE_TOKENIZERS),
+        help="How a GGUF file's tokenizer cuts text, where the file does not say.",
+    ),
 )
 
 
@@ -33,7 +39,7 @@ def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_hints(*args: Any, **values: Any) -> Any:
-        hints = Hints(**{name: values.pop(name) for name in ("i2s_dialect", "i2s_reference", "activations")})
+        hints = Hints(**{field.name: values.pop(field.name) for field in dataclasses.fields(Hints)})
         return command(*args, hints=hints, **values)
 
     for option in reversed(_OPTIONS):

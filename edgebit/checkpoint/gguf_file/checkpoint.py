@@ -18,6 +18,7 @@ from edgebit.checkpoint.gguf_file.i2s_dialect import dialect_like, known_dialect
 from edgebit.checkpoint.gguf_file.split import GgufModel
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
+from edgebit.checkpoint.gguf_file.tokenizer import read_tokenizer
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import CheckpointError
@@ -43,8 +44,10 @@ class GgufCheckpoint:
 
     def __init__(self, path: Path, model: GgufModel, hints: Hints) -> None:
         """Check names, shapes and types of all tensors, and what the user must say. Raises CheckpointError."""
-        self.path, self._model = path, model
+        self.path, self._model, self._hints = path, model, hints
         self.notes: list[str] = []
+        self._tokenizer: CheckpointTokenizer | None = None
+        self._has_read_tokenizer = False
         self._architecture = match_architecture(model.fields.get("general.architecture"), str(path))
         self.family = self._architecture.name
         self._tensors = GgufTensors(model)
@@ -80,7 +83,12 @@ class GgufCheckpoint:
         return self._ternary.projection(role, layer)
 
     def tokenizer(self) -> CheckpointTokenizer | None:
-        return None
+        if not self._has_read_tokenizer:
+            where, hint = str(self._model.parts[0].path), self._hints.pre_tokenizer
+            self._tokenizer, notes = read_tokenizer(self._model.fields, hint, where)
+            self.notes += notes
+            self._has_read_tokenizer = True
+        return self._tokenizer
 
     def _read_config(self) -> ModelConfig:
         embedding = self._architecture.tensor_name(Role.TOKEN_EMBEDDING)

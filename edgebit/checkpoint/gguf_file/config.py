@@ -32,6 +32,7 @@ _NEUTRAL: Mapping[str, tuple[Value, ...]] = {
     "rope.scaling.alpha": (0.0,),
     "rope.scaling.attn_factor": (1.0,),
 }
+_NO_TOKEN = 0xFFFFFFFF  # how -1 is written
 _ADVISED = {
     "temp": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "penalty_repeat": "repetition_penalty",
 }  # fmt: skip
@@ -186,7 +187,7 @@ def _token_ids(path: Path, fields: Mapping[str, Value], names: tuple[str, ...], 
     for name in names:
         key = f"tokenizer.ggml.{name}_token_id"
         value = fields.get(key)
-        if value is None:
+        if value is None or (isinstance(value, int) and value == _NO_TOKEN):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < vocab_size:
             raise CheckpointError(f"{path}: {key} is {value!r}; ids from 0 to {vocab_size - 1} are known")
