@@ -1,6 +1,5 @@
 """From a GGUF file's keys to a model's configuration, each value checked as it is taken."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from numpy.typing import NDArray
 from edgebit.bundle.model_format import Conf
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.checkpoint.gguf_file.architectures import Architecture
+from edgebit.checkpoint.gguf_file.keys import Keys, as_number
 from edgebit.checkpoint.gguf_file.metadata import Value
-from edgebit.checkpoint.rope import rope_inv_freq
+from edgebit.checkpoint.gguf_file.rope import read_rope
 from edgebit.errors import CheckpointError
 
 # Keys of an architecture that change what is computed, with the values that change nothing.
@@ -30,53 +30,13 @@ _NEUTRAL: Mapping[str, tuple[Value, ...]] = {
     "pooling_type": (0,),
     "use_parallel_residual": (False,),
     "rope.scaling.alpha": (0.0,),
-    "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
+    "rope.scaling.yarn_ext_factor": (1.0, -1.0),  # as if it was not there
 }
 _NO_TOKEN = 0xFFFFFFFF  # how -1 is written
 _ADVISED = {
     "temp": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "penalty_repeat": "repetition_penalty",
 }  # fmt: skip
-
-
-class Keys:
-    """The keys of a file, each checked as it is taken."""
-
-    def __init__(self, path: Path, fields: Mapping[str, Value], prefix: str) -> None:
-        self._path, self._fields, self._prefix = path, fields, prefix
-
-    def fault(self, key: str, what: str) -> CheckpointError:
-        return CheckpointError(f"{self._path}: {self._prefix}.{key} {what}")
-
-    def get(self, key: str) -> Value | None:
-        return self._fields.get(f"{self._prefix}.{key}")
-
-    def count(self, key: str, most: int, default: int | None = None) -> int:
-        """A whole number from 1 on; one for each layer where all are the same."""
-        value = self.get(key)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, np.ndarray):
-            if not value.size or (value != value.flat[0]).any():
-                raise self.fault(key, "differs from layer to layer, which edgebit does not know")
-            value = value.flat[0].item()
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise self.fault(key, f"is {value!r}; a whole number from 1 to {most} is needed")
-        return value
-
-    def positive(self, key: str, default: float | None = None) -> float:
-        value = self.get(key)
-        if value is None and default is not None:
-            return default
-        number = as_number(value)
-        if number is None or number <= 0:
-            raise self.fault(key, f"is {value!r}; a number above 0 is needed")
-        return number
-
-
-def as_number(value: Value | None) -> float | None:
-    """None: it is no number, or not finite."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number and isinstance(value, int | float) else None
 
 
 def read_config(
@@ -101,6 +61,7 @@ def read_config(
     head_dim = _head_dim(keys, hidden, heads)
     if keys.count("vocab_size", 2_097_152, default=vocab_size) != vocab_size:
         raise keys.fault("vocab_size", f"is {keys.get('vocab_size')}, token_embd.weight has {vocab_size} rows")
+    rope = read_rope(keys, head_dim, rope_factors)
     return ModelConfig(
         name=_name(path, fields),
         conf=Conf(
@@ -118,8 +79,9 @@ def read_config(
             head_tied=False,
             bos_token=_bos(path, fields, vocab_size),
             stop_tokens=_stops(path, fields, vocab_size),
+            rope_attention_factor=rope.attention_factor,
         ),
-        rope_inv_freq=_frequencies(keys, head_dim, rope_factors),
+        rope_inv_freq=rope.inv_freq,
         generation=_generation(fields),
         licence=_licence(fields),
     )
@@ -143,18 +105,6 @@ def _head_dim(keys: Keys, hidden: int, heads: int) -> int:
     if head_dim % 2:
         raise keys.fault("attention.key_length", f"is {head_dim}: an even number is needed")
     return head_dim
-
-
-def _frequencies(keys: Keys, head_dim: int, factors: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    frequencies = rope_inv_freq(keys.positive("rope.freq_base", default=10000.0), head_dim)
-    if factors is not None:
-        frequencies = frequencies / factors
-    kind = keys.get("rope.scaling.type")
-    if kind not in (None, "none", "linear"):
-        raise keys.fault("rope.scaling.type", f"is {kind!r}; none and linear are known")
-    older = keys.positive("rope.scale_linear", default=1.0)  # of files before rope.scaling
-    factor = 1.0 if kind == "none" else keys.positive("rope.scaling.factor", default=older)
-    return frequencies / np.float32(factor)
 
 
 def _name(path: Path, fields: Mapping[str, Value]) -> str:

@@ -2,6 +2,7 @@
 
 from edgebit.bundle.model_format import Conf, Role
 from edgebit.checkpoint.gguf_file.architectures import ROPE_FACTORS, Architecture
+from edgebit.checkpoint.gguf_file.tensor_types import START_AGAIN
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.errors import CheckpointError
 
@@ -65,6 +66,5 @@ def _check_ternary(tensors: GgufTensors, name: str) -> None:
     kind = tensors.type(name)
     if not kind.is_ternary and not kind.is_float:
         raise CheckpointError(
-            f"{tensors.where(name)} is of type {kind.name}, whose weights are not ternary (any more). Start from the "
-            "Hugging Face checkpoint, or from a GGUF file in TQ2_0, TQ1_0 or I2_S"
+            f"{tensors.where(name)} is of type {kind.name}, whose weights are not ternary (any more). {START_AGAIN}"
         )

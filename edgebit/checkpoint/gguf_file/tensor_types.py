@@ -14,8 +14,8 @@ from edgebit.ternary.ggml.i2_s import TAIL_BYTES
 
 RowLayout = blocks.BlockLayout | floats.FloatLayout
 
-_START_AGAIN = "Start from the Hugging Face checkpoint, or from a GGUF file in TQ2_0, TQ1_0 or I2_S"
-_TABLES = f"is packed for the tables of one build of bitnet.cpp. {_START_AGAIN}"
+START_AGAIN = "Start from the Hugging Face checkpoint, or from a GGUF file in TQ2_0, TQ1_0 or I2_S"
+_TABLES = f"is packed for the tables of one build of bitnet.cpp. {START_AGAIN}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +27,8 @@ class TensorType:
     block_bytes: int
     row_bytes: int = 0  # before the blocks of each row
     tail_bytes: int = 0  # after the whole tensor
-    layout: RowLayout | None = None  # of types that edgebit takes apart itself
-    has_groups: bool = False  # is a float type of more than one value to a scale, which the gguf package reads
+    layout: RowLayout | None = None  # of types that edgebit takes apart itself, those with groups as weights only
+    has_groups: bool = False  # has more than three values to a scale: read by the gguf package, but as weights
     refusal: str | None = None  # why edgebit does not read it
 
     @property
@@ -37,7 +37,7 @@ class TensorType:
 
     @property
     def is_ternary(self) -> bool:
-        """Whether weights of this type are ternary; floats may be."""
+        """Whether weights of this type are ternary. Floats may be, and Q4_0, for rows too narrow for others."""
         return self.name == "I2_S" or isinstance(self.layout, blocks.BlockLayout)
 
     def size(self, shape: tuple[int, ...]) -> int | None:
@@ -58,24 +58,24 @@ def _own(name: str, layout: RowLayout) -> TensorType:
     )
 
 
-def _grouped(name: str, block: int, block_bytes: int) -> TensorType:
-    return TensorType(name=name, block=block, block_bytes=block_bytes, has_groups=True)
+def _grouped(name: str, block: int, block_bytes: int, ternary: RowLayout | None = None) -> TensorType:
+    return TensorType(name=name, block=block, block_bytes=block_bytes, layout=ternary, has_groups=True)
 
 
 def _refused(name: str, block: int, block_bytes: int, why: str) -> TensorType:
     return TensorType(name=name, block=block, block_bytes=block_bytes, refusal=why)
 
 
-_STQ1_0 = _refused("STQ1_0", 256, 42, f"takes a codebook that edgebit does not have. {_START_AGAIN}")
-_GIVEN_UP = f"is no longer in use. {_START_AGAIN}"
+_STQ1_0 = _refused("STQ1_0", 256, 42, f"takes a codebook that edgebit does not have. {START_AGAIN}")
+_GIVEN_UP = f"is no longer in use. {START_AGAIN}"
 _ROTATED = "goes with rotated activations (Hadamard), which edgebit does not compute"
-_UNDESCRIBED = f"is described nowhere that edgebit's makers know of. {_START_AGAIN}"
+_UNDESCRIBED = f"is described nowhere that edgebit's makers know of. {START_AGAIN}"
 
 # Where several share a number, no two of them give a tensor the same size.
 TYPES: Mapping[int, tuple[TensorType, ...]] = {
     0: (_own("F32", floats.F32),),
     1: (_own("F16", floats.F16),),
-    2: (_grouped("Q4_0", 32, 18),),
+    2: (_grouped("Q4_0", 32, 18, blocks.Q4_0),),
     3: (_grouped("Q4_1", 32, 20),),
     6: (_grouped("Q5_0", 32, 22),),
     7: (_grouped("Q5_1", 32, 24),),
@@ -91,7 +91,7 @@ TYPES: Mapping[int, tuple[TensorType, ...]] = {
     34: (_own("TQ1_0", blocks.TQ1_0),),
     35: (_own("TQ2_0", blocks.TQ2_0),),
     36: (TensorType(name="I2_S", block=4, block_bytes=1, tail_bytes=TAIL_BYTES),),
-    39: (_refused("MXFP4", 32, 17, f"holds 4-bit floats and no ternary weights. {_START_AGAIN}"),),
+    39: (_refused("MXFP4", 32, 17, f"holds 4-bit floats and no ternary weights. {START_AGAIN}"),),
     41: (_own("Q1_0", blocks.Q1_0),),
     42: (_own("Q2_0", blocks.Q2_0_64), _own("Q2_0", blocks.Q2_0_128), _STQ1_0),
     43: (_STQ1_0,),
@@ -120,7 +120,7 @@ def type_of(tensor: StoredTensor, alignment: int, where: str) -> TensorType:
     if tensor.type_id in _REFUSED_AT_ANY_SIZE:
         raise CheckpointError(f"{where} {_REFUSED_AT_ANY_SIZE[tensor.type_id]}")
     if not known:
-        raise CheckpointError(f"{where} is of type {tensor.type_id}, which edgebit does not know. {_START_AGAIN}")
+        raise CheckpointError(f"{where} is of type {tensor.type_id}, which edgebit does not know. {START_AGAIN}")
     raise CheckpointError(f"{where} {_misfit(tensor, known)}")
 
 

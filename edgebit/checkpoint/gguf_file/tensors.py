@@ -11,7 +11,7 @@ from edgebit.checkpoint.checkpoint import CHUNK_BYTES
 from edgebit.checkpoint.gguf_file.dequantise import dequantise
 from edgebit.checkpoint.gguf_file.scale_groups import check_scales
 from edgebit.checkpoint.gguf_file.split import GgufModel
-from edgebit.checkpoint.gguf_file.tensor_types import TensorType, type_of
+from edgebit.checkpoint.gguf_file.tensor_types import START_AGAIN, TensorType, type_of
 from edgebit.errors import CheckpointError
 from edgebit.ternary.ggml import floats
 from edgebit.ternary.ggml.blocks import NO_CODE, BlockLayout
@@ -80,7 +80,8 @@ class GgufTensors:
         layout = self._types[name].layout
         if isinstance(layout, floats.FloatLayout):
             return _FLOAT_ENCODINGS[layout]
-        has_f16_scales = isinstance(layout, BlockLayout) and layout.row_scale != "<f4"
+        kind = self._types[name]
+        has_f16_scales = isinstance(layout, BlockLayout) and layout.row_scale != "<f4" and not kind.has_groups
         return Encoding.F16 if has_f16_scales else Encoding.F32
 
     def float_rows(self, name: str) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
@@ -107,6 +108,9 @@ class GgufTensors:
             return
         row, column = (int(index[0]) for index in np.nonzero(codes == NO_CODE))
         place = f"at row {first_row + row}, column {column}"
+        if self._types[name].has_groups:
+            what = f"is of type {self._types[name].name} and not ternary (any more)"
+            raise CheckpointError(f"{self.where(name)} {what}: {place}. {START_AGAIN}")
         if self._types[name].is_float:
             raise CheckpointError(
                 f"{self.where(name)} is not ternary: {place} is a value that is neither 0 nor plus or minus the row's "
@@ -129,7 +133,7 @@ class GgufTensors:
         kind = self._types[name]
         if isinstance(kind.layout, floats.FloatLayout):
             return kind.layout.values(raw)
-        if kind.layout is None:
+        if kind.has_groups or kind.layout is None:
             return dequantise(raw, kind.name, self.where(name))
         codes, scales = kind.layout.codes(raw), kind.layout.scales(raw)
         self.check_codes(name, codes, first_row)

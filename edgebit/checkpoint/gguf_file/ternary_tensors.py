@@ -102,13 +102,13 @@ class TernaryTensors:
         return scales
 
     def _coarsest(self, role: Role, layer: int, scales: NDArray[np.float32]) -> tuple[Scaling, NDArray[np.float32]]:
-        layout = self._tensors.type(self._architecture.tensor_name(role, layer)).layout
         places = self._places(role)
         if places is not None and len(scales) > 1:
             moved = np.empty_like(scales)
             moved[places] = scales
             scales = moved
-        return coarsest(scales, layout.group if layout is not None else 0)
+        name = self._architecture.tensor_name(role, layer)
+        return coarsest(scales, self._conf.shape_of(role)[1], self._tensors.where(name))
 
     def _places(self, role: Role) -> NDArray[np.intp] | None:
         """Where each row of a projection of the file goes; None: where it is.

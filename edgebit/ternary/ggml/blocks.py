@@ -1,8 +1,8 @@
 """Layouts that go row by row: a row is an optional scale of its own and blocks, which may have scales too.
 
 Codes are weight + 1: 0, 1, 2. A code of 3 is none, whatever its layout has for it; the caller looks for it. Sources:
-ggml (ggml-common.h, ggml-quants.c) for TQ1_0, TQ2_0, Q1_0 and Q2_0, ik_llama.cpp (iqk_quantize.cpp) for IQ1_BN and
-IQ2_BN. What was not found there stands in docs/models.md.
+ggml (ggml-common.h, ggml-quants.c) for TQ1_0, TQ2_0, Q4_0, Q1_0 and Q2_0, ik_llama.cpp (iqk_quantize.cpp) for
+IQ1_BN and IQ2_BN. What was not found there stands in docs/models.md.
 """
 
 from collections.abc import Callable
@@ -43,11 +43,6 @@ class BlockLayout:
         else:
             raise AssertionError("a layout has scales")
         return found.astype(np.float32)
-
-    @property
-    def group(self) -> int:
-        """Columns that share a scale; 0: the whole row."""
-        return 0 if self.row_scale is not None else self.block
 
     @property
     def _header(self) -> int:
@@ -101,6 +96,12 @@ def _q2_0(blocks: Bytes) -> Bytes:
     return (packed[..., None] >> _SHIFTS & np.uint8(3)).reshape(*blocks.shape[:-1], -1)
 
 
+def _q4_0(blocks: Bytes) -> Bytes:
+    """Numbers 7, 8 and 9 of 16 are the weights -1, 0 and +1."""
+    numbers = np.concatenate([blocks[..., 2:] & np.uint8(15), blocks[..., 2:] >> np.uint8(4)], axis=-1)
+    return np.minimum(numbers - np.uint8(7), np.uint8(NO_CODE))  # modulo 256: below 7 is far above
+
+
 def _q1_0(blocks: Bytes) -> Bytes:
     """Bits 0 and 1 are the weights -1 and +1."""
     return np.unpackbits(blocks[..., 2:], axis=-1, bitorder="little") << np.uint8(1)
@@ -120,6 +121,7 @@ TQ1_0 = BlockLayout(block=256, block_bytes=54, codes_of=_tq1_0, block_scale=slic
 TQ2_0 = BlockLayout(block=256, block_bytes=66, codes_of=_tq2_0, block_scale=slice(64, 66))
 Q2_0_64 = BlockLayout(block=64, block_bytes=18, codes_of=_q2_0, block_scale=slice(0, 2))
 Q2_0_128 = BlockLayout(block=128, block_bytes=34, codes_of=_q2_0, block_scale=slice(0, 2))
+Q4_0 = BlockLayout(block=32, block_bytes=18, codes_of=_q4_0, block_scale=slice(0, 2))
 Q1_0 = BlockLayout(block=128, block_bytes=18, codes_of=_q1_0, block_scale=slice(0, 2))
 IQ1_BN = BlockLayout(block=64, block_bytes=13, codes_of=_iq1_bn, row_scale="<f2")
 IQ2_BN = BlockLayout(block=64, block_bytes=16, codes_of=_iq2_bn, row_scale="<f4")

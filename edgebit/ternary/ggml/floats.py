@@ -1,4 +1,4 @@
-"""Ternary weights that are stored as floats: each is 0 or plus or minus the scale of its row."""
+"""Ternary weights that are stored as floats: each is 0 or plus or minus the scale of its row, or of its part of it."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.ternary.ggml.blocks import NO_CODE, Bytes
+from edgebit.ternary.ternary_floats import GROUP_STEP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,7 +16,6 @@ class FloatLayout:
     dtype: str
     is_bf16: bool = False
     block: int = 1
-    group: int = 0
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of a row."""
@@ -30,16 +30,22 @@ class FloatLayout:
         return stored.astype(np.float32)
 
     def scales(self, rows: Bytes) -> NDArray[np.float32]:
-        """[rows, row_bytes] -> the largest value of each row, [rows, 1]."""
-        largest: NDArray[np.float32] = np.abs(self.values(rows)).max(axis=1, keepdims=True)
-        return largest
+        """[rows, row_bytes] -> the largest magnitude of each part, [rows, parts]."""
+        return _largest(self.values(rows))
 
     def codes(self, rows: Bytes) -> Bytes:
-        """[rows, row_bytes] -> codes, [rows, columns]; NO_CODE where a value is neither 0 nor its row's scale."""
+        """[rows, row_bytes] -> codes, [rows, columns]; NO_CODE where a value is neither 0 nor its part's scale."""
         values = self.values(rows)
-        signs = np.sign(values)
-        is_ternary = np.abs(values) == np.abs(signs) * self.scales(rows)
-        return np.where(is_ternary, signs + 1, np.float32(NO_CODE)).astype(np.uint8)
+        signs, scales = np.sign(values), _largest(values)
+        parts = np.abs(values).reshape(*scales.shape, -1)
+        is_ternary = (parts == 0) | (parts == scales[..., None])
+        return np.where(is_ternary.reshape(values.shape), signs + 1, np.float32(NO_CODE)).astype(np.uint8)
+
+
+def _largest(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    parts = values.shape[1] // GROUP_STEP if values.shape[1] % GROUP_STEP == 0 else 1
+    largest: NDArray[np.float32] = np.abs(values).reshape(len(values), parts, -1).max(axis=2)
+    return largest
 
 
 F32 = FloatLayout(dtype="<f4")

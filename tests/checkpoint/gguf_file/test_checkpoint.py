@@ -528,7 +528,7 @@ def test_parts_that_do_not_belong_together_are_refused(parts):
 
 
 def test_hints_go_with_gguf_files_alone(reference_checkpoint):
-    with pytest.raises(CheckpointError, match="--activations go with a GGUF file alone"):
+    with pytest.raises(CheckpointError, match="--activations and --pre-tokenizer go with a GGUF file alone"):
         open_checkpoint(reference_checkpoint("bitnet-packed"), Hints(activations="int8"))
 
 

@@ -191,7 +191,12 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "feed-forward by layer": (keyed("bitnet.feed_forward_length", [256, 128]), "differs from layer to layer"),
     "epsilon not finite": (keyed("bitnet.attention.layer_norm_rms_epsilon", NAN), "rms_epsilon is nan"),
     "partial rotation": (keyed("bitnet.rope.dimension_count", 32), "rope.dimension_count is 32, a head has 64"),
-    "YaRN": (keyed("bitnet.rope.scaling.type", "yarn"), "rope.scaling.type is 'yarn'; none and linear are known"),
+    "LongRoPE": (
+        keyed("bitnet.rope.scaling.type", "longrope"), "rope.scaling.type is 'longrope'; none, linear and yarn are known"
+    ),
+    "an attention factor that is huge": (
+        keyed("bitnet.rope.scaling.attn_factor", 1e9), "gives attention the factor 1000000000.0; 16.0 is the most"
+    ),
     "experts": (keyed("bitnet.expert_count", 8), "bitnet.expert_count is 8, which edgebit does not compute"),
     "sliding window": (keyed("bitnet.attention.sliding_window", 32), "attention.sliding_window is 32"),
     "an embedding model": (keyed("bitnet.pooling_type", 3), "bitnet.pooling_type is 3"),

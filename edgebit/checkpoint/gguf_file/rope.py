@@ -1,0 +1,57 @@
+"""Which RoPE a GGUF file's keys ask for.
+
+Source: llama.cpp, llama-context.cpp (defaults, the factor of attention) and ggml's rope_yarn.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebit.checkpoint.gguf_file.keys import Keys
+from edgebit.checkpoint.rope import Rope, linear_rope, rope_inv_freq, yarn_attention_factor, yarn_rope
+
+_DEFAULT_THETA = 10000.0
+_CONTEXT_MOST = 16_777_216
+_ATTENTION_FACTOR_MOST = 16.0
+
+
+def read_rope(keys: Keys, head_dim: int, divisors: NDArray[np.float32] | None) -> Rope:
+    """The RoPE of the keys. Raises CheckpointError naming the key where it is none that edgebit computes.
+
+    divisors: of the frequencies, [head_dim / 2], where the file has a tensor of them
+    """
+    rope = _scaled(keys, head_dim)
+    attention = rope.attention_factor * keys.positive("rope.scaling.attn_factor", default=1.0)
+    if attention > _ATTENTION_FACTOR_MOST:
+        fault = f"gives attention the factor {attention}; {_ATTENTION_FACTOR_MOST} is the most"
+        raise keys.fault("rope.scaling.attn_factor", fault)
+    return Rope(rope.inv_freq if divisors is None else rope.inv_freq / divisors, attention)
+
+
+def _scaled(keys: Keys, head_dim: int) -> Rope:
+    theta = keys.positive("rope.freq_base", default=_DEFAULT_THETA)
+    older = keys.positive("rope.scale_linear", default=1.0)  # of files before rope.scaling
+    factor = keys.positive("rope.scaling.factor", default=older)
+    match keys.get("rope.scaling.type"):
+        case "none":
+            return Rope(rope_inv_freq(theta, head_dim))
+        case None | "linear":
+            return linear_rope(theta, head_dim, factor=factor)
+        case "yarn":
+            return _yarn(keys, theta, head_dim, factor)
+        case other:
+            raise keys.fault("rope.scaling.type", f"is {other!r}; none, linear and yarn are known")
+
+
+def _yarn(keys: Keys, theta: float, head_dim: int, factor: float) -> Rope:
+    if theta <= 1 or factor < 1:
+        raise keys.fault("rope.scaling.type", f"is 'yarn', with base {theta} and factor {factor}: neither can be that")
+    context = keys.count("context_length", _CONTEXT_MOST)
+    return yarn_rope(
+        theta,
+        head_dim,
+        factor=factor,
+        original_context=keys.count("rope.scaling.original_context_length", _CONTEXT_MOST, default=context),
+        attention_factor=yarn_attention_factor(factor) * keys.positive("rope.scaling.yarn_attn_factor", default=1.0),
+        beta_fast=keys.positive("rope.scaling.yarn_beta_fast", default=32.0),
+        beta_slow=keys.positive("rope.scaling.yarn_beta_slow", default=1.0),
+    )
