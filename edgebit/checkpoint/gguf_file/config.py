@@ -31,6 +31,7 @@ _NEUTRAL: Mapping[str, tuple[Value, ...]] = {
     "use_parallel_residual": (False,),
     "rope.scaling.alpha": (0.0,),
     "rope.scaling.yarn_log_multiplier": (0.0,),
+    "rope.scaling.yarn_attn_factor": (1.0,),
     "rope.scaling.yarn_ext_factor": (1.0, -1.0),  # as if it was not there
 }
 _NO_TOKEN = 0xFFFFFFFF  # how -1 is written

@@ -1,6 +1,7 @@
 """Which RoPE a GGUF file's keys ask for.
 
-Source: llama.cpp, llama-context.cpp (defaults, the factor of attention) and ggml's rope_yarn.
+Source: llama.cpp, llama-context.cpp (defaults, the factor of attention) and ggml's rope_yarn. YaRN's two betas mean what
+they mean in the checkpoint that a file was made from; llama.cpp's own models of these architectures do not look at them.
 """
 
 import numpy as np
@@ -51,7 +52,7 @@ def _yarn(keys: Keys, theta: float, head_dim: int, factor: float) -> Rope:
         head_dim,
         factor=factor,
         original_context=keys.count("rope.scaling.original_context_length", _CONTEXT_MOST, default=context),
-        attention_factor=yarn_attention_factor(factor) * keys.positive("rope.scaling.yarn_attn_factor", default=1.0),
+        attention_factor=yarn_attention_factor(factor),
         beta_fast=keys.positive("rope.scaling.yarn_beta_fast", default=32.0),
         beta_slow=keys.positive("rope.scaling.yarn_beta_slow", default=1.0),
     )
