@@ -26,6 +26,7 @@ class Packed:
     block_bytes: int
     place: Place
     base: int = 4  # 3: bytes are numbers of base 3, stretched over 256 values; 2: bits
+    zero: int = 1  # what a weight of 0 is stored as
     scale_at: int | None = None  # byte of a block with its f16 scale
     row_scale: str | None = None  # struct format of a scale before each row
 
@@ -47,6 +48,7 @@ TYPES = {
     "TQ2_0": Packed(35, 256, 66, lambda j: (j // 128 * 32 + j % 32, 4 ** (j % 128 // 32)), scale_at=64),
     "Q2_0_64": Packed(42, 64, 18, lambda j: (2 + j // 4, 4 ** (j % 4)), scale_at=0),
     "Q2_0_128": Packed(42, 128, 34, lambda j: (2 + j // 4, 4 ** (j % 4)), scale_at=0),
+    "Q4_0": Packed(2, 32, 18, lambda j: (2 + j % 16, 16 ** (j // 16)), zero=8, scale_at=0),
     "Q1_0": Packed(41, 128, 18, lambda j: (2 + j // 8, 2 ** (j % 8)), base=2, scale_at=0),
     "IQ1_BN": Packed(134, 64, 13, _iq1_bn, base=3, row_scale="<e"),
     "IQ2_BN": Packed(135, 64, 16, lambda j: (j % 16, 4 ** (j // 16)), row_scale="<f"),
@@ -61,7 +63,7 @@ def pack(name: str, weights: np.ndarray, scales: Any) -> bytes:
     n_blocks = columns // kind.block
     column = np.arange(columns)
     byte, times = kind.place(column % kind.block)
-    digits = (weights > 0).astype(np.int64) if kind.base == 2 else weights.astype(np.int64) + 1
+    digits = (weights > 0).astype(np.int64) if kind.base == 2 else weights.astype(np.int64) + kind.zero
     numbers = np.zeros((rows, n_blocks * kind.block_bytes), np.int64)
     np.add.at(numbers, (slice(None), column // kind.block * kind.block_bytes + byte), digits * times)
     stored = -(-numbers * 256 // 243) if kind.base == 3 else numbers

@@ -9,7 +9,7 @@ from edgebit.ternary.ggml.i2_s import i2_s_codes, why_not
 
 LAYOUTS = {
     "TQ1_0": blocks.TQ1_0, "TQ2_0": blocks.TQ2_0, "Q2_0_64": blocks.Q2_0_64, "Q2_0_128": blocks.Q2_0_128,
-    "Q1_0": blocks.Q1_0, "IQ1_BN": blocks.IQ1_BN, "IQ2_BN": blocks.IQ2_BN,
+    "Q4_0": blocks.Q4_0, "Q1_0": blocks.Q1_0, "IQ1_BN": blocks.IQ1_BN, "IQ2_BN": blocks.IQ2_BN,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Which RoPE a GGUF file's keys ask for.
 
-Source: llama.cpp, llama-context.cpp (defaults, the factor of attention) and ggml's rope_yarn. YaRN's two betas mean what
-they mean in the checkpoint that a file was made from; llama.cpp's own models of these architectures do not look at them.
+Source: llama.cpp, llama-context.cpp (defaults, the factor of attention) and ggml's rope_yarn. YaRN's two betas mean
+what they mean in the checkpoint that a file was made from; for these architectures llama.cpp does not look at them.
 """
 
 import numpy as np

@@ -1,26 +1,21 @@
 """The tokenizer of a GGUF file, with what files are known to have wrong put right, each with a note.
 
-Sources: microsoft/bitnet-b1.58-2B-4T, tokenizer_config.json, for the template that the model was trained with; what its
-GGUF file has instead, as reported of ik_llama.cpp, issue 339.
+Source: what is wrong with microsoft/bitnet-b1.58-2B-4T-gguf, as reported in issue 339 of ik_llama.cpp and in pull
+request 508 of bitnet.cpp.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from edgebit.checkpoint.chat_template.choice import added_tokens, read_choice
 from edgebit.checkpoint.gguf_file.metadata import Value
 from edgebit.checkpoint.hints import PreTokenizerName
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, read_gguf_tokenizer
-from edgebit.errors import TokenizerError
 
 _PRE = "tokenizer.ggml.pre"
 _NO_TOKENIZER = ("none", "no_vocab")
-_WRONG_TEMPLATE_SIGN = "BITNETAssistant"  # a model never trained so never ends its answer
-_TEMPLATE_2B4T = (
-    "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}"
-    "{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
-)
-_END_OF_TURN = b"<|eot_id|>"
+_WRONG_TEMPLATE_SIGN = "BITNETAssistant"
+_END_OF_TURN = "<|eot_id|>"
 
 
 def read_tokenizer(
@@ -34,23 +29,13 @@ def read_tokenizer(
     if model is None or (isinstance(model, str) and model in _NO_TOKENIZER):
         return None, []
     named, notes = _with_pre_tokenizer(fields, pre_tokenizer)
-    try:
-        tokenizer, repairs = read_gguf_tokenizer(named, where)
-    except TokenizerError as error:
-        if pre_tokenizer is None and _PRE in str(error):
-            raise TokenizerError(f"{error} Or name it: --pre-tokenizer") from error
-        raise
+    tokenizer, repairs = read_gguf_tokenizer(named, where)
     notes += repairs
-    if tokenizer.chat_template is not None and _WRONG_TEMPLATE_SIGN in tokenizer.chat_template:
-        if _END_OF_TURN not in tokenizer.tokens:
-            raise TokenizerError(
-                f"{where}: tokenizer.chat_template is the wrong one of bitnet-b1.58-2B-4T's first files, and the "
-                "vocabulary is not that model's"
-            )
-        tokenizer = replace(tokenizer, chat_template=_TEMPLATE_2B4T)
+    if _WRONG_TEMPLATE_SIGN in (tokenizer.chat_template or "") and _END_OF_TURN in added_tokens(tokenizer):
+        tokenizer = replace(tokenizer, chat_template=read_choice("bitnet", tokenizer))
         notes.append(
-            "the chat template in the file (Human, BITNETAssistant) is not what bitnet-b1.58-2B-4T was trained with: "
-            "that of its Hugging Face checkpoint is taken (User, Assistant, <|eot_id|>)"
+            "the file's chat template (Human, BITNETAssistant) is not what bitnet-b1.58-2B-4T was trained with, and "
+            "answers would not end: that of the Hugging Face checkpoint is taken (User, Assistant, <|eot_id|>)"
         )
     return tokenizer, notes
 

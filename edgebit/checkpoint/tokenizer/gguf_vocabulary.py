@@ -7,6 +7,7 @@ Face (NFC of Qwen's), so do we.
 from collections.abc import Mapping
 from typing import Any
 
+from edgebit.checkpoint.hints import PRE_TOKENIZERS
 from edgebit.checkpoint.tokenizer.forms import SPECIAL, Kind, Normalizer, PreTokenizer, SpacePrefix
 from edgebit.checkpoint.tokenizer.pieces import Pieces, PieceType, merges_by_score, sort_pieces
 from edgebit.checkpoint.tokenizer.prompt_tokens import MAX_STOP_TOKENS, TURN_ENDERS
@@ -114,13 +115,14 @@ class _Reader:
             if not _is_llama3(pieces):
                 raise TokenizerError(
                     "tokenizer.ggml.pre is missing, and the vocabulary is not Llama 3's: how text is cut is unknown. "
-                    f"Set that field to one of {', '.join(_PRE_TOKENIZERS)}"
+                    f"Name it with --pre-tokenizer: {', '.join(PRE_TOKENIZERS)}"
                 )
             self._notes.append("tokenizer.ggml.pre is missing: the vocabulary is Llama 3's, so llama-bpe is taken")
             pre = "llama-bpe"
         if pre not in _PRE_TOKENIZERS:
             raise TokenizerError(
-                f"pre-tokenizer {pre!r} is not supported: only {', '.join(_PRE_TOKENIZERS)} (tokenizer.ggml.pre)"
+                f"pre-tokenizer {pre!r} is not supported: only {', '.join(_PRE_TOKENIZERS)} (tokenizer.ggml.pre). "
+                "If it cuts text as one of these does, name that one with --pre-tokenizer"
             )
         pre_tokenizer = _PRE_TOKENIZERS[pre]
         return TextForm(

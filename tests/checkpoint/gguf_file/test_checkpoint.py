@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgebit.bundle.model_format import (
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hints import I2S_DIALECTS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.rope import yarn_rope
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError
 from edgebit.export.to_gguf import export_gguf
@@ -311,6 +313,30 @@ def test_one_bit_weights_are_ternary_without_a_zero(tiny, tmp_path):
     assert np.array_equal(checkpoint.projection(Role.Q_PROJ, 0).weights, model.weights["self_attn.q_proj"])
 
 
+@pytest.mark.parametrize(("kind", "columns"), [("Q4_0", 64), ("F16", 128), ("TQ2_0", 256)])
+def test_scales_of_groups_are_as_wide_as_they_can_be(kind, columns, tiny, tmp_path):
+    """Blocks of 32 weights whose scales agree, and floats that show no blocks at all."""
+    model = tiny("bitnet")
+    weights = model.weights["mlp.down_proj"]
+    weights[:, ::32] = 1  # no block of zeros
+    scales = np.random.default_rng(6).uniform(0.5, 2, (256, 512 // columns)).astype(np.float16)
+    file = model.gguf("TQ2_0")
+    wide = np.repeat(scales, columns, axis=1)
+    file.tensors["blk.0.ffn_down.weight"] = (
+        floats(weights * wide, F16)
+        if kind == "F16"
+        else Row(TYPES[kind].type_id, weights.shape, pack(kind, weights, wide[:, :: TYPES[kind].block]))
+    )
+
+    checkpoint = open_checkpoint(file.write(tmp_path / "m.gguf"))
+
+    scaling = checkpoint.scaling(Role.DOWN_PROJ, 0)
+    assert (scaling.granularity, scaling.group) == (Scales.GROUP, columns)
+    projection = checkpoint.projection(Role.DOWN_PROJ, 0)
+    assert np.array_equal(projection.weights, weights)
+    assert np.array_equal(projection.scales, scales.astype(np.float32).T.reshape(-1))
+
+
 @pytest.mark.parametrize("kind", ["TQ2_0", "IQ2_BN", "F32"])
 def test_scales_of_rows_move_with_their_rows(kind, tiny, tmp_path):
     """Of q, whose rows architecture llama has in another order."""
@@ -398,6 +424,30 @@ def test_rope_factors_divide_the_frequencies(tiny, tmp_path):
     frequencies = open_checkpoint(file.write(tmp_path / "m.gguf")).config.rope_inv_freq
 
     assert np.allclose(frequencies * factors * 4, 10000.0 ** -(np.arange(0, 64, 2) / 64), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "original", "factor", "fast_and_slow"),
+    [
+        ({"original_context_length": 32}, 32, 1.0, (32.0, 1.0)),
+        ({}, 128, 1.0, (32.0, 1.0)),
+        ({"attn_factor": 1.25, "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0}, 128, 1.25, (16.0, 2.0)),
+    ],
+)
+def test_yarn_is_told_by_its_keys(more, original, factor, fast_and_slow, tiny, tmp_path):
+    """The context before it was made longer is the model's own where no key says it; attention gets a factor."""
+    scaling = {"type": "yarn", "factor": 4.0, **more}
+    file = tiny("llama").gguf("TQ2_0", **{f"llama.rope.scaling.{key}": value for key, value in scaling.items()})
+
+    config = open_checkpoint(file.write(tmp_path / "m.gguf")).config
+
+    fast, slow = fast_and_slow
+    attention = factor * (0.1 * math.log(4) + 1)
+    wanted = yarn_rope(
+        10000.0, 64, factor=4.0, original_context=original, attention_factor=attention, beta_fast=fast, beta_slow=slow
+    )
+    assert np.array_equal(config.rope_inv_freq, wanted.inv_freq)
+    assert config.conf.rope_attention_factor == pytest.approx(attention, rel=1e-6)
 
 
 @pytest.mark.parametrize(

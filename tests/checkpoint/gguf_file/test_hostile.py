@@ -26,6 +26,7 @@ SIZES = {
 }  # fmt: skip
 WEIGHTS = np.random.default_rng(0).integers(-1, 2, (256, 256)).astype(np.int8)
 TQ2_0 = Row(35, (256, 256), pack("TQ2_0", WEIGHTS, 1.0))
+Q4_0 = pack("Q4_0", WEIGHTS, np.arange(1.0, 2049.0).reshape(256, 8))
 I2S_ROW = Row(I2_S, (256, 256), pack_i2_s("x86", WEIGHTS, 1.0))
 NORM = floats(np.ones(256, np.float32))
 Q = "blk.0.attn_q.weight"
@@ -179,6 +180,8 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "PQ2_0": (q(142, bytes(512 * 34)), "is of type PQ2_0, which is described nowhere"),
     "IQ2_BN_R4": (q(335, bytes(256 * 68)), "is IQ2_BN_R4, repacked for one engine"),
     "Q4_K weights": (q(12, bytes(256 * 144)), "is of type Q4_K, whose weights are not ternary"),
+    "Q4_0 weights": (q(2, bytes(256 * 144)), "is of type Q4_0 and not ternary (any more): at row 0, column 0"),
+    "scales of 32 weights": (q(2, Q4_0), "has a scale of its own for 32 columns; multiples of 64"),
     "Q8_0 norm": (tensor("blk.0.attn_norm.weight", Row(8, (256,), bytes(272))), "F32, F16 or BF16 are known"),
     "I2_S embedding": (tensor("token_embd.weight", Row(I2_S, (8, 256), bytes(544))), "which an embedding or a head"),
     # what the model is
@@ -192,7 +195,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "epsilon not finite": (keyed("bitnet.attention.layer_norm_rms_epsilon", NAN), "rms_epsilon is nan"),
     "partial rotation": (keyed("bitnet.rope.dimension_count", 32), "rope.dimension_count is 32, a head has 64"),
     "LongRoPE": (
-        keyed("bitnet.rope.scaling.type", "longrope"), "rope.scaling.type is 'longrope'; none, linear and yarn are known"
+        keyed("bitnet.rope.scaling.type", "longrope"), "scaling.type is 'longrope'; none, linear and yarn are known"
     ),
     "an attention factor that is huge": (
         keyed("bitnet.rope.scaling.attn_factor", 1e9), "gives attention the factor 1000000000.0; 16.0 is the most"

@@ -1,4 +1,4 @@
-"""GGUF files that llama.cpp's own quantiser writes are read to the weights they were made from, and computed as there."""
+"""GGUF files that llama.cpp's own quantiser writes are read to the weights they were made from; RoPEs are its own."""
 
 import ctypes
 from collections.abc import Callable

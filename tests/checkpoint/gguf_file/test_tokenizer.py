@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgebit.checkpoint.chat_template import compile_chat_template
+from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.gguf_file.container import GgufFile
 from edgebit.checkpoint.gguf_file.tokenizer import read_tokenizer
 from edgebit.checkpoint.hints import PRE_TOKENIZERS
@@ -18,8 +18,8 @@ from edgebit.export.to_gguf import export_gguf
 # In essence what microsoft/bitnet-b1.58-2B-4T-gguf holds.
 WRONG_TEMPLATE = (
     "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{% if message['role'] == 'user' %}"
-    "{{ 'Human: ' + message['content'] + '\n\nBITNETAssistant: ' + eos_token }}{% elif message['role'] == 'assistant' %}"
-    "{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{{ 'Human: ' + message['content'] + '\n\nBITNETAssistant: ' + eos_token }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 CONTROL, NORMAL = 3, 1
 
@@ -69,12 +69,14 @@ def test_the_wrong_template_of_bitnets_file_is_replaced(fields, original):
     assert len(notes) == 1 and "BITNETAssistant" in notes[0]
 
 
-def test_the_wrong_template_is_not_replaced_where_the_vocabulary_is_anothers(fields):
+def test_that_template_stays_where_the_vocabulary_is_anothers(fields):
+    """Without <|eot_id|>, a model was not trained as bitnet-b1.58-2B-4T."""
     tokens = ["<|other|>" if token == "<|eot_id|>" else token for token in fields["tokenizer.ggml.tokens"]]
-    wrong = changed(fields, tokens=tokens) | {"tokenizer.chat_template": WRONG_TEMPLATE}
+    tokenizer, notes = read_tokenizer(
+        changed(fields, tokens=tokens) | {"tokenizer.chat_template": WRONG_TEMPLATE}, None, "m.gguf"
+    )
 
-    with pytest.raises(TokenizerError, match=r"m\.gguf: tokenizer\.chat_template is the wrong one"):
-        read_tokenizer(wrong, None, "m.gguf")
+    assert tokenizer is not None and tokenizer.chat_template == WRONG_TEMPLATE and notes == []
 
 
 def test_a_missing_pre_tokenizer_is_refused_until_it_is_named(fields, original):
