@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
@@ -144,3 +145,32 @@ def test_the_tokenizer_is_read_once(reference_checkpoint, tmp_path):
     assert checkpoint.tokenizer() is checkpoint.tokenizer()
 
     assert len(checkpoint.notes) == 1 and "BITNETAssistant" in checkpoint.notes[0]
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "another model": ({"model": "t5"}, "tokenizer.ggml.model is 't5'"),
+    "model is numbers": ({"model": np.array([1, 2])}, "tokenizer.ggml"),
+    "no tokens": ({"tokens": None}, "tokenizer.ggml.tokens is missing"),
+    "tokens are a number": ({"tokens": 7}, "tokenizer.ggml"),
+    "tokens are numbers": ({"tokens": np.arange(512)}, "which is not in the vocabulary"),
+    "too few types": ({"token_type": np.ones(3, np.int32)}, "512 tokens, and tokenizer.ggml.token_type has 3"),
+    "types of no kind": ({"token_type": np.full(512, 9, np.int32)}, "types go from 1 to 6"),
+    "no merges": ({"merges": None}, "tokenizer.ggml.merges is missing"),
+    "a merge of nothing": ({"merges": ["a"]}, "merge 0 is 'a', not two tokens"),
+    "a merge of strangers": ({"merges": ["zq xj"]}, "which is not in the vocabulary"),
+    "merges are numbers": ({"merges": np.arange(4)}, "tokenizer.ggml"),
+    "begin-of-text outside": ({"bos_token_id": 512}, "bos_token_id is 512, the vocabulary has 512 tokens"),
+    "begin-of-text is a text": ({"bos_token_id": "<s>"}, "tokenizer.ggml"),
+    "a pre-tokenizer of its own": ({"pre": "tekken"}, "pre-tokenizer 'tekken' is not supported.*--pre-tokenizer"),
+    "pre-tokenizers": ({"pre": ["llama-bpe"]}, "tokenizer.ggml"),
+    "the same token twice": ({"tokens": ["a"] * 512}, "are both 'a'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_tokenizer_is_refused(name, fields):
+    """In words that name the file and what is wrong."""
+    changes, words = HOSTILE[name]
+
+    with pytest.raises(TokenizerError, match=f"^m\\.gguf: .*({words})"):
+        read_tokenizer(changed(fields, **changes), None, "m.gguf")
