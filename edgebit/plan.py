@@ -10,17 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit.bundle.archive import locate_model
-from edgebit.bundle.model_format import (
-    PER_TENSOR,
-    Activation,
-    Conf,
-    Encoding,
-    Norms,
-    Role,
-    Scales,
-    Scaling,
-    ScalingOf,
-)
+from edgebit.bundle.model_format import PER_TENSOR, Conf, Encoding, Role, Scales, Scaling, ScalingOf
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
@@ -203,14 +193,12 @@ def _facts_of_file(path: Path) -> ModelFacts:
 
 
 def _facts_of_shape(name: str, shape: Shape) -> ModelFacts:
-    conf = Conf(
-        hidden_size=shape.hidden_size, ffn_size=shape.ffn_size, n_layers=shape.n_layers, n_heads=shape.n_heads,
-        n_kv_heads=shape.n_kv_heads, head_dim=shape.hidden_size // shape.n_heads, vocab_size=shape.vocab_size,
-        context_max=shape.context_max, rms_norm_eps=1e-5, activation=Activation.RELU2,
-        norms=Norms.ATTN_SUB_NORM | Norms.FFN_SUB_NORM, head_tied=True, bos_token=-1, stop_tokens=(),
-    )  # fmt: skip
     return ModelFacts(
-        name=name, conf=conf, embedding=Encoding.BF16, layout=None, other_bytes=_TOKENIZER_BYTES * shape.vocab_size
+        name=name,
+        conf=shape.conf,
+        embedding=Encoding[shape.dtype],
+        layout=None,
+        other_bytes=_TOKENIZER_BYTES * shape.vocab_size,
     )
 
 

@@ -6,21 +6,26 @@ Its speed and memory are those of the real model of that shape; its answers mean
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
+from edgebit.bundle.model_format import Conf, Role
+from edgebit.checkpoint.hugging_face.config import ACTIVATIONS
+from edgebit.checkpoint.hugging_face.families import Family, Scale, family_named
+from edgebit.checkpoint.hugging_face.safetensors_file import DTYPE_BYTES, write_safetensors
 from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
 from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
 from edgebit.errors import CheckpointError
 
 SHARD_BYTES = 2_000_000_000
-_CHUNK_ROWS = 4096
+_CHUNK_VALUES = 4 << 20
+_RMS_NORM_EPS = 1e-5
+_MEAN_MAGNITUDE = math.sqrt(2 / math.pi)  # of a normal variable, in its deviations
 _SPECIALS = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_0|>", "<|reserved_1|>", "<|pad|>", "<|reserved_2|>",
     "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>",
@@ -42,8 +47,10 @@ _CODE_BYTES = np.array(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """The sizes of a model."""
+    """The sizes of a model, and the form that its checkpoint has."""
 
+    family: Family
+    dtype: Literal["BF16", "F16"]  # of all that is not packed
     hidden_size: int
     ffn_size: int
     n_layers: int
@@ -51,24 +58,58 @@ class Shape:
     n_kv_heads: int
     vocab_size: int
     n_specials: int  # ids at the end of the vocabulary that text never becomes
-    context_max: int
+    context_max: int  # tokens
+
+    @property
+    def first_special(self) -> int:
+        """The begin-of-text token; the first id that is no text."""
+        return self.vocab_size - self.n_specials
+
+    @property
+    def conf(self) -> Conf:
+        """What a model of this shape computes."""
+        return Conf(
+            hidden_size=self.hidden_size, ffn_size=self.ffn_size, n_layers=self.n_layers, n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads, head_dim=self.hidden_size // self.n_heads, vocab_size=self.vocab_size,
+            context_max=self.context_max, rms_norm_eps=_RMS_NORM_EPS,
+            activation=ACTIVATIONS[self.family.architecture.defaults["hidden_act"]], norms=self.family.norms,
+            head_tied=True, bos_token=self.first_special, stop_tokens=(self.first_special + 1, self.first_special + 9),
+        )  # fmt: skip
 
 
 SHAPES = {
     # microsoft/bitnet-b1.58-2B-4T
     "2b4t": Shape(
+        family=family_named("bitnet-packed"), dtype="BF16",
         hidden_size=2560, ffn_size=6912, n_layers=30, n_heads=20, n_kv_heads=5,
         vocab_size=128_256, n_specials=256, context_max=4096,
     ),
+    # 1bitLLM/bitnet_b1_58-3B, but for its tokenizer
+    "1bitllm-3b": Shape(
+        family=family_named("bitnet-1bitllm-master"), dtype="F16",
+        hidden_size=3200, ffn_size=8640, n_layers=26, n_heads=32, n_kv_heads=32,
+        vocab_size=32_002, n_specials=16, context_max=2048,
+    ),
     "tiny": Shape(
+        family=family_named("bitnet-packed"), dtype="BF16",
         hidden_size=256, ffn_size=704, n_layers=3, n_heads=4, n_kv_heads=2,
         vocab_size=1024, n_specials=16, context_max=2048,
     ),
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _RandomTensor:
+    """A tensor to write: random codes where the type is U8, else normal values."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    mean: float = 0.0
+    deviation: float = 0.0
+
+
 def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a checkpoint of SHAPES[shape_name] in bitnet-packed form, with a tokenizer, to the new folder `out`.
+    """Write a checkpoint of SHAPES[shape_name], with a tokenizer, to the new folder `out`.
 
     The same seed gives the same bytes. Raises CheckpointError where `out` is there already and not empty, or cannot be
     written; nothing that was written stays then.
@@ -88,12 +129,13 @@ def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = 
 
 def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int) -> None:
     shape = SHAPES[shape_name]
+    conf = shape.conf
     out.mkdir(parents=True, exist_ok=True)
-    first_special = shape.vocab_size - shape.n_specials
-    _write_json(out / "config.json", _config(shape, first_special))
-    stops = [first_special + 1, first_special + 9]
-    _write_json(out / "generation_config.json", {"bos_token_id": first_special, "eos_token_id": stops})
-    _write_json(out / "tokenizer.json", _tokenizer(first_special, shape.n_specials))
+    _write_json(out / "config.json", _config(shape))
+    _write_json(
+        out / "generation_config.json", {"bos_token_id": conf.bos_token, "eos_token_id": list(conf.stop_tokens)}
+    )
+    _write_json(out / "tokenizer.json", _tokenizer(shape.first_special, shape.n_specials))
     _write_json(
         out / "tokenizer_config.json",
         {"bos_token": _SPECIALS[0], "eos_token": _SPECIALS[1], "chat_template": _CHAT_TEMPLATE},
@@ -102,10 +144,11 @@ def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int) -
     _write_weights(out, _tensors(shape), np.random.default_rng(seed), shard_bytes)
 
 
-def _config(shape: Shape, first_special: int) -> dict[str, Any]:
-    return {
-        "architectures": ["BitNetForCausalLM"],
-        "model_type": "bitnet",
+def _config(shape: Shape) -> dict[str, Any]:
+    architecture, storage = shape.family.architecture, shape.family.storage
+    config = {
+        "architectures": [architecture.class_name],
+        "model_type": architecture.model_type,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.ffn_size,
         "num_hidden_layers": shape.n_layers,
@@ -113,89 +156,79 @@ def _config(shape: Shape, first_special: int) -> dict[str, Any]:
         "num_key_value_heads": shape.n_kv_heads,
         "vocab_size": shape.vocab_size,
         "max_position_embeddings": shape.context_max,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 500000.0,
-        "hidden_act": "relu2",
+        "rms_norm_eps": _RMS_NORM_EPS,
+        "rope_theta": architecture.defaults["rope_theta"],
+        "hidden_act": architecture.defaults["hidden_act"],
         "tie_word_embeddings": True,
-        "torch_dtype": "bfloat16",
-        "bos_token_id": first_special,
-        "eos_token_id": first_special + 1,
-        "quantization_config": {
+        "torch_dtype": {"BF16": "bfloat16", "F16": "float16"}[shape.dtype],
+        "bos_token_id": shape.first_special,
+        "eos_token_id": shape.first_special + 1,
+        **architecture.demands,
+    }
+    if storage.linear_class is not None:
+        config["quantization_config"] = {
             "quant_method": "bitnet",
-            "linear_class": "autobitlinear",
-            "quantization_mode": "offline",
-        },
-    }
+            "linear_class": storage.linear_class,
+            "quantization_mode": storage.mode,
+        }
+    return config
 
 
-def _tensors(shape: Shape) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name, dtype and shape of every tensor, in the order they are written."""
-    hidden, ffn = shape.hidden_size, shape.ffn_size
-    kv = hidden // shape.n_heads * shape.n_kv_heads
-    tensors: dict[str, tuple[str, tuple[int, ...]]] = {
-        "model.embed_tokens.weight": ("BF16", (shape.vocab_size, hidden)),
-        "model.norm.weight": ("BF16", (hidden,)),
-    }
-    projections = {
-        "self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (kv, hidden), "self_attn.v_proj": (kv, hidden),
-        "self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (ffn, hidden), "mlp.up_proj": (ffn, hidden),
-        "mlp.down_proj": (hidden, ffn),
-    }  # fmt: skip
-    norms = {
-        "input_layernorm": hidden, "post_attention_layernorm": hidden,
-        "self_attn.attn_sub_norm": hidden, "mlp.ffn_sub_norm": ffn,
-    }  # fmt: skip
-    for layer in range(shape.n_layers):
-        prefix = f"model.layers.{layer}."
-        for name, (rows, columns) in projections.items():
-            tensors[f"{prefix}{name}.weight"] = ("U8", (rows // 4, columns))
-            tensors[f"{prefix}{name}.weight_scale"] = ("BF16", (1,))
-        tensors |= {f"{prefix}{name}.weight": ("BF16", (size,)) for name, size in norms.items()}
+def _tensors(shape: Shape) -> dict[str, _RandomTensor]:
+    """Every tensor by name, in the order they are written; what goes through a projection keeps its size."""
+    conf, family, dtype = shape.conf, shape.family, shape.dtype
+    tensors: dict[str, _RandomTensor] = {}
+    for role, layer in conf.roles():
+        rows, columns = conf.shape_of(role)
+        if role in (Role.ROPE_INV_FREQ, Role.HEAD):
+            continue
+        name = family.tensor_name(role, layer)
+        scale = 1 / math.sqrt(columns * 2 / 3)
+        if role == Role.TOKEN_EMBEDDING:
+            tensors[name] = _RandomTensor(dtype, (rows, columns), deviation=0.6)
+        elif not role.is_projection:
+            tensors[name] = _RandomTensor(dtype, (columns,), mean=1, deviation=0.1)
+        elif family.storage.scale == Scale.ABSMEAN:
+            tensors[name] = _RandomTensor(dtype, (rows, columns), deviation=scale / _MEAN_MAGNITUDE)
+        else:
+            tensors[name] = _RandomTensor("U8", (rows // 4, columns))
+            tensors[name + family.scale_suffix] = _RandomTensor(dtype, (1,), mean=scale)
     return tensors
 
 
-def _write_weights(
-    out: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], rng: np.random.Generator, shard_bytes: int
-) -> None:
-    shards: list[dict[str, tuple[str, tuple[int, ...]]]] = [{}]
+def _write_weights(out: Path, tensors: dict[str, _RandomTensor], rng: np.random.Generator, shard_bytes: int) -> None:
+    shards: list[dict[str, _RandomTensor]] = [{}]
     taken = 0
-    for name, (dtype, shape) in tensors.items():
-        size = math.prod(shape) * (1 if dtype == "U8" else 2)
+    for name, tensor in tensors.items():
+        size = math.prod(tensor.shape) * DTYPE_BYTES[tensor.dtype]
         if shards[-1] and taken + size > shard_bytes:
             shards.append({})
             taken = 0
-        shards[-1][name] = (dtype, shape)
+        shards[-1][name] = tensor
         taken += size
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         many = len(shards) > 1
         file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if many else "model.safetensors"
-        write_safetensors(out / file_name, shard, _random_chunks(shard, rng), {"format": "pt"})
+        header = {name: (tensor.dtype, tensor.shape) for name, tensor in shard.items()}
+        write_safetensors(out / file_name, header, _random_chunks(shard.values(), rng), {"format": "pt"})
         weight_map |= dict.fromkeys(shard, file_name)
     if len(shards) > 1:
         _write_json(out / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
 
 
-def _random_chunks(
-    tensors: dict[str, tuple[str, tuple[int, ...]]], rng: np.random.Generator
-) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
-    """The values of each tensor: codes that are nearly even, a scale that keeps the size of what goes through, norms
-    about 1, and a normal embedding."""
-    scale = np.float32(0)
-    for name, (dtype, shape) in tensors.items():
-        if dtype == "U8":
-            scale = np.float32(1 / math.sqrt(shape[1] * 2 / 3))
-            for first in range(0, shape[0], _CHUNK_ROWS):
-                n_bytes = min(_CHUNK_ROWS, shape[0] - first) * shape[1]
-                yield _CODE_BYTES[np.frombuffer(rng.bytes(n_bytes), np.uint8)]
-        elif name.endswith("weight_scale"):
-            yield _bf16(np.array([scale], np.float32))
-        elif len(shape) == 1:
-            yield _bf16(1 + 0.1 * rng.standard_normal(shape[0], np.float32))
-        else:
-            for first in range(0, shape[0], _CHUNK_ROWS):
-                rows = min(_CHUNK_ROWS, shape[0] - first)
-                yield _bf16(0.6 * rng.standard_normal((rows, shape[1]), np.float32))
+def _random_chunks(tensors: Iterable[_RandomTensor], rng: np.random.Generator) -> Iterator[NDArray[Any]]:
+    """The values of each tensor, a few at a time."""
+    for tensor in tensors:
+        total = math.prod(tensor.shape)
+        for first in range(0, total, _CHUNK_VALUES):
+            n = min(_CHUNK_VALUES, total - first)
+            if tensor.dtype == "U8":
+                yield _CODE_BYTES[np.frombuffer(rng.bytes(n), np.uint8)]
+                continue
+            values = rng.standard_normal(n, np.float32)
+            values = np.float32(tensor.mean) + np.float32(tensor.deviation) * values
+            yield _bf16(values) if tensor.dtype == "BF16" else values.astype(np.float16)
 
 
 def _bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -1,14 +1,17 @@
-"""A model of the size of BitNet b1.58 2B-4T goes through in bounded memory, and runs."""
+"""Models of the sizes of BitNet b1.58 2B-4T and 1bitLLM's 3B go through in bounded memory."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.synthesize import SHAPES, synthesize
 
 LARGEST_TENSOR_MIB = 128_256 * 2560 * 2 >> 20  # the embedding, bf16
 
@@ -38,12 +41,28 @@ def synthetic():
 def test_conversion_is_bounded_in_memory(probes, limit_mib, synthetic, native):
     """Without probes a few chunks; with them the engine's mapped weights too: never 1 GB and the largest tensor."""
     model = synthetic / "model.ebm"
-    command = [sys.executable, "-c", _MEASURE, str(synthetic / "checkpoint"), str(model), probes]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures = json.loads(done.stdout)
+    figures = measured_conversion(synthetic / "checkpoint", model, probes)
     assert figures["peak_mib"] <= limit_mib
     assert figures["n_probes"] == (3 if probes == "probes" else 0)
     with ModelFile(model) as file:
         assert file.conf.parameters == 2_412_820_480
         assert all(len(probe.greedy) == 4 for probe in file.probes)
         file.verify()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_masters_of_3b_are_quantised_in_bounded_memory(tmp_path, monkeypatch):
+    """Two of the 26 layers, in shards of float16: a few chunks, as with all of them (docs/models.md)."""
+    monkeypatch.setitem(SHAPES, "1bitllm-3b", replace(SHAPES["1bitllm-3b"], n_layers=2))
+    synthesize("1bitllm-3b", tmp_path / "checkpoint", shard_bytes=200_000_000)
+    figures = measured_conversion(tmp_path / "checkpoint", tmp_path / "model.ebm", "none")
+    assert figures["peak_mib"] <= 400
+    shutil.rmtree(tmp_path)
+
+
+def measured_conversion(checkpoint: Path, out: Path, probes: str) -> dict[str, float]:
+    command = [sys.executable, "-c", _MEASURE, str(checkpoint), str(out), probes]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures

@@ -1,10 +1,12 @@
 """Synthetic checkpoints are sound, of the asked shape, and the same for the same seed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tokenizers import Tokenizer
 
+from edgebit.bundle.model_format import Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
@@ -68,6 +70,33 @@ def test_2b4t_has_the_published_number_of_parameters(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no weights"):
         open_checkpoint(tmp_path)
     assert len(json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]) == 128_000
+
+
+def test_1bitllm_3b_has_the_form_of_that_family(tmp_path, monkeypatch):
+    """Its sizes, and 3.3 billion weights; no weight is written here."""
+    monkeypatch.setattr("edgebit.synthesize._write_weights", lambda *args: None)
+    synthesize("1bitllm-3b", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["architectures"], config["model_type"]) == (["BitnetForCausalLM"], "llama")
+    assert (config["weight_bits"], config["input_bits"], config["hidden_act"]) == (1, 8, "silu")
+    assert (config["hidden_size"], config["intermediate_size"], config["vocab_size"]) == (3200, 8640, 32_002)
+    assert "quantization_config" not in config
+    assert SHAPES["1bitllm-3b"].conf.head_dim == 100
+    assert SHAPES["1bitllm-3b"].conf.parameters == 3_324_387_840
+
+
+def test_random_masters_become_random_codes(native, tmp_path, monkeypatch):
+    """The family of 1bitLLM in a small size: shards of float16, all three codes, probes."""
+    small = replace(SHAPES["1bitllm-3b"], hidden_size=200, ffn_size=216, n_layers=2, n_heads=2, n_kv_heads=2)
+    monkeypatch.setitem(SHAPES, "1bitllm-3b", replace(small, vocab_size=1026))
+    synthesize("1bitllm-3b", tmp_path / "checkpoint", shard_bytes=300_000)
+    checkpoint = open_checkpoint(tmp_path / "checkpoint")
+    assert (checkpoint.family, len(checkpoint.weight_files())) == ("bitnet-1bitllm-master", 6)
+    codes = checkpoint.projection(Role.DOWN_PROJ, 1).weights
+    checkpoint.close()
+    assert [round((codes == code).mean(), 1) for code in (-1, 0, 1)] == [0.3, 0.3, 0.3]
+    report = convert(tmp_path / "checkpoint", tmp_path / "model.ebm")
+    assert (report.n_probes, report.has_tokenizer) == (3, True)
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path):

@@ -8,7 +8,12 @@ from edgebit.synthesize import SHAPES, synthesize
 
 
 @click.command()
-@click.option("--shape", required=True, type=click.Choice(list(SHAPES)), help="2b4t: that of BitNet b1.58 2B-4T.")
+@click.option(
+    "--shape",
+    required=True,
+    type=click.Choice(list(SHAPES)),
+    help="2b4t: that of BitNet b1.58 2B-4T; 1bitllm-3b: that of 1bitLLM's 3B, as masters in float16, 6.6 GB.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The new folder to write.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same bytes."

@@ -12,7 +12,7 @@ from edgebit.checkpoint.hugging_face.json_file import read_json
 from edgebit.checkpoint.hugging_face.rope_config import read_rope
 from edgebit.checkpoint.licence import find_licence
 
-_ACTIVATIONS = {"relu2": Activation.RELU2, "silu": Activation.SILU}
+ACTIVATIONS = {"relu2": Activation.RELU2, "silu": Activation.SILU}
 _ADVISED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _PROJECTION_NORM_EPS = 1e-6  # transformers' default in quantization_config
 
@@ -23,8 +23,8 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
     heads, kv_heads, head_dim = _heads(keys)
     _refuse_windows(keys)
     activation = keys.get("hidden_act")
-    if activation not in _ACTIVATIONS:
-        raise keys.fault("hidden_act", f"is {activation!r}; known are {', '.join(_ACTIVATIONS)}")
+    if activation not in ACTIVATIONS:
+        raise keys.fault("hidden_act", f"is {activation!r}; known are {', '.join(ACTIVATIONS)}")
     vocab_size = keys.count("vocab_size", 2_097_152)
     generation_path = folder / "generation_config.json"
     generation = read_json(generation_path) if generation_path.is_file() else {}
@@ -42,7 +42,7 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
             vocab_size=vocab_size,
             context_max=keys.count("max_position_embeddings", 16_777_216),
             rms_norm_eps=keys.positive("rms_norm_eps"),
-            activation=_ACTIVATIONS[activation],
+            activation=ACTIVATIONS[activation],
             norms=family.norms,
             head_tied=keys.flag("tie_word_embeddings"),
             bos_token=bos[0] if bos else -1,

@@ -199,6 +199,11 @@ FAMILIES = tuple(
 )
 
 
+def family_named(name: str) -> Family:
+    """The family with that name. Raises KeyError where there is none."""
+    return {family.name: family for family in FAMILIES}[name]
+
+
 def describe_form(class_name: str, model_type: str, linear_class: str | None, mode: str | None) -> str:
     """One line for a storage form."""
     quantised = f"quantised {linear_class}/{mode}" if linear_class else "no quantization_config"
