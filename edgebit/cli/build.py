@@ -4,13 +4,11 @@ import dataclasses
 import json
 import os
 import re
-import signal
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import click
@@ -22,6 +20,7 @@ from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.keys import key_password
+from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError
@@ -92,7 +91,7 @@ def command(
     \b
     edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle
     """
-    signal.signal(signal.SIGTERM, _stop)
+    sigterm_as_ctrl_c()
     target = find_target(target_name)
     options = BuildOptions(
         model=model,
@@ -137,10 +136,6 @@ def _signing(
     trusted = [find_public_key(text) for text in trust]
     now = datetime.fromtimestamp(int(epoch), UTC)
     return plan_signing(keys, now=now, sequence=sequence, expires=expires, trust=trusted)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt  # unwinds as Ctrl-C does, so that nothing half-made stays
 
 
 class BuildDisplay:

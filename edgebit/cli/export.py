@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.export.gguf_architecture import ARCHITECTURES
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_gguf import Progress as Report
@@ -28,6 +29,7 @@ def command() -> None:
     edgebit export gguf chat.bundle --type tq2_0 --out chat.gguf
     edgebit export hf chat.bundle --out ./chat
     """
+    sigterm_as_ctrl_c()
 
 
 @command.command()
