@@ -16,6 +16,7 @@ from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.progress_bar import Report, progress_bar
+from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.convert import ConvertReport, convert
 from edgebit.errors import BundleError
@@ -61,6 +62,7 @@ def command(
     edgebit convert ./bitnet-b1.58-2B-4T --out 2b4t.ebm --all-checks
     edgebit convert ./base-model --template chatml
     """
+    sigterm_as_ctrl_c()
     out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
     _check_out(checkpoint, out, force)
     with progress_bar() as show:
