@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgebit.bundle.model_format import Role
+from edgebit.bundle.model_format import ActivationQuantisation, Conf, Role
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.runtime.native import Engine, Library, Model
 
 MODELS = (
     "bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "legacy-1bitllm-f16-head100",
-    "llama-bitlinear-packed", "falcon3-packed", "llama-master", "qwen2-zero-bias-packed",
+    "llama-bitlinear-packed", "falcon3-packed", "llama-master", "qwen2-zero-bias-packed", "trilm-f16", "bonsai-f16",
+    "llama-bitlinear-rmsnorm-packed", "qwen3-rmsnorm-packed",
 )  # fmt: skip
 
 
@@ -26,13 +28,13 @@ MODELS = (
 def case(request, native, reference_checkpoint, reference_model):
     """One reference model, opened, with transformers' results."""
     folder = reference_checkpoint(request.param)
-    with Model.open(native, reference_model(request.param)) as model:
-        yield Case(model, folder)
+    with ModelFile(reference_model(request.param)) as file, Model.open(native, file.path) as model:
+        yield Case(model, folder, file.conf)
 
 
 class Case:
-    def __init__(self, model: Model, folder: Path) -> None:
-        self.model = model
+    def __init__(self, model: Model, folder: Path, conf: Conf) -> None:
+        self.model, self.conf = model, conf
         self.tensors = load_file(folder / "reference.safetensors")
         self.facts = json.loads((folder / "reference.json").read_text())
 
@@ -48,15 +50,19 @@ def all_logits(model: Model, ids: list[int], kv: str = "f32", threads: int = 1) 
 
 
 def test_layer_by_layer(case):
-    """Fed with the reference's own input, each layer gives its output: 1e-4 at 30 of 32 positions, 5 % at the rest."""
+    """Fed with the reference's own input, each layer gives its output: 1e-4 at 30 of 32 positions, 5 % at the rest.
+
+    Where the reference rounds no activations, the 15 bits of ours cost up to half a step of 2^-14 a product: 3e-4.
+    """
     hidden = case.tensors["hidden_f32"]
+    close = 3e-4 if case.conf.activation_quantisation == ActivationQuantisation.INT15 else 1e-4
     with Engine(case.model, ctx_len=64, kv="f32") as engine:
         for layer in range(len(hidden) - 1):
             memory = bytearray(hidden[layer].tobytes())
             engine.eval_layer(layer, memory)
             ours, wanted = np.frombuffer(memory, np.float32).reshape(hidden[layer].shape), hidden[layer + 1]
             error = np.abs(ours - wanted).max(axis=1) / np.abs(wanted).max(axis=1)
-            assert (error <= 1e-4).sum() >= 30, f"layer {layer}: {np.sort(error)[-4:]}"
+            assert (error <= close).sum() >= 30, f"layer {layer}: {np.sort(error)[-4:]}"
             assert error.max() <= 0.05, f"layer {layer}: {error.max()}"
 
 

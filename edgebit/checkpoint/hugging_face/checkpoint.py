@@ -79,15 +79,13 @@ class HuggingFaceCheckpoint:
         return self._tensors.files()
 
     def embedding_encoding(self) -> Encoding:
-        dtype = self._tensors.info(self._family.tensor_name(Role.TOKEN_EMBEDDING)).dtype
-        return Encoding.BF16 if dtype == "BF16" else Encoding.F32
+        return Encoding[self._tensors.info(self._family.tensor_name(Role.TOKEN_EMBEDDING)).dtype]
 
     def vector(self, role: Role, layer: int) -> NDArray[np.float32]:
         return float_vector(self._tensors, self._family.tensor_name(role, layer))
 
     def rows(self, role: Role) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
         """See Checkpoint.rows(). Raises CheckpointError where a tied head is stored as well, and differs."""
-        is_exact = self.embedding_encoding() != Encoding.F32
         tied_name = self._family.tensor_name(Role.HEAD)
         name = self._family.tensor_name(role)
         compare = None
@@ -101,7 +99,7 @@ class HuggingFaceCheckpoint:
                     f"{place} differs from {name}, though tie_word_embeddings is true: "
                     "set it to false if the head was trained on its own, or remove this tensor"
                 )
-            yield stored if is_exact else values, values
+            yield stored, values
 
     def scaling(self, role: Role, layer: int) -> Scaling:
         return self._projections.scaling(self._family.tensor_name(role, layer))
