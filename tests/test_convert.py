@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from edgebit.bundle.model_format import Encoding, Role, Tensor, head_parts
 from edgebit.bundle.model_reader import ModelFile
@@ -45,6 +46,16 @@ def test_weights_are_those_of_the_checkpoint(reference_checkpoint, reference_mod
         norm = tensor_of(model, Role.FFN_SUB_NORM, 0)
         wanted = bf16_value(stored["model.layers.0.mlp.ffn_sub_norm.weight"])
         assert np.array_equal(np.frombuffer(bytes(model.values(norm)), np.float32), wanted)
+
+
+def test_a_float16_embedding_is_kept_as_it_is(reference_checkpoint, reference_model):
+    """Neither widened nor rounded."""
+    with safe_open(reference_checkpoint("trilm-f16") / "model.safetensors", "numpy") as file:
+        wanted = file.get_tensor("model.embed_tokens.weight")
+    with ModelFile(reference_model("trilm-f16")) as model:
+        embedding = tensor_of(model, Role.TOKEN_EMBEDDING)
+        assert (embedding.encoding, wanted.dtype) == (Encoding.F16, np.float16)
+        assert bytes(model.values(embedding)) == wanted.tobytes()
 
 
 def load_bits(path: Path) -> dict[str, np.ndarray]:
