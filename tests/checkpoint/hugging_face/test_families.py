@@ -1,0 +1,91 @@
+"""Which family a checkpoint is of follows from config.json; ternary floats, from their values."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edgebit.bundle.model_format import Activation, Norms, Role
+from edgebit.checkpoint.hugging_face.families import FAMILIES
+from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.convert import convert
+from edgebit.errors import CheckpointError
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "norms", "activation"),
+    [
+        ("bitnet-packed", "bitnet-packed", 3, "RELU2"),
+        ("bitnet-bf16", "bitnet-master", 3, "RELU2"),
+        ("bitnet-packed-odd-untied", "bitnet-packed", 3, "RELU2"),
+        ("legacy-1bitllm-f32", "bitnet-1bitllm-master", 3, "SILU"),
+        ("legacy-1bitllm-f16-head100", "bitnet-1bitllm-master", 3, "SILU"),
+        ("llama-bitlinear-packed", "llama-bitlinear-packed", 0, "SILU"),
+        ("llama-bitlinear-rmsnorm-packed", "llama-bitlinear-packed", 8, "SILU"),
+        ("falcon3-packed", "llama-bitlinear-packed", 0, "SILU"),
+        ("llama-master", "llama-master", 0, "SILU"),
+        ("trilm-f16", "llama-ternary", 0, "SILU"),
+        ("bonsai-f16", "qwen3-ternary", 4, "SILU"),
+        ("qwen3-rmsnorm-packed", "qwen3-bitlinear-packed", 12, "SILU"),
+        ("qwen2-zero-bias-packed", "qwen2-bitlinear-packed", 0, "SILU"),
+    ],
+)
+def test_families_are_told_apart(reference_checkpoint, name, family, norms, activation):
+    """The row of the family table follows from config.json alone."""
+    checkpoint = open_checkpoint(reference_checkpoint(name))
+    checkpoint.close()
+    assert checkpoint.family == family
+    assert checkpoint.config.conf.norms == Norms(norms)
+    assert checkpoint.config.conf.activation == Activation[activation]
+
+
+def scalings(folder: Path) -> dict[str, tuple[str, int]]:
+    """Which weights share a scale, of each projection of layer 0."""
+    checkpoint = open_checkpoint(folder)
+    found = {role.name: checkpoint.scaling(role, 0) for role in Role if role.is_projection}
+    checkpoint.close()
+    return {name: (scaling.granularity.name, scaling.group) for name, scaling in found.items()}
+
+
+def test_the_values_show_which_weights_share_a_scale(reference_checkpoint):
+    """Shards that were cut along the columns, and groups of 128; a row is one scale where that is enough."""
+    trilm, bonsai = scalings(reference_checkpoint("trilm-f16")), scalings(reference_checkpoint("bonsai-f16"))
+    assert {name for name, scaling in trilm.items() if scaling == ("ROW", 0)} == trilm.keys() - {"DOWN_PROJ"}
+    assert trilm["DOWN_PROJ"] == ("GROUP", 64)
+    assert {name for name, scaling in bonsai.items() if scaling == ("ROW", 0)} == bonsai.keys() - {"DOWN_PROJ"}
+    assert bonsai["DOWN_PROJ"] == ("GROUP", 128)
+
+
+@pytest.mark.parametrize("name", ["trilm-f16", "bonsai-f16"])
+def test_ternary_floats_lose_nothing(name, reference_checkpoint):
+    """Every stored value is its code times its scale, bit for bit."""
+    folder = reference_checkpoint(name)
+    stored = load_file(folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    for role in (role for role in Role if role.is_projection):
+        projection, name = checkpoint.projection(role, 0), role.name.lower()
+        block = "mlp" if role in (Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ) else "self_attn"
+        values = stored[f"model.layers.0.{block}.{name}.weight"]
+        scales = projection.scales.reshape(-1, len(values), 1)
+        groups = np.split(projection.weights, len(scales), axis=1)
+        again = np.concatenate([group * scale for group, scale in zip(groups, scales, strict=True)], 1)
+        assert np.array_equal(again.astype(np.float16), values)
+    checkpoint.close()
+
+
+def test_a_row_beyond_the_sample_is_checked_as_well(reference_checkpoint, tmp_path):
+    """A value beside its scale, where nothing was sampled, is found when the tensor is read, and its row is named."""
+    folder = reference_checkpoint("trilm-f16")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.gate_proj.weight"][13, 5] = 0.7
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"mlp\.gate_proj\.weight is not ternary: row 13 holds 2 different magn"):
+        convert(tmp_path, tmp_path / "model.ebm", probes=False)
+    assert not list(tmp_path.glob("model.ebm*"))
+
+
+def test_every_family_has_a_form_of_its_own():
+    """No two rows match the same config.json."""
+    assert len({family.form for family in FAMILIES}) == len(FAMILIES)
