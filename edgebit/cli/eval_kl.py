@@ -35,6 +35,7 @@ from edgebit.evaluate.windows import computed_tokens, open_engine
 from edgebit.runtime.native import KV_TYPES, Engine, Model
 
 _CONTEXT = 8  # tokens that are shown before a place
+_LEAST_KL = 1e-5  # nats, of a place that is shown: less is rounding, of a saved reference
 
 
 @click.command()
@@ -107,7 +108,7 @@ def _side_by_side(
 ) -> _Beside:
     other = stack.enter_context(open_model(against))
     check_vocabularies(model, other)
-    text = chosen.read(model)
+    text = chosen.read(model if model.section("TOKN") is not None else other)  # the tokens are the same
     windows = chosen.windows(min(model, other, key=lambda each: each.info.context_max))
     ours = stack.enter_context(open_engine(model, windows, threads=opened.threads, kv=opened.kv))
     theirs = stack.enter_context(open_engine(other, windows, threads=opened.threads, kv=against_kv or opened.kv))
@@ -145,10 +146,11 @@ def reference_command(
             watched("tokens", "") as report,
         ):
             started = time.monotonic()
-            if not write_reference(engine, text, windows, out, top=top, report=report):
-                click.echo(f"{out} was not written", err=True)
-                raise click.Abort
+            is_written = write_reference(engine, text, windows, out, top=top, report=report)
             costs = cost(computed_tokens(engine), time.monotonic() - started, engine.isa, opened)
+    if not is_written:
+        click.echo(f"{out} was not written", err=True)
+        raise click.Abort
     figures = {"out": str(out), "bytes": out.stat().st_size, "text": text.name, "tokens": text.scored, **costs}
     if as_json:
         click.echo(json.dumps(figures))
@@ -203,6 +205,8 @@ def _table(figures: dict[str, Any]) -> str:
         speed_line(figures, "speed           "),
     ]
     for row in figures["worst"]:
+        if row["kl"] < _LEAST_KL:
+            break
         shown = "" if row["text"] is None else f": {printable(repr(row['before']))} then {printable(repr(row['text']))}"
         lines.append(f"  KL {row['kl']:9.5f} before token {row['position']}{shown}")
     return "\n".join(lines)

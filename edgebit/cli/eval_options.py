@@ -149,12 +149,27 @@ def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     if path is None:
         yield lambda row: None
         return
-    try:
+    with _faults_named(path):
         file = path.open("w", encoding="utf-8")
+
+    def write(row: dict[str, Any]) -> None:
+        with _faults_named(path):
+            print(json.dumps(row, ensure_ascii=False), file=file)
+
+    try:
+        yield write
+    finally:
+        with _faults_named(path):
+            file.close()
+
+
+@contextlib.contextmanager
+def _faults_named(path: Path) -> Iterator[None]:
+    """A full disk and the like become an EdgebitError with the file's name."""
+    try:
+        yield
     except OSError as error:
         raise EdgebitError(f"{path}: cannot be written: {error.strerror}") from error
-    with file:
-        yield lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
 
 
 def cost(tokens: int, seconds: float, isa: str, opened: EngineOptions) -> dict[str, Any]:

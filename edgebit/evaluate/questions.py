@@ -43,11 +43,8 @@ def read_questions(lines: Iterable[bytes], name: str) -> list[Question]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise _RowError("is no JSON object")
-            questions.append(_question(row))
-        except (ValueError, RecursionError, _RowError) as error:
+            questions.append(_question(_row(line)))
+        except _RowError as error:
             raise EdgebitError(f"{name}, line {number}: {error}") from error
     if not questions:
         raise EdgebitError(f"{name}: there is no question in it")
@@ -63,7 +60,7 @@ def with_shots(questions: Sequence[Question], shots: Sequence[Question], count: 
     for question in questions:
         examples = [shot for shot in shots[: count + 1] if shot is not question][:count]
         if len(examples) < count:
-            raise EdgebitError(f"{count} examples are wanted, and there are {len(examples)}. Give a smaller --shots")
+            raise EdgebitError(f"--shots {count}, and there are {len(examples)} other questions. Give a smaller number")
         context = "".join(shot.example() for shot in examples) + question.context
         made.append(Question(context, question.choices, question.gold))
     return made
@@ -71,6 +68,20 @@ def with_shots(questions: Sequence[Question], shots: Sequence[Question], count: 
 
 class _RowError(Exception):
     """What is wrong with a row, in words."""
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise _RowError(f"byte {error.start} of it is no UTF-8 ({error.reason})") from error
+    except json.JSONDecodeError as error:
+        raise _RowError(f"is no JSON: {error.msg}, column {error.colno}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
+        raise _RowError(f"is no JSON that can be read: {error}") from error
+    if not isinstance(row, dict):
+        raise _RowError("is no JSON object")
+    return row
 
 
 def _question(row: Mapping[str, Any]) -> Question:

@@ -75,8 +75,10 @@ def write_reference(
     """Save what the engine's model foresees of the text; gives whether it went to the end, else nothing is written.
 
     top: so many of the likeliest tokens of each distribution; by default all where the vocabulary is small, else 64
-    Raises EdgebitError where `out` cannot be written.
+    Raises EdgebitError where `out` cannot be written, or is a device and the like, which a file must not replace.
     """
+    if out.exists() and not out.is_file():
+        raise EdgebitError(f"{out} is no regular file: give the name of one, or a new one")
     vocab_size = engine.model.info.vocab_size
     if top is None:
         top = None if vocab_size <= WHOLE_MOST else TOP
@@ -104,7 +106,7 @@ def write_reference(
                     return False
         part.replace(out)
     except OSError as error:
-        raise EdgebitError(f"{part}: cannot be written: {error.strerror}") from error
+        raise EdgebitError(f"{out}: cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
     return True

@@ -83,6 +83,6 @@ def _text(
     text = ScoredText(name, begin + ids[:limit], bool(begin), pieces)
     if text.scored < 1:
         raise EdgebitError(
-            f"{name}: {len(ids[:limit])} tokens are too few: each is scored by what stands before it. Give a longer one"
+            f"{name}: nothing to score: each token is scored by what stands before it. Give two tokens or more"
         )
     return text

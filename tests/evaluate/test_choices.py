@@ -147,7 +147,8 @@ def test_forms_of_questions(row, question):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("{", "line 2: Expecting"),
+        ("{", "line 2: is no JSON: Expecting property name enclosed in double quotes, column 2"),
+        pytest.param("[" * 200_000, "line 2: is no JSON that can be read", id="deep"),
         ("[1]", "line 2: is no JSON object"),
         ('{"a": 1}', "line 2: has none of the known forms"),
         (json.dumps(ARC | {"answerKey": "3"}), "'3' is none of the labels"),
@@ -168,7 +169,7 @@ def test_lines_that_are_no_question_are_named(row, words):
 
 
 def test_bytes_that_are_no_utf_8_are_named_by_line():
-    with pytest.raises(EdgebitError, match=r"q.jsonl, line 1: .*utf-8"):
+    with pytest.raises(EdgebitError, match=r"q.jsonl, line 1: byte 11 of it is no UTF-8"):
         read_questions([b'{"query": "\xff"}'], "q.jsonl")
 
 
@@ -183,7 +184,7 @@ def test_examples_stand_before_a_question_that_is_none_of_them():
     made = with_shots([one, two, three], [one, two, three], 2)
     assert made[0].context == "Q1: no\n\nQ2: yes\n\nQ0:"
     assert made[2].context == "Q0: yes\n\nQ1: no\n\nQ2:"
-    with pytest.raises(EdgebitError, match="3 examples are wanted, and there are 2"):
+    with pytest.raises(EdgebitError, match="--shots 3, and there are 2 other questions"):
         with_shots([one, two, three], [one, two, three], 3)
 
 
