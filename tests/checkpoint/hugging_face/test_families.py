@@ -1,5 +1,7 @@
 """Which family a checkpoint is of follows from config.json; ternary floats, from their values."""
 
+import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgebit.bundle.model_format import Activation, Norms, Role
-from edgebit.checkpoint.hugging_face.families import FAMILIES
+from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.hugging_face.families import FAMILIES, Family, Scale
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError
@@ -89,3 +92,65 @@ def test_a_row_beyond_the_sample_is_checked_as_well(reference_checkpoint, tmp_pa
 def test_every_family_has_a_form_of_its_own():
     """No two rows match the same config.json."""
     assert len({family.form for family in FAMILIES}) == len(FAMILIES)
+
+
+SOURCES = {
+    "bitnet": "bitnet-packed", "bitnet-1bitllm": "legacy-1bitllm-f32", "llama": "falcon3-packed",
+    "qwen3": "qwen3-rmsnorm-packed", "qwen2": "qwen2-zero-bias-packed",
+}  # fmt: skip
+
+
+def stored_as(scale: Scale, codes: np.ndarray, factor: float) -> tuple[np.ndarray, float | None]:
+    """A projection, codes x factor, as a storage has it: its tensor, and the scale beside it."""
+    if scale == Scale.ABSMEAN:
+        return (codes * np.float32(factor / np.abs(codes).mean())).astype(np.float32), None
+    if scale == Scale.STORED:
+        return codes * np.float32(factor), None
+    quarters = (codes + 1).astype(np.uint8).reshape(4, -1, codes.shape[1])
+    packed = quarters[0] | quarters[1] << 2 | quarters[2] << 4 | quarters[3] << 6
+    return packed, factor if scale == Scale.MULTIPLY else 1 / factor
+
+
+def rewrite(source: Checkpoint, family: Family, out: Path) -> None:
+    """Write a checkpoint again, in the storage of another family of its architecture; norms of projections are lost."""
+    config = json.loads((source.path / "config.json").read_text())
+    config.pop("quantization_config", None)
+    if family.storage.linear_class is not None:
+        mode = family.storage.mode
+        storage = {"linear_class": family.storage.linear_class, "quantization_mode": mode}
+        config["quantization_config"] = {"quant_method": "bitnet", **storage}
+    conf, tensors = source.config.conf, {}
+    for role, layer in conf.roles():
+        name = family.tensor_names.get(role, "").format(layer)
+        if role.is_projection:
+            read = source.projection(role, layer)
+            tensors[name], scale = stored_as(family.storage.scale, read.weights, float(read.scales[0]))
+            if scale is not None:
+                tensors[f"{name}_scale"] = np.array([scale], np.float32)
+        elif role == Role.TOKEN_EMBEDDING or (role == Role.HEAD and not conf.head_tied):
+            tensors[name] = np.concatenate([values for _, values in source.rows(role)])
+        elif name and role != Role.HEAD:
+            tensors[name] = source.vector(role, layer)
+    save_file(tensors, out / "model.safetensors")
+    (out / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_reads_the_same_model_in_its_storage(family, reference_checkpoint, tmp_path):
+    """All rows of the table: each code as it was, each scale to the rounding of a float32, all norms and rows."""
+    with closing(open_checkpoint(reference_checkpoint(SOURCES[family.architecture.name]))) as source:
+        rewrite(source, family, tmp_path)
+        with closing(open_checkpoint(tmp_path)) as found:
+            assert found.family == family.name
+            assert found.config.conf.activation_quantisation == family.storage.activations
+            for role, layer in found.config.conf.roles():
+                if role.is_projection:
+                    was, now = source.projection(role, layer), found.projection(role, layer)
+                    assert np.array_equal(now.weights, was.weights)
+                    used = now.scales[now.scales != 0]  # of a row of zeros: 0
+                    np.testing.assert_allclose(used, was.scales[0], rtol=1e-6)
+                elif role in (Role.TOKEN_EMBEDDING, Role.HEAD):
+                    was, now = (np.concatenate([row for _, row in model.rows(role)]) for model in (source, found))
+                    assert np.array_equal(now, was)
+                elif role != Role.ROPE_INV_FREQ:
+                    assert np.array_equal(found.vector(role, layer), source.vector(role, layer))
