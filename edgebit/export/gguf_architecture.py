@@ -5,7 +5,7 @@ Sources: llama.cpp, src/models/{bitnet,llama,qwen3}.cpp and convert_hf_to_gguf.p
 
 from dataclasses import dataclass
 
-from edgebit.bundle.model_format import Activation, ActivationQuantisation, Conf, Norms, Role
+from edgebit.bundle.model_format import Activation, ActivationQuantisation, Conf, Norms
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.errors import ExportError
 from edgebit.export.gguf_file import f32, i32, text, u32
@@ -41,25 +41,6 @@ BITNET_B158 = Architecture("bitnet-b1.58", square_attention=True)
 LLAMA = Architecture("llama", has_interleaved_rope=True, has_rope_divisors=True)
 QWEN3 = Architecture("qwen3")
 ARCHITECTURES = {architecture.name: architecture for architecture in (BITNET, BITNET_B158, LLAMA, QWEN3)}
-
-TENSOR_NAMES = {
-    Role.TOKEN_EMBEDDING: "token_embd",
-    Role.HEAD: "output",
-    Role.FINAL_NORM: "output_norm",
-    Role.INPUT_NORM: "blk.{}.attn_norm",
-    Role.Q_PROJ: "blk.{}.attn_q",
-    Role.K_PROJ: "blk.{}.attn_k",
-    Role.V_PROJ: "blk.{}.attn_v",
-    Role.ATTN_SUB_NORM: "blk.{}.attn_sub_norm",
-    Role.O_PROJ: "blk.{}.attn_output",
-    Role.POST_ATTENTION_NORM: "blk.{}.ffn_norm",
-    Role.GATE_PROJ: "blk.{}.ffn_gate",
-    Role.UP_PROJ: "blk.{}.ffn_up",
-    Role.FFN_SUB_NORM: "blk.{}.ffn_sub_norm",
-    Role.DOWN_PROJ: "blk.{}.ffn_down",
-    Role.Q_NORM: "blk.{}.attn_q_norm",
-    Role.K_NORM: "blk.{}.attn_k_norm",
-}
 
 
 def choose_architecture(conf: Conf, wanted: str | None = None) -> tuple[Architecture, list[str]]:

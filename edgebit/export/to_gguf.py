@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Role, Scales
+from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES
 from edgebit.export.gguf_architecture import (
-    TENSOR_NAMES,
     Architecture,
     architecture_metadata,
     choose_architecture,

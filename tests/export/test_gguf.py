@@ -12,10 +12,10 @@ gguf = pytest.importorskip("gguf", reason="the gguf package reads what we write"
 from export.gguf_oracle import I2_S, GgufOracle  # noqa: E402
 
 from edgebit.bundle.model_format import Role  # noqa: E402
+from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES  # noqa: E402
 from edgebit.checkpoint.opening import open_checkpoint  # noqa: E402
 from edgebit.cli import cli  # noqa: E402
 from edgebit.errors import ExportError  # noqa: E402
-from edgebit.export.gguf_architecture import TENSOR_NAMES  # noqa: E402
 from edgebit.export.to_gguf import export_gguf  # noqa: E402
 from edgebit.runtime.native import Engine, Model  # noqa: E402
 

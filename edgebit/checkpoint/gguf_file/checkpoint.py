@@ -8,14 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Encoding, Role, Scaling
+from edgebit.bundle.model_format import PROJECTIONS, Encoding, Role, Scaling
 from edgebit.checkpoint.checkpoint import ModelConfig, Projection
 from edgebit.checkpoint.gguf_file.activations import find_activations
-from edgebit.checkpoint.gguf_file.architectures import ROPE_FACTORS, match_architecture
+from edgebit.checkpoint.gguf_file.architectures import match_architecture
 from edgebit.checkpoint.gguf_file.config import read_config
 from edgebit.checkpoint.gguf_file.expected_tensors import check_tensors
 from edgebit.checkpoint.gguf_file.i2s_dialect import dialect_like, known_dialect, undecided
 from edgebit.checkpoint.gguf_file.split import GgufModel
+from edgebit.checkpoint.gguf_file.tensor_names import ROPE_FACTORS, tensor_name
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
 from edgebit.checkpoint.gguf_file.tokenizer import read_tokenizer
@@ -66,14 +67,14 @@ class GgufCheckpoint:
         return [part.path for part in self._model.parts]
 
     def embedding_encoding(self) -> Encoding:
-        return self._tensors.encoding(self._architecture.tensor_name(Role.TOKEN_EMBEDDING))
+        return self._tensors.encoding(tensor_name(Role.TOKEN_EMBEDDING))
 
     def vector(self, role: Role, layer: int) -> NDArray[np.float32]:
-        return self._tensors.vector(self._architecture.tensor_name(role, layer))
+        return self._tensors.vector(tensor_name(role, layer))
 
     def rows(self, role: Role) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
         is_tied = role == Role.HEAD and self.config.conf.head_tied
-        name = self._architecture.tensor_name(Role.TOKEN_EMBEDDING if is_tied else role)
+        name = tensor_name(Role.TOKEN_EMBEDDING if is_tied else role)
         return self._tensors.float_rows(name)
 
     def scaling(self, role: Role, layer: int) -> Scaling:
@@ -91,7 +92,7 @@ class GgufCheckpoint:
         return self._tokenizer
 
     def _read_config(self) -> ModelConfig:
-        embedding = self._architecture.tensor_name(Role.TOKEN_EMBEDDING)
+        embedding = tensor_name(Role.TOKEN_EMBEDDING)
         factors = None
         if ROPE_FACTORS in self._tensors.names():
             factors = self._tensors.vector(ROPE_FACTORS)
@@ -111,7 +112,7 @@ class GgufCheckpoint:
             if hints.i2s_dialect is not None or hints.i2s_reference is not None:
                 self.notes.append("no weights are in I2_S: its dialect does not matter")
             return
-        where = self._tensors.where(self._architecture.tensor_name(*projections[0]))
+        where = self._tensors.where(tensor_name(*projections[0]))
         dialect = hints.i2s_dialect
         if dialect is None and hints.i2s_reference is not None:
             dialect = dialect_like(self._ternary, hints.i2s_reference, where)
@@ -122,7 +123,7 @@ class GgufCheckpoint:
         self._ternary.use_dialect(dialect)
 
     def _settle_head(self) -> None:
-        head, embedding = (self._architecture.tensor_name(role) for role in (Role.HEAD, Role.TOKEN_EMBEDDING))
+        head, embedding = (tensor_name(role) for role in (Role.HEAD, Role.TOKEN_EMBEDDING))
         stored = head in self._tensors.names()
         if stored and self._tensors.are_equal(head, embedding):
             self.notes.append(f"{head} is {embedding} once more: the head is taken as tied to the embedding")
@@ -135,8 +136,7 @@ class GgufCheckpoint:
             )
 
     def _settle_activations(self, hints: Hints) -> None:
-        names = [self._architecture.tensor_name(role, 0) for role in self._architecture.names if role.is_projection]
-        types = {self._tensors.type(name).name for name in names}
+        types = {self._tensors.type(tensor_name(role, 0)).name for role in PROJECTIONS}
         mode, note = find_activations(
             self._architecture, self.config.name, types, self.scaling(Role.Q_PROJ, 0), hints.activations
         )

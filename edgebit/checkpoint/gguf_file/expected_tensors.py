@@ -1,7 +1,8 @@
 """Whether a GGUF file has the tensors of its architecture: no less, no other shape, and no more."""
 
 from edgebit.bundle.model_format import Conf, Role
-from edgebit.checkpoint.gguf_file.architectures import ROPE_FACTORS, Architecture
+from edgebit.checkpoint.gguf_file.architectures import Architecture
+from edgebit.checkpoint.gguf_file.tensor_names import ROPE_FACTORS, scale_name, tensor_name
 from edgebit.checkpoint.gguf_file.tensor_types import START_AGAIN
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.errors import CheckpointError
@@ -18,7 +19,7 @@ def check_tensors(tensors: GgufTensors, architecture: Architecture, conf: Conf) 
     for role, layer in conf.roles():
         if role == Role.ROPE_INV_FREQ:
             continue
-        name = architecture.tensor_name(role, layer)
+        name = tensor_name(role, layer)
         expected.add(name)
         if role == Role.HEAD and name not in names:
             continue  # it is the embedding
@@ -26,7 +27,7 @@ def check_tensors(tensors: GgufTensors, architecture: Architecture, conf: Conf) 
         if role.is_projection:
             _check_shape(tensors, name, (rows, columns))
             _check_ternary(tensors, name)
-            factor = architecture.scale_name(role, layer)
+            factor = scale_name(role, layer)
             expected.add(factor)
             if factor in names:
                 _check_shape(tensors, factor, (1,))

@@ -9,6 +9,7 @@ from edgebit.bundle.model_format import Conf, Role, Scaling
 from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Projection
 from edgebit.checkpoint.gguf_file.architectures import Architecture
 from edgebit.checkpoint.gguf_file.scale_groups import check_scales, coarsest
+from edgebit.checkpoint.gguf_file.tensor_names import scale_name, tensor_name
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.checkpoint.hints import I2SDialect
 from edgebit.errors import CheckpointError
@@ -30,13 +31,13 @@ class TernaryTensors:
         return [
             (role, layer)
             for role, layer in self._conf.roles()
-            if role.is_projection and self._tensors.type(self._architecture.tensor_name(role, layer)).name == "I2_S"
+            if role.is_projection and self._tensors.type(tensor_name(role, layer)).name == "I2_S"
         ]
 
     def use_dialect(self, dialect: I2SDialect) -> None:
         """Read I2_S in this dialect. Raises CheckpointError where a tensor's shape is none of it."""
         for role, layer in self.i2_s_projections():
-            name = self._architecture.tensor_name(role, layer)
+            name = tensor_name(role, layer)
             fault = why_not(dialect, *self._tensors.shape(name))
             if fault:
                 raise CheckpointError(f"{self._tensors.where(name)}: {fault}, so I2_S dialect {dialect} is wrong")
@@ -50,7 +51,7 @@ class TernaryTensors:
 
     def projection(self, role: Role, layer: int) -> Projection:
         """Weights and scales. Raises CheckpointError where a code or a scale cannot be, naming the place."""
-        name = self._architecture.tensor_name(role, layer)
+        name = tensor_name(role, layer)
         scales = self._scales(role, layer)
         weights = np.empty(self._tensors.shape(name), np.int8)
         places = self._places(role)
@@ -82,7 +83,7 @@ class TernaryTensors:
 
     def _scales(self, role: Role, layer: int) -> NDArray[np.float32]:
         """As the file has them, [rows or 1, groups], times the tensor that multiplies the projection's output."""
-        name = self._architecture.tensor_name(role, layer)
+        name = tensor_name(role, layer)
         kind = self._tensors.type(name)
         if kind.layout is None:
             rows, columns = self._tensors.shape(name)
@@ -94,7 +95,7 @@ class TernaryTensors:
                 parts.append(kind.layout.scales(raw))
                 check_scales(parts[-1], first, self._tensors.where(name))
             scales = np.concatenate(parts)
-        factor_name = self._architecture.scale_name(role, layer)
+        factor_name = scale_name(role, layer)
         if factor_name in self._tensors.names():
             factor = self._tensors.vector(factor_name).reshape(1, 1)
             check_scales(factor, 0, self._tensors.where(factor_name))
@@ -107,7 +108,7 @@ class TernaryTensors:
             moved = np.empty_like(scales)
             moved[places] = scales
             scales = moved
-        name = self._architecture.tensor_name(role, layer)
+        name = tensor_name(role, layer)
         return coarsest(scales, self._conf.shape_of(role)[1], self._tensors.where(name))
 
     def _places(self, role: Role) -> NDArray[np.intp] | None:
