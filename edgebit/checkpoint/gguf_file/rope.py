@@ -32,15 +32,18 @@ def _scaled(keys: Keys, head_dim: int) -> Rope:
     theta = keys.positive("rope.freq_base", default=_DEFAULT_THETA)
     older = keys.positive("rope.scale_linear", default=1.0)  # of files before rope.scaling
     factor = keys.positive("rope.scaling.factor", default=older)
-    match keys.get("rope.scaling.type"):
-        case "none":
-            return Rope(rope_inv_freq(theta, head_dim))
-        case None | "linear":
-            return linear_rope(theta, head_dim, factor=factor)
-        case "yarn":
-            return _yarn(keys, theta, head_dim, factor)
-        case other:
-            raise keys.fault("rope.scaling.type", f"is {other!r}; none, linear and yarn are known")
+    kind = keys.get("rope.scaling.type")
+    if kind is None:
+        return linear_rope(theta, head_dim, factor=factor)
+    if isinstance(kind, str):
+        match kind:
+            case "none":
+                return Rope(rope_inv_freq(theta, head_dim))
+            case "linear":
+                return linear_rope(theta, head_dim, factor=factor)
+            case "yarn":
+                return _yarn(keys, theta, head_dim, factor)
+    raise keys.fault("rope.scaling.type", f"is {kind!r}; none, linear and yarn are known")
 
 
 def _yarn(keys: Keys, theta: float, head_dim: int, factor: float) -> Rope:

@@ -44,7 +44,7 @@ def _with_pre_tokenizer(
     fields: Mapping[str, Value], pre_tokenizer: PreTokenizerName | None
 ) -> tuple[Mapping[str, Value], list[str]]:
     stored = fields.get(_PRE)
-    if pre_tokenizer is None or stored == pre_tokenizer:
+    if pre_tokenizer is None or (isinstance(stored, str) and stored == pre_tokenizer):
         return fields, []
     said = "does not say" if stored is None else f"says {stored}"
     note = f"the pre-tokenizer is {pre_tokenizer}, as --pre-tokenizer says; the file {said}"

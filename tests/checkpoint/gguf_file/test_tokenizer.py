@@ -103,6 +103,8 @@ def test_each_name_of_a_pre_tokenizer_is_known(name, fields):
     }  # fmt: skip
     assert tokenizer is not None and tokenizer.pre_tokenizer == wanted[name]
     assert notes[0].endswith("the file says tekken")
+    tokenizer, _ = read_tokenizer(changed(fields, pre=np.array([1, 2])), name, "m.gguf")
+    assert tokenizer is not None and tokenizer.pre_tokenizer == wanted[name]
 
 
 def test_the_vocabulary_of_llama_3_needs_no_pre_tokenizer(fields):
