@@ -120,7 +120,8 @@ def _licence(fields: Mapping[str, Value]) -> str | None:
 
 def _generation(fields: Mapping[str, Value]) -> dict[str, float]:
     found = {name: as_number(fields.get(f"general.sampling.{key}")) for key, name in _ADVISED.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    # A float32 has seven digits: 0.6, and not 0.6000000238.
+    return {name: float(f"{value:.7g}") for name, value in found.items() if value is not None}
 
 
 def _bos(path: Path, fields: Mapping[str, Value], vocab_size: int) -> int:

@@ -45,6 +45,9 @@ def test_a_model_with_its_tokenizer_comes_back_whole(name, kind, native, referen
     assert report.has_tokenizer and report.has_chat_template and report.n_probes == 3 and report.notes == ()
     whole = ("CONF", "TOKN", "PRMT", "DATA", "PROB")
     assert sections(tmp_path / "a", whole) == sections(tmp_path / "b", whole)
+    with ModelFile(tmp_path / "a") as a, ModelFile(tmp_path / "b") as b:
+        same = ("generation", "named_tokens", "chat_template", "parameters", "quantisation")
+        assert {key: a.meta[key] for key in same} == {key: b.meta[key] for key in same}
 
 
 @pytest.mark.parametrize(
