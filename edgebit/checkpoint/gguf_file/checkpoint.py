@@ -14,7 +14,9 @@ from edgebit.checkpoint.gguf_file.activations import find_activations
 from edgebit.checkpoint.gguf_file.architectures import match_architecture
 from edgebit.checkpoint.gguf_file.config import read_config
 from edgebit.checkpoint.gguf_file.expected_tensors import check_tensors
+from edgebit.checkpoint.gguf_file.ffn_activation import find_ffn_activation
 from edgebit.checkpoint.gguf_file.i2s_dialect import dialect_like, known_dialect, undecided
+from edgebit.checkpoint.gguf_file.keys import Keys
 from edgebit.checkpoint.gguf_file.split import GgufModel
 from edgebit.checkpoint.gguf_file.tensor_names import ROPE_FACTORS, tensor_name
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
@@ -98,11 +100,16 @@ class GgufCheckpoint:
             factors = self._tensors.vector(ROPE_FACTORS)
             if not (factors > 0).all():
                 raise CheckpointError(f"{self._tensors.where(ROPE_FACTORS)} holds what is not above 0")
+        fields, vocab_size = self._model.fields, self._tensors.shape(embedding)[0]
+        keys = Keys(self.path, fields, self._architecture.name)
+        activation, note = find_ffn_activation(keys, self._architecture, vocab_size)
+        self.notes += [note] if note else []
         return read_config(
             self.path,
-            self._model.fields,
+            fields,
             self._architecture,
-            vocab_size=self._tensors.shape(embedding)[0],
+            activation=activation,
+            vocab_size=vocab_size,
             rope_factors=factors,
         )
 

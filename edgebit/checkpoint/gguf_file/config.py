@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Conf
+from edgebit.bundle.model_format import Activation, Conf
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.checkpoint.gguf_file.architectures import Architecture
 from edgebit.checkpoint.gguf_file.keys import Keys, as_number
@@ -45,6 +45,7 @@ def read_config(
     fields: Mapping[str, Value],
     architecture: Architecture,
     *,
+    activation: Activation,
     vocab_size: int,
     rope_factors: NDArray[np.float32] | None,
 ) -> ModelConfig:
@@ -75,7 +76,7 @@ def read_config(
             vocab_size=vocab_size,
             context_max=keys.count("context_length", 16_777_216),
             rms_norm_eps=keys.positive("attention.layer_norm_rms_epsilon"),
-            activation=architecture.activation,
+            activation=activation,
             norms=architecture.norms,
             head_tied=False,
             bos_token=_bos(path, fields, vocab_size),

@@ -33,6 +33,34 @@ def test_the_activation_is_that_of_the_architecture(architecture, activation, no
     assert (checkpoint.config.conf.activation, checkpoint.config.conf.norms) == (activation, norms)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "named", "activation"),
+    [
+        ("bitnet", "relu2", Activation.RELU2),
+        ("bitnet", "silu", Activation.SILU),
+        ("bitnet-b1.58", "silu", Activation.SILU),
+        ("bitnet-b1.58", "relu2", Activation.RELU2),
+    ],
+)
+def test_the_key_of_the_activation_overrules_the_architecture(architecture, named, activation, tiny, tmp_path):
+    """Newer converters write it."""
+    file = tiny("bitnet").gguf("TQ2_0", architecture=architecture, **{f"{architecture}.hidden_activation": named})
+
+    assert open_checkpoint(file.write(tmp_path / "m.gguf")).config.conf.activation == activation
+
+
+@pytest.mark.parametrize(("vocab_size", "activation"), [(128256, Activation.RELU2), (128255, Activation.SILU)])
+def test_architecture_bitnet_with_the_vocabulary_of_2b_4t_has_squared_relu(vocab_size, activation, tiny, tmp_path):
+    """As converters wrote that model before the key was there; said in a note."""
+    file = tiny("1bitllm").gguf("TQ2_0")
+    file.tensors["token_embd.weight"] = floats(np.zeros((vocab_size, 256), np.float16), F16)
+
+    checkpoint = open_checkpoint(file.write(tmp_path / "m.gguf"))
+
+    assert checkpoint.config.conf.activation == activation
+    assert any("squared ReLU" in note for note in checkpoint.notes) == (activation == Activation.RELU2)
+
+
 def test_a_head_that_is_the_embedding_once_more_is_tied(tiny, tmp_path):
     """The first upload of Microsoft's file has it twice."""
     model = tiny("bitnet")

@@ -197,6 +197,8 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "LongRoPE": (
         keyed("bitnet.rope.scaling.type", "longrope"), "scaling.type is 'longrope'; none, linear and yarn are known"
     ),
+    "GELU": (keyed("bitnet.hidden_activation", "gelu"), "hidden_activation is 'gelu'; known with architecture bitnet:"),
+    "activations": (keyed("bitnet.hidden_activation", [1, 2]), "hidden_activation is array([1, 2]"),
     "a RoPE of numbers": (keyed("bitnet.rope.scaling.type", [1, 2]), "rope.scaling.type is array([1, 2]"),
     "an attention factor that is huge": (
         keyed("bitnet.rope.scaling.attn_factor", 1e9), "gives attention the factor 1000000000.0; 16.0 is the most"
