@@ -185,6 +185,8 @@ eb_status eb_text_push(eb_text *text, int32_t token, const char **piece, size_t 
         token_size--;
     }
     text->begun = 1;
+    if (!token_size)
+        return EB_OK;
     eb_status status = reserve(text, &text->pending, token_size);
     if (status != EB_OK)
         return status;

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,18 @@ from edgebit.bundle.model_format import (
     Scales,
     Scaling,
 )
-from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.checkpoint.tokenizer import (
+    ADDED,
+    BYTE,
+    SPECIAL,
+    UNUSED,
+    CheckpointTokenizer,
+    Kind,
+    Normalizer,
+    PreTokenizer,
+    SpacePrefix,
+    read_tokenizer,
+)
 from edgebit.runtime.native import Engine, Library, Model
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.tiny_model import TinyModel, tiny_conf
@@ -59,27 +71,57 @@ def test_no_model_file_makes_the_engine_fault(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("fuzzed", ["section", "text"])
+@pytest.mark.parametrize("fuzzed", ["section", "text", "text-fallback", "text-nfc"])
 def test_no_section_and_no_text_makes_the_tokenizer_fault(
     fuzzed: str,
     reference_checkpoint: Callable[[str], Path],
     check_build: Callable[[str], CheckBuild],
     tmp_path: Path,
 ):
-    """A hostile section is refused or works; any text comes back from its ids, byte for byte."""
+    """A hostile section of any form is refused or works; any text comes back from its ids."""
     seeds, found = tmp_path / "seeds", tmp_path / "found"
     seeds.mkdir()
     found.mkdir()
-    section = read_tokenizer(reference_checkpoint("bitnet-packed")).section(512)
-    for number, text in enumerate((b"it's 12345 o'clock", "schöner Tag 你好 🙂\n".encode(), b"<|eot_id|>\xff\xf0\x9f")):
-        given = section if fuzzed == "section" else b""
-        (seeds / str(number)).write_bytes(bytes([number]) + len(text).to_bytes(2, "little") + text + given)
+    sections = tokenizer_sections(read_tokenizer(reference_checkpoint("bitnet-packed")))
+    texts = (
+        b"it's 12345 o'clock",
+        "schöner Tag 你好 🙂\n".encode(),
+        b"<|eot_id|>\xff\xf0\x9f",
+        "e\u0301\u0323 각".encode(),
+    )
+    for name, section in sections.items() if fuzzed == "section" else [(fuzzed, b"")]:
+        for number, text in enumerate(texts):
+            options = bytes([number]) + len(text).to_bytes(2, "little")
+            (seeds / f"{name}-{number}").write_bytes(options + text + section)
+    section = sections[fuzzed.removeprefix("text-")] if "-" in fuzzed else sections["llama3"]
     (tmp_path / "tiny.tokn").write_bytes(section)
-    environment = {"EB_FUZZ_SECTION": str(tmp_path / "tiny.tokn")} if fuzzed == "text" else {}
+    environment = {"EB_FUZZ_SECTION": str(tmp_path / "tiny.tokn")} if fuzzed != "section" else {}
 
     fuzz(check_build("fuzz"), "fuzz_tokenizer", found, seeds, max_len=2 * len(section), environment=environment)
 
     assert len(list(found.iterdir())) > 3
+
+
+def tokenizer_sections(tiny: CheckpointTokenizer) -> dict[str, bytes]:
+    """One of each form: version 1, each pre-tokenizer of version 2, NFC, and characters with bytes to fall back on."""
+    pre_tokenizers = {pre.name.lower(): replace(tiny, pre_tokenizer=pre) for pre in PreTokenizer}
+    pieces = [b"", *(bytes([byte]) for byte in range(256)), *b" |a|b|t|h|e| t|he| the|\xc3\xb6".split(b"|")]
+    pieces.insert(1, b"<|eot_id|>")
+    ids = {piece: token for token, piece in enumerate(pieces) if token > 257}
+    fallback = replace(
+        tiny,
+        kind=Kind.BYTE_FALLBACK,
+        pre_tokenizer=PreTokenizer.NONE,
+        space_prefix=SpacePrefix.SEGMENT,
+        strip_leading_space=True,
+        tokens=tuple(pieces),
+        flags=bytes([UNUSED, ADDED | SPECIAL, *[BYTE] * 256, *[0] * len(ids)]),
+        merges=tuple((ids[a], ids[b], ids[a + b]) for a, b in ((b" ", b"t"), (b"h", b"e"), (b" t", b"he"))),
+        merged_ids=frozenset(ids.values()),
+        ignore_merges=False,
+    )
+    forms = {**pre_tokenizers, "nfc": replace(tiny, normalizer=Normalizer.NFC), "fallback": fallback}
+    return {name: tokenizer.section(512) for name, tokenizer in forms.items()}
 
 
 @pytest.mark.slow
