@@ -23,7 +23,7 @@ from edgebit.runtime.native import Library, Model, Tokenizer
 def command(path: Path, as_json: bool, bos: bool, special: bool, decode: bool) -> None:
     """Token ids of the text on standard input, which may be any bytes.
 
-    MODEL is a model file, a bundle, a checkpoint's folder or a tokenizer.json.
+    MODEL is a model file, a bundle, a checkpoint's folder, a tokenizer.json or a tokenizer.model.
 
     \b
     edgebit tokenize chat.bundle < text.txt
@@ -62,7 +62,7 @@ def _opened(path: Path) -> Iterator[tuple[Tokenizer, int | None]]:
     """The tokenizer that lies at `path`, and the begin-of-text token."""
     library = Library.load()
     is_checkpoint = path.is_dir() and not looks_like_bundle(path)
-    if is_checkpoint or path.suffix == ".json":
+    if is_checkpoint or path.suffix in (".json", ".model"):
         read = read_tokenizer(path)
         with Tokenizer.from_section(library, read.section()) as tokenizer:
             yield tokenizer, read.bos_token

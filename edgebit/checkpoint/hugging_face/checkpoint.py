@@ -18,7 +18,7 @@ from edgebit.checkpoint.hugging_face.projections import ProjectionReader
 from edgebit.checkpoint.hugging_face.tensor_check import TensorCheck
 from edgebit.checkpoint.hugging_face.tensor_folder import TensorFolder
 from edgebit.checkpoint.hugging_face.tensor_source import TensorSource, describe_place, float_chunks, float_vector
-from edgebit.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
+from edgebit.checkpoint.tokenizer import CheckpointTokenizer, has_tokenizer, read_tokenizer
 from edgebit.errors import CheckpointError
 
 
@@ -108,4 +108,4 @@ class HuggingFaceCheckpoint:
         return self._projections.read(self._family.tensor_name(role, layer))
 
     def tokenizer(self) -> CheckpointTokenizer | None:
-        return read_tokenizer(self.path) if (self.path / "tokenizer.json").is_file() else None
+        return read_tokenizer(self.path) if has_tokenizer(self.path) else None

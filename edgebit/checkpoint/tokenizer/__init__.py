@@ -4,6 +4,7 @@ Whatever would make one text get other ids than the checkpoint's own tokenizer g
 """
 
 from edgebit.checkpoint.tokenizer.chat_template_file import read_chat_template
+from edgebit.checkpoint.tokenizer.folder import has_tokenizer, read_tokenizer
 from edgebit.checkpoint.tokenizer.forms import (
     ADDED,
     BYTE,
@@ -17,7 +18,6 @@ from edgebit.checkpoint.tokenizer.forms import (
 )
 from edgebit.checkpoint.tokenizer.gguf_vocabulary import read_gguf_tokenizer
 from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
-from edgebit.checkpoint.tokenizer.tokenizer_json import read_tokenizer
 
 __all__ = [
     "ADDED",
@@ -30,6 +30,7 @@ __all__ = [
     "Normalizer",
     "PreTokenizer",
     "SpacePrefix",
+    "has_tokenizer",
     "read_chat_template",
     "read_gguf_tokenizer",
     "read_tokenizer",

@@ -13,15 +13,14 @@ from edgebit.checkpoint.tokenizer.vocabulary import Vocabulary, bytes_without_to
 from edgebit.errors import TokenizerError
 
 
-def read_tokenizer(path: Path) -> CheckpointTokenizer:
-    """Read the tokenizer.json at `path`, or in the folder `path`, with the configuration files beside it.
+def read_tokenizer_json(file: Path) -> CheckpointTokenizer:
+    """Read a tokenizer.json with the configuration files beside it.
 
     Raises TokenizerError naming the file and what in it edgebit does not carry over exactly.
     """
-    file = path / "tokenizer.json" if path.is_dir() else path
     data = read_json_object(file)
     if data is None:
-        raise TokenizerError(f"{file}: there is no such file. edgebit reads tokenizer.json, not tokenizer.model")
+        raise TokenizerError(f"{file}: there is no such file, nor a tokenizer.model")
     folder = file.parent
     config = read_json_object(folder / "tokenizer_config.json") or {}
     try:
