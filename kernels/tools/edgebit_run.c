@@ -445,8 +445,13 @@ static ids make_prompt(const options *o, const eb_model *model, const eb_tokeniz
         size_t capacity = strlen(content) + (o->system ? strlen(o->system) : 0);
         for (int i = 0; i < N_TEXTS; i++)
             capacity += p.size[i];
-        text.text = allocate(capacity);
-        begin = p.flags & FLAG_BEGIN ? bos : -1;
+        size_t name_size = 0;
+        int is_special = 0;
+        const char *name = p.flags & FLAG_BEGIN ? eb_token_bytes(tokenizer, bos, &name_size, &is_special) : NULL;
+        text.text = allocate(capacity + name_size);
+        begin = name && !is_special ? bos : -1;
+        if (name && is_special) /* by its name: some tokenizers put a space before a text that nothing stands before */
+            add_template(&text, name, name_size);
         if (o->system && !(p.flags & FLAG_SYSTEM))
             die(EXIT_USAGE, "this model's chat template has no place for a system message");
         const int in_turn = (p.flags & FLAG_SYSTEM_IN_USER) != 0, strip_turn = (p.flags & FLAG_STRIP_TURN) != 0;
