@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgebit.bundle.prompt_program import ROLES, Message, PromptProgram
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
+from edgebit.checkpoint.chat_template.rendering import ChatTemplate, RefusedError
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.native import Tokenizer
@@ -74,6 +75,23 @@ REFUSED = [
         "cannot",
     ),
 ]
+# Templates that run without end or grow without bound, with the reason that is given.
+_DOUBLE = "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}"
+UNBOUNDED = {
+    "a long range": ("{% for i in range(10**12) %}{% endfor %}", "Range too big"),
+    "nested ranges": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "without end"),
+    "a macro of itself": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+    "a macro of two of itself": (
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(90) }}", "without end"
+    ),
+    "a text many times": ("{{ 'a' * (messages | length * 10**10) }}", "more than 512 MiB of memory"),
+    "a constant many times": ("{{ 'a' * 10**10 }}", "more than 512 MiB of memory"),
+    "a text doubled": (_DOUBLE, "more than 512 MiB of memory"),
+    "a wide format": ("{{ '%1000000000d' % messages | length }}", "more than 512 MiB of memory"),
+    "a wide filter": ("{{ messages[0].content | center(10**7) }}", "writes 10,000,000 characters"),
+    "only with five messages": ("{% if messages | length > 4 %}{{ 'a' * 10**10 }}{% endif %}" + CHATML, "512 MiB"),
+    "deeply nested": ("{{ " + "(" * 1000 + "1" + ")" * 1000 + " }}", "not valid Jinja"),
+}  # fmt: skip
 contents = st.text(st.sampled_from(" \n\tabcs'12.é中🙂:\u00a0"), max_size=12)
 conversations = st.lists(
     st.builds(Message, st.sampled_from(["system", "user", "assistant"]), contents), min_size=1, max_size=5
@@ -213,6 +231,24 @@ whole_programs = st.builds(
         st.booleans(),
     ),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_a_template_that_runs_or_grows_without_end_is_refused(name, tiny, monkeypatch):
+    """In a process of its own, whose time and memory the system limits."""
+    template, reason = UNBOUNDED[name]
+    monkeypatch.setattr("edgebit.checkpoint.chat_template.rendering._CPU_S", 1)
+    with pytest.raises(TokenizerError, match=reason):
+        compile_chat_template(template, tiny)
+
+
+def test_a_template_gets_nothing_of_the_process_that_renders_it(tiny):
+    """Attributes that lead out of the sandbox are refused, and the process ends with the template."""
+    with ChatTemplate("{{ '{0.__class__.__mro__}'.format(1) }}", {}) as template:
+        with pytest.raises(RefusedError, match="unsafe"):
+            template.render([Message("user", "x")])
+        process = template._process
+    assert process.returncode is not None
 
 
 @settings(max_examples=100)

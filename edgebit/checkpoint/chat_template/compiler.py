@@ -17,11 +17,11 @@ def compile_chat_template(template: str, tokenizer: CheckpointTokenizer) -> Prom
     Raises TokenizerError, saying where they part, if the template does what no prompt program can.
     """
     bos = "" if tokenizer.bos_token is None else tokenizer.tokens[tokenizer.bos_token].decode()
-    rendered = ChatTemplate(template, tokenizer.named_tokens)
-    try:
-        return _compile(rendered, bos)
-    except RefusedError as refused:
-        raise TokenizerError(f"the chat template refuses a plain conversation: {refused}") from refused
+    with ChatTemplate(template, tokenizer.named_tokens) as rendered:
+        try:
+            return _compile(rendered, bos)
+        except RefusedError as refused:
+            raise TokenizerError(f"the chat template refuses a plain conversation: {refused}") from refused
 
 
 def _compile(template: ChatTemplate, bos: str) -> PromptProgram:

@@ -1,96 +1,100 @@
-"""A chat template rendered as transformers' apply_chat_template does it, in jinja2's sandbox."""
+"""A chat template rendered as transformers' apply_chat_template does it, in a process that cannot run away."""
 
+import contextlib
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import NoReturn
-
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
 
 from edgebit.bundle.prompt_program import Message
 from edgebit.errors import TokenizerError
 
-_CLOCKS = (datetime(2001, 2, 3), datetime(2031, 11, 30))
-_RENDER_ERRORS = (
-    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
+_CPU_S = 20  # for all prompts of a template; a proof of one takes less than one on a fast machine
+_RENDERER = Path(__file__).with_name("renderer.py")
 
 
 class RefusedError(Exception):
     """The template does not take this conversation: it called raise_exception(), or failed."""
 
 
-class _GenerationTag(Extension):
-    """{% generation %} ... {% endgeneration %}, with which training tools mark answers: its content, as it stands."""
-
-    tags = {"generation"}  # noqa: RUF012 (declared so in jinja2)
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-
 class ChatTemplate:
-    """A Jinja template, with the special tokens that it may name (bos_token, eos_token ...)."""
+    """A Jinja template, with the special tokens that it may name (bos_token, eos_token ...); to be closed."""
 
     def __init__(self, template: str, named_tokens: Mapping[str, str]) -> None:
         """Raises TokenizerError where `template` is no Jinja."""
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
+        self._rendered: dict[tuple[tuple[Message, ...], bool], str | RefusedError | TokenizerError] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_RENDERER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="ascii",
         )
-        self._clock = _CLOCKS[0]
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = self._strftime_now
-        self._named = dict(named_tokens)
-        self._rendered: dict[tuple[tuple[Message, ...], bool], str | RefusedError] = {}
         try:
-            self._template = environment.from_string(template)
-        except jinja2.TemplateError as error:
-            raise TokenizerError(f"the chat template is not valid Jinja: {error}") from error
+            answer = self._ask({"template": template, "named": dict(named_tokens), "cpu_s": _CPU_S})
+            if "not_jinja" in answer:
+                raise TokenizerError(f"the chat template is not valid Jinja: {answer['not_jinja']}")
+        except BaseException:
+            self.close()
+            raise
 
     def render(self, messages: Sequence[Message], *, generation: bool = True) -> str:
         """The prompt's text; `generation`: with the beginning of an answer.
 
-        Raises RefusedError where the template refuses the conversation, TokenizerError where the date is in it.
+        Raises RefusedError where the template refuses the conversation, TokenizerError where the date is in it, or
+        where it takes more time or memory than a template may.
         """
         key = (tuple(messages), generation)
         if key not in self._rendered:
             try:
                 self._rendered[key] = self._render(messages, generation)
-            except RefusedError as refused:
-                self._rendered[key] = refused
+            except (RefusedError, TokenizerError) as error:
+                self._rendered[key] = error
         found = self._rendered[key]
-        if isinstance(found, RefusedError):
+        if isinstance(found, Exception):
             raise found
         return found
 
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _render(self, messages: Sequence[Message], generation: bool) -> str:
-        plain = [{"role": message.role, "content": message.content} for message in messages]
-        texts = []
-        for clock in _CLOCKS:
-            self._clock = clock
-            try:
-                texts.append(
-                    self._template.render(
-                        messages=plain,
-                        add_generation_prompt=generation,
-                        tools=None,
-                        documents=None,
-                        **self._named,
-                    )
-                )
-            except _RENDER_ERRORS as error:
-                raise RefusedError(str(error)) from error
-        if texts[0] != texts[1]:
+        answer = self._ask({"messages": [asdict(message) for message in messages], "generation": generation})
+        if "refused" in answer:
+            raise RefusedError(answer["refused"])
+        if answer["dated"]:
             raise TokenizerError("the chat template writes the date into the prompt: a prompt program cannot")
-        return texts[0]
+        return str(answer["text"])
 
-    def _strftime_now(self, form: str) -> str:
-        return self._clock.strftime(form)
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The process's answer. Raises TokenizerError where a limit has ended it, or the text."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died, and is asked why
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise TokenizerError(f"the chat template {self._why_it_died()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "limit" in answer:
+            raise TokenizerError(f"the chat template {answer['limit']}")
+        return answer
 
-
-def _refuse(message: str) -> NoReturn:
-    raise RefusedError(message)
+    def _why_it_died(self) -> str:
+        status = self._process.wait()
+        if status == -signal.SIGXCPU:
+            return f"computes without end: its prompts took more than {_CPU_S} s"
+        return f"cannot be rendered: the process that does it died with status {status}"
