@@ -36,7 +36,7 @@ def check_conversion(
     try:
         with Model.open(library, path) as opened:
             progress("tokenizer and chat template", 0, 0)
-            checks += _guarded("tokenizer", lambda: check_tokenizer(opened, source.path))
+            checks += _guarded("tokenizer", lambda: check_tokenizer(opened, source))
             checks += _guarded("chat template", lambda: check_template(opened, source))
             progress("an answer", 0, 0)
             checks += _guarded("answer", lambda: check_answer(opened))

@@ -1,6 +1,7 @@
 """A model file's tokenizer and prompt program, beside Hugging Face's tokenizer and the Jinja it was compiled from."""
 
 import importlib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.checkpoint.chat_template.proof import conversations, text_of
 from edgebit.checkpoint.chat_template.rendering import ChatTemplate, RefusedError
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.tokenizer import CheckpointTokenizer, Kind, Normalizer
+from edgebit.checkpoint.tokenizer.text_form import SPACE_MARK
 from edgebit.runtime.native import Model, Tokenizer
 
 # Scripts, numbers, code, white space, joined emoji, and names of special tokens, which stay text.
@@ -22,29 +25,26 @@ _TEXT = (
 )
 
 
-def check_tokenizer(model: Model, source: Path) -> Check:
+def check_tokenizer(model: Model, source: Checkpoint) -> Check:
     """A mixed text there and back, and its ids beside those of the package `tokenizers`, where there is one."""
-    name = "tokenizer"
-    if model.section("TOKN") is None:
+    name, read = "tokenizer", source.tokenizer()
+    if model.section("TOKN") is None or read is None:
         return Check(name, "not run", "the model file holds none: it takes token ids only")
+    wanted_back = _as_comes_back(_TEXT, read)
     with Tokenizer.from_model(model) as tokenizer:
         ids = tokenizer.encode(_TEXT)
-        back = tokenizer.decode(ids, skip_special=False).decode(errors="replace")
-        if back.removeprefix(" ") != _TEXT:
-            at = next(
-                (i for i, (x, y) in enumerate(zip(back, _TEXT, strict=False)) if x != y), min(len(back), len(_TEXT))
-            )
-            return Check(
-                name, "failed", f"a text comes back as another, from character {at} on: {back[at : at + 30]!r}"
-            )
-        text = f"a text of {len(_TEXT)} characters there and back by {len(ids)} tokens"
-        reference = _reference(source)
-        if reference is None:
-            return Check(name, "passed", f"{text}; not compared: {_why_no_reference(source)}")
+        back = tokenizer.decode(ids, skip_special=False).decode(errors="replace").removeprefix(" ")
         special = tokenizer.encode(_TEXT, parse_special=True)
-    wanted = reference.encode(_TEXT, add_special_tokens=False).ids
+    if back != wanted_back:
+        at = _first_difference(back, wanted_back)
+        return Check(name, "failed", f"a text comes back as another, from character {at} on: {back[at : at + 30]!r}")
+    text = f"a text of {len(_TEXT)} characters there and back by {len(ids)} tokens"
+    reference = _reference(source.path)
+    if reference is None:
+        return Check(name, "passed", f"{text}; not compared: {_why_no_reference(source.path)}")
+    wanted = _ids(reference, _TEXT)
     if special != wanted:
-        at = next((i for i, (x, y) in enumerate(zip(special, wanted, strict=False)) if x != y), len(wanted))
+        at = _first_difference(special, wanted)
         return Check(
             name, "failed", f"token {at} of a text is {special[at : at + 1]}, of `tokenizers` {wanted[at : at + 1]}"
         )
@@ -59,32 +59,44 @@ def check_template(model: Model, source: Checkpoint) -> Check:
     if section is None or jinja is None or tokenizer is None:
         return Check(name, "not run", "the model file holds none: prompts are plain text")
     program = PromptProgram.from_bytes(section)
-    template = ChatTemplate(jinja, tokenizer.named_tokens)
-    bos = "" if tokenizer.bos_token is None else tokenizer.tokens[tokenizer.bos_token].decode()
     reference = _reference(source.path)
     n_texts = n_ids = 0
-    with Tokenizer.from_model(model) as own:
-        special = {
-            own.token_bytes(token).decode(errors="replace") for token in range(own.vocab_size) if own.is_special(token)
-        }
+    with ChatTemplate(jinja, tokenizer.named_tokens) as template, Tokenizer.from_model(model) as own:
+        begin = model.info.bos_token if program.add_bos else None
+        special = {_name(own, token) for token in range(own.vocab_size) if own.is_special(token)}
+        bos = "" if begin is None else _name(own, begin)
         for messages in conversations(program):
             try:
-                wanted = template.render(messages)
+                wanted = bos + template.render(messages).removeprefix(bos)
             except RefusedError as refused:
                 return Check(name, "failed", f"Jinja refuses {_shown(messages)}: {refused}")
-            wanted = wanted.removeprefix(bos) if program.add_bos else wanted
-            if text_of(program, messages) != wanted:
+            if bos + text_of(program, messages) != wanted:
                 return Check(name, "failed", f"the prompt of {_shown(messages)} is another than Jinja's {wanted!r}")
             n_texts += 1
-            ids = own.encode_segments(program.render(messages))
             if any(text and text in message.content for text in special for message in messages):
                 continue  # in a content they stay text here, and Hugging Face makes tokens of them
             n_ids += 1
             theirs = own.encode(wanted, parse_special=True) if reference is None else _ids(reference, wanted)
-            if ids != theirs:
+            if own.encode_segments(program.render(messages), begin=begin) != theirs:
                 return Check(name, "failed", f"the prompt of {_shown(messages)} has other ids than Jinja's {wanted!r}")
     by = "`tokenizers`" if reference is not None else "the engine's tokenizer"
     return Check(name, "passed", f"{n_texts} conversations with Jinja's text, {n_ids} of them with its ids by {by}")
+
+
+def _as_comes_back(text: str, tokenizer: CheckpointTokenizer) -> str:
+    """What tokenizers of that form keep of a text: SentencePiece's mark is a space, and NFC is not undone."""
+    if tokenizer.normalizer == Normalizer.NFC:
+        text = unicodedata.normalize("NFC", text)
+    return text.replace(SPACE_MARK, " ") if tokenizer.kind == Kind.BYTE_FALLBACK else text
+
+
+def _first_difference(one: Sequence[object], other: Sequence[object]) -> int:
+    places = (i for i, (x, y) in enumerate(zip(one, other, strict=False)) if x != y)
+    return next(places, min(len(one), len(other)))
+
+
+def _name(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.token_bytes(token).decode(errors="replace")
 
 
 def _ids(reference: Any, text: str) -> Sequence[int]:

@@ -325,14 +325,23 @@ class Tokenizer(_Native):
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         return self._ids(data, [(0, len(data))] if parse_special else [])
 
-    def encode_segments(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
-        """Token ids of the segments' texts as one text; special tokens are recognised within the marked ones only."""
+    def encode_segments(self, segments: Iterable[tuple[str, bool]], *, begin: int | None = None) -> list[int]:
+        """Token ids of the segments' texts as one text; special tokens are recognised within the marked ones only.
+
+        begin: a token before them. A special one is a part of the text, which then does not begin with a word: some
+        of SentencePiece's tokenizers put no space there.
+        """
+        if begin is not None:
+            name, is_special = self._token(begin)
+            if not is_special:
+                return [begin, *self.encode_segments(segments)]
+            segments = [(name.decode("utf-8", "surrogateescape"), True), *segments]
         data, ranges = b"", []
         for text, parse_special in segments:
-            begin = len(data)
+            start = len(data)
             data += text.encode("utf-8", "surrogateescape")
             if parse_special:
-                ranges.append((begin, len(data)))
+                ranges.append((start, len(data)))
         return self._ids(data, ranges)
 
     def _ids(self, data: bytes, ranges: Sequence[tuple[int, int]]) -> list[int]:

@@ -93,12 +93,8 @@ class Session:
         """
         if self.program is None:
             raise EngineError(f"{self.model.source} has no chat template: it is a base model. Give it a plain prompt.")
-        begin, segments = self._begin() if self.program.add_bos else [], self.program.render(messages)
-        if begin and self.tokenizer.is_special(begin[0]):
-            # By its name, as in the template: some tokenizers put a space before a text that nothing stands before.
-            name = self.tokenizer.token_bytes(begin[0]).decode()
-            return self.tokenizer.encode_segments([(name, True), *segments])
-        return begin + self.tokenizer.encode_segments(segments)
+        begin = self.model.info.bos_token if self.program.add_bos else None
+        return self.tokenizer.encode_segments(self.program.render(messages), begin=begin)
 
     def sampling(self, asked: Mapping[str, float | None], *, seed: int) -> SamplingParams:
         """Fields of SamplingParams as asked for; what is not (or None), as the model's makers advise, else greedy."""

@@ -163,7 +163,7 @@ def test_a_wrong_prompt_program_is_found(native, spoiled):
 
     failed = spoiled("PRMT", spoil)
     assert set(failed) == {"chat template"}
-    assert "is another than Jinja's 'User: " in failed["chat template"]
+    assert "is another than Jinja's '<|begin_of_text|>User: " in failed["chat template"]
 
 
 def test_a_wrong_byte_alone_is_found_by_its_sum(native, reference_checkpoint, reference_model, tmp_path):
