@@ -90,6 +90,7 @@ class FakeModel:
             "context_max": 64,
             "vocab_size": 256,
             "chat_template": True,
+            "system_messages": True,
         }
         engine = {
             "version": "0",

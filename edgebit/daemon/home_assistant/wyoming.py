@@ -240,13 +240,15 @@ class WyomingService:
             (self._caller.forget if answered else self._caller.cancel)(PRINCIPAL, job_id)
 
     def _fields(self, text: str, context: Mapping[str, Any]) -> dict[str, Any]:
+        system, model = self._config.system, self._describe().get("model") or {}
+        takes_system = model.get("system_messages", True)  # chat templates of some families have no place for one
         fields: dict[str, Any] = {
-            "messages": [{"role": "user", "content": text}],
+            "messages": [{"role": "user", "content": text if takes_system or not system else f"{system}\n\n{text}"}],
             "max_tokens": self._config.max_tokens,
             "ttl_ms": int(1000 * self._config.timeout_s),
         }
-        if self._config.system:
-            fields["system"] = self._config.system
+        if system and takes_system:
+            fields["system"] = system
         conversation = context.get("conversation_id")
         if self._remembers and isinstance(conversation, str) and conversation:
             fields["session"] = _session(conversation)

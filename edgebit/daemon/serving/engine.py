@@ -103,7 +103,7 @@ class LoadedModel:
         return self._description
 
     def _describe(self) -> dict[str, Any]:
-        info, stats = self._model.info, self._session.engine.stats()
+        info, stats, program = self._model.info, self._session.engine.stats(), self._session.program
         return {
             "model": {
                 "name": self._name,
@@ -114,7 +114,8 @@ class LoadedModel:
                 "parameters": self._meta.get("parameters"),
                 "context_max": info.context_max,
                 "vocab_size": info.vocab_size,
-                "chat_template": self._session.program is not None,
+                "chat_template": program is not None,
+                "system_messages": program is not None and program.allow_system,
             },
             "bundle": self._bundle.id if self._bundle is not None else None,
             "engine": {

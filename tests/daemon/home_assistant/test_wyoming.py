@@ -154,6 +154,16 @@ def test_a_question(serve, device):
     }
 
 
+def test_a_model_that_takes_no_system_message(serve, device, monkeypatch):
+    """Has the system text before the sentence, and where there is none the sentence alone."""
+    monkeypatch.setitem(MODEL, "model", {**MODEL["model"], "system_messages": False})
+    talk(serve(system="Be brief."), Transcript("Why?"))
+    talk(serve(system=""), Transcript("Why?"))
+    contents = [fields["messages"][0]["content"] for _, _, fields in device.asked]
+    assert contents == ["Be brief.\n\nWhy?", "Why?"]
+    assert not any("system" in fields for _, _, fields in device.asked)
+
+
 def test_a_device_without_memory(serve, device):
     """Where no conversations are kept, none is named: the device would refuse it, and the assistant fall silent."""
     talk(serve(remembers=False), Transcript("hi", context={"conversation_id": "01J9Z"}))

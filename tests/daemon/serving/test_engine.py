@@ -86,6 +86,7 @@ def test_a_bare_model_file(reference_model, native):
     model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=32))
     assert model.describe()["engine"]["ctx_len"] == 32
     assert model.describe()["bundle"] is None and len(model.names) == 1
+    assert model.describe()["model"]["system_messages"]
     assert model.encode("hi") == model.encode("hi") != []
     model.close()
 
