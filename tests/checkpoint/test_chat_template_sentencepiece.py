@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
+from small_tokenizers import SPACE, write_sentencepiece_like
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.checkpoint.chat_template.choice import read_choice
@@ -18,7 +18,6 @@ from edgebit.checkpoint.tokenizer import CheckpointTokenizer, SpacePrefix, read_
 from edgebit.resources import evaluation_text
 from edgebit.runtime.native import Tokenizer
 
-SPACE = "\u2581"
 PREFIXES = {
     "prepend": SpacePrefix.SEGMENT,
     "always": SpacePrefix.UNSPACED_SEGMENT,
@@ -65,34 +64,10 @@ def jinja_text(template: str, messages) -> str:
     return "<s>" + text.removeprefix("<s>")
 
 
-def train(folder: Path, prefix: str) -> None:
-    """A tokenizer.json as Llama 2's (prepend) or a newer one's (Metaspace), with a small vocabulary."""
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    hf = tokenizers.Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    hf.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    hf.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    lines = evaluation_text().read_text(encoding="utf-8").split("\n")[:400]
-    special = ["<unk>", "<s>", "</s>"]
-    hf.train_from_iterator(
-        [*lines, "### Instruction: [INST] <<SYS>>"],
-        trainers.BpeTrainer(vocab_size=700, special_tokens=special + bytes_, show_progress=False),
-    )
-    if prefix != "prepend":
-        hf.normalizer = None
-        hf.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
-    data = json.loads(hf.to_str())
-    data["added_tokens"] = data["added_tokens"][:3]
-    (folder / "tokenizer.json").write_text(json.dumps(data))
-    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
 @pytest.fixture(scope="module", params=PREFIXES)
 def chat(request, native, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    train(folder, request.param)
+    write_sentencepiece_like(folder, request.param)
     chat = Chat(native, folder)
     assert chat.read.space_prefix == PREFIXES[request.param]
     with chat.native:

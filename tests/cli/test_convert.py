@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from small_tokenizers import write_gpt2_like, write_sentencepiece_like
 
 from edgebit.artifacts import Check
 from edgebit.bundle.model_format import HEADER, SECTION, Role
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.checkpoint.chat_template import choice
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.cli import cli
 from edgebit.errors import BundleError, TokenizerError
+from edgebit.export.to_gguf import export_gguf
 from edgebit.model_checks.conversion import check_conversion
 
 
@@ -67,6 +70,47 @@ def test_all_checks_pass_on_a_right_conversion(native, reference_checkpoint, tmp
     assert bare.exit_code == 0, bare.output
     assert "embedding as int8 rows" in bare.output
     assert "converted with --no-probes" in bare.output
+
+
+@pytest.fixture
+def foreign(reference_checkpoint, tmp_path):
+    """A model by what is special of it: bitnet-packed's weights with another tokenizer, or from a GGUF file."""
+
+    def make(kind: str) -> Path:
+        if kind in ("bonsai-f16", "trilm-f16"):
+            return reference_checkpoint(kind)
+        if kind == "gguf":
+            export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "model.gguf")
+            return tmp_path / "model.gguf"
+        folder = tmp_path / kind
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(reference_checkpoint("bitnet-packed") / name, folder)
+        if kind == "gpt2":
+            write_gpt2_like(folder, chat_template=template_text("zephyr"))
+        else:
+            write_sentencepiece_like(folder, kind, chat_template=template_text("llama2"))
+        return folder
+
+    return make
+
+
+def template_text(name: str) -> str:
+    return (Path(choice.__file__).parent / "built_in" / f"{name}.jinja").read_text()
+
+
+@pytest.mark.parametrize("kind", ["prepend", "first", "gpt2", "gguf", "bonsai-f16", "trilm-f16"])
+def test_all_checks_pass_on_foreign_models(kind, native, foreign, tmp_path):
+    """SentencePiece's and GPT-2's tokens, a GGUF file, scales by group with activations of 15 bits, scales by row."""
+    done = convert(foreign(kind), "--out", tmp_path / "m", "--all-checks", "--json")
+    assert done.exit_code == 0, done.output
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["golden probes, scalar"]["status"] == "passed"
+    if not kind.endswith("-f16"):
+        own = "the engine's tokenizer" if kind == "gguf" else "`tokenizers`"
+        assert f"with its ids by {own}" in checks["chat template"]["detail"]
+        assert "there and back" in checks["tokenizer"]["detail"]
+        assert ("the ids are those of `tokenizers`" in checks["tokenizer"]["detail"]) == (kind != "gguf")
 
 
 def test_a_failed_check_ends_with_its_exit_code(native, reference_checkpoint, tmp_path, monkeypatch):
