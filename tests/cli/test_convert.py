@@ -15,6 +15,7 @@ from edgebit.bundle.model_format import HEADER, SECTION, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.chat_template import choice
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.tokenizer import SpacePrefix
 from edgebit.cli import cli
 from edgebit.errors import BundleError, TokenizerError
 from edgebit.export.to_gguf import export_gguf
@@ -129,12 +130,16 @@ def test_a_template_can_be_chosen(reference_checkpoint, tmp_path):
 
 
 @pytest.fixture
-def spoiled(reference_checkpoint, reference_model, tmp_path):
-    """Gives the failed checks of the tiny model after `spoil` has changed bytes of a section and set its sums right."""
+def spoiled(reference_checkpoint, reference_model, foreign, tmp_path):
+    """Gives the failed checks of a model after `spoil` has changed bytes of a section and set its sums right."""
 
-    def checked(tag: str, spoil) -> dict[str, str]:
-        path = tmp_path / "spoiled.ebm"
-        shutil.copy(reference_model("bitnet-packed"), path)
+    def checked(tag: str, spoil, kind: str | None = None) -> dict[str, str]:
+        path, checkpoint = tmp_path / "spoiled.ebm", reference_checkpoint("bitnet-packed")
+        if kind is None:
+            shutil.copy(reference_model("bitnet-packed"), path)
+        else:
+            checkpoint = foreign(kind)
+            assert convert(checkpoint, "--out", path, "--force").exit_code == 0
         with ModelFile(path) as file:
             section = file.sections[tag]
             tensors = {(tensor.role, max(0, tensor.layer % 1000)): tensor for tensor in file.tensors}
@@ -142,7 +147,7 @@ def spoiled(reference_checkpoint, reference_model, tmp_path):
         spoil(data, section, tensors)
         _set_sums_right(data, section)
         path.write_bytes(data)
-        source, model = open_checkpoint(reference_checkpoint("bitnet-packed")), open_checkpoint(path)
+        source, model = open_checkpoint(checkpoint), open_checkpoint(path)
         try:
             checks = check_conversion(path, source, model)
         finally:
@@ -208,6 +213,26 @@ def test_a_wrong_prompt_program_is_found(native, spoiled):
     failed = spoiled("PRMT", spoil)
     assert set(failed) == {"chat template"}
     assert "is another than Jinja's '<|begin_of_text|>User: " in failed["chat template"]
+
+
+def test_what_is_wrong_with_foreign_models_is_found(native, spoiled):
+    """One scale of a group, and where SentencePiece's tokenizer puts a space."""
+
+    def group_scale(data, section, tensors):
+        place = tensors[Role.O_PROJ, 0].scales_offset + 4
+        struct.pack_into("<f", data, place, struct.unpack_from("<f", data, place)[0] * 1.001)
+
+    def space_prefix(data, section, tensors):
+        place = section.offset + 40
+        assert data[place] == SpacePrefix.SEGMENT
+        data[place] = SpacePrefix.UNSPACED_TEXT
+
+    failed = spoiled("DATA", group_scale, "bonsai-f16")
+    assert "o_proj[0], of checkpoint and model file: scales: 1 of" in failed["tensors"]
+    assert any("probes" in name for name in failed)
+    failed = spoiled("TOKN", space_prefix, "prepend")
+    assert set(failed) == {"tokenizer", "chat template"}
+    assert "of `tokenizers` [" in failed["tokenizer"] and "has other ids than Jinja's" in failed["chat template"]
 
 
 def test_a_wrong_byte_alone_is_found_by_its_sum(native, reference_checkpoint, reference_model, tmp_path):
