@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.bundle.archive import locate_model, looks_like_bundle, open_bundle
-from edgebit.bundle.model_format import Role, Tensor
+from edgebit.bundle.model_format import Conf, Role, Tensor
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.checkpoint.code_counts import Counts, count_codes
@@ -68,23 +68,7 @@ def describe(
         "parameters": conf.parameters,
         "size": model.size,
         "bits_per_weight": round(8 * model.size / conf.parameters, 3),
-        "config": {
-            "hidden_size": conf.hidden_size,
-            "ffn_size": conf.ffn_size,
-            "n_layers": conf.n_layers,
-            "n_heads": conf.n_heads,
-            "n_kv_heads": conf.n_kv_heads,
-            "head_dim": conf.head_dim,
-            "vocab_size": conf.vocab_size,
-            "context_max": conf.context_max,
-            "rms_norm_eps": conf.rms_norm_eps,
-            "activation": conf.activation.name.lower(),
-            "activation_quantisation": conf.activation_quantisation.name.lower(),
-            "norms": [norm.name.lower() for norm in conf.norms if norm.name],
-            "projection_norm_eps": conf.projection_norm_eps,
-            "rope_attention_factor": conf.rope_attention_factor,
-            "head_tied": conf.head_tied,
-        },
+        "config": _config(conf),
         "bos_token": _token(conf.bos_token, tokens) if conf.bos_token >= 0 else None,
         "stop_tokens": [_token(stop, tokens) for stop in conf.stop_tokens],
         "has_tokenizer": model.content("TOKN") is not None,
@@ -103,6 +87,26 @@ def describe(
         ],
         "source": meta.get("source"),
         "edgebit": meta.get("edgebit"),
+    }
+
+
+def _config(conf: Conf) -> dict[str, Any]:
+    return {
+        "hidden_size": conf.hidden_size,
+        "ffn_size": conf.ffn_size,
+        "n_layers": conf.n_layers,
+        "n_heads": conf.n_heads,
+        "n_kv_heads": conf.n_kv_heads,
+        "head_dim": conf.head_dim,
+        "vocab_size": conf.vocab_size,
+        "context_max": conf.context_max,
+        "rms_norm_eps": conf.rms_norm_eps,
+        "activation": conf.activation.name.lower(),
+        "activation_quantisation": conf.activation_quantisation.name.lower(),
+        "norms": [norm.name.lower() for norm in conf.norms if norm.name],
+        "projection_norm_eps": conf.projection_norm_eps,
+        "rope_attention_factor": conf.rope_attention_factor,
+        "head_tied": conf.head_tied,
     }
 
 
@@ -200,6 +204,24 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
 
 def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
+    head = Table.grid(padding=(0, 2))
+    for key, value in [*_bundle_lines(facts["bundle"]), *_model_lines(path, facts), *_content_lines(facts["bundle"])]:
+        head.add_row(key, Text(printable(value)))  # Text: nothing in a template is taken for markup
+    console.print(head)
+    console.print()
+    sections = Table("section", "offset", "bytes", box=None, header_style="bold")
+    for section in facts["sections"]:
+        sections.add_row(section["tag"], str(section["offset"]), str(section["size"]))
+    console.print(sections)
+    console.print()
+    keys = list(facts["tensors"][0])
+    tensors = Table(*(key.replace("_", " ") for key in keys), box=None, header_style="bold")
+    for tensor in facts["tensors"]:
+        tensors.add_row(*("" if tensor[key] is None else str(tensor[key]) for key in keys))
+    print_table(tensors)
+
+
+def _model_lines(path: Path, facts: dict[str, Any]) -> list[tuple[str, str]]:
     config, source = facts["config"], facts["source"] or {}
     lines = [
         ("model", f"{facts['name']} ({facts['family']}), {facts['parameters']:,} parameters"),
@@ -223,29 +245,23 @@ def _print(path: Path, facts: dict[str, Any], console: Console) -> None:
         ("probes", ", ".join(f"{probe['prompt_tokens']} tokens" for probe in facts["probes"]) or "none"),
         ("made by", f"edgebit {facts['edgebit']} from {source.get('format')}"),
     ]
-    for file in source.get("files", ()):
-        lines.append(("source", f"{file['name']}, {_size(file['size'])}, sha256 {file['sha256']}"))
-    bundle = facts["bundle"]
-    if bundle:
-        lines.insert(0, ("bundle", f"{bundle['name']}, id {bundle['id']}, for {bundle['target']['name']}"))
-        signature = bundle["signature"]
-        lines.insert(1, ("signature", f"{signature['status']}: {signature['detail']}"))
-        lines += [("holds", f"{name}, {_size(entry['size'])}") for name, entry in sorted(bundle["files"].items())]
-    head = Table.grid(padding=(0, 2))
-    for key, value in lines:
-        head.add_row(key, Text(printable(value)))  # Text: nothing in a template is taken for markup
-    console.print(head)
-    console.print()
-    sections = Table("section", "offset", "bytes", box=None, header_style="bold")
-    for section in facts["sections"]:
-        sections.add_row(section["tag"], str(section["offset"]), str(section["size"]))
-    console.print(sections)
-    console.print()
-    keys = list(facts["tensors"][0])
-    tensors = Table(*(key.replace("_", " ") for key in keys), box=None, header_style="bold")
-    for tensor in facts["tensors"]:
-        tensors.add_row(*("" if tensor[key] is None else str(tensor[key]) for key in keys))
-    print_table(tensors)
+    files = source.get("files", ())
+    return lines + [("source", f"{file['name']}, {_size(file['size'])}, sha256 {file['sha256']}") for file in files]
+
+
+def _bundle_lines(bundle: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if bundle is None:
+        return []
+    signature = bundle["signature"]
+    return [
+        ("bundle", f"{bundle['name']}, id {bundle['id']}, for {bundle['target']['name']}"),
+        ("signature", f"{signature['status']}: {signature['detail']}"),
+    ]
+
+
+def _content_lines(bundle: dict[str, Any] | None) -> list[tuple[str, str]]:
+    files = bundle["files"] if bundle is not None else {}
+    return [("holds", f"{name}, {_size(entry['size'])}") for name, entry in sorted(files.items())]
 
 
 def _token_line(tokens: list[dict[str, Any]]) -> str:
