@@ -126,7 +126,11 @@ class TextModel:
         segments, program = self._rendered.get(context), self._session.program
         if segments is None or program is None:
             return [(context, False)], True
-        return segments, program.add_bos
+        begin, tokenizer = self._model.info.bos_token, self._session.tokenizer
+        if not program.add_bos or begin is None or not tokenizer.is_special(begin):
+            return segments, program.add_bos
+        name = tokenizer.token_bytes(begin).decode("utf-8", "surrogateescape")
+        return [(name, True), *segments], False  # a part of the text, as Session.chat_ids has it
 
     def _pair(self, context: str, continuation: str) -> Pair:
         segments, bos = self._segments(context)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
@@ -15,8 +17,11 @@ from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.checkpoint.chat_template.choice import read_choice
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, SpacePrefix, read_tokenizer
+from edgebit.convert import convert
+from edgebit.evaluate.text_model import TextModel
 from edgebit.resources import evaluation_text
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.native import Model, Tokenizer
+from edgebit.runtime.session import Session
 
 PREFIXES = {
     "prepend": SpacePrefix.SEGMENT,
@@ -26,6 +31,12 @@ PREFIXES = {
 }
 TEMPLATES = ["llama2", "mistral", "alpaca"]
 ROLES = [["user"], ["system", "user"], ["user", "assistant", "user"], ["system", "user", "assistant", "user"]]
+CONVERSATION = [
+    Message("system", "Be brief.  "),
+    Message("user", "  Hi, größe \U0001f642"),
+    Message("assistant", "Yes.\n"),
+    Message("user", "why?"),
+]
 contents = st.text(st.sampled_from(" \n\tabс'12.é中🙂:▁[]/|"), max_size=8)
 conversations = st.sampled_from(ROLES).flatmap(
     lambda roles: st.tuples(*(st.builds(Message, st.just(role), contents) for role in roles))
@@ -90,12 +101,24 @@ def test_a_forged_turn_stays_text(chat):
     assert ids != chat.hf.encode(jinja_text(read_choice("llama2", chat.read), messages), add_special_tokens=False).ids
 
 
-CONVERSATION = [
-    Message("system", "Be brief.  "),
-    Message("user", "  Hi, größe \U0001f642"),
-    Message("assistant", "Yes.\n"),
-    Message("user", "why?"),
-]
+def test_a_device_and_an_evaluation_have_the_same_ids(native, reference_checkpoint, tmp_path):
+    """A session, and the text that a harness is given and gives back."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path)
+    write_sentencepiece_like(tmp_path, "first")
+    template = read_choice("llama2", read_tokenizer(tmp_path))
+    convert(tmp_path, tmp_path / "model.ebm", template="llama2", probes=False)
+    wanted = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(
+        jinja_text(template, CONVERSATION), add_special_tokens=False
+    )
+    with Model.open(native, tmp_path / "model.ebm") as model:
+        session = Session(model)
+        assert session.chat_ids(CONVERSATION) == wanted.ids
+        session.close()
+        harness = TextModel(model, max_length=512, threads=1, kv="f16", seed=0)
+        text = harness.chat([asdict(message) for message in CONVERSATION], answer_next=True)
+        assert harness._context_ids(text) == wanted.ids
+        harness.close()
 
 
 @pytest.mark.reference

@@ -1,5 +1,6 @@
 """edgebit-run as a user of a device calls it: where models lie, prompts, exit codes, Ctrl-C."""
 
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_tokenizers import write_sentencepiece_like
 
 from edgebit.bundle.model_format import Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.bundle.prompt_program import Message, PromptProgram
+from edgebit.convert import convert
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.runtime.session import Session
 from tests.kernels.conftest import CheckBuild
@@ -131,6 +134,26 @@ def test_the_second_version_of_the_prompt_program_makes_the_same_tokens(
         logits = (tmp_path / "logits").read_bytes()
         assert len(logits) == len(ids) * len(wanted)
         assert logits[-len(wanted) :] == wanted
+
+
+def test_begin_of_text_is_a_part_of_the_text(
+    run: Run, native: Library, reference_checkpoint: Callable[[str], Path], tmp_path: Path
+):  # fmt: skip
+    """A tokenizer that puts a space before the first word only, puts none after it."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path)
+    write_sentencepiece_like(tmp_path, "first")
+    path = tmp_path / "model.ebm"
+    convert(tmp_path, path, template="llama2", probes=False)
+    with Model.open(native, path) as model, Engine(model) as engine:
+        ids = Session(model).chat_ids([Message("user", "why")])
+        engine.eval(ids)
+        wanted = bytes(engine.logits())
+    done = run(path, "-p", "why", "--chat", "-n", "0", "--logits-out", tmp_path / "logits")
+    assert done.returncode == 0, done.stderr
+    logits = (tmp_path / "logits").read_bytes()
+    assert len(logits) == len(ids) * len(wanted)
+    assert logits[-len(wanted) :] == wanted
 
 
 def with_program(model: Path, program: PromptProgram, out: Path) -> Path:
