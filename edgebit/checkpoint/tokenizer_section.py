@@ -4,12 +4,21 @@ import struct
 import sys
 from array import array
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from edgebit.checkpoint.tokenizer import CheckpointTokenizer
+from edgebit.checkpoint.tokenizer import (
+    ADDED,
+    BYTE,
+    CheckpointTokenizer,
+    Kind,
+    Normalizer,
+    PreTokenizer,
+    SpacePrefix,
+)
 from edgebit.errors import TokenizerError
 
-_HEADER = struct.Struct("<8I32x")
-_VERSION, _PRE_TOKENIZER_LLAMA3, _IGNORE_MERGES = 1, 1, 1
+_HEADER = struct.Struct("<16I")
+_IGNORE_MERGES, _STRIP_LEADING_SPACE = 1, 2
 _EMPTY = 0xFFFFFFFF
 
 
@@ -26,41 +35,103 @@ def read_tokenizer_section(
     What the section has no place for is given: without `named_tokens`, begin-of-text and the first stop token are
     bos_token and eos_token. Raises TokenizerError where the section is damaged or of another kind.
     """
-    if len(content) < _HEADER.size:
-        raise TokenizerError(f"{len(content)} bytes are no tokenizer")
-    version, n_tokens, pre_tokenizer, flags, n_merges, n_added, n_slots, size = _HEADER.unpack_from(content)
-    if version != _VERSION or pre_tokenizer != _PRE_TOKENIZER_LLAMA3 or flags & ~_IGNORE_MERGES:
-        raise TokenizerError(
-            f"version {version}, pre-tokenizer {pre_tokenizer}, flags {flags}: not all known. Use a newer edgebit"
-        )
-    counts = (n_tokens + 1, n_tokens + 1, 3 * n_merges, n_slots, 256, n_added)
-    needed = _HEADER.size + 4 * sum(counts) + n_tokens + size
-    if len(content) != needed:
-        raise TokenizerError(f"has {len(content)} bytes; its counts ask for {needed}")
-    words, position = [], _HEADER.size
-    for count in counts:
-        words.append(_words(content[position : position + 4 * count]))
-        position += 4 * count
-    offsets, row_of_left, merges, hashed, _, _ = words
-    token_flags = content[position : position + n_tokens]
-    tokens = _tokens(offsets, content[position + n_tokens :])
-    ids = {token for token in hashed if token != _EMPTY}
-    if max(ids, default=0) >= n_tokens:
-        raise TokenizerError(f"the hash holds token {max(ids)} of {n_tokens}")
-    named = {"bos_token": bos_token, "eos_token": stop_tokens[0] if stop_tokens else None}
+    header = _read_header(content)
+    offsets, row_of_left, merges, hashed, byte_ids, _ = header.words_of(content)
+    n_tokens, start = header.n_tokens, header.size - header.text_size - header.n_tokens
+    tokens = _tokens(offsets, content[start + n_tokens :])
+    token_flags = bytearray(content[start : start + n_tokens])
+    merged_ids = _ids(hashed, n_tokens, "the hash")
+    byte_tokens = _ids(byte_ids, n_tokens, "the table of bytes")
+    if header.kind == Kind.BYTE_LEVEL:
+        merged_ids |= byte_tokens
+    else:
+        for token in byte_tokens:
+            token_flags[token] |= BYTE
+    ranked = _ranked_merges(row_of_left, merges, n_tokens)
+    named = named_tokens if named_tokens is not None else _named(tokens, bos_token, stop_tokens)
     return CheckpointTokenizer(
+        kind=header.kind,
+        pre_tokenizer=header.pre_tokenizer,
+        normalizer=header.normalizer,
+        space_prefix=header.space_prefix,
+        strip_leading_space=bool(header.flags & _STRIP_LEADING_SPACE),
+        unknown_token=None
+        if header.kind == Kind.BYTE_LEVEL
+        else _added_token(tokens, token_flags, named.get("unk_token")),
         tokens=tokens,
-        flags=token_flags,
-        merges=_merges(row_of_left, merges, n_tokens),
-        ignore_merges=bool(flags & _IGNORE_MERGES),
-        merged_ids=frozenset(ids),
+        flags=bytes(token_flags),
+        merges=tuple((left, right, merged) for _, left, right, merged in ranked),
+        scores=_scores(ranked, n_tokens),
+        ignore_merges=bool(header.flags & _IGNORE_MERGES),
+        merged_ids=frozenset(merged_ids),
         bos_token=bos_token,
         stop_tokens=stop_tokens,
-        named_tokens=named_tokens
-        if named_tokens is not None
-        else {name: tokens[token].decode(errors="replace") for name, token in named.items() if token is not None},
+        named_tokens=named,
         chat_template=chat_template,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    """What a section says of itself."""
+
+    n_tokens: int
+    flags: int
+    n_merges: int
+    n_added: int
+    n_slots: int
+    text_size: int
+    pre_tokenizer: PreTokenizer
+    kind: Kind
+    normalizer: Normalizer
+    space_prefix: SpacePrefix
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Words of each part that is made of them."""
+        return self.n_tokens + 1, self.n_tokens + 1, 3 * self.n_merges, self.n_slots, 256, self.n_added
+
+    @property
+    def size(self) -> int:
+        """Bytes of the section."""
+        return _HEADER.size + 4 * sum(self.counts) + self.n_tokens + self.text_size
+
+    def words_of(self, content: bytes) -> "list[array[int]]":
+        parts, position = [], _HEADER.size
+        for count in self.counts:
+            parts.append(_words(content[position : position + 4 * count]))
+            position += 4 * count
+        return parts
+
+
+def _read_header(content: bytes) -> _Header:
+    if len(content) < _HEADER.size:
+        raise TokenizerError(f"{len(content)} bytes are no tokenizer")
+    version, n_tokens, pre, flags, n_merges, n_added, n_slots, size, *form = _HEADER.unpack_from(content)
+    known = _IGNORE_MERGES if version == 1 else _IGNORE_MERGES | _STRIP_LEADING_SPACE
+    try:
+        if version not in (1, 2) or flags & ~known or any(form if version == 1 else form[3:]):
+            raise ValueError
+        header = _Header(
+            n_tokens=n_tokens,
+            flags=flags,
+            n_merges=n_merges,
+            n_added=n_added,
+            n_slots=n_slots,
+            text_size=size,
+            pre_tokenizer=PreTokenizer(pre),
+            kind=Kind(form[0]),
+            normalizer=Normalizer(form[1]),
+            space_prefix=SpacePrefix(form[2]),
+        )
+    except ValueError:
+        raise TokenizerError(
+            f"version {version}, pre-tokenizer {pre}, flags {flags}, form {form[:3]}: not all known. "
+            "Use a newer edgebit"
+        ) from None
+    if len(content) != header.size:
+        raise TokenizerError(f"has {len(content)} bytes; its counts ask for {header.size}")
+    return header
 
 
 def _words(data: bytes) -> "array[int]":
@@ -76,8 +147,16 @@ def _tokens(offsets: "array[int]", data: bytes) -> tuple[bytes, ...]:
     return tuple(data[offsets[i] : offsets[i + 1]] for i in range(len(offsets) - 1))
 
 
-def _merges(row_of_left: "array[int]", merges: "array[int]", n_tokens: int) -> tuple[tuple[int, int, int], ...]:
-    """(left, right, merged) of each merge, the lowest rank first."""
+def _ids(words: "array[int]", n_tokens: int, where: str) -> set[int]:
+    """The tokens that a table holds, some of whose places are empty."""
+    ids = {token for token in words if token != _EMPTY}
+    if max(ids, default=0) >= n_tokens:
+        raise TokenizerError(f"{where} holds token {max(ids)} of {n_tokens}")
+    return ids
+
+
+def _ranked_merges(row_of_left: "array[int]", merges: "array[int]", n_tokens: int) -> list[tuple[int, int, int, int]]:
+    """(rank, left, right, merged) of each merge, the lowest rank first."""
     if list(row_of_left) != sorted(row_of_left) or row_of_left[0] != 0 or row_of_left[-1] != len(merges) // 3:
         raise TokenizerError("the rows of merges are out of order")
     ranked = []
@@ -87,4 +166,27 @@ def _merges(row_of_left: "array[int]", merges: "array[int]", n_tokens: int) -> t
             if max(right, merged) >= n_tokens:
                 raise TokenizerError(f"a merge has token {max(right, merged)} of {n_tokens}")
             ranked.append((rank, left, right, merged))
-    return tuple((left, right, merged) for _, left, right, merged in sorted(ranked))
+    return sorted(ranked)
+
+
+def _scores(ranked: list[tuple[int, int, int, int]], n_tokens: int) -> tuple[float, ...] | None:
+    """By token, where merges share ranks: the higher, the sooner its merges come."""
+    if len({rank for rank, *_ in ranked}) == len(ranked):
+        return None
+    scores = [0.0] * n_tokens
+    for rank, _, _, merged in ranked:
+        scores[merged] = -float(rank)
+    return tuple(scores)
+
+
+def _named(tokens: tuple[bytes, ...], bos_token: int | None, stop_tokens: tuple[int, ...]) -> dict[str, str]:
+    ids = {"bos_token": bos_token, "eos_token": stop_tokens[0] if stop_tokens else None}
+    return {name: tokens[token].decode(errors="replace") for name, token in ids.items() if token is not None}
+
+
+def _added_token(tokens: tuple[bytes, ...], flags: bytearray, name: str | None) -> int | None:
+    """The added token that is called so."""
+    if name is None:
+        return None
+    text = name.encode()
+    return next((i for i, token in enumerate(tokens) if token == text and flags[i] & ADDED), None)

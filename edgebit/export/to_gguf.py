@@ -27,7 +27,7 @@ from edgebit.export.gguf_tensors import (
     packed_chunks,
     tensor_size,
 )
-from edgebit.export.gguf_tokenizer import tokenizer_metadata
+from edgebit.export.gguf_tokenizer import token_id_metadata, tokenizer_metadata
 from edgebit.export.source import Source, open_source
 from edgebit.export.target import check_out_file
 
@@ -121,8 +121,13 @@ class _Export:
         self.architecture, notes = choose_architecture(config.conf, self.wanted)
         self.metadata, rope = architecture_metadata(config, self.architecture, file_type=_FILE_TYPES[self.kind])
         self._divisors = rope.divisors
-        tokenizer, more = tokenizer_metadata(self.source.checkpoint.tokenizer(), config.conf.vocab_size)
-        self.metadata |= tokenizer
+        tokenizer = self.source.checkpoint.tokenizer()
+        text, more = (
+            token_id_metadata(config.conf)
+            if tokenizer is None
+            else tokenizer_metadata(tokenizer, config.conf.vocab_size)
+        )
+        self.metadata |= text
         self._notes += [*self.source.notes, *notes, *more]
 
     def items(self) -> list[_Item]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Role, Scales
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import ExportError
 from edgebit.export.hugging_face_config import (
     TENSOR_NAMES,
@@ -218,10 +219,14 @@ def _write_tokenizer(folder: Path, checkpoint: Checkpoint) -> list[str]:
     tokenizer = checkpoint.tokenizer()
     if tokenizer is None:
         return ["there is no tokenizer: the model takes token ids only"]
-    _write_json(folder / "tokenizer.json", tokenizer_json(tokenizer), indent=None)
-    context = checkpoint.config.conf.context_max
-    _write_json(folder / "tokenizer_config.json", tokenizer_config_json(tokenizer, context))
+    write_tokenizer_files(folder, tokenizer, checkpoint.config.conf.context_max)
     return []
+
+
+def write_tokenizer_files(folder: Path, tokenizer: CheckpointTokenizer, context_max: int) -> None:
+    """tokenizer.json and tokenizer_config.json, from what a model file or GGUF kept."""
+    _write_json(folder / "tokenizer.json", tokenizer_json(tokenizer), indent=None)
+    _write_json(folder / "tokenizer_config.json", tokenizer_config_json(tokenizer, context_max))
 
 
 _TOKENIZER_FILES = (

@@ -1,13 +1,19 @@
 """What tokens are called in tokenizer.json and in GGUF."""
 
-from edgebit.checkpoint.tokenizer import ADDED, CheckpointTokenizer
+from edgebit.checkpoint.tokenizer import ADDED, BYTE, CheckpointTokenizer, Kind
 from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
+from edgebit.checkpoint.tokenizer.text_form import SPACE_MARK
 
 _STAND_INS = {byte: char for char, byte in BYTE_OF.items()}
 
 
 def token_name(tokenizer: CheckpointTokenizer, token: int) -> str:
-    """Its bytes' printable stand-ins or, where no bytes merge to it, its text; "" where the id has no token."""
-    if token in tokenizer.merged_ids and not tokenizer.flags[token] & ADDED:
-        return "".join(_STAND_INS[byte] for byte in tokenizer.tokens[token])
-    return tokenizer.tokens[token].decode(errors="replace")
+    """Its bytes as a vocabulary of its kind writes them or, where text cannot become it, its text; "" for no token."""
+    content, flags = tokenizer.tokens[token], tokenizer.flags[token]
+    if flags & BYTE:
+        return f"<0x{content[0]:02X}>"
+    if token not in tokenizer.merged_ids or flags & ADDED:
+        return content.decode(errors="replace")
+    if tokenizer.kind == Kind.BYTE_FALLBACK:
+        return content.decode(errors="replace").replace(" ", SPACE_MARK)
+    return "".join(_STAND_INS[byte] for byte in content)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from edgebit.checkpoint.tokenizer import ADDED, SPECIAL, UNUSED, CheckpointTokenizer
-from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
+from edgebit.checkpoint.tokenizer import ADDED, NORMALIZED, SPECIAL, UNUSED, CheckpointTokenizer, Kind
 from edgebit.export.token_names import token_name
+from edgebit.export.tokenizer_steps import decoder, normalizer, pre_tokenizer
 
 
 def tokenizer_json(tokenizer: CheckpointTokenizer) -> dict[str, Any]:
@@ -20,29 +20,47 @@ def tokenizer_json(tokenizer: CheckpointTokenizer) -> dict[str, Any]:
             for token in used
             if tokenizer.flags[token] & ADDED
         ],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-            ],
-        },
+        "normalizer": normalizer(tokenizer),
+        "pre_tokenizer": pre_tokenizer(tokenizer),
         "post_processor": _post_processor(tokenizer, names),
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": tokenizer.ignore_merges,
-            "vocab": {names[token]: token for token in used if not tokenizer.flags[token] & ADDED},
-            "merges": [[names[left], names[right]] for left, right, _ in tokenizer.merges],
-        },
+        "decoder": decoder(tokenizer),
+        "model": _model(tokenizer, names),
     }
+
+
+def _model(tokenizer: CheckpointTokenizer, names: dict[int, str]) -> dict[str, Any]:
+    falls_back, unknown = tokenizer.kind == Kind.BYTE_FALLBACK, tokenizer.unknown_token
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None if unknown is None else names[unknown],
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": falls_back,
+        "byte_fallback": falls_back,
+        "ignore_merges": tokenizer.ignore_merges,
+        "vocab": {names[token]: token for token in sorted(_in_vocab(tokenizer, names))},
+        "merges": [[names[left], names[right]] for left, right, _ in _merges(tokenizer)],
+    }
+
+
+def _in_vocab(tokenizer: CheckpointTokenizer, names: dict[int, str]) -> set[int]:
+    """The tokens that stand in `vocab`: `tokenizers` numbers added ones that do not from the size of `vocab` on."""
+    ids = {token for token in names if token in tokenizer.merged_ids or not tokenizer.flags[token] & ADDED}
+    if tokenizer.unknown_token is not None:
+        ids.add(tokenizer.unknown_token)
+    rest = sorted(set(names) - ids)
+    misnumbered = [i for i, token in enumerate(rest) if token != len(ids) + i]
+    return ids.union(rest[: misnumbered[-1] + 1] if misnumbered else [])
+
+
+def _merges(tokenizer: CheckpointTokenizer) -> list[tuple[int, int, int]]:
+    """By rank, each its own; of one score as transformers writes SentencePiece's: the longer left half first."""
+    merged_ids, scores, tokens = tokenizer.merged_ids, tokenizer.scores, tokenizer.tokens
+    merges = [merge for merge in tokenizer.merges if merged_ids.issuperset(merge)]
+    if scores is None:
+        return merges
+    return sorted(merges, key=lambda merge: (-scores[merge[2]], -len(tokens[merge[0]].decode(errors="replace"))))
 
 
 def tokenizer_config_json(tokenizer: CheckpointTokenizer, context_max: int) -> dict[str, Any]:
@@ -63,8 +81,9 @@ def tokenizer_config_json(tokenizer: CheckpointTokenizer, context_max: int) -> d
 
 
 def _added(tokenizer: CheckpointTokenizer, token: int) -> dict[str, bool]:
-    special = bool(tokenizer.flags[token] & SPECIAL)
-    return {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
+    flags = tokenizer.flags[token]
+    whole = {"single_word": False, "lstrip": False, "rstrip": False}
+    return {**whole, "normalized": bool(flags & NORMALIZED), "special": bool(flags & SPECIAL)}
 
 
 def _post_processor(tokenizer: CheckpointTokenizer, names: dict[int, str]) -> dict[str, Any] | None:

@@ -16,8 +16,10 @@ from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.vocabulary import bytes_without_token, read_merges, read_vocabulary
 from edgebit.errors import TokenizerError
 
+_MERGED_ALWAYS = ("dbrx", "smaug-bpe")  # Llama 3's pattern; a piece that is a token is not taken whole
 _PRE_TOKENIZERS = {
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e", "falcon-h1"), PreTokenizer.LLAMA3),
+    **dict.fromkeys(_MERGED_ALWAYS, PreTokenizer.LLAMA3),
     **dict.fromkeys(("gpt-2", "gpt2", "phi-2", "mpt", "olmo"), PreTokenizer.GPT2),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), PreTokenizer.QWEN2),
     "falcon": PreTokenizer.FALCON,
@@ -78,7 +80,8 @@ class _Reader:
             flags=vocabulary.flags,
             merges=merges,
             scores=scores,
-            ignore_merges=form.pre_tokenizer == PreTokenizer.LLAMA3,
+            ignore_merges=form.pre_tokenizer == PreTokenizer.LLAMA3
+            and self._fields.get("tokenizer.ggml.pre") not in _MERGED_ALWAYS,
             merged_ids=vocabulary.merged_ids,
             bos_token=self._id("bos", len(vocabulary.tokens)) if adds_bos else None,
             stop_tokens=self._stop_tokens(pieces, len(vocabulary.tokens)),
