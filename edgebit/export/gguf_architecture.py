@@ -3,10 +3,12 @@
 Sources: llama.cpp, src/models/{bitnet,llama,qwen3}.cpp and convert_hf_to_gguf.py; bitnet.cpp's converters.
 """
 
+import math
 from dataclasses import dataclass
 
 from edgebit.bundle.model_format import Activation, ActivationQuantisation, Conf, Norms
 from edgebit.checkpoint.checkpoint import ModelConfig
+from edgebit.checkpoint.rope import yarn_attention_factor
 from edgebit.errors import ExportError
 from edgebit.export.gguf_file import f32, i32, text, u32
 from edgebit.export.rope_parameters import RopeParameters, find_rope_parameters
@@ -90,10 +92,10 @@ def architecture_metadata(
     """The keys general.* and ARCH.*, and the RoPE they describe. Raises ExportError on a RoPE that cannot be said."""
     conf, name = config.conf, architecture.name
     rope = find_rope_parameters(config.rope_inv_freq)
-    if conf.rope_attention_factor != 1:
-        raise ExportError("the RoPE scales attention (YaRN), which is not written as GGUF")
+    if rope.kind != "yarn" and conf.rope_attention_factor != 1:
+        raise ExportError("the RoPE multiplies attention as YaRN does, but its frequencies are not YaRN's")
     if rope.divisors is not None and not architecture.has_rope_divisors:
-        raise ExportError(f"the RoPE is scaled by frequency, which arch {name} does not know")
+        raise ExportError(f"the RoPE is scaled by frequency ({rope.kind}), which arch {name} does not know")
     metadata = {
         "general.architecture": text(name),
         "general.type": text("model"),
@@ -114,11 +116,23 @@ def architecture_metadata(
         f"{name}.rope.dimension_count": u32(conf.head_dim),
         f"{name}.rope.freq_base": f32(rope.theta),
     }
-    if rope.factor != 1:
-        metadata |= {f"{name}.rope.scaling.type": text("linear"), f"{name}.rope.scaling.factor": f32(rope.factor)}
+    metadata |= {f"{name}.rope.scaling.{key}": value for key, value in _rope_scaling(conf, rope).items()}
     if conf.activation == Activation.RELU2:
         metadata[f"{name}.hidden_activation"] = text("relu2")
     for key, value in config.generation.items():
         if key in _SAMPLING_KEYS:
             metadata[_SAMPLING_KEYS[key]] = i32(int(value)) if key == "top_k" else f32(value)
     return metadata, rope
+
+
+def _rope_scaling(conf: Conf, rope: RopeParameters) -> dict[str, bytes]:
+    """The keys ARCH.rope.scaling.*: what changes frequencies otherwise is in a tensor."""
+    if rope.kind not in ("linear", "yarn"):
+        return {}
+    scaling = {"type": text(rope.kind), "factor": f32(rope.factor)}
+    if rope.kind == "yarn":
+        scaling["original_context_length"] = u32(rope.original_context)
+        own = yarn_attention_factor(rope.factor)
+        if not math.isclose(conf.rope_attention_factor, own, rel_tol=1e-6):
+            scaling["attn_factor"] = f32(conf.rope_attention_factor / own)
+    return scaling

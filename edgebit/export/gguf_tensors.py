@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Conf, Role, Scales, Scaling
-from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Projection
+from edgebit.checkpoint.checkpoint import Projection
 from edgebit.errors import ExportError
+from edgebit.export.dense_weights import block_scales, dense_chunks, row_steps
 from edgebit.ternary.ggml_packing import pack_i2_s, pack_q4_0, pack_tq1_0, pack_tq2_0
 
 
@@ -107,19 +108,18 @@ def packed_chunks(
     weights, scales = projection.weights, projection.scales
     rows, columns = weights.shape
     if kind == GgmlType.I2_S:
-        for first, n in _row_steps(rows, columns):
+        for first, n in row_steps(rows, columns):
             yield pack_i2_s(weights[first : first + n])
         yield np.concatenate([scales.astype("<f4"), np.zeros(_I2_S_TAIL // 4 - 1, "<f4")])
         return
-    block = _BLOCKS[kind].weights if kind in _BLOCKS else columns
     halves = np.ones(len(scales), np.float16) if loss is None else _halves(name, scales, loss)
-    for first, n in _row_steps(rows, columns):
-        part = weights[first : first + n]
-        d = _block_scales(halves, scaling, rows, columns, block)[first : first + n]
-        if kind in _BLOCKS:
-            yield _BLOCKS[kind].pack(part, np.ascontiguousarray(d))
-        else:
-            yield part.astype(np.float16) * (d if not scaling.group else np.repeat(d, block, axis=1))
+    if kind not in _BLOCKS:
+        rounded = Projection(weights, halves.astype(np.float32))
+        yield from (part.astype(np.float16) for part in dense_chunks(rounded, scaling))
+        return
+    d = block_scales(halves, scaling, rows, columns, _BLOCKS[kind].weights)
+    for first, n in row_steps(rows, columns):
+        yield _BLOCKS[kind].pack(weights[first : first + n], np.ascontiguousarray(d[first : first + n]))
 
 
 def _halves(name: str, scales: NDArray[np.float32], loss: ScaleLoss) -> NDArray[np.float16]:
@@ -127,24 +127,6 @@ def _halves(name: str, scales: NDArray[np.float32], loss: ScaleLoss) -> NDArray[
         halves = scales.astype(np.float16)
     loss.add(name, scales, halves)
     return halves
-
-
-def _block_scales(
-    scales: NDArray[np.float16], scaling: Scaling, rows: int, columns: int, block: int
-) -> NDArray[np.float16]:
-    """The scale of every block, [rows, columns / block], as a view where all are the same."""
-    match scaling.granularity:
-        case Scales.TENSOR:
-            return np.broadcast_to(scales, (rows, columns // block))
-        case Scales.ROW:
-            return np.broadcast_to(scales[:, None], (rows, columns // block))
-    return np.repeat(scales.reshape(-1, rows).T, scaling.group // block, axis=1)
-
-
-def _row_steps(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    step = max(1, CHUNK_BYTES // columns)
-    for first in range(0, rows, step):
-        yield first, min(step, rows - first)
 
 
 def interleave_halves(projection: Projection, conf: Conf, role: Role, scaling: Scaling) -> Projection:

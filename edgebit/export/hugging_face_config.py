@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgebit.bundle.model_format import Activation, ActivationQuantisation, Conf, Norms, Role
+from edgebit.bundle.model_format import Activation, Conf, Norms, Role
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.errors import ExportError
-from edgebit.export.rope_parameters import find_rope_parameters
+from edgebit.export.float_types import FloatType
+from edgebit.export.rope_parameters import HIGH_FREQ_FACTOR, LOW_FREQ_FACTOR, find_rope_parameters
 
+LinearClass = Literal["autobitlinear", "bitlinear"]  # output times the stored scale, or divided by it
 _SUB_NORMS = Norms.ATTN_SUB_NORM | Norms.FFN_SUB_NORM
 _ATTENTION, _MLP = "model.layers.{}.self_attn.", "model.layers.{}.mlp."
 TENSOR_NAMES = {
@@ -53,11 +55,6 @@ _QWEN3 = HuggingFaceClass("Qwen3ForCausalLM", "qwen3")
 
 def choose_class(conf: Conf) -> HuggingFaceClass:
     """The class that computes what `conf` asks for. Raises ExportError where transformers has none."""
-    if conf.activation_quantisation != ActivationQuantisation.INT8:
-        raise ExportError(
-            "this model was trained with float activations; transformers' packed ternary layers take int8 ones. "
-            "It has no packed form that computes the same"
-        )
     match conf.norms & ~Norms.PROJECTION_NORM, conf.activation:
         case norms, _ if norms == _SUB_NORMS:
             return _BITNET
@@ -73,18 +70,11 @@ def config_json(
     config: ModelConfig,
     kind: HuggingFaceClass,
     *,
-    linear_class: Literal["autobitlinear", "bitlinear"],
-    dtype: Literal["bfloat16", "float32"],
+    linear_class: LinearClass | None,
+    dtype: FloatType,
 ) -> dict[str, Any]:
-    """config.json. Raises ExportError on a RoPE that it cannot say."""
+    """config.json; linear_class: None says nothing of ternary weights. Raises ExportError on a RoPE it cannot say."""
     conf = config.conf
-    quantization: dict[str, Any] = {
-        "quant_method": "bitnet",
-        "linear_class": linear_class,
-        "quantization_mode": "offline",
-    }
-    if Norms.PROJECTION_NORM in conf.norms:
-        quantization |= {"use_rms_norm": True, "rms_norm_eps": _shortest(conf.projection_norm_eps)}
     return {
         "architectures": [kind.architecture],
         "model_type": kind.model_type,
@@ -105,9 +95,16 @@ def config_json(
         "eos_token_id": list(conf.stop_tokens) if len(conf.stop_tokens) > 1 else next(iter(conf.stop_tokens), None),
         "torch_dtype": dtype,
         "use_cache": True,
-        "quantization_config": quantization,
+        **({} if linear_class is None else {"quantization_config": _quantization(conf, linear_class)}),
         **_rope(config),
     }
+
+
+def _quantization(conf: Conf, linear_class: LinearClass) -> dict[str, Any]:
+    quantization = {"quant_method": "bitnet", "linear_class": linear_class, "quantization_mode": "offline"}
+    if Norms.PROJECTION_NORM not in conf.norms:
+        return quantization
+    return {**quantization, "use_rms_norm": True, "rms_norm_eps": _shortest(conf.projection_norm_eps)}
 
 
 def generation_config_json(config: ModelConfig) -> dict[str, Any]:
@@ -123,13 +120,21 @@ def generation_config_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def _rope(config: ModelConfig) -> dict[str, Any]:
-    rope = find_rope_parameters(config.rope_inv_freq)
-    if rope.divisors is not None or config.conf.rope_attention_factor != 1:
+    rope, attention = find_rope_parameters(config.rope_inv_freq), config.conf.rope_attention_factor
+    if rope.kind == "other":
         raise ExportError(
-            "the RoPE is scaled by frequency; its frequencies alone are known, and config.json asks for the parameters"
+            "the RoPE is scaled by frequency in a way that is not Llama 3.1's nor YaRN's; config.json has no other"
         )
-    scaling = {"rope_scaling": {"rope_type": "linear", "factor": rope.factor}} if rope.factor != 1 else {}
-    return {"rope_theta": rope.theta, **scaling}
+    if rope.kind != "yarn" and attention != 1:
+        raise ExportError("the RoPE multiplies attention as YaRN does, but its frequencies are not YaRN's")
+    scaling: dict[str, Any] = {"rope_type": rope.kind, "factor": rope.factor}
+    if rope.kind in ("llama3", "yarn"):
+        scaling["original_max_position_embeddings"] = rope.original_context
+    if rope.kind == "llama3":
+        scaling |= {"low_freq_factor": LOW_FREQ_FACTOR, "high_freq_factor": HIGH_FREQ_FACTOR}
+    if rope.kind == "yarn":
+        scaling["attention_factor"] = _shortest(attention)
+    return {"rope_theta": rope.theta, **({} if rope.kind == "default" else {"rope_scaling": scaling})}
 
 
 def _shortest(value: float) -> float:

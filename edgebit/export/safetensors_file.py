@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgebit.errors import ExportError
 
-_ITEM_SIZES = {"U8": 1, "BF16": 2, "F32": 4}
+_ITEM_SIZES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class SafetensorsTensor:
     """A tensor to be written."""
 
     name: str
-    dtype: Literal["U8", "BF16", "F32"]  # BF16 as its bits, uint16
+    dtype: Literal["U8", "BF16", "F16", "F32"]  # BF16 as its bits, uint16
     shape: tuple[int, ...]
     chunks: Callable[[], Iterator[NDArray[Any]]]
 

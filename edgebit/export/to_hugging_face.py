@@ -1,4 +1,4 @@
-"""Writes a folder that transformers loads: packed weights in safetensors, configuration, tokenizer, README."""
+"""Writes a folder that transformers loads: weights in safetensors, configuration, tokenizer, README."""
 
 import contextlib
 import json
@@ -7,57 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgebit.bundle.model_format import Role, Scales
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import ExportError
-from edgebit.export.hugging_face_config import (
-    TENSOR_NAMES,
-    HuggingFaceClass,
-    choose_class,
-    config_json,
-    generation_config_json,
-)
+from edgebit.export.hugging_face_config import choose_class, config_json, generation_config_json
+from edgebit.export.hugging_face_form import choose_form
+from edgebit.export.hugging_face_tensors import hugging_face_tensors
 from edgebit.export.model_card import model_card
-from edgebit.export.safetensors_file import SafetensorsTensor, write_safetensors
+from edgebit.export.safetensors_file import write_safetensors
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_json import tokenizer_config_json, tokenizer_json
-from edgebit.ternary.layouts import pack_quarter_rows
 
 Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How scales and floats are kept, so that nothing is lost."""
-
-    linear_class: Literal["autobitlinear", "bitlinear"]  # output times the stored scale, or divided by it
-    dtype: Literal["bfloat16", "float32"]
-
-    def stored(self, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What weight_scale has to be for `scales`, float32 values of `dtype`."""
-        values = scales if self.linear_class == "autobitlinear" else np.float32(1) / scales
-        return values if self.dtype == "float32" else _bf16_values(_bf16_bits(values))
-
-    def holds(self, scales: NDArray[np.float32]) -> bool:
-        """Whether the scales come back to the bit."""
-        stored = self.stored(scales)
-        back = stored if self.linear_class == "autobitlinear" else np.float32(1) / stored
-        return bool(np.array_equal(back, scales))
-
-
-_FORMS = (  # the first that holds all of a model is taken; the last holds any
-    _Form("bitlinear", "bfloat16"),
-    _Form("autobitlinear", "bfloat16"),
-    _Form("bitlinear", "float32"),
-    _Form("autobitlinear", "float32"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +30,7 @@ class HuggingFaceReport:
 
     out: Path
     architecture: str
-    linear_class: str
+    linear_class: str | None  # None: weights are floats
     dtype: str
     size: int  # bytes of model.safetensors
     notes: tuple[str, ...]
@@ -84,7 +48,7 @@ def export_hugging_face(
     """Write the folder `out` of the model file, bundle or checkpoint at `path`.
 
     head_from: the checkpoint that a model file was converted from, for its exact head.
-    Raises ExportError where transformers has no packed form of the model, `out` is there already (without `force`) or
+    Raises ExportError where transformers has no form of the model, `out` is there already (without `force`) or
     cannot be written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
@@ -92,11 +56,10 @@ def export_hugging_face(
     with open_source(path, head_from) as source:
         checkpoint, head = source.checkpoint, source.head
         kind = choose_class(checkpoint.config.conf)
-        _check_scaling(checkpoint)
-        form = _choose_form(checkpoint, kind, head)
+        form = choose_form(checkpoint, kind, head)
         config = config_json(checkpoint.config, kind, linear_class=form.linear_class, dtype=form.dtype)
         with replace_folder(out) as folder:
-            tensors = list(_tensors(checkpoint, head, form))
+            tensors = list(hugging_face_tensors(checkpoint, head, form))
             write_safetensors(folder / "model.safetensors", tensors, progress)
             _write_json(folder / "config.json", config)
             _write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
@@ -111,101 +74,6 @@ def export_hugging_face(
             notes=(*source.notes, *notes),
             seconds=time.monotonic() - started,
         )
-
-
-def _check_scaling(checkpoint: Checkpoint) -> None:
-    conf = checkpoint.config.conf
-    for role, layer in conf.roles():
-        if role.is_projection:
-            granularity, rows = checkpoint.scaling(role, layer).granularity, conf.shape_of(role)[0]
-            if granularity != Scales.TENSOR or rows % 4:
-                raise ExportError(
-                    f"{TENSOR_NAMES[role].format(layer)} has {rows} rows and one scale a {granularity.name.lower()}; "
-                    "transformers' packed form has a multiple of 4 and one scale a tensor"
-                )
-
-
-def _choose_form(checkpoint: Checkpoint, kind: HuggingFaceClass, head: Checkpoint) -> _Form:
-    """The first form that holds every scale, norm and row to the bit."""
-    conf = checkpoint.config.conf
-    possible = [form for form in _FORMS if form.linear_class == "autobitlinear" or kind.model_type != "bitnet"]
-    if not _fits_bf16(checkpoint, head):
-        possible = [form for form in possible if form.dtype == "float32"]
-    for role, layer in conf.roles():
-        if role.is_projection and len(possible) > 1:
-            scales = checkpoint.projection(role, layer).scales
-            possible = [form for form in possible if form.holds(scales)]
-    return possible[0]
-
-
-def _fits_bf16(checkpoint: Checkpoint, head: Checkpoint) -> bool:
-    """Whether rows and norms are bfloat16."""
-    for role, layer in checkpoint.config.conf.roles():
-        if role in (Role.TOKEN_EMBEDDING, Role.HEAD):
-            stored, _ = next(iter((head if role == Role.HEAD else checkpoint).rows(role)))
-            if stored.dtype != np.uint16:
-                return False
-        elif not role.is_projection and role != Role.ROPE_INV_FREQ:
-            values = checkpoint.vector(role, layer)
-            if not np.array_equal(_bf16_values(_bf16_bits(values)), values):
-                return False
-    return True
-
-
-def _tensors(checkpoint: Checkpoint, head: Checkpoint, form: _Form) -> Iterator[SafetensorsTensor]:
-    conf = checkpoint.config.conf
-    dtype: Literal["BF16", "F32"] = "BF16" if form.dtype == "bfloat16" else "F32"
-    for role, layer in conf.roles():
-        if role == Role.ROPE_INV_FREQ or (role == Role.HEAD and conf.head_tied):
-            continue
-        name, (rows, columns) = TENSOR_NAMES[role].format(layer), conf.shape_of(role)
-        if role.is_projection:
-            yield from _projection(checkpoint, role, layer, form, dtype)
-        elif role in (Role.TOKEN_EMBEDDING, Role.HEAD):
-            source = head if role == Role.HEAD else checkpoint
-            yield SafetensorsTensor(f"{name}.weight", dtype, (rows, columns), _rows(source, role, dtype))
-        else:
-            yield SafetensorsTensor(f"{name}.weight", dtype, (columns,), _vector(checkpoint, role, layer, dtype))
-
-
-def _projection(
-    checkpoint: Checkpoint, role: Role, layer: int, form: _Form, dtype: Literal["BF16", "F32"]
-) -> Iterator[SafetensorsTensor]:
-    """The packed weights and, behind them, the scale, which is known once those are read."""
-    rows, columns = checkpoint.config.conf.shape_of(role)
-    name, kept = TENSOR_NAMES[role].format(layer), {}
-
-    def weights() -> Iterator[NDArray[Any]]:
-        projection = checkpoint.projection(role, layer)
-        kept["scale"] = form.stored(projection.scales)
-        yield pack_quarter_rows(projection.weights)
-
-    yield SafetensorsTensor(f"{name}.weight", "U8", (rows // 4, columns), weights)
-    yield SafetensorsTensor(f"{name}.weight_scale", dtype, (1,), lambda: iter([_as(kept["scale"], dtype)]))
-
-
-def _rows(source: Checkpoint, role: Role, dtype: Literal["BF16", "F32"]) -> Callable[[], Iterator[NDArray[Any]]]:
-    return lambda: (stored if dtype == "BF16" else values for stored, values in source.rows(role))
-
-
-def _vector(
-    checkpoint: Checkpoint, role: Role, layer: int, dtype: Literal["BF16", "F32"]
-) -> Callable[[], Iterator[NDArray[Any]]]:
-    return lambda: iter([_as(checkpoint.vector(role, layer), dtype)])
-
-
-def _as(values: NDArray[np.float32], dtype: Literal["BF16", "F32"]) -> NDArray[Any]:
-    return values.astype("<f4") if dtype == "F32" else _bf16_bits(values)
-
-
-def _bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Rounded half to even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)).astype("<u2")
-
-
-def _bf16_values(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _write_tokenizer(folder: Path, checkpoint: Checkpoint) -> list[str]:

@@ -171,7 +171,7 @@ def test_a_head_of_its_own_can_come_from_the_checkpoint(reference_checkpoint, re
 
 def test_chunks_change_nothing(reference_checkpoint, tmp_path, monkeypatch):
     export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "whole.gguf")
-    monkeypatch.setattr("edgebit.export.gguf_tensors.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("edgebit.export.dense_weights.CHUNK_BYTES", 1000)
     export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "parts.gguf")
     assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "parts.gguf").read_bytes()
 
