@@ -23,8 +23,7 @@ MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1b
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("exact", [False, True], ids=["block-scales", "exact-scales"])
-@pytest.mark.parametrize("source", ["checkpoint", "model file"])
+@pytest.mark.parametrize(("source", "exact"), [("checkpoint", False), ("model file", True)])
 def test_a_model_computed_from_the_file_is_the_model(
     name, exact, source, reference_checkpoint, reference_model, native, tmp_path
 ):
