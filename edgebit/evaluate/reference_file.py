@@ -30,6 +30,7 @@ _VERSION = 1
 _ALIGNMENT = 64
 _JSON_MOST = 1 << 16
 _VOCABULARY_MOST = 1 << 24
+_LOG_MOST = 1e-6  # of a logarithm of a probability: 0 and rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +177,8 @@ class Reference:
     def beside(self, engine: Engine) -> Iterator[Compared]:
         """The reference and the engine's model over the reference's text, a block of tokens at a time."""
         self._file.seek(self._records_at)
-        record = self.head.record
         for block in next_token_blocks(engine, self.ids, self.windows):
-            count = len(block.log_probs)
-            records = np.frombuffer(self._file.read(count * record.itemsize), record)
+            records = self._read(len(block.log_probs))
             best, log_p = records["best"].astype(np.int64), records["log_prob"].astype(np.float64)
             values = records["values"].astype(np.float64)
             if self.head.top is None:
@@ -189,6 +188,22 @@ class Reference:
             else:
                 tail = records["tail"].astype(np.float64)
                 yield compare_top(block, self.ids, best=best, log_p=log_p, tokens=records["ids"], top=values, tail=tail)
+
+    def _read(self, count: int) -> npt.NDArray[np.void]:
+        """The next records. Raises EdgebitError where a number in them can be none that was saved."""
+        record, is_cut = self.head.record, self.head.top is not None
+        records = np.frombuffer(self._file.read(count * record.itemsize), record)
+        tokens = [records["best"], *([records["ids"]] if is_cut else [])]
+        logs = [records["log_prob"], records["values"]]
+        limited = [*logs, *([records["tail"]] if is_cut else [])]  # a tail may be -inf: nothing is left
+        if (
+            len(records) < count
+            or any(((each < 0) | (each >= self.head.vocab_size)).any() for each in tokens)
+            or not all(np.isfinite(each).all() for each in logs)
+            or not all((each <= _LOG_MOST).all() for each in limited)
+        ):
+            raise EdgebitError(f"{self.path} is damaged: a number in it is no token or no probability. Save it again")
+        return records
 
 
 @contextmanager
@@ -208,8 +223,10 @@ def _read_head(file: IO[bytes], path: Path) -> ReferenceHead:
     try:
         head = ReferenceHead(**json.loads(file.read(size)))
         numbers = (head.tokens, head.window, head.stride, head.vocab_size, 1 if head.top is None else head.top)
-        if not all(isinstance(number, int) and number > 0 for number in numbers) or head.tokens < 2:
+        if not all(type(number) is int and number > 0 for number in numbers) or head.tokens < 2:
             raise ValueError("a number is none, or too small")
+        if not isinstance(head.has_bos, bool) or not isinstance(head.text, str) or not isinstance(head.source, str):
+            raise ValueError("a value is of another type")
         if head.vocab_size > _VOCABULARY_MOST or head.stride >= head.window or (head.top or 0) >= head.vocab_size:
             raise ValueError("its numbers contradict each other")
     except (ValueError, TypeError, RecursionError) as error:

@@ -182,6 +182,7 @@ def test_references_that_are_none(exact, text, tmp_path):
         (with_head(tokens=0), "its head is damaged"),
         (with_head(stride=64), "its head is damaged"),
         (with_head(more=1), "its head is damaged"),
+        (with_head(has_bos="yes"), "its head is damaged"),
         (with_head(top=512), "its head is damaged"),
         (with_head(vocab_size=1 << 60), "its head is damaged"),
         (with_head(tokens=1 << 40), "a copy cut short"),
@@ -194,6 +195,25 @@ def test_references_that_are_none(exact, text, tmp_path):
         path.write_bytes(content)
         with pytest.raises(EdgebitError, match=words), open_reference(path):
             pass
+
+
+@pytest.mark.parametrize(
+    ("top", "name", "value"),
+    [
+        (None, "best", 512), (None, "log_prob", np.nan), (None, "values", 1), (None, "values", -np.inf),
+        (20, "best", -1), (20, "ids", 512), (20, "ids", -1), (20, "tail", np.nan), (20, "values", np.nan),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_model_gave_are_refused(top, name, value, exact, text, tmp_path):
+    """A token outside the vocabulary, or a logarithm of no probability, in any record."""
+    path = saved(exact, text, tmp_path / "exact.ref", top=top)
+    with open_reference(path) as reference:
+        record = reference.head.record
+    records = np.memmap(path, record, "r+", offset=path.stat().st_size - text.scored * record.itemsize)
+    records[name][-3] = value
+    records.flush()
+    with pytest.raises(EdgebitError, match="is damaged: a number in it"):
+        beside(exact, path, text)
 
 
 def test_a_reference_needs_a_context_as_long(exact, text, native, reference_checkpoint, tmp_path):
