@@ -6,6 +6,7 @@ is lm_eval's own command line with that model registered; register() does it for
 """
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,18 +76,17 @@ def register() -> type[Any]:
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
             """Of each whole text."""
-            found = []
-            for request in tqdm(requests, desc="loglikelihood_rolling", disable=disable_tqdm):
-                found.append(self._text_model.rolling(*request.args))
-                self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
-            return found
+            return self._one_by_one("loglikelihood_rolling", self._text_model.rolling, requests, disable_tqdm)
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             """An answer to each context."""
+            return self._one_by_one("generate_until", self._text_model.generate, requests, disable_tqdm)
+
+        def _one_by_one(self, kind: str, answer: Callable[..., Any], requests: list[Any], is_quiet: bool) -> list[Any]:
             found = []
-            for request in tqdm(requests, desc="generate_until", disable=disable_tqdm):
-                found.append(self._text_model.generate(*request.args))
-                self.cache_hook.add_partial("generate_until", request.args, found[-1])
+            for request in tqdm(requests, desc=kind, disable=is_quiet):
+                found.append(answer(*request.args))
+                self.cache_hook.add_partial(kind, request.args, found[-1])
             return found
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:

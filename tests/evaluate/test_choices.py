@@ -14,12 +14,6 @@ from edgebit.evaluate.windows import computed_tokens
 from edgebit.runtime.native import Engine, Model, Tokenizer
 
 
-@pytest.fixture
-def packed(native, reference_model):
-    with Model.open(native, reference_model("bitnet-packed")) as model:
-        yield model
-
-
 def alone(model: Model, pair: Pair) -> tuple[float, bool]:
     """Log-likelihood of one continuation, computed by itself; and whether it is greedy."""
     ids = pair.context + pair.continuation

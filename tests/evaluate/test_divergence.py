@@ -26,20 +26,14 @@ def int8_model(native, reference_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture
-def exact(native, reference_model):
-    with Model.open(native, reference_model("bitnet-packed")) as model:
-        yield model
-
-
-@pytest.fixture
 def lossy(native, int8_model):
     with Model.open(native, int8_model) as model:
         yield model
 
 
 @pytest.fixture
-def text(exact) -> ScoredText:
-    return take_ids(exact, np.random.default_rng(8).integers(0, 512, 200).tolist(), name="ids")
+def text(packed) -> ScoredText:
+    return take_ids(packed, np.random.default_rng(8).integers(0, 512, 200).tolist(), name="ids")
 
 
 def opened(model: Model) -> Engine:
@@ -58,19 +52,19 @@ def distributions(model: Model, ids: list[int]) -> np.ndarray:
     return (wide - np.logaddexp.reduce(wide, axis=1, keepdims=True)).astype(np.float64)
 
 
-def test_a_model_is_0_from_itself(exact, text):
+def test_a_model_is_0_from_itself(packed, text):
     """Exactly, and alike in all else."""
-    with opened(exact) as one, opened(exact) as other:
+    with opened(packed) as one, opened(packed) as other:
         result = measure_divergence(side_by_side(one, other, text.ids, WINDOWS), text)
     assert (result.kl_mean, result.kl_max, result.delta_p) == (0, 0, 0)
     assert (result.same_best, result.nll, result.worst) == (1, result.reference_nll, [])
 
 
-def test_two_models_side_by_side(exact, lossy, text):
+def test_two_models_side_by_side(packed, lossy, text):
     """All figures are numpy's, from the distributions of each model computed on its own."""
-    with opened(lossy) as engine, opened(exact) as reference:
+    with opened(lossy) as engine, opened(packed) as reference:
         result = measure_divergence(side_by_side(engine, reference, text.ids, WINDOWS), text)
-    p, q = distributions(exact, text.ids), distributions(lossy, text.ids)
+    p, q = distributions(packed, text.ids), distributions(lossy, text.ids)
     kl = (np.exp(p) * (p - q)).sum(axis=1)
     rows, targets = np.arange(199), text.ids[1:]
     assert np.allclose(result.compared.kl, kl, rtol=0, atol=1e-12) and kl.mean() > 1e-3
@@ -97,23 +91,23 @@ def beside(model, path, text):
         return measure_divergence(reference.beside(engine), text)
 
 
-def test_a_whole_reference_says_what_the_model_would(exact, lossy, text, tmp_path):
+def test_a_whole_reference_says_what_the_model_would(packed, lossy, text, tmp_path):
     """To the rounding of float16; against itself it is nearly nothing."""
-    path = saved(exact, text, tmp_path / "exact.ref")
-    with opened(lossy) as engine, opened(exact) as reference:
+    path = saved(packed, text, tmp_path / "exact.ref")
+    with opened(lossy) as engine, opened(packed) as reference:
         wanted = measure_divergence(side_by_side(engine, reference, text.ids, WINDOWS), text)
     result = beside(lossy, path, text)
     assert result.kl_mean == pytest.approx(wanted.kl_mean, rel=0.01)
     assert (result.same_best, result.nll) == (wanted.same_best, wanted.nll)
     assert result.reference_nll == pytest.approx(wanted.reference_nll, abs=1e-6)
-    assert beside(exact, path, text).kl_max < 1e-4
+    assert beside(packed, path, text).kl_max < 1e-4
 
 
 @pytest.mark.parametrize("top", [1, 20, 511])
-def test_a_reference_of_the_likeliest_tokens_is_a_lower_bound(top, exact, lossy, text, tmp_path):
+def test_a_reference_of_the_likeliest_tokens_is_a_lower_bound(top, packed, lossy, text, tmp_path):
     """What numpy gives where all other tokens count as one; never more than the whole."""
-    result = beside(lossy, saved(exact, text, tmp_path / "exact.ref", top), text)
-    p, q = distributions(exact, text.ids), distributions(lossy, text.ids)
+    result = beside(lossy, saved(packed, text, tmp_path / "exact.ref", top), text)
+    p, q = distributions(packed, text.ids), distributions(lossy, text.ids)
     order = np.argsort(-p, axis=1)
     p, q = np.take_along_axis(p, order, axis=1), np.take_along_axis(q, order, axis=1)
     tails = [np.log(np.exp(each[:, top:]).sum(axis=1, keepdims=True)) for each in (p, q)]
@@ -121,29 +115,29 @@ def test_a_reference_of_the_likeliest_tokens_is_a_lower_bound(top, exact, lossy,
     wanted = (np.exp(p_few) * (p_few - q_few)).sum(axis=1)
     assert np.allclose(result.compared.kl, wanted, rtol=0, atol=1e-6)
     assert (result.compared.kl <= (np.exp(p) * (p - q)).sum(axis=1) + 1e-6).all()
-    assert beside(exact, tmp_path / "exact.ref", text).kl_max < 1e-6
+    assert beside(packed, tmp_path / "exact.ref", text).kl_max < 1e-6
 
 
-def test_a_reference_ended_early_is_not_written(exact, text, tmp_path):
+def test_a_reference_ended_early_is_not_written(packed, text, tmp_path):
     """Nor is what was there before it touched."""
     out = tmp_path / "exact.ref"
     out.write_bytes(b"before")
-    with opened(exact) as engine:
+    with opened(packed) as engine:
         assert not write_reference(engine, text, WINDOWS, out, report=lambda done, total, value: False)
     assert [path.name for path in tmp_path.iterdir()] == ["exact.ref"] and out.read_bytes() == b"before"
 
 
-def test_other_vocabularies_are_refused(exact, text, native, reference_model, tmp_path):
+def test_other_vocabularies_are_refused(packed, text, native, reference_model, tmp_path):
     """Side by side and of a file."""
-    path = saved(exact, text, tmp_path / "exact.ref")
+    path = saved(packed, text, tmp_path / "exact.ref")
     with Model.open(native, reference_model("bitnet-packed-odd-untied")) as odd:
         with pytest.raises(EdgebitError, match=r"300 tokens and .* 512"):
-            check_vocabularies(odd, exact)
+            check_vocabularies(odd, packed)
         with open_reference(path) as reference, pytest.raises(EdgebitError, match="only models of one vocabulary"):
             reference.check(odd)
 
 
-def test_the_same_size_is_not_the_same_vocabulary(exact, native, reference_checkpoint, text, tmp_path):
+def test_the_same_size_is_not_the_same_vocabulary(packed, native, reference_checkpoint, text, tmp_path):
     """Two tokens of the tokenizer changed places: the first of them is named."""
     folder = tmp_path / "swapped"
     folder.mkdir()
@@ -155,17 +149,17 @@ def test_the_same_size_is_not_the_same_vocabulary(exact, native, reference_check
     vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
     (folder / "tokenizer.json").write_text(json.dumps(content))
     convert(folder, tmp_path / "swapped.ebm", probes=False)
-    path = saved(exact, text, tmp_path / "exact.ref")
+    path = saved(packed, text, tmp_path / "exact.ref")
     with Model.open(native, tmp_path / "swapped.ebm") as swapped:
         with pytest.raises(EdgebitError, match="token 40 is"):
-            check_vocabularies(exact, swapped)
+            check_vocabularies(packed, swapped)
         with open_reference(path) as reference, pytest.raises(EdgebitError, match="only models of one vocabulary"):
             reference.check(swapped)
 
 
-def test_references_that_are_none(exact, text, tmp_path):
+def test_references_that_are_none(packed, text, tmp_path):
     """Each kind of damage has words of its own."""
-    whole = saved(exact, text, tmp_path / "exact.ref").read_bytes()
+    whole = saved(packed, text, tmp_path / "exact.ref").read_bytes()
     size = struct.unpack_from("<I", whole, 12)[0]
     head = json.loads(whole[16 : 16 + size])
 
@@ -204,21 +198,21 @@ def test_references_that_are_none(exact, text, tmp_path):
         (20, "best", -1), (20, "ids", 512), (20, "ids", -1), (20, "tail", np.nan), (20, "values", np.nan),
     ],
 )  # fmt: skip
-def test_numbers_that_no_model_gave_are_refused(top, name, value, exact, text, tmp_path):
+def test_numbers_that_no_model_gave_are_refused(top, name, value, packed, text, tmp_path):
     """A token outside the vocabulary, or a logarithm of no probability, in any record."""
-    path = saved(exact, text, tmp_path / "exact.ref", top=top)
+    path = saved(packed, text, tmp_path / "exact.ref", top=top)
     with open_reference(path) as reference:
         record = reference.head.record
     records = np.memmap(path, record, "r+", offset=path.stat().st_size - text.scored * record.itemsize)
     records[name][-3] = value
     records.flush()
     with pytest.raises(EdgebitError, match="is damaged: a number in it"):
-        beside(exact, path, text)
+        beside(packed, path, text)
 
 
-def test_a_reference_needs_a_context_as_long(exact, text, native, reference_checkpoint, tmp_path):
+def test_a_reference_needs_a_context_as_long(packed, text, native, reference_checkpoint, tmp_path):
     """Its windows must fit into the model."""
-    with open_engine(exact, Windows(300, 150), threads=1, kv="f16") as engine:
+    with open_engine(packed, Windows(300, 150), threads=1, kv="f16") as engine:
         write_reference(engine, text, Windows(300, 150), tmp_path / "long.ref")
     folder = tmp_path / "short"
     folder.mkdir()

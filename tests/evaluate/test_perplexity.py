@@ -19,12 +19,6 @@ ODD = "bitnet-packed-odd-untied"  # 300 tokens, no tokenizer
 
 
 @pytest.fixture
-def packed(native, reference_model):
-    with Model.open(native, reference_model("bitnet-packed")) as model:
-        yield model
-
-
-@pytest.fixture
 def without_tokenizer(native, reference_model):
     with Model.open(native, reference_model(ODD)) as model:
         yield model

@@ -15,14 +15,8 @@ TEXT = "This is a text that is longer than the windows that it is cut into, so t
 
 
 @pytest.fixture
-def model(native, reference_model):
-    with Model.open(native, reference_model("bitnet-packed")) as model:
-        yield model
-
-
-@pytest.fixture
-def text_model(model):
-    opened = TextModel(model, max_length=64, threads=1, kv="f16", seed=3)
+def text_model(packed):
+    opened = TextModel(packed, max_length=64, threads=1, kv="f16", seed=3)
     yield opened
     opened.close()
 
@@ -37,30 +31,30 @@ def alone(model: Model, pair: Pair) -> float:
     return float((rows[np.arange(len(rows)), pair.continuation] - np.logaddexp.reduce(rows, axis=1)).sum())
 
 
-def test_likelihoods_come_with_their_places(text_model, model):
+def test_likelihoods_come_with_their_places(text_model, packed):
     """Whatever order they are computed in; a long context loses its beginning."""
     texts = [("One", " two"), (TEXT, " end"), ("One", " three"), ("", "four"), ("Other ", "five")]
     found = dict(text_model.likelihoods(texts))
-    with Tokenizer.from_model(model) as tokenizer:
-        bos = model.info.bos_token
+    with Tokenizer.from_model(packed) as tokenizer:
+        bos = packed.info.bos_token
         for place, (context, continuation) in enumerate(texts):
             begin = [bos, *tokenizer.encode(context.rstrip())]
             rest = [bos, *tokenizer.encode(context + continuation)][len(begin) :]
             begin = begin[max(len(begin) + len(rest) - 65, 0) :]
-            assert found[place].log_prob == pytest.approx(alone(model, Pair(begin, rest)), abs=1e-9)
+            assert found[place].log_prob == pytest.approx(alone(packed, Pair(begin, rest)), abs=1e-9)
 
 
-def test_a_whole_text_in_windows_that_meet(text_model, model):
+def test_a_whole_text_in_windows_that_meet(text_model, packed):
     """Each token once: 64 after begin-of-text, 64 after one token, the rest after as many as fit."""
-    with Tokenizer.from_model(model) as tokenizer:
-        tokens = [model.info.bos_token, *tokenizer.encode(TEXT)]
+    with Tokenizer.from_model(packed) as tokenizer:
+        tokens = [packed.info.bos_token, *tokenizer.encode(TEXT)]
     assert 129 < len(tokens) < 193, "three windows"
     pairs = [
         Pair(tokens[:1], tokens[1:65]),
         Pair(tokens[64:65], tokens[65:129]),
         Pair(tokens[len(tokens) - 65 : 129], tokens[129:]),
     ]
-    assert text_model.rolling(TEXT) == pytest.approx(sum(alone(model, pair) for pair in pairs), abs=1e-9)
+    assert text_model.rolling(TEXT) == pytest.approx(sum(alone(packed, pair) for pair in pairs), abs=1e-9)
     assert text_model.rolling("") == 0
 
 
@@ -83,10 +77,10 @@ def test_a_long_context_leaves_room_for_the_answer(text_model):
         text_model.generate("a", {"max_gen_toks": 64})
 
 
-def test_chat_prompts_are_known_again(text_model, model):
+def test_chat_prompts_are_known_again(text_model, packed):
     """The template's special tokens are tokens, those that somebody wrote stay text; elsewhere all stay text."""
     name = "<|eot_id|>"
-    with Tokenizer.from_model(model) as tokenizer:
+    with Tokenizer.from_model(packed) as tokenizer:
         (special,) = tokenizer.encode(name, parse_special=True)
     prompt = text_model.chat([{"role": "user", "content": f"say {name}"}], answer_next=True)
     assert prompt.count(name) == 2
@@ -101,10 +95,10 @@ def test_an_answer_begun_is_gone_on_with(text_model):
     assert begun == text_model.chat(history[:1], answer_next=True) + "The answer is"
 
 
-def test_what_cannot_be(native, reference_model, model):
+def test_what_cannot_be(native, reference_model, packed):
     """No tokenizer, a context that is too long, no template."""
     with pytest.raises(EdgebitError, match="max_length is 9999"):
-        TextModel(model, max_length=9999, threads=1, kv="f16", seed=0)
+        TextModel(packed, max_length=9999, threads=1, kv="f16", seed=0)
     with (
         Model.open(native, reference_model("bitnet-packed-odd-untied")) as odd,
         pytest.raises(EdgebitError, match="no tokenizer"),
@@ -112,7 +106,7 @@ def test_what_cannot_be(native, reference_model, model):
         TextModel(odd, max_length=None, threads=1, kv="f16", seed=0)
 
 
-def test_a_model_without_template_says_so(model, monkeypatch, text_model):
+def test_a_model_without_template_says_so(packed, monkeypatch, text_model):
     monkeypatch.setattr(text_model._session, "program", None)
     assert text_model.template is None
     with pytest.raises(EdgebitError, match="no chat template"):
