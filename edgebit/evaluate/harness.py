@@ -5,6 +5,7 @@
 is lm_eval's own command line with that model registered; register() does it for programs that call lm_eval themselves.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -18,6 +19,7 @@ from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import KV_TYPES, Library, Model
 
 NAME = "edgebit"
+_NUMBERS = ("threads", "max_length", "seed")
 
 
 def open_text_model(
@@ -34,6 +36,19 @@ def open_text_model(
     place = locate_model(Path(bundle))
     model = Model.open(Library.load(), place.path, offset=place.offset, size=place.size)
     return TextModel(model, max_length=max_length, threads=threads or default_threads(), kv=kv, seed=seed)
+
+
+def _checked(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What open_text_model() takes. Raises EdgebitError where one is missing, unknown, or no number."""
+    known = inspect.signature(open_text_model).parameters
+    for name, value in arguments.items():
+        if name not in known:
+            raise EdgebitError(f"model_args: there is no {name}. Give some of {', '.join(known)}")
+        if name in _NUMBERS and value is not None and not isinstance(value, int):
+            raise EdgebitError(f"model_args: {name} is {value!r}, and must be a whole number")
+    if arguments["bundle"] is None:
+        raise EdgebitError("model_args: there is no bundle. Give one: --model_args bundle=chat.bundle")
+    return arguments
 
 
 @cache
@@ -54,10 +69,15 @@ def register() -> type[Any]:
         """A bundle, as lm_eval drives it. batch_size and device are lm_eval's own and mean nothing here."""
 
         def __init__(
-            self, bundle: str, batch_size: Any = None, max_batch_size: Any = None, device: Any = None, **options: Any
+            self,
+            bundle: str | None = None,
+            batch_size: Any = None,
+            max_batch_size: Any = None,
+            device: Any = None,
+            **options: Any,
         ) -> None:
             super().__init__()
-            self._text_model = open_text_model(bundle, **options)
+            self._text_model = open_text_model(**_checked({"bundle": bundle} | options))
 
         @property
         def tokenizer_name(self) -> str:
@@ -110,6 +130,9 @@ def main() -> None:
     except EdgebitError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgebit.errors import EdgebitError
 from edgebit.evaluate.choices import Answered, measure_choices
 from edgebit.evaluate.harness import register
 from edgebit.evaluate.questions import read_questions, with_shots
@@ -146,6 +147,23 @@ def test_chat_templates(evaluated, native, reference_model):
         assert text_model.chat(history, answer_next=True) == context
         assert scored == pytest.approx(dict(text_model.likelihoods([(context, continuation)]))[0].log_prob)
         text_model.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "there is no bundle"),
+        ("bundle=a.ebm,pretrained=b", "there is no pretrained. Give some of bundle, threads"),
+        ("bundle=a.ebm,threads=many", "threads is 'many', and must be a whole number"),
+        ("bundle=a.ebm,kv=f64", "kv=f64: it must be one of"),
+        ("bundle=no/such.ebm", "no/such.ebm"),
+    ],
+)
+def test_arguments_that_are_wrong_are_named(arguments, words):
+    """By an error that is ours, which the command line shows as one line."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed (pip install 'edgebit[lm-eval]')")
+    with pytest.raises(EdgebitError, match=words):
+        register().create_from_arg_string(arguments)
 
 
 @pytest.mark.parametrize("text", [" a [header] b", "A [title] B  c", "[substeps] x [title]y", "plain"])
