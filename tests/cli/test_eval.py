@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgebit.cli import main
+from edgebit.convert import convert
 
 
 @pytest.fixture
@@ -111,6 +113,15 @@ def test_kl_of_a_model_with_itself_for_people(edgebit, model):
     """0, and all tokens agree."""
     done = edgebit("eval", "kl", model, "--against", model, "--limit-tokens", 100)
     assert "KL a token      0.000000" in done and "same best token 100.00 %" in done
+
+
+def test_a_model_without_tokenizer_beside_one_that_has_it(edgebit, model, reference_checkpoint, tmp_path):
+    """The other's tokenizer reads the text for both."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path)
+    convert(tmp_path, tmp_path / "bare.ebm", probes=False)
+    done = edgebit("eval", "kl", tmp_path / "bare.ebm", "--against", model, "--limit-tokens", 50, "--json")
+    assert json.loads(done)["kl_max"] == 0 and json.loads(done)["tokens"] == 50
 
 
 def test_ctrl_c_gives_what_is_known_and_says_that_it_is_a_part(model, tmp_path):
