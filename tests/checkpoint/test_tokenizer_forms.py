@@ -247,6 +247,7 @@ REFUSED = [
     (("decoder",), {"type": "ByteFallback"}, "decoder ByteFallback"),
     (("decoder",), None, "decoder none"),
     (("model", "ignore_merges"), True, "ignore_merges"),
+    (("added_tokens", 1, "normalized"), True, "'<s>' has normalized"),
     (("model", "vocab", "<0x41>"), 5000, "0x41"),
     (("model", "merges", 0), ["<0x41>", "a"], "merge 0"),
 ]

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgebit.checkpoint.tokenizer.byte_alphabet import byte_level_bytes
-from edgebit.checkpoint.tokenizer.forms import ADDED, BYTE, MAX_VOCAB, NORMALIZED, SPECIAL, UNUSED, Kind, Normalizer
+from edgebit.checkpoint.tokenizer.forms import (
+    ADDED,
+    BYTE,
+    MAX_VOCAB,
+    NORMALIZED,
+    SPECIAL,
+    UNUSED,
+    Kind,
+    Normalizer,
+    SpacePrefix,
+)
 from edgebit.checkpoint.tokenizer.text_form import SPACE_MARK, TextForm
 from edgebit.errors import TokenizerError
 
@@ -90,6 +100,11 @@ def _flags_of_added(form: TextForm, entry: dict[str, Any], vocab: Mapping[str, i
     if vocab.get(name, token) != token:
         raise TokenizerError(f"added token {name!r} has id {token}, but {vocab[name]} in the vocabulary")
     flag = ADDED | (SPECIAL if entry.get("special") else 0)
+    if entry.get("normalized", False) and form.space_prefix == SpacePrefix.SEGMENT:
+        raise TokenizerError(
+            f"added token {name!r} has normalized: it is found only behind the space that is put before text. "
+            "Where it is meant to be found anywhere, set its normalized to false"
+        )
     if not entry.get("normalized", False) or form.normalizer == Normalizer.NONE:
         return flag
     if flag & SPECIAL or unicodedata.normalize("NFC", name) != name:
