@@ -46,6 +46,8 @@ def read_tokenizer_section(
         merged_ids |= byte_tokens
     else:
         for token in byte_tokens:
+            if len(tokens[token]) != 1:
+                raise TokenizerError(f"token {token} stands for a byte and has {len(tokens[token])}")
             token_flags[token] |= BYTE
     ranked = _ranked_merges(row_of_left, merges, n_tokens)
     named = named_tokens if named_tokens is not None else _named(tokens, bos_token, stop_tokens)
@@ -181,7 +183,8 @@ def _scores(ranked: list[tuple[int, int, int, int]], n_tokens: int) -> tuple[flo
 
 def _named(tokens: tuple[bytes, ...], bos_token: int | None, stop_tokens: tuple[int, ...]) -> dict[str, str]:
     ids = {"bos_token": bos_token, "eos_token": stop_tokens[0] if stop_tokens else None}
-    return {name: tokens[token].decode(errors="replace") for name, token in ids.items() if token is not None}
+    known = {name: token for name, token in ids.items() if token is not None and token < len(tokens)}
+    return {name: tokens[token].decode(errors="replace") for name, token in known.items()}
 
 
 def _added_token(tokens: tuple[bytes, ...], flags: bytearray, name: str | None) -> int | None:

@@ -51,7 +51,7 @@ def command() -> None:
 @click.option(
     "--exact-scales",
     is_flag=True,
-    help="Keep scales that are no f16 numbers, in tensors of their own; arch llama: for a llama.cpp of 2026.",
+    help="Keep scales that are no f16 numbers, in tensors of their own, which older programs may refuse.",
 )
 @click.option(
     "--head-from",
@@ -101,14 +101,16 @@ def gguf(
 @click.option("--force", is_flag=True, help="Replace a model's folder that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def hf(model: Path, out: Path, head_from: Path | None, force: bool, as_json: bool) -> None:
-    """Write MODEL as a folder that transformers loads: packed safetensors, configuration, tokenizer, README.
+    """Write MODEL as a folder that transformers loads: safetensors, configuration, tokenizer, README.
+
+    Weights are packed; of a model trained with float activations they are floats, which transformers computes as such.
 
     \b
     edgebit export hf chat.bundle --out ./chat
     """
     with _bar() as progress:
         report = export_hugging_face(model, out, head_from=head_from, force=force, progress=progress)
-    form = f"{report.architecture}, {report.linear_class}, {report.dtype}"
+    form = f"{report.architecture}, {report.linear_class or 'weights as floats'}, {report.dtype}"
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB of weights, {form}")
 
 

@@ -22,8 +22,8 @@ _SAMPLING_KEYS = {  # what the makers advise
 }
 _SUB_NORMS = Norms.ATTN_SUB_NORM | Norms.FFN_SUB_NORM
 _RELU2_NOTE = (
-    "squared ReLU: bitnet.cpp and ik_llama.cpp know it by arch bitnet-b1.58, llama.cpp from August 2026 on by "
-    "hidden_activation; an older llama.cpp refuses bitnet-b1.58, and computes arch bitnet with SiLU, which is wrong"
+    "squared ReLU: bitnet.cpp and ik_llama.cpp know it by arch bitnet-b1.58, newer llama.cpp by hidden_activation; an "
+    "older llama.cpp refuses bitnet-b1.58, and computes arch bitnet with SiLU, which is wrong"
 )
 
 

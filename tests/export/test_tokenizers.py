@@ -1,5 +1,6 @@
 """A tokenizer of every form through section TOKN, tokenizer.json and GGUF's fields: the same ids each time."""
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,3 +126,19 @@ def test_a_form_that_is_not_known_is_refused(case, at):
     section[at : at + 4] = (77).to_bytes(4, "little")
     with pytest.raises(TokenizerError, match="not all known"):
         read_tokenizer_section(bytes(section), bos_token=None, stop_tokens=(), named_tokens=None, chat_template=None)
+
+
+def test_a_damaged_section_is_refused_or_read(case):
+    """Nothing but TokenizerError comes of other bytes, in the header and the tables alike."""
+    section, rng = case.read.section(), random.Random(5)
+    refused = 0
+    for _ in range(60):
+        damaged, at = bytearray(section), rng.choice((rng.randrange(64), rng.randrange(len(section))))
+        damaged[at : at + 4] = rng.randbytes(len(damaged[at : at + 4]))
+        try:
+            read_tokenizer_section(
+                bytes(damaged), bos_token=500, stop_tokens=(10_000,), named_tokens=None, chat_template=None
+            )
+        except TokenizerError:
+            refused += 1
+    assert refused >= 30
