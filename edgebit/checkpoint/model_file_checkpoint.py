@@ -150,7 +150,9 @@ class ModelFileCheckpoint:
     def _bytes(self, tensor: Tensor, first: int = 0, size: int | None = None) -> bytes:
         """A copy of some of a tensor's values: no view stays that would keep the file mapped."""
         with self._file.values(tensor) as view:
-            return bytes(view[first : None if size is None else first + size])
+            copied = bytes(view[first : None if size is None else first + size])
+        self._file.drop_pages()
+        return copied
 
     def _scales(self, tensor: Tensor) -> NDArray[np.float32]:
         scales = np.array(self._file.scales(tensor), np.float32)
