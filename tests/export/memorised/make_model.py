@@ -1,7 +1,7 @@
 """Trains the small BitNet of this folder to know its text by heart, so that a greedy answer hangs on no near tie.
 
 python make_model.py OUT            about two minutes of one core; needs torch, transformers, accelerate
-edgebit export hf OUT tests/export/memorised --force     packs its weights (README.md and this file are kept by hand)
+edgebit export hf OUT --out PACKED    packs its weights: config.json and model.safetensors are copied here
 
 Token ids are characters' codes less 32. Quantisation while training is transformers' own (AutoBitLinear, online).
 """
