@@ -10,6 +10,7 @@ MAGIC = b"\x89EBM\r\n\x1a\n"
 VERSION = 2
 ALIGNMENT = 64
 MAX_SECTIONS = 32
+MAX_META_BYTES = 16 << 20  # JSON values take up to 24 times as much memory
 MAX_STOP_TOKENS = 8
 MAX_PROBE_TOKENS = 4096
 NO_LAYER = 0xFFFFFFFF

@@ -22,6 +22,7 @@ from edgebit.bundle.model_format import (
     HEADER,
     KNOWN_TAGS,
     MAGIC,
+    MAX_META_BYTES,
     MAX_PROBE_TOKENS,
     MAX_SECTIONS,
     MAX_STOP_TOKENS,
@@ -333,6 +334,8 @@ class ModelFile:
             self._refuse(f"tensor {tensor.name}: groups of {tensor.group} columns are not possible in {tensor.columns}")
 
     def _read_meta(self) -> dict[str, Any]:
+        if self.sections["META"].size > MAX_META_BYTES:
+            self._refuse(f"section META has {self.sections['META'].size} bytes; {MAX_META_BYTES} are the limit")
         try:
             meta = json.loads((self.content("META") or b"").decode("utf-8"))
         except (ValueError, RecursionError) as error:

@@ -17,6 +17,7 @@ from edgebit.bundle.model_format import (
     ALIGNMENT,
     HEADER,
     MAGIC,
+    MAX_META_BYTES,
     NO_LAYER,
     PER_ROW,
     PER_TENSOR,
@@ -116,7 +117,11 @@ class ModelWriter:
         if self._next != len(self.tensors):
             raise ValueError(f"{self.tensors[self._next].name} was not written")
         self._sections.append(("DATA", self._crc, self._data_start, self._position - self._data_start))
-        self._section("META", json.dumps(meta, ensure_ascii=False, sort_keys=True, indent=1).encode())
+        text = json.dumps(meta, ensure_ascii=False, sort_keys=True, indent=1)
+        content = text.encode(errors="backslashreplace")  # half a surrogate pair, as JSON escapes it
+        if len(content) > MAX_META_BYTES:
+            raise BundleError(f"{self.out}: META would have {len(content)} bytes; {MAX_META_BYTES} are the limit")
+        self._section("META", content)
         self.set_probes(())
 
     def set_probes(self, probes: tuple[Probe, ...]) -> None:

@@ -325,3 +325,15 @@ def test_random_damage_is_refused_or_harmless(model_bytes, tmp_path, changes, ke
         ModelFile(path).close()
     except BundleError as refused:
         assert str(path) in str(refused)
+
+
+def test_meta_has_a_bound_for_writer_and_reader(tmp_path, monkeypatch):
+    """JSON takes many times its size in memory."""
+    path = write_model(tmp_path / "model.ebm")
+    monkeypatch.setattr("edgebit.bundle.model_reader.MAX_META_BYTES", 10)
+    with pytest.raises(BundleError, match=r"model\.ebm: section META has \d+ bytes; 10 are the limit"):
+        ModelFile(path)
+    monkeypatch.setattr("edgebit.bundle.model_writer.MAX_META_BYTES", 10)
+    with pytest.raises(BundleError, match=r"other\.ebm: META would have \d+ bytes; 10 are the limit"):
+        write_model(tmp_path / "other.ebm")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.ebm"]

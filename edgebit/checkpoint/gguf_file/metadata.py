@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgebit.errors import CheckpointError
 
 GGUF_MAGIC = b"GGUF"
-MAX_FRONT_BYTES = 256 << 20  # of header, metadata and tensor table; Gemma's vocabulary of 262,144 tokens takes 16 MB
+MAX_FRONT_BYTES = 64 << 20  # of header, metadata and tensor table; Gemma's vocabulary of 262,144 tokens takes 16 MB
 MAX_FIELDS = 65_536
 MAX_ARRAY_ITEMS = 16_777_216  # of all arrays together: tokens, scores, types and merges
 MAX_KEY_BYTES = 65_535

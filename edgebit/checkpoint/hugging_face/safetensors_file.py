@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.checkpoint.json_text import MAX_JSON_BYTES
 from edgebit.errors import CheckpointError
 
-HEADER_MAX_BYTES = 100_000_000  # the limit that the safetensors library itself has
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
@@ -108,8 +108,8 @@ def _read_header(file: BinaryIO, path: Path, file_size: int) -> tuple[dict[str, 
     if file_size < 8:
         raise CheckpointError(f"{path}: {file_size} bytes are no safetensors file: a copy cut short. Copy it again.")
     (header_size,) = struct.unpack("<Q", file.read(8))
-    if header_size > HEADER_MAX_BYTES:
-        raise CheckpointError(f"{path}: a header of {header_size} bytes; {HEADER_MAX_BYTES} are the limit")
+    if header_size > MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: a header of {header_size} bytes; {MAX_JSON_BYTES} are the limit")
     if 8 + header_size > file_size:
         raise CheckpointError(
             f"{path}: the header ends at byte {8 + header_size}, the file has {file_size}: cut short. Copy it again."
@@ -150,6 +150,8 @@ def _is_count(value: object) -> bool:
 
 
 def _tensor_info(path: Path, name: str, entry: object, data_start: int, file_size: int) -> TensorInfo:
+    if not name.isprintable():
+        raise CheckpointError(f"{path}: tensor {name!r} has a name that cannot be printed")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{path}: tensor {name}: the header must give dtype, shape and data_offsets, and no more")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -1,16 +1,16 @@
 """The JSON files beside a tokenizer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from edgebit.checkpoint.json_text import read_json_text
 from edgebit.errors import TokenizerError
 
 
 def read_json_object(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None where there is no such file."""
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json_text(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
