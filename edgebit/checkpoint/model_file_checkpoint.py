@@ -110,7 +110,9 @@ class ModelFileCheckpoint:
             return
         scales = self._scales(tensor)
         for first, codes in self._head_codes(tensor) if tensor.encoding == Encoding.H8 else self._int8_codes(tensor):
-            values = codes.astype(np.float32) * scales[first : first + len(codes), None]
+            with np.errstate(over="ignore"):
+                values = codes.astype(np.float32) * scales[first : first + len(codes), None]
+            self._check_finite(tensor, values, f"row {first} or after: ")
             yield values, values
 
     def scaling(self, role: Role, layer: int) -> Scaling:

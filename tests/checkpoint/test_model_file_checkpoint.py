@@ -29,6 +29,7 @@ from edgebit.convert import convert
 from edgebit.errors import CheckpointError
 from edgebit.ternary.absmean import row_int8
 from edgebit.ternary.layouts import pack_t2
+from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "llama-bitlinear-packed")
 
@@ -206,3 +207,16 @@ def test_a_tokenizer_of_another_kind_is_refused(at, value, promised, reference_m
     damaged.write_bytes(data)
     with opened(damaged) as checkpoint, pytest.raises(CheckpointError, match=promised):
         checkpoint.tokenizer()
+
+
+@pytest.mark.filterwarnings("ignore:overflow")  # of the tiny model itself
+def test_rows_beyond_float32_are_refused(tmp_path):
+    """A scale that is finite, and a product with its codes that is not."""
+    tiny = TinyModel(tiny_conf())
+    tiny.set_head(np.full((77, 70), 127, np.int8), scales=np.full(77, 3e38, "<f4"))
+    (tmp_path / "m.ebm").write_bytes(tiny.to_bytes())
+    with (
+        closing(open_checkpoint(tmp_path / "m.ebm")) as checkpoint,
+        pytest.raises(CheckpointError, match="tensor head: row 0 or after: holds inf"),
+    ):
+        list(checkpoint.rows(Role.HEAD))

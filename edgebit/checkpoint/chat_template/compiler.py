@@ -16,12 +16,25 @@ def compile_chat_template(template: str, tokenizer: CheckpointTokenizer) -> Prom
     The tokenizer's begin-of-text token goes first, once, whether the template or the tokenizer puts it there.
     Raises TokenizerError, saying where they part, if the template does what no prompt program can.
     """
-    bos = "" if tokenizer.bos_token is None else tokenizer.tokens[tokenizer.bos_token].decode()
+    bos = _begin_of_text(tokenizer)
     with ChatTemplate(template, tokenizer.named_tokens) as rendered:
         try:
-            return _compile(rendered, bos)
+            program = _compile(rendered, bos)
+            program.to_bytes()
+        except UnicodeEncodeError as error:
+            raise TokenizerError("the chat template writes half a surrogate pair, which is no text") from error
         except RefusedError as refused:
             raise TokenizerError(f"the chat template refuses a plain conversation: {refused}") from refused
+    return program
+
+
+def _begin_of_text(tokenizer: CheckpointTokenizer) -> str:
+    if tokenizer.bos_token is None:
+        return ""
+    try:
+        return tokenizer.tokens[tokenizer.bos_token].decode()
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"the begin-of-text token, {tokenizer.bos_token}, is a part of a character") from error
 
 
 def _compile(template: ChatTemplate, bos: str) -> PromptProgram:

@@ -74,7 +74,7 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], generation: bool) -> str:
         answer = self._ask({"messages": [asdict(message) for message in messages], "generation": generation})
         if "refused" in answer:
-            raise RefusedError(answer["refused"])
+            raise RefusedError(" ".join(answer["refused"].split()))
         if answer["dated"]:
             raise TokenizerError("the chat template writes the date into the prompt: a prompt program cannot")
         return str(answer["text"])

@@ -61,7 +61,7 @@ ARCHITECTURES = (
 def match_architecture(name: object, where: str) -> Architecture:
     """The row for general.architecture. Raises CheckpointError naming those that are known."""
     for architecture in ARCHITECTURES:
-        if architecture.name == name:
+        if isinstance(name, str) and architecture.name == name:
             return architecture
     known = ", ".join(architecture.name for architecture in ARCHITECTURES)
     raise CheckpointError(f"{where}: general.architecture is {name!r}; known are {known}")

@@ -111,6 +111,8 @@ def _read_table(reader: FrontReader, count: int, alignment: int, file_size: int)
 
 def _read_row(reader: FrontReader, index: int, alignment: int) -> StoredTensor:
     name = reader.text(f"the name of tensor {index}", MAX_NAME_BYTES)
+    if not name.isprintable():
+        raise reader.fault(f"tensor {name!r} has a name that cannot be printed")
     what = f"the table's row of tensor {name!r}"
     n_dimensions = reader.u32(what)
     if not 1 <= n_dimensions <= MAX_DIMENSIONS:

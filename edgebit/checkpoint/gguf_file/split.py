@@ -70,15 +70,16 @@ class GgufModel:
             raise CheckpointError(f"{self.parts[0].path}: has no tensors: a vocabulary alone is no model")
         for number, part in enumerate(self.parts):
             count = part.fields.get("split.count", 0)
-            if (count or 1) != len(self.parts):
+            if not isinstance(count, int) or (count or 1) != len(self.parts):
                 more = "" if _PART.fullmatch(part.path.name) else ", and its name is not NAME-00001-of-0000N.gguf"
                 raise CheckpointError(
                     f"{part.path}: split.count is {count!r}, and {len(self.parts)} parts are there{more}"
                 )
-            if len(self.parts) > 1 and part.fields.get("split.no") != number:
-                raise CheckpointError(f"{part.path}: split.no is {part.fields.get('split.no')!r}, not {number}")
+            place = part.fields.get("split.no")
+            if len(self.parts) > 1 and (not isinstance(place, int) or place != number):
+                raise CheckpointError(f"{part.path}: split.no is {place!r}, not {number}")
         wanted = self.parts[0].fields.get("split.tensors.count", len(self.tensors))
-        if wanted != len(self.tensors):
+        if not isinstance(wanted, int) or wanted != len(self.tensors):
             raise CheckpointError(
                 f"{self.parts[0].path}: split.tensors.count is {wanted!r}, the parts have {len(self.tensors)} tensors"
             )

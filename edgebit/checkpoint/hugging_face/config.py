@@ -23,7 +23,7 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
     heads, kv_heads, head_dim = _heads(keys)
     _refuse_windows(keys)
     activation = keys.get("hidden_act")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise keys.fault("hidden_act", f"is {activation!r}; known are {', '.join(ACTIVATIONS)}")
     vocab_size = keys.count("vocab_size", 2_097_152)
     generation_path = folder / "generation_config.json"

@@ -1,6 +1,6 @@
 """The values of a configuration file, each checked as it is taken."""
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from edgebit.errors import CheckpointError
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a JSON value is a number that a float can be."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and -sys.float_info.max <= value <= sys.float_info.max
 
 
 class ConfigKeys:

@@ -70,6 +70,8 @@ def read_state_dict(data: bytes, where: str, advice: str) -> dict[str, PickledTe
     for name, value in root.items():
         if not isinstance(name, str):
             raise CheckpointError(f"{where}: a key of the state dict is {_kind(name)}, and no name")
+        if not name.isprintable():
+            raise CheckpointError(f"{where}: the state dict has the key {name[:80]!r}, a name that cannot be printed")
         if not isinstance(value, PickledTensor):
             raise CheckpointError(
                 f"{where}: {name[:80]!r} holds {_kind(value)}, no tensor: a training checkpoint? Save its state dict"

@@ -101,7 +101,7 @@ class TensorFolder:
         if not all(isinstance(shard, str) for shard in weight_map.values()):
             raise CheckpointError(f"{index}: weight_map does not map tensors to files")
         for shard in sorted(set(weight_map.values())):
-            if PurePath(shard).name != shard:
+            if PurePath(shard).name != shard or not shard.isprintable():
                 raise CheckpointError(f"{index}: {shard!r} is no file name beside it")
             if not (index.parent / shard).is_file():
                 raise CheckpointError(f"{index.parent / shard}: this shard is missing. Complete the download.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgebit.checkpoint.hints import PRE_TOKENIZERS
-from edgebit.checkpoint.tokenizer.forms import SPECIAL, Kind, Normalizer, PreTokenizer, SpacePrefix
+from edgebit.checkpoint.tokenizer.forms import MAX_VOCAB, SPECIAL, Kind, Normalizer, PreTokenizer, SpacePrefix
 from edgebit.checkpoint.tokenizer.pieces import Pieces, PieceType, merges_by_score, sort_pieces
 from edgebit.checkpoint.tokenizer.prompt_tokens import MAX_STOP_TOKENS, TURN_ENDERS
 from edgebit.checkpoint.tokenizer.text_form import TextForm
@@ -38,7 +38,7 @@ def read_gguf_tokenizer(fields: Mapping[str, Any], where: str) -> tuple[Checkpoi
         return _Reader(fields).read()
     except TokenizerError as error:
         raise TokenizerError(f"{where}: {error}") from None
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise TokenizerError(f"{where}: its tokenizer.ggml fields are not as GGUF has them: {error!r}") from error
 
 
@@ -102,6 +102,8 @@ class _Reader:
 
     def _pieces(self) -> Pieces:
         texts = [str(text) for text in self._field("tokens")]
+        if len(texts) > MAX_VOCAB:
+            raise TokenizerError(f"{len(texts)} tokens: {MAX_VOCAB} are the most")
         types = self._fields.get("tokenizer.ggml.token_type")
         if types is None:
             self._notes.append("tokenizer.ggml.token_type is missing: only tokens named <|...|> or <...> are special")

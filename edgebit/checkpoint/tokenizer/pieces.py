@@ -8,6 +8,8 @@ from typing import Any
 
 from edgebit.errors import TokenizerError
 
+_MAX_CUTTING = 1 << 28  # characters read while tokens are cut in two everywhere; Gemma's 262,144 tokens take 2^24
+
 
 class PieceType(IntEnum):
     """What a piece is; the numbers are those of SentencePiece's protobuf and of `tokenizer.ggml.token_type`."""
@@ -57,6 +59,10 @@ def merges_by_score(
     """
     if not all(map(math.isfinite, scores)):
         raise TokenizerError("the tokens' scores are not all finite")
+    if len(scores) <= max(vocab.values(), default=0):
+        raise TokenizerError(f"{len(scores)} scores: token {max(vocab.values())} has none")
+    if sum(len(text) ** 2 for text in vocab) > _MAX_CUTTING:
+        raise TokenizerError("the tokens are too long to look for all their merges")
     merges = [
         (vocab[text[:cut]], vocab[text[cut:]], token)
         for text, token in vocab.items()

@@ -12,6 +12,10 @@ from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.vocabulary import Vocabulary, bytes_without_token, read_merges, read_vocabulary
 from edgebit.errors import TokenizerError
 
+_DISORDER = (
+    LookupError, TypeError, ValueError, AttributeError, StopIteration, ArithmeticError, RecursionError,
+)  # fmt: skip
+
 
 def read_tokenizer_json(file: Path) -> CheckpointTokenizer:
     """Read a tokenizer.json with the configuration files beside it.
@@ -27,7 +31,7 @@ def read_tokenizer_json(file: Path) -> CheckpointTokenizer:
         return _build(data, config, folder)
     except TokenizerError as error:
         raise TokenizerError(f"{file}: {error}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+    except _DISORDER as error:
         raise TokenizerError(f"{file}: not a tokenizer.json as `tokenizers` writes it: {error!r}") from error
 
 
@@ -42,6 +46,9 @@ def _build(data: dict[str, Any], config: dict[str, Any], folder: Path) -> Checkp
     ids = vocab | {entry["content"]: entry["id"] for entry in entries}
     named = named_tokens(config)
     template = read_chat_template(folder)
+    bos = bos_token(data, config, named, ids, template)
+    if bos is not None and not 0 <= bos < len(vocabulary.tokens):
+        raise TokenizerError(f"post-processor puts token {bos} before a text: there are {len(vocabulary.tokens)}")
     return CheckpointTokenizer(
         kind=form.kind,
         pre_tokenizer=form.pre_tokenizer,
@@ -54,7 +61,7 @@ def _build(data: dict[str, Any], config: dict[str, Any], folder: Path) -> Checkp
         merges=tuple(read_merges(model["merges"], vocab, vocabulary.merged_ids)),
         ignore_merges=bool(model.get("ignore_merges", False)),
         merged_ids=vocabulary.merged_ids,
-        bos_token=bos_token(data, config, named, ids, template),
+        bos_token=bos,
         stop_tokens=stop_tokens(folder, named, ids, entries, template),
         named_tokens=named,
         chat_template=template,

@@ -21,6 +21,7 @@ from edgebit.checkpoint.tokenizer.forms import (
 from edgebit.checkpoint.tokenizer.text_form import SPACE_MARK, TextForm
 from edgebit.errors import TokenizerError
 
+_MAX_COMPARING = 1 << 24  # characters of added tokens
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -119,6 +120,8 @@ def _check_overlaps(entries: Sequence[dict[str, Any]]) -> None:
     """
     first = [entry["content"] for entry in entries if not entry.get("normalized", False)]
     second = [entry["content"] for entry in entries if entry.get("normalized", False)]
+    if len(second) * sum(map(len, first)) + len(first) * sum(map(len, second)) > _MAX_COMPARING:
+        raise TokenizerError(f"{len(second)} normalized added tokens beside {len(first)} others: too many to compare")
     for a in first:
         for b in second:
             shorter = min(len(a), len(b))

@@ -158,6 +158,9 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "size 0": (tensor("x", Row(0, (0, 4), bytes(32))), "tensor 'x' has shape [0, 4]"),
     "shape overflow": (tensor("x", Row(0, (2**40, 2**40), bytes(32))), "less than 2^48"),
     "name too long": (tensor("x", Row(0, (8,), bytes(32), name=b"x" * 300)), "has 300 bytes; 256 are the limit"),
+    "name in two lines": (
+        tensor("a\nb", Row(0, (8,), bytes(32))), "tensor 'a\\nb' has a name that cannot be printed"
+    ),
     "offset not aligned": (tensor(Q, Row(35, (256, 256), TQ2_0.data, offset=4)), "no multiple of 32"),
     "offset past the end": (tensor(Q, Row(35, (256, 256), TQ2_0.data, offset=2**40)), "a copy cut short"),
     "two at one place": (tensor(Q, Row(35, (256, 256), TQ2_0.data, offset=0)), "where another one begins too"),
@@ -186,6 +189,8 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "I2_S embedding": (tensor("token_embd.weight", Row(I2_S, (8, 256), bytes(544))), "which an embedding or a head"),
     # what the model is
     "unknown architecture": (keyed("general.architecture", "mamba"), "is 'mamba'; known are bitnet,"),
+    "architecture a list": (keyed("general.architecture", [1, 2]), "general.architecture is array([1, 2]"),
+    "split count a list": (keyed("split.count", [1, 1]), "split.count is array([1, 1]"),
     "no architecture": (keyed("general.architecture", None), "general.architecture is None"),
     "key missing": (keyed("bitnet.block_count", None), "bitnet.block_count is None"),
     "heads do not divide": (keyed("bitnet.attention.head_count", 3), "kv is 4, which does not divide head_count, 3"),
