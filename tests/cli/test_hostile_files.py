@@ -39,7 +39,7 @@ PICKLES = (
 GGUF = (
     "empty", "big-endian", "huge count of tensors", "string bomb", "array bomb", "array in an array", "key no UTF-8",
     "key twice", "overlap", "shape overflow", "offset not aligned", "file cut", "unknown type", "TL1", "code 3",
-    "NaN scale", "no five trits", "NaN norm", "split count a list", "scaling type a list",
+    "NaN scale", "no five trits", "NaN norm", "split count a list", "a RoPE of numbers",
     "name in two lines",
 )  # fmt: skip
 MODELS = ("header-cut", "header-sum", "section-wraps", "hidden-huge", "eps-nan", "tensor-wraps", "padding", "meta-list")
@@ -47,6 +47,7 @@ BUNDLES = ("absolute path", "symbolic link", "twice", "not in the manifest")
 TOKENIZERS = ("model.dropout = 0.1", "merge 0", "501 is given twice", "token ids", "overlap", "not a tokenizer.json")
 TEMPLATES = {
     "no Jinja": ("{% for", "the chat template is not valid Jinja"),
+    "grows without bound": ("{{ 'x' * 10 ** 10 }}", "the chat template needs more than 512 MiB of memory"),
     "reaches for Python": ("{{ messages.__class__.__mro__ }}", "the chat template"),
     "refuses in two lines": ("{{ raise_exception('no\\nError: x') }}", "refuses a plain conversation: no Error: x"),
     "writes no text": ("{% for m in messages %}{{ m.content }}{{ '\\ud800' }}{% endfor %}", "half a surrogate pair"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["edgebit"]):
+    from edgebit.checkpoint.chat_template import rendering
     from edgebit.errors import EdgebitError
     from tests.fuzz.json_mutator import mutate_json
     from tests.fuzz.readers import READERS
@@ -22,6 +23,7 @@ GIB = 1 << 30
 
 def main(name: str, corpus: Path, options: list[str]) -> None:
     warnings.simplefilter("error", RuntimeWarning)  # numpy's: a user would see them
+    rendering._CPU_S = 3  # so that a template without end is refused before the fuzzer gives it up
     reader = READERS[name]
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(reader.seeds()):
