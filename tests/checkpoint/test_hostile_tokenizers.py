@@ -13,6 +13,7 @@ from edgebit.checkpoint.tokenizer import read_gguf_tokenizer, read_tokenizer
 from edgebit.checkpoint.tokenizer.forms import MAX_VOCAB
 from edgebit.convert import convert
 from edgebit.errors import TokenizerError
+from tests.fuzz.readers import tokenizer_model_seeds
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "bitnet-packed"
 PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", "b", "ab"]
@@ -90,3 +91,17 @@ def test_half_a_surrogate_pair_comes_back_from_a_model_file(tmp_path):
     convert(tmp_path, tmp_path / "m.ebm", probes=False)
     with ModelFile(tmp_path / "m.ebm") as model:
         assert model.meta["licence"] == "x\ud800"
+
+
+def test_a_hostile_tokenizer_model_is_refused(tmp_path):
+    """An id that is no number beside it, and more bytes than any has."""
+    file = tmp_path / "tokenizer.model"
+    file.write_bytes(next(tokenizer_model_seeds()))
+    assert read_tokenizer(tmp_path).tokens[-1] == b"ab"
+    (tmp_path / "added_tokens.json").write_text('{"<x>": 1e999}')
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model: not a SentencePiece model: OverflowError"):
+        read_tokenizer(tmp_path)
+    with file.open("r+b") as opened:
+        opened.truncate((16 << 20) + 1)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.model: has more than 16777216 bytes"):
+        read_tokenizer(tmp_path)

@@ -177,6 +177,26 @@ def read_tokenizer_json(data: bytes, folder: Path) -> None:
     carry_over(read_tokenizer(folder))
 
 
+def tokenizer_model_seeds() -> Iterator[bytes]:
+    """Pieces with score and type, a BPE's trainer, and a normalizer that changes nothing."""
+    kinds = [2, 3, 3] + [6] * 256 + [1] * 5
+    pieces = (
+        message(1, message(1, text.encode()) + b"\x15" + struct.pack("<f", -number) + bytes([0x18, kind]))
+        for number, (text, kind) in enumerate(zip(_pieces(), kinds, strict=True))
+    )
+    yield b"".join(pieces) + message(2, b"\x18\x02") + message(3, b"\x18\x01\x20\x00\x28\x01")
+
+
+def message(field: int, content: bytes) -> bytes:
+    """A field of a protobuf that holds less than 128 bytes."""
+    return bytes([field << 3 | 2, len(content)]) + content
+
+
+def read_tokenizer_model(data: bytes, folder: Path) -> None:
+    (folder / "tokenizer.model").write_bytes(data)
+    carry_over(read_tokenizer(folder))
+
+
 def chat_template_seeds() -> Iterator[bytes]:
     for path in sorted((TESTS / "checkpoint" / "chat_templates").glob("*.jinja")):
         yield path.read_bytes()
@@ -317,6 +337,7 @@ READERS = {
     "pytorch-pickle": Reader(pickle_seeds, read_pickle),
     "config-json": Reader(config_seeds, read_config, is_json=True),
     "tokenizer-json": Reader(tokenizer_json_seeds, read_tokenizer_json, is_json=True, max_len=65536),
+    "tokenizer-model": Reader(tokenizer_model_seeds, read_tokenizer_model),
     "chat-template": Reader(chat_template_seeds, read_template),
     "gguf": Reader(gguf_seeds, read_gguf),
     "gguf-types": Reader(gguf_type_seeds, read_gguf_type, max_len=32768),

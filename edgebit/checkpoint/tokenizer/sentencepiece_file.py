@@ -19,6 +19,7 @@ from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.vocabulary import bytes_without_token, read_vocabulary
 from edgebit.errors import TokenizerError
 
+_MAX_BYTES = 16 << 20  # Gemma's 262,144 pieces take 4.7 MB
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # of ModelProto
 _PIECE, _SCORE, _TYPE = 1, 2, 3  # of SentencePiece
 _MODEL_TYPE, _SPACE_AS_SUFFIX, _UNK_ID, _BOS_ID, _EOS_ID = 3, 24, 40, 41, 42  # of TrainerSpec
@@ -42,16 +43,19 @@ def read_sentencepiece_file(file: Path) -> CheckpointTokenizer:
     Raises TokenizerError naming the file and what in it edgebit does not carry over exactly.
     """
     try:
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TokenizerError(f"{file}: cannot be read: {error}") from error
+    if len(data) > _MAX_BYTES:
+        raise TokenizerError(f"{file}: has more than {_MAX_BYTES} bytes, which are the limit")
     folder = file.parent
     config = read_json_object(folder / "tokenizer_config.json") or {}
     try:
         return _build(_parse(data), config, folder)
     except TokenizerError as error:
         raise TokenizerError(f"{file}: {error}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error) as error:
         raise TokenizerError(f"{file}: not a SentencePiece model: {error!r}") from error
 
 
