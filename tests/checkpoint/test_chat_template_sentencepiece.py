@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tokenizers import SPACE, write_sentencepiece_like
+from tokenizer_folders import SPACE, write_sentencepiece_like
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.checkpoint.chat_template.choice import read_choice

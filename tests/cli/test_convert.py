@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from small_tokenizers import write_gpt2_like, write_sentencepiece_like
+from tokenizer_folders import write_gpt2_like, write_sentencepiece_like
 
 from edgebit.artifacts import Check
 from edgebit.bundle.model_format import HEADER, SECTION, Role

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_tokenizers import write_sentencepiece_like
+from tokenizer_folders import write_sentencepiece_like
 
 from edgebit.bundle.model_format import Role
 from edgebit.bundle.model_reader import ModelFile
