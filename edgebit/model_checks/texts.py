@@ -65,6 +65,7 @@ def check_template(model: Model, source: Checkpoint) -> Check:
         begin = model.info.bos_token if program.add_bos else None
         special = {_name(own, token) for token in range(own.vocab_size) if own.is_special(token)}
         bos = "" if begin is None else _name(own, begin)
+        template.render_ahead(conversations(program))
         for messages in conversations(program):
             try:
                 wanted = bos + template.render(messages).removeprefix(bos)

@@ -86,7 +86,7 @@ def chat(request, native, tmp_path_factory):
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(messages=conversations)
 def test_any_conversation_gets_the_ids_of_tokenizers(chat, template, messages):
     """Begin-of-text is a part of the text: where a space goes hangs on it."""

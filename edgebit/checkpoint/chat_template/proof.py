@@ -53,6 +53,7 @@ def restrict(program: PromptProgram, template: ChatTemplate, bos: str) -> Prompt
 
     bos: the text before all of the program's. Raises TokenizerError where no restriction leaves only those.
     """
+    template.render_ahead(map(_conversation, _ORDERS))
     good = {order for order in _ORDERS if _agrees(program, template, _conversation(order), bos)}
     restrictions: list[dict[str, Any]] = [
         {"system_anywhere": anywhere, "user_first": first, "user_last": last, "alternate": alternate,
@@ -78,6 +79,7 @@ def reach(program: PromptProgram) -> int:
 
 def prove(program: PromptProgram, template: ChatTemplate, bos: str) -> None:
     """Raise TokenizerError at the first conversation whose prompt differs, every odd content in every place."""
+    template.render_ahead(conversations(program))
     for conversation in conversations(program):
         if not _agrees(program, template, conversation, bos):
             raise TokenizerError(_difference(program, template, conversation, bos))

@@ -1,9 +1,11 @@
 """The process that renders a chat template as transformers' apply_chat_template does it, in jinja2's sandbox.
 
-Run as a program with {"template", "named", "cpu_s"} as its first line on standard input. It answers that line, and each
-further one ({"messages", "generation"}), with a JSON object on standard output. A template is a program of a stranger:
-it may loop without end or grow a text without bound in many ways (ranges, powers, repetition, formats, macros that call
-themselves), so the system limits the time and the memory of this process, whatever the way.
+Run as a program with {"template", "named", "cpu_s"} as its first line on standard input. It answers that line with a
+JSON object on standard output, and each further one, a list of {"messages", "generation"}, with a list of such.
+
+A template is a program of a stranger: it may loop without end or grow a text without bound in many ways (ranges,
+powers, repetition, formats, macros that call themselves), so the system limits the time and the memory of this process,
+whatever the way.
 """
 
 import json
@@ -50,7 +52,7 @@ class _Renderer:
         self._environment.globals["raise_exception"] = _refuse
         self._environment.globals["strftime_now"] = self._strftime_now
         self._named = named
-        self._clock = _CLOCKS[0]
+        self._clock, self._asked_for_date = _CLOCKS[0], False
 
     def compile(self, template: str) -> dict[str, Any]:
         """{} where it is Jinja."""
@@ -62,8 +64,11 @@ class _Renderer:
 
     def render(self, messages: list[dict[str, str]], generation: bool) -> dict[str, Any]:
         """`text`, and whether the date is in it; or why the template has `refused` it."""
-        texts = []
+        texts: list[str] = []
+        self._asked_for_date = False
         for self._clock in _CLOCKS:
+            if texts and not self._asked_for_date:
+                break
             try:
                 text = self._template.render(
                     messages=messages,
@@ -77,9 +82,10 @@ class _Renderer:
             if len(text) > TEXT_MAX:
                 return {"limit": f"writes {len(text):,} characters into a prompt: more than {TEXT_MAX:,}"}
             texts.append(text)
-        return {"text": texts[0], "dated": texts[0] != texts[1]}
+        return {"text": texts[0], "dated": texts[0] != texts[-1]}
 
     def _strftime_now(self, form: str) -> str:
+        self._asked_for_date = True
         return self._clock.strftime(form)
 
 
@@ -118,10 +124,13 @@ def main() -> None:
         answer |= renderer.compile(first["template"])
     print(json.dumps(answer), flush=True)
     for line in sys.stdin:
-        answer = {}
-        with _memory_bounded(answer):
-            answer |= renderer.render(**json.loads(line))
-        print(json.dumps(answer), flush=True)
+        answers = []
+        for request in json.loads(line):
+            answer = {}
+            with _memory_bounded(answer):
+                answer |= renderer.render(**request)
+            answers.append(answer)
+        print(json.dumps(answers), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -17,8 +17,14 @@ _CPU_S = 20  # for all prompts of a template; a proof of one takes less than one
 _RENDERER = Path(__file__).with_name("renderer.py")
 
 
+_Key = tuple[tuple[Message, ...], bool]  # a conversation, and whether an answer begins after it
+
+
 class RefusedError(Exception):
     """The template does not take this conversation: it called raise_exception(), or failed."""
+
+
+_Outcome = str | RefusedError | TokenizerError
 
 
 class ChatTemplate:
@@ -26,7 +32,7 @@ class ChatTemplate:
 
     def __init__(self, template: str, named_tokens: Mapping[str, str]) -> None:
         """Raises TokenizerError where `template` is no Jinja."""
-        self._rendered: dict[tuple[tuple[Message, ...], bool], str | RefusedError | TokenizerError] = {}
+        self._rendered: dict[_Key, _Outcome] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_RENDERER)],
             stdin=subprocess.PIPE,
@@ -37,6 +43,8 @@ class ChatTemplate:
         )
         try:
             answer = self._ask({"template": template, "named": dict(named_tokens), "cpu_s": _CPU_S})
+            if "limit" in answer:
+                raise TokenizerError(f"the chat template {answer['limit']}")
             if "not_jinja" in answer:
                 raise TokenizerError(f"the chat template is not valid Jinja: {answer['not_jinja']}")
         except BaseException:
@@ -51,14 +59,16 @@ class ChatTemplate:
         """
         key = (tuple(messages), generation)
         if key not in self._rendered:
-            try:
-                self._rendered[key] = self._render(messages, generation)
-            except (RefusedError, TokenizerError) as error:
-                self._rendered[key] = error
+            self._render([key])
         found = self._rendered[key]
         if isinstance(found, Exception):
             raise found
         return found
+
+    def render_ahead(self, conversations: Iterable[Sequence[Message]]) -> None:
+        """Render many at once, which takes a fraction of the time: render() then gives what came of each."""
+        keys = [(tuple(messages), True) for messages in conversations]
+        self._render([key for key in dict.fromkeys(keys) if key not in self._rendered])
 
     def close(self) -> None:
         """End the process."""
@@ -71,16 +81,20 @@ class ChatTemplate:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _render(self, messages: Sequence[Message], generation: bool) -> str:
-        answer = self._ask({"messages": [asdict(message) for message in messages], "generation": generation})
-        if "refused" in answer:
-            raise RefusedError(" ".join(answer["refused"].split()))
-        if answer["dated"]:
-            raise TokenizerError("the chat template writes the date into the prompt: a prompt program cannot")
-        return str(answer["text"])
+    def _render(self, keys: Sequence[_Key]) -> None:
+        requests = [
+            {"messages": [asdict(message) for message in messages], "generation": generation}
+            for messages, generation in keys
+        ]
+        try:
+            answers = self._ask(requests)
+        except TokenizerError as error:
+            self._rendered |= dict.fromkeys(keys, error)
+        else:
+            self._rendered |= {key: _outcome(answer) for key, answer in zip(keys, answers, strict=True)}
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The process's answer. Raises TokenizerError where a limit has ended it, or the text."""
+    def _ask(self, request: Any) -> Any:
+        """The process's answer. Raises TokenizerError where a limit has ended it."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it has died, and is asked why
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -88,13 +102,20 @@ class ChatTemplate:
         line = self._process.stdout.readline()
         if not line:
             raise TokenizerError(f"the chat template {self._why_it_died()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "limit" in answer:
-            raise TokenizerError(f"the chat template {answer['limit']}")
-        return answer
+        return json.loads(line)
 
     def _why_it_died(self) -> str:
         status = self._process.wait()
         if status == -signal.SIGXCPU:
             return f"computes without end: its prompts took more than {_CPU_S} s"
         return f"cannot be rendered: the process that does it died with status {status}"
+
+
+def _outcome(answer: Mapping[str, Any]) -> _Outcome:
+    if "limit" in answer:
+        return TokenizerError(f"the chat template {answer['limit']}")
+    if "refused" in answer:
+        return RefusedError(" ".join(answer["refused"].split()))
+    if answer["dated"]:
+        return TokenizerError("the chat template writes the date into the prompt: a prompt program cannot")
+    return str(answer["text"])
