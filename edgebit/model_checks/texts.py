@@ -85,10 +85,13 @@ def check_template(model: Model, source: Checkpoint) -> Check:
 
 
 def _as_comes_back(text: str, tokenizer: CheckpointTokenizer) -> str:
-    """What tokenizers of that form keep of a text: SentencePiece's mark is a space, and NFC is not undone."""
+    """What tokenizers of that form keep of a text: no bytes without a token, SentencePiece's mark as a space, NFC."""
+    if tokenizer.kind == Kind.BYTE_FALLBACK:
+        return text.replace(SPACE_MARK, " ")
     if tokenizer.normalizer == Normalizer.NFC:
         text = unicodedata.normalize("NFC", text)
-    return text.replace(SPACE_MARK, " ") if tokenizer.kind == Kind.BYTE_FALLBACK else text
+    single = {tokenizer.tokens[token] for token in tokenizer.merged_ids if len(tokenizer.tokens[token]) == 1}
+    return bytes(byte for byte in text.encode() if bytes([byte]) in single).decode(errors="replace")
 
 
 def _first_difference(one: Sequence[object], other: Sequence[object]) -> int:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tokenizer_folders import write_sentencepiece_like
 
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
@@ -133,6 +134,20 @@ def test_tokenizers_differ_by_vocabulary_merges_and_added_tokens(changed):
     assert "1 ids stand for other texts, the first 511" in found["tokenizer"]["vocabulary"]
     assert "of rank 5: " in found["tokenizer"]["merges"]
     assert "only the first has '<|reserved_special_token_3|>'" in found["tokenizer"]["special tokens"]
+
+
+def test_tokenizers_differ_by_form(native, reference_checkpoint, tmp_path):
+    """Where a space is put; a model file has the form of its checkpoint."""
+    for prefix in ("prepend", "first"):
+        (tmp_path / prefix).mkdir()
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path / prefix)
+        write_sentencepiece_like(tmp_path / prefix, prefix)
+    convert(tmp_path / "first", tmp_path / "first.ebm", probes=False)
+    assert diff(tmp_path / "first", tmp_path / "first.ebm").exit_code == 0
+    done = diff(tmp_path / "prepend", tmp_path / "first.ebm")
+    assert done.exit_code == 1
+    assert "segment and unspaced_text" in done.output
 
 
 def test_templates_differ_by_feature_and_first_conversation(changed):
