@@ -159,7 +159,7 @@ def test_every_template_here_has_its_outcome():
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_familys_template_is_compiled(name, tokenizer):
     """To the features that it has, no more; and its bytes, of the lowest version that says it all, are read back."""
-    program = compile_chat_template((FOLDER / f"{name}.jinja").read_text(), tokenizer)
+    program = compiled((FOLDER / f"{name}.jinja").read_text(), tokenizer)
 
     around = {"system", "user", "assistant", "generation", "add_bos"}
     plain = PromptProgram(system=("", ""), user=("", ""), assistant=("", ""), generation="", allow_system=False)
@@ -212,7 +212,7 @@ def compiled(template, tokenizer):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_edgebits_own_template_writes_what_its_family_does(name, tokenizer):
-    program = compile_chat_template(read_choice(name, tokenizer), tokenizer)
+    program = compiled(read_choice(name, tokenizer), tokenizer)
     assert text_of(program, CONVERSATION) == OWN_PROMPTS[name]
     assert program.add_bos
 
@@ -220,7 +220,7 @@ def test_edgebits_own_template_writes_what_its_family_does(name, tokenizer):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_nothing_in_a_content_becomes_a_special_token(name, tokenizer, native_tokenizer):
     """Names of special tokens, of roles, and whole turns of the same template, in every place: they stay text."""
-    program = compile_chat_template(read_choice(name, tokenizer), tokenizer)
+    program = compiled(read_choice(name, tokenizer), tokenizer)
     special = {token for token in range(native_tokenizer.vocab_size) if native_tokenizer.is_special(token)}
     harmless = [Message(message.role, "x") for message in CONVERSATION]
     wanted = [token for token in native_tokenizer.encode_segments(program.render(harmless)) if token in special]
