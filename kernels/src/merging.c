@@ -56,7 +56,7 @@ static void push_pair(merging *m, uint32_t left) {
         heap_push(m, (uint64_t)found->rank << 32 | left);
 }
 
-void eb_put_id(eb_encoding *e, uint32_t id) {
+void eb_put_id(eb_tokenizing *e, uint32_t id) {
     if (e->count < e->capacity)
         e->ids[e->count] = (int32_t)id;
     e->count++;
@@ -67,7 +67,7 @@ void eb_put_id(eb_encoding *e, uint32_t id) {
  * A pair leaves the heap when it is merged; one that has changed since is known by its rank, which is then another, or by
  * giving the same as it would have. The heap holds at most n - 1 pairs at first and grows by at most one with each of
  * n - 1 merges. */
-static void merge_symbols(eb_encoding *e, merging *m, uint32_t n) {
+static void merge_symbols(eb_tokenizing *e, merging *m, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         m->next[i] = i + 1;
         m->previous[i] = i - 1;
@@ -98,7 +98,7 @@ static void merge_symbols(eb_encoding *e, merging *m, uint32_t n) {
 }
 
 /* Lays a merging of `size` symbols out in `stack`, or in memory of the host. */
-static eb_status make_room(eb_encoding *e, uint64_t *stack, size_t size, merging *m) {
+static eb_status make_room(eb_tokenizing *e, uint64_t *stack, size_t size, merging *m) {
     void *memory = stack;
     if (size > STACK_SYMBOLS) {
         if (size > e->memory_symbols) {
@@ -119,7 +119,7 @@ static eb_status make_room(eb_encoding *e, uint64_t *stack, size_t size, merging
     return EB_OK;
 }
 
-eb_status eb_encode_piece(eb_encoding *e, const uint8_t *text, size_t size) {
+eb_status eb_encode_piece(eb_tokenizing *e, const uint8_t *text, size_t size) {
     const eb_tokenizer *t = e->tokenizer;
     const uint32_t whole = t->ignore_merges ? eb_find_token(t, text, size) : EB_NO_ID;
     if (whole != EB_NO_ID) {
@@ -158,7 +158,7 @@ static size_t put_character(const eb_tokenizer *t, const uint8_t *text, size_t s
     return (size_t)length;
 }
 
-eb_status eb_encode_characters(eb_encoding *e, const uint8_t *text, size_t size, int space_prefix) {
+eb_status eb_encode_characters(eb_tokenizing *e, const uint8_t *text, size_t size, int space_prefix) {
     uint64_t stack[STACK_WORDS];
     merging m;
     const eb_status status = make_room(e, stack, size + 1, &m);

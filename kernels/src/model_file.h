@@ -20,7 +20,7 @@ typedef enum eb_quantisation { EB_INT8 = 1, EB_INT15 = 2 } eb_quantisation; /* o
 typedef enum eb_granularity { EB_UNSCALED = 0, EB_BY_TENSOR = 1, EB_BY_ROW = 2, EB_BY_GROUP = 3 } eb_granularity;
 enum { EB_ATTN_SUB_NORM = 1, EB_FFN_SUB_NORM = 2, EB_QK_NORM = 4, EB_PROJECTION_NORM = 8 }; /* of eb_config.norms */
 
-/* Tensors by place: those of the model, then those of each layer. The file's role numbers are in model_file.c. */
+/* Tensors by place: those of the model, then those of each layer. The file's role numbers are in model_tensors.c. */
 enum { EB_TOKEN_EMBEDDING, EB_HEAD, EB_FINAL_NORM, EB_ROPE_INV_FREQ, EB_N_MODEL_TENSORS };
 enum {
     EB_INPUT_NORM,

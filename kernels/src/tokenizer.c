@@ -11,7 +11,8 @@
 #include "unicode_nfc.h"
 
 /* The longest added token at the front of text [size], of those with the flag NORMALIZED or of those without; special
- * ones only within its first `special` bytes. EB_NO_ID: none. Walks the sorted list as a trie: low to high are the entries that begin with the bytes seen so far. */
+ * ones only within its first `special` bytes. EB_NO_ID: none. Walks the sorted list as a trie: low to high are the
+ * entries that begin with the bytes seen so far. */
 static uint32_t find_added(const eb_tokenizer *t, const uint8_t *text, size_t size, size_t special,
                            uint8_t normalized) {
     uint32_t low = 0, high = t->n_added, found = EB_NO_ID;
@@ -41,7 +42,7 @@ static uint32_t find_added(const eb_tokenizer *t, const uint8_t *text, size_t si
 
 static int may_be_added(const eb_tokenizer *t, uint8_t first) { return t->added_first[first >> 5] >> (first & 31) & 1; }
 
-static eb_status encode_pieces(eb_encoding *e, const uint8_t *text, size_t size) {
+static eb_status encode_pieces(eb_tokenizing *e, const uint8_t *text, size_t size) {
     eb_pieces pieces = {.pre_tokenizer = e->tokenizer->pre_tokenizer, .text = text, .size = size};
     eb_status status = EB_OK;
     while (pieces.at < size && status == EB_OK) {
@@ -52,7 +53,7 @@ static eb_status encode_pieces(eb_encoding *e, const uint8_t *text, size_t size)
 }
 
 /* Normalized text: what added tokens are recognised in only now goes out of it first. */
-static eb_status encode_normalized(eb_encoding *e, const uint8_t *text, size_t size) {
+static eb_status encode_normalized(eb_tokenizing *e, const uint8_t *text, size_t size) {
     const eb_tokenizer *t = e->tokenizer;
     eb_status status = EB_OK;
     size_t start = 0;
@@ -86,7 +87,7 @@ static int wants_space(const eb_tokenizer *t, const uint8_t *text, size_t size, 
 }
 
 /* What stands between two added tokens; `is_first` at the front of the whole text. */
-static eb_status encode_segment(eb_encoding *e, const uint8_t *text, size_t size, int is_first) {
+static eb_status encode_segment(eb_tokenizing *e, const uint8_t *text, size_t size, int is_first) {
     const eb_tokenizer *t = e->tokenizer;
     if (!size)
         return EB_OK;
@@ -116,7 +117,7 @@ eb_status eb_tokenize_ranges(const eb_tokenizer *tokenizer, const char *text, si
             return EB_BAD_ARGUMENT;
 
     const uint8_t *bytes = (const uint8_t *)text;
-    eb_encoding e = {.tokenizer = tokenizer, .ids = ids, .capacity = capacity};
+    eb_tokenizing e = {.tokenizer = tokenizer, .ids = ids, .capacity = capacity};
     eb_status status = EB_OK;
     size_t start = 0, range = 0;
     for (size_t at = 0; at < size && status == EB_OK;) {
