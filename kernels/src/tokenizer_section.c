@@ -44,19 +44,19 @@ static int are_offsets(const uint32_t *offsets, uint32_t count, uint32_t last) {
     return 1;
 }
 
-static eb_status check_tokens(const eb_tokenizer *t, uint32_t bytes_size, eb_error *error) {
+static eb_status check_tokens(const eb_tokenizer *t, eb_error *error) {
     const uint8_t plain = EB_TOKEN_SPECIAL | EB_TOKEN_ADDED | EB_TOKEN_UNUSED;
     const uint8_t flags = t->normalizer == EB_NORMALIZER_NONE ? plain : plain | EB_TOKEN_NORMALIZED;
-    if (!are_offsets(t->offsets, t->vocab_size, bytes_size)) {
-        eb_fail(error, "section TOKN: the tokens' offsets are not in order");
-        return EB_BAD_FORMAT;
-    }
     for (uint32_t id = 0; id < t->vocab_size; id++)
         if ((t->flags[id] & ~flags) || ((t->flags[id] & EB_TOKEN_UNUSED) != 0) != (eb_token_size(t, id) == 0)) {
             eb_fail(error, "section TOKN: token %u has flags %u and %u bytes", id, t->flags[id],
                     (unsigned)eb_token_size(t, id));
             return EB_BAD_FORMAT;
         }
+    return EB_OK;
+}
+
+static eb_status check_byte_tokens(const eb_tokenizer *t, eb_error *error) {
     for (uint32_t byte = 0; byte < 256; byte++) {
         const uint32_t id = t->byte_ids[byte];
         if (id == EB_NO_ID && t->version == 2 && t->kind == EB_KIND_BYTE_LEVEL)
@@ -66,6 +66,10 @@ static eb_status check_tokens(const eb_tokenizer *t, uint32_t bytes_size, eb_err
             return EB_BAD_FORMAT;
         }
     }
+    return EB_OK;
+}
+
+static eb_status check_hash(const eb_tokenizer *t, eb_error *error) {
     uint32_t empty = 0;
     for (uint32_t slot = 0; slot <= t->hash_mask; slot++) {
         const uint32_t id = t->hash[slot];
@@ -93,10 +97,6 @@ static int is_merge(const eb_tokenizer *t, uint32_t left, const eb_merge *m) {
 }
 
 static eb_status check_merges(const eb_tokenizer *t, eb_error *error) {
-    if (!are_offsets(t->merge_rows, t->vocab_size, t->n_merges)) {
-        eb_fail(error, "section TOKN: the merges' rows are not in order");
-        return EB_BAD_FORMAT;
-    }
     for (uint32_t left = 0; left < t->vocab_size; left++)
         for (uint32_t i = t->merge_rows[left]; i < t->merge_rows[left + 1]; i++) {
             const int in_order = i == t->merge_rows[left] || t->merges[i - 1].right < t->merges[i].right;
@@ -174,20 +174,11 @@ static eb_status read_kind(eb_tokenizer *t, const uint32_t *header, eb_error *er
     return EB_OK;
 }
 
-/* Lays the parts out one after the other: their sizes follow from the header's counts, all far below 64 bits. */
-static eb_status map_section(eb_tokenizer *t, const uint8_t *section, uint64_t size, eb_error *error) {
-    if (size < HEADER_SIZE) {
-        eb_fail(error, "section TOKN has %llu bytes, its header alone %u", (unsigned long long)size, HEADER_SIZE);
-        return EB_BAD_FORMAT;
-    }
-    const uint32_t *header = (const uint32_t *)section;
-    eb_status status = read_kind(t, header, error);
-    if (status != EB_OK)
-        return status;
+static eb_status read_counts(eb_tokenizer *t, const uint32_t *header, eb_error *error) {
     t->vocab_size = header[1];
     t->n_merges = header[4];
     t->n_added = header[5];
-    const uint32_t hash_size = header[6], bytes_size = header[7];
+    const uint32_t hash_size = header[6];
     if (t->vocab_size < 256 || t->vocab_size > MAX_VOCAB || t->n_merges > MAX_MERGES || t->n_added > t->vocab_size ||
         hash_size < 2 || hash_size > 4 * MAX_VOCAB || (hash_size & (hash_size - 1))) {
         eb_fail(error, "section TOKN: impossible counts: %u tokens, %u merges, %u added, %u hash slots", t->vocab_size,
@@ -197,7 +188,12 @@ static eb_status map_section(eb_tokenizer *t, const uint8_t *section, uint64_t s
     t->hash_mask = hash_size - 1;
     while (hash_size >> t->hash_bits > 1)
         t->hash_bits++;
+    return EB_OK;
+}
 
+/* Lays the parts out one after the other: their sizes follow from the header's counts, all far below 64 bits. */
+static eb_status place_parts(eb_tokenizer *t, const uint8_t *section, uint64_t size, uint32_t bytes_size,
+                             eb_error *error) {
     uint64_t at = HEADER_SIZE;
     t->offsets = (const uint32_t *)(section + at);
     at += 4 * ((uint64_t)t->vocab_size + 1);
@@ -206,7 +202,7 @@ static eb_status map_section(eb_tokenizer *t, const uint8_t *section, uint64_t s
     const uint64_t merges = at;
     at += sizeof(eb_merge) * (uint64_t)t->n_merges;
     const uint64_t hash = at;
-    at += 4 * (uint64_t)hash_size;
+    at += 4 * ((uint64_t)t->hash_mask + 1);
     const uint64_t byte_ids = at;
     at += 4 * 256;
     const uint64_t added = at;
@@ -227,13 +223,30 @@ static eb_status map_section(eb_tokenizer *t, const uint8_t *section, uint64_t s
     t->added = (const uint32_t *)(section + added);
     t->flags = section + flags;
     t->bytes = section + bytes;
+    if (!are_offsets(t->offsets, t->vocab_size, bytes_size)) {
+        eb_fail(error, "section TOKN: the tokens' offsets are not in order");
+        return EB_BAD_FORMAT;
+    }
+    if (!are_offsets(t->merge_rows, t->vocab_size, t->n_merges)) {
+        eb_fail(error, "section TOKN: the merges' rows are not in order");
+        return EB_BAD_FORMAT;
+    }
+    return EB_OK;
+}
 
-    status = check_tokens(t, bytes_size, error);
-    if (status == EB_OK)
-        status = check_merges(t, error);
-    if (status == EB_OK)
-        status = check_added(t, error);
-    return status;
+static eb_status read_section(eb_tokenizer *t, const uint8_t *section, uint64_t size, eb_error *error) {
+    if (size < HEADER_SIZE) {
+        eb_fail(error, "section TOKN has %llu bytes, its header alone %u", (unsigned long long)size, HEADER_SIZE);
+        return EB_BAD_FORMAT;
+    }
+    const uint32_t *header = (const uint32_t *)section;
+    eb_status status;
+    if ((status = read_kind(t, header, error)) || (status = read_counts(t, header, error)) ||
+        (status = place_parts(t, section, size, header[7], error)) || (status = check_tokens(t, error)) ||
+        (status = check_byte_tokens(t, error)) || (status = check_hash(t, error)) ||
+        (status = check_merges(t, error)) || (status = check_added(t, error)))
+        return status;
+    return EB_OK;
 }
 
 eb_status eb_tokenizer_open(const eb_host *host, const void *section, uint64_t size, eb_tokenizer **out,
@@ -253,7 +266,7 @@ eb_status eb_tokenizer_open(const eb_host *host, const void *section, uint64_t s
     }
     eb_memset(t, 0, sizeof *t);
     t->host = *host;
-    status = map_section(t, section, size, error);
+    status = read_section(t, section, size, error);
     if (status != EB_OK) {
         host->free(t);
         return status;
