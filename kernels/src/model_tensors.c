@@ -282,21 +282,22 @@ static uint64_t read_bytes(const eb_tensor *tensor) {
     return values_size(tensor) + 4 * eb_scale_count(tensor);
 }
 
-eb_status eb_check_tensors(eb_model *model, eb_error *error) {
+/* Every entry of the table. */
+static eb_status check_entries(eb_model *model, eb_error *error) {
     const eb_section *section = eb_find_section(model, "TENS");
     if (section->size % TENSOR_ENTRY_SIZE)
         FAIL(EB_BAD_FORMAT, "%s: section TENS has %llu bytes, no multiple of %d", model->name, (ull)section->size,
              TENSOR_ENTRY_SIZE);
-    const size_t layers_size = (size_t)model->info.n_layers * sizeof(eb_layer);
-    model->layers = eb_alloc(&model->host, 1, layers_size);
-    if (!model->layers)
-        FAIL(EB_NO_MEMORY, "%s: no memory for the table of %u layers", model->name, model->info.n_layers);
-    eb_memset(model->layers, 0, layers_size);
     for (uint64_t at = 0; at < section->size; at += TENSOR_ENTRY_SIZE) {
         const eb_status status = check_entry(model, model->base + section->offset + at, error);
         if (status)
             return status;
     }
+    return EB_OK;
+}
+
+/* That no tensor is missing; adds up what a decode step reads of all. */
+static eb_status check_present(const eb_model *model, uint64_t *bytes_per_token, eb_error *error) {
     uint64_t read = 0;
     for (unsigned r = 0; r < N_MODEL_ROLES; r++) {
         const eb_tensor *tensor = &model->tensor[model_roles[r].place];
@@ -311,12 +312,28 @@ eb_status eb_check_tensors(eb_model *model, eb_error *error) {
                 FAIL(EB_BAD_FORMAT, "%s: TENS: %s of layer %u is missing", model->name, layer_roles[r].name, layer);
             read += read_bytes(tensor);
         }
-    /* Positions are multiplied with these: what stands here bounds the angles that RoPE must be able to reduce. */
+    *bytes_per_token = read;
+    return EB_OK;
+}
+
+/* Positions are multiplied with these: what stands here bounds the angles that RoPE must be able to reduce. */
+static eb_status check_frequencies(const eb_model *model, eb_error *error) {
     const float *inv_freq = model->tensor[EB_ROPE_INV_FREQ].values;
     for (uint32_t i = 0; i < model->info.head_dim / 2; i++)
         if (!(inv_freq[i] >= 0 && inv_freq[i] <= 1))
             FAIL(EB_BAD_FORMAT, "%s: rope_inv_freq: element %u is not between 0 and 1", model->name, i);
-    model->info.weight_bytes = eb_find_section(model, "DATA")->size;
-    model->info.bytes_per_token = read;
     return EB_OK;
+}
+
+eb_status eb_check_tensors(eb_model *model, eb_error *error) {
+    const size_t layers_size = (size_t)model->info.n_layers * sizeof(eb_layer);
+    model->layers = eb_alloc(&model->host, 1, layers_size);
+    if (!model->layers)
+        FAIL(EB_NO_MEMORY, "%s: no memory for the table of %u layers", model->name, model->info.n_layers);
+    eb_memset(model->layers, 0, layers_size);
+    model->info.weight_bytes = eb_find_section(model, "DATA")->size;
+    eb_status status;
+    if ((status = check_entries(model, error)) || (status = check_present(model, &model->info.bytes_per_token, error)))
+        return status;
+    return check_frequencies(model, error);
 }
