@@ -1,5 +1,5 @@
-/* engine.h - the inside of an engine, shared by engine.c (sequences, batches), engine_layer.c and its parts (the
- * forward pass), and probe.c. */
+/* engine.h - the inside of an engine, shared by engine.c (sequences), engine_eval.c (batches), engine_layer.c and its
+ * parts (the forward pass), and probe.c. */
 #ifndef EB_ENGINE_H
 #define EB_ENGINE_H
 
