@@ -6,15 +6,9 @@
 #include "ops.h"
 #include "status.h"
 
-typedef unsigned long long ull; /* for %llu */
-
 enum { MAX_BATCH_LEN = 4096, MAX_SEQUENCES = 4096, MAX_LOGITS_ROWS = 4096 };
 
-#define FAIL(status, ...)                                                                                              \
-    do {                                                                                                               \
-        eb_fail(&engine->error, __VA_ARGS__);                                                                          \
-        return status;                                                                                                 \
-    } while (0)
+#define FAIL(status, ...) EB_FAIL(&engine->error, status, __VA_ARGS__)
 
 /* ---- opening and closing ---- */
 

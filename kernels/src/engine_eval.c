@@ -5,11 +5,7 @@
 #include "mem.h"
 #include "status.h"
 
-#define FAIL(status, ...)                                                                                              \
-    do {                                                                                                               \
-        eb_fail(&engine->error, __VA_ARGS__);                                                                          \
-        return status;                                                                                                 \
-    } while (0)
+#define FAIL(status, ...) EB_FAIL(&engine->error, status, __VA_ARGS__)
 
 static uint64_t now_ns(const eb_engine *engine) {
     int64_t time[2] = {0};

@@ -96,7 +96,7 @@ eb_status eb_measure_read(const eb_host *host, uint32_t n_threads, uint64_t n_by
     const uint64_t n_parts = n_bytes / (PART_WORDS * sizeof(uint64_t));
     if (!bytes_per_s || !n_parts || n_parts > UINT32_MAX / 2) {
         eb_fail(error, "%llu bytes cannot be measured: at least 1 MiB are needed, and a place for the result",
-                (unsigned long long)n_bytes);
+                (ull)n_bytes);
         return EB_BAD_ARGUMENT;
     }
     measure m;
@@ -109,7 +109,7 @@ eb_status eb_measure_read(const eb_host *host, uint32_t n_threads, uint64_t n_by
         status = read_passes(&m, (unsigned)n_parts, bytes_per_s, error);
         host->free(block);
     } else {
-        eb_fail(error, "no memory for a buffer of %llu MiB to read from", (unsigned long long)n_parts);
+        eb_fail(error, "no memory for a buffer of %llu MiB to read from", (ull)n_parts);
         status = EB_NO_MEMORY;
     }
     eb_threadpool_close(m.pool);

@@ -6,13 +6,7 @@
 #include "model_file.h"
 #include "status.h"
 
-#define FAIL(status, ...)                                                                                              \
-    do {                                                                                                               \
-        eb_fail(error, __VA_ARGS__);                                                                                   \
-        return status;                                                                                                 \
-    } while (0)
-
-typedef unsigned long long ull; /* for %llu */
+#define FAIL(status, ...) EB_FAIL(error, status, __VA_ARGS__)
 
 static inline int all_zero(const unsigned char *bytes, uint64_t size) {
     unsigned char any = 0;

@@ -6,11 +6,7 @@
 
 enum { MAX_PROBE_TOKENS = 4096 };
 
-#define FAIL(status, ...)                                                                                              \
-    do {                                                                                                               \
-        eb_fail(error, __VA_ARGS__);                                                                                   \
-        return status;                                                                                                 \
-    } while (0)
+#define FAIL(status, ...) EB_FAIL(error, status, __VA_ARGS__)
 
 /* The id of the highest logit; the lowest id wins a tie. */
 static int32_t highest(const float *logits, uint32_t n) {
@@ -141,7 +137,7 @@ static eb_status check_all(eb_engine *engine, uint32_t *n_probes, uint32_t *laye
     reader from = {model->base + section->offset, section->size};
     const unsigned char *head = take(&from, 8);
     if (!head)
-        FAIL(EB_BAD_FORMAT, "%s: section PROB has only %llu bytes", model->name, (unsigned long long)section->size);
+        FAIL(EB_BAD_FORMAT, "%s: section PROB has only %llu bytes", model->name, (ull)section->size);
     if (eb_load_u32(head) != 1)
         FAIL(EB_UNSUPPORTED, "%s: PROB: version %u; this library knows version 1", model->name, eb_load_u32(head));
     const uint32_t n = eb_load_u32(head + 4);
@@ -155,8 +151,7 @@ static eb_status check_all(eb_engine *engine, uint32_t *n_probes, uint32_t *laye
         ++*n_probes;
     }
     if (from.left)
-        FAIL(EB_BAD_FORMAT, "%s: section PROB has %llu bytes after its last probe", model->name,
-             (unsigned long long)from.left);
+        FAIL(EB_BAD_FORMAT, "%s: section PROB has %llu bytes after its last probe", model->name, (ull)from.left);
     return EB_OK;
 }
 

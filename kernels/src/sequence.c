@@ -10,17 +10,11 @@
 #include "mem.h"
 #include "status.h"
 
-typedef unsigned long long ull; /* for %llu */
-
 enum { STATE_VERSION = 1, STATE_HEADER = 64 };
 
 static const unsigned char magic[8] = {'E', 'B', 'K', 'V', '\r', '\n', 0x1a, '\n'};
 
-#define FAIL(status, ...)                                                                                              \
-    do {                                                                                                               \
-        eb_fail(&engine->error, __VA_ARGS__);                                                                          \
-        return status;                                                                                                 \
-    } while (0)
+#define FAIL(status, ...) EB_FAIL(&engine->error, status, __VA_ARGS__)
 
 /* ---- pieces: of each layer and key-value head, the groups of positions (kv_cache.h) that hold what is wanted ---- */
 

@@ -8,6 +8,15 @@
  * more. A string argument may come from a file: control characters are shown as '?'. */
 void eb_fail(eb_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+typedef unsigned long long ull; /* what %llu takes */
+
+/* The same, and leaves the function with `status`. */
+#define EB_FAIL(error, status, ...)                                                                                    \
+    do {                                                                                                               \
+        eb_fail(error, __VA_ARGS__);                                                                                   \
+        return status;                                                                                                 \
+    } while (0)
+
 /* EB_OK where the table has the size this library was built for and every function in it; else EB_BAD_ARGUMENT. */
 eb_status eb_host_check(const eb_host *host, eb_error *error);
 

@@ -212,8 +212,7 @@ static eb_status place_parts(eb_tokenizer *t, const uint8_t *section, uint64_t s
     const uint64_t bytes = at;
     at += bytes_size;
     if (at != size) {
-        eb_fail(error, "section TOKN: its parts have %llu bytes together, the section %llu", (unsigned long long)at,
-                (unsigned long long)size);
+        eb_fail(error, "section TOKN: its parts have %llu bytes together, the section %llu", (ull)at, (ull)size);
         return EB_BAD_FORMAT;
     }
     t->merge_rows = (const uint32_t *)(section + merge_rows);
@@ -236,7 +235,7 @@ static eb_status place_parts(eb_tokenizer *t, const uint8_t *section, uint64_t s
 
 static eb_status read_section(eb_tokenizer *t, const uint8_t *section, uint64_t size, eb_error *error) {
     if (size < HEADER_SIZE) {
-        eb_fail(error, "section TOKN has %llu bytes, its header alone %u", (unsigned long long)size, HEADER_SIZE);
+        eb_fail(error, "section TOKN has %llu bytes, its header alone %u", (ull)size, HEADER_SIZE);
         return EB_BAD_FORMAT;
     }
     const uint32_t *header = (const uint32_t *)section;
