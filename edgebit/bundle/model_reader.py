@@ -5,7 +5,6 @@ hostile files by the tests.
 """
 
 import json
-import math
 import mmap
 import struct
 import zlib
@@ -15,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from edgebit.bundle.conf_section import read_conf
 from edgebit.bundle.model_format import (
     ALIGNMENT,
-    CONF,
     GROUP_STEP,
     HEADER,
     KNOWN_TAGS,
@@ -25,17 +24,13 @@ from edgebit.bundle.model_format import (
     MAX_META_BYTES,
     MAX_PROBE_TOKENS,
     MAX_SECTIONS,
-    MAX_STOP_TOKENS,
     NO_LAYER,
     REQUIRED_TAGS,
     SECTION,
     TENSOR,
     VERSION,
-    Activation,
-    ActivationQuantisation,
     Conf,
     Encoding,
-    Norms,
     Probe,
     Role,
     Scales,
@@ -208,53 +203,10 @@ class ModelFile:
             self._refuse(f"{what} must be zero")
 
     def _read_conf(self) -> Conf:
-        section = self.sections["CONF"]
-        if section.size != CONF.size:
-            self._refuse(f"section CONF has {section.size} bytes; {CONF.size} are needed")
-        values = CONF.unpack_from(self._view, section.offset)
-        hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab, context = values[:8]
-        eps, activation, norms, quantisation, rope_style, tied, bos, n_stops = values[8:16]
-        stops, projection_norm_eps, rope_factor, reserved = values[16:24], *values[24:27]
-        for name, value, most in (
-            ("hidden_size", hidden, 65536), ("ffn_size", ffn, 262_144), ("n_layers", n_layers, 1024),
-            ("n_heads", n_heads, 1024), ("n_kv_heads", n_kv_heads, 1024), ("head_dim", head_dim, 1024),
-            ("vocab_size", vocab, 2_097_152), ("context_max", context, 16_777_216),
-        ):  # fmt: skip
-            if not 1 <= value <= most:
-                self._refuse(f"CONF: {name} is {value}; 1 to {most} are possible")
-        if n_heads % n_kv_heads:
-            self._refuse(f"CONF: n_heads, {n_heads}, is no multiple of n_kv_heads, {n_kv_heads}")
-        if head_dim % 2:
-            self._refuse(f"CONF: head_dim is {head_dim}; an even number is needed")
-        if not math.isfinite(eps) or eps <= 0:
-            self._refuse(f"CONF: rms_norm_eps is {eps}")
-        for name, value, known in (
-            ("activation", activation, (1, 2)), ("norms", norms, range(16)),
-            ("activation quantisation", quantisation, (1, 2)), ("RoPE style", rope_style, (1,)),
-            ("head tied", tied, (0, 1)),
-        ):  # fmt: skip
-            if value not in known:
-                self._refuse(f"CONF: {name} is {value}; known are {tuple(known)}. Use a newer edgebit.")
-        has_projection_norms = Norms.PROJECTION_NORM in Norms(norms)
-        eps_fits = projection_norm_eps > 0 if has_projection_norms else projection_norm_eps == 0
-        if not math.isfinite(projection_norm_eps) or not eps_fits:
-            self._refuse(f"CONF: projection_norm_eps is {projection_norm_eps}, the set of norms {norms}")
-        if not 0 <= rope_factor <= 16:  # NaN is not either
-            self._refuse(f"CONF: rope_attention_factor is {rope_factor}; 0 (for 1) to 16 are possible")
-        if not -1 <= bos < vocab:
-            self._refuse(f"CONF: the begin-of-text token {bos} is outside the vocabulary of {vocab}")
-        if n_stops > MAX_STOP_TOKENS:
-            self._refuse(f"CONF: {n_stops} stop tokens; {MAX_STOP_TOKENS} are possible")
-        if any(not 0 <= stop < vocab for stop in stops[:n_stops]) or any(stop != -1 for stop in stops[n_stops:]):
-            self._refuse(f"CONF: the stop tokens {stops} are not {n_stops} of the vocabulary, and -1 for the rest")
-        self._check_zero(reserved, "CONF: the reserved bytes")
-        return Conf(
-            hidden_size=hidden, ffn_size=ffn, n_layers=n_layers, n_heads=n_heads, n_kv_heads=n_kv_heads,
-            head_dim=head_dim, vocab_size=vocab, context_max=context, rms_norm_eps=eps,
-            activation=Activation(activation), norms=Norms(norms), head_tied=bool(tied), bos_token=bos,
-            stop_tokens=tuple(stops[:n_stops]), activation_quantisation=ActivationQuantisation(quantisation),
-            projection_norm_eps=projection_norm_eps, rope_attention_factor=rope_factor or 1.0,
-        )  # fmt: skip
+        try:
+            return read_conf(self.content("CONF") or b"")
+        except BundleError as error:
+            self._refuse(str(error))
 
     def _read_tensors(self) -> list[Tensor]:
         section, data = self.sections["TENS"], self.sections["DATA"]

@@ -90,6 +90,14 @@ def conf_field(at: int, form: str, value: object) -> Callable[[Edit], None]:
     return lambda edit: edit.put(edit.start("CONF") + at, form, value)
 
 
+def attention_of(n_heads: int, head_dim: int) -> Callable[[Edit], None]:
+    def change(edit: Edit) -> None:
+        edit.put(edit.start("CONF") + 12, "I", n_heads)
+        edit.put(edit.start("CONF") + 20, "I", head_dim)
+
+    return change
+
+
 def tensor_field(role: Role, at: int, form: str, value: object) -> Callable[[Edit], None]:
     return lambda edit: edit.put(edit.tensor(role) + at, form, value)
 
@@ -172,6 +180,7 @@ HOSTILE: dict[str, tuple[Callable[[Edit], None], str]] = {
     "kv-heads": (conf_field(12, "I", 3), "CONF asks for"),
     "heads-not-multiple": (conf_field(16, "I", 3), "is no multiple of n_kv_heads"),
     "head-dim-odd": (conf_field(20, "I", 33), "head_dim is 33"),
+    "attention-wide": (attention_of(1024, 512), "n_heads x head_dim is 524288; 262144 is the most"),
     "eps-nan": (conf_field(32, "f", float("nan")), "rms_norm_eps is nan"),
     "eps-negative": (conf_field(32, "f", -1.0), "rms_norm_eps is -1"),
     "activation": (conf_field(36, "I", 3), "activation is 3"),
