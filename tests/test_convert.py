@@ -16,7 +16,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.checkpoint.rope import rope_inv_freq
 from edgebit.convert import compute_probes, convert
-from edgebit.errors import EngineError, TokenizerError
+from edgebit.errors import CheckpointError, EngineError, TokenizerError
 from edgebit.runtime.native import Engine, Model
 from edgebit.ternary.layouts import HeadPlanes, pack_h8, unpack_h8, unpack_t1, unpack_t2
 
@@ -210,6 +210,17 @@ def test_another_template_can_be_chosen(odd_template, tmp_path):
 def test_a_template_needs_a_tokenizer(reference_checkpoint, tmp_path):
     with pytest.raises(TokenizerError, match=r"--template chatml: .* has no tokenizer"):
         convert(reference_checkpoint("legacy-1bitllm-f32"), tmp_path / "m", template="chatml", probes=False)
+
+
+def test_frequencies_above_one_are_refused_before_anything_is_written(reference_checkpoint, tmp_path):
+    """A base below 1: no reader would take the file, and without golden probes nobody had looked."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(reference_checkpoint("legacy-1bitllm-f32"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_theta": 0.25}))
+    with pytest.raises(CheckpointError, match=r"RoPE turns a pair of elements by .* a position; 0 to 1 are possible"):
+        convert(folder, tmp_path / "m", probes=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_an_engine_that_computes_wrongly_writes_no_model(reference_checkpoint, native, tmp_path, monkeypatch):

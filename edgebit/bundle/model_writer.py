@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.bundle.conf_section import read_conf
 from edgebit.bundle.model_format import (
     ALIGNMENT,
     HEADER,
@@ -59,8 +60,9 @@ class ModelWriter:
     ) -> None:
         """`front`: sections that are known beforehand (TOKN, PRMT); the rest as plan_tensors() has it.
 
-        Raises BundleError where OUT cannot be written.
+        Raises BundleError where OUT cannot be written, and where no reader would take `conf`.
         """
+        read_conf(conf.pack())
         self.out, self.part = out, out.with_name(out.name + ".part")
         self._sections: list[tuple[str, int, int, int]] = []  # tag, crc, offset, size
         self._position = data_start = aligned(HEADER.size + (5 + len(front)) * SECTION.size)

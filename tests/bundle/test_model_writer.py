@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,13 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     with ModelFile(tmp_path / "a") as model:
         assert (model.content("TOKN"), model.content("PRMT")) == (b"t" * 70, b"p")
         model.verify()
+
+
+def test_what_no_reader_would_take_is_not_written(tmp_path):
+    """The configuration is checked as its readers check it, before a weight is asked for."""
+    with pytest.raises(BundleError, match="CONF: head_dim is 2048; 1 to 1024 are possible"):
+        ModelWriter(tmp_path / "m", replace(CONF, head_dim=2048), {}, embedding=Encoding.F32, layout=Encoding.T1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("embedding", [Encoding.F32, Encoding.BF16, Encoding.I8])

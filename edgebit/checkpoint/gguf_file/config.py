@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.bundle.model_format import Activation, Conf
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.checkpoint.gguf_file.architectures import Architecture
@@ -56,25 +57,28 @@ def read_config(
     """
     keys = Keys(path, fields, architecture.name)
     _check_neutral(keys)
-    hidden, heads = keys.count("embedding_length", 65536), keys.count("attention.head_count", 1024)
-    kv_heads = keys.count("attention.head_count_kv", 1024, default=heads)
+    hidden, heads = (
+        keys.count("embedding_length", SIZE_MAX["hidden_size"]),
+        keys.count("attention.head_count", SIZE_MAX["n_heads"]),
+    )
+    kv_heads = keys.count("attention.head_count_kv", SIZE_MAX["n_kv_heads"], default=heads)
     if heads % kv_heads:
         raise keys.fault("attention.head_count_kv", f"is {kv_heads}, which does not divide head_count, {heads}")
     head_dim = _head_dim(keys, hidden, heads)
-    if keys.count("vocab_size", 2_097_152, default=vocab_size) != vocab_size:
+    if keys.count("vocab_size", SIZE_MAX["vocab_size"], default=vocab_size) != vocab_size:
         raise keys.fault("vocab_size", f"is {keys.get('vocab_size')}, token_embd.weight has {vocab_size} rows")
     rope = read_rope(keys, head_dim, rope_factors)
     return ModelConfig(
         name=_name(path, fields),
         conf=Conf(
             hidden_size=hidden,
-            ffn_size=keys.count("feed_forward_length", 262_144),
-            n_layers=keys.count("block_count", 1024),
+            ffn_size=keys.count("feed_forward_length", SIZE_MAX["ffn_size"]),
+            n_layers=keys.count("block_count", SIZE_MAX["n_layers"]),
             n_heads=heads,
             n_kv_heads=kv_heads,
             head_dim=head_dim,
             vocab_size=vocab_size,
-            context_max=keys.count("context_length", 16_777_216),
+            context_max=keys.count("context_length", SIZE_MAX["context_max"]),
             rms_norm_eps=keys.positive("attention.layer_norm_rms_epsilon"),
             activation=activation,
             norms=architecture.norms,
@@ -99,9 +103,9 @@ def _check_neutral(keys: Keys) -> None:
 def _head_dim(keys: Keys, hidden: int, heads: int) -> int:
     if keys.get("attention.key_length") is None and hidden % heads:
         raise keys.fault("embedding_length", f"is {hidden}, no multiple of attention.head_count, {heads}")
-    head_dim = keys.count("attention.key_length", 1024, default=hidden // heads)
+    head_dim = keys.count("attention.key_length", SIZE_MAX["head_dim"], default=hidden // heads)
     for key, why in (("attention.value_length", "keys and values"), ("rope.dimension_count", "a part of each head")):
-        found = keys.count(key, 1024, default=head_dim)
+        found = keys.count(key, SIZE_MAX["head_dim"], default=head_dim)
         if found != head_dim:
             raise keys.fault(key, f"is {found}, a head has {head_dim}: {why} of another size are not known")
     if head_dim % 2:

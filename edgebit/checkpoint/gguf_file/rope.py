@@ -7,12 +7,11 @@ what they mean in the checkpoint that a file was made from; for these architectu
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.bundle.conf_section import ROPE_ATTENTION_FACTOR_MAX, SIZE_MAX
 from edgebit.checkpoint.gguf_file.keys import Keys
 from edgebit.checkpoint.rope import Rope, linear_rope, rope_inv_freq, yarn_attention_factor, yarn_rope
 
 _DEFAULT_THETA = 10000.0
-_CONTEXT_MOST = 16_777_216
-_ATTENTION_FACTOR_MOST = 16.0
 
 
 def read_rope(keys: Keys, head_dim: int, divisors: NDArray[np.float32] | None) -> Rope:
@@ -22,8 +21,8 @@ def read_rope(keys: Keys, head_dim: int, divisors: NDArray[np.float32] | None) -
     """
     rope = _scaled(keys, head_dim)
     attention = rope.attention_factor * keys.positive("rope.scaling.attn_factor", default=1.0)
-    if attention > _ATTENTION_FACTOR_MOST:
-        fault = f"gives attention the factor {attention}; {_ATTENTION_FACTOR_MOST} is the most"
+    if attention > ROPE_ATTENTION_FACTOR_MAX:
+        fault = f"gives attention the factor {attention}; {ROPE_ATTENTION_FACTOR_MAX} is the most"
         raise keys.fault("rope.scaling.attn_factor", fault)
     return Rope(rope.inv_freq if divisors is None else rope.inv_freq / divisors, attention)
 
@@ -49,12 +48,12 @@ def _scaled(keys: Keys, head_dim: int) -> Rope:
 def _yarn(keys: Keys, theta: float, head_dim: int, factor: float) -> Rope:
     if theta <= 1 or factor < 1:
         raise keys.fault("rope.scaling.type", f"is 'yarn', with base {theta} and factor {factor}: neither can be that")
-    context = keys.count("context_length", _CONTEXT_MOST)
+    context = keys.count("context_length", SIZE_MAX["context_max"])
     return yarn_rope(
         theta,
         head_dim,
         factor=factor,
-        original_context=keys.count("rope.scaling.original_context_length", _CONTEXT_MOST, default=context),
+        original_context=keys.count("rope.scaling.original_context_length", SIZE_MAX["context_max"], default=context),
         attention_factor=yarn_attention_factor(factor),
         beta_fast=keys.positive("rope.scaling.yarn_beta_fast", default=32.0),
         beta_slow=keys.positive("rope.scaling.yarn_beta_slow", default=1.0),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.bundle.model_format import MAX_STOP_TOKENS, Activation, Conf, Norms
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.checkpoint.hugging_face.config_keys import ConfigKeys, is_number
@@ -25,7 +26,7 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
     activation = keys.get("hidden_act")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise keys.fault("hidden_act", f"is {activation!r}; known are {', '.join(ACTIVATIONS)}")
-    vocab_size = keys.count("vocab_size", 2_097_152)
+    vocab_size = keys.count("vocab_size", SIZE_MAX["vocab_size"])
     generation_path = folder / "generation_config.json"
     generation = read_json(generation_path) if generation_path.is_file() else {}
     bos = keys.token_ids("bos_token_id", vocab_size)
@@ -33,14 +34,14 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
     return ModelConfig(
         name=folder.resolve().name,
         conf=Conf(
-            hidden_size=keys.count("hidden_size", 65536),
-            ffn_size=keys.count("intermediate_size", 262_144),
-            n_layers=keys.count("num_hidden_layers", 1024),
+            hidden_size=keys.count("hidden_size", SIZE_MAX["hidden_size"]),
+            ffn_size=keys.count("intermediate_size", SIZE_MAX["ffn_size"]),
+            n_layers=keys.count("num_hidden_layers", SIZE_MAX["n_layers"]),
             n_heads=heads,
             n_kv_heads=kv_heads,
             head_dim=head_dim,
             vocab_size=vocab_size,
-            context_max=keys.count("max_position_embeddings", 16_777_216),
+            context_max=keys.count("max_position_embeddings", SIZE_MAX["context_max"]),
             rms_norm_eps=keys.positive("rms_norm_eps"),
             activation=ACTIVATIONS[activation],
             norms=family.norms,
@@ -59,12 +60,16 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
 
 def _heads(keys: ConfigKeys) -> tuple[int, int, int]:
     """The numbers of heads and of heads of keys and values, and a head's size."""
-    heads = keys.count("num_attention_heads", 1024)
-    hidden = keys.count("hidden_size", 65536)
-    head_dim = keys.count("head_dim", 1024) if keys.get("head_dim") is not None else hidden // heads
+    heads = keys.count("num_attention_heads", SIZE_MAX["n_heads"])
+    hidden = keys.count("hidden_size", SIZE_MAX["hidden_size"])
+    head_dim = keys.count("head_dim", SIZE_MAX["head_dim"]) if keys.get("head_dim") is not None else hidden // heads
     if keys.get("head_dim") is None and hidden % heads:
         raise keys.fault("hidden_size", f"is no multiple of num_attention_heads, {heads}")
-    kv_heads = keys.count("num_key_value_heads", 1024) if keys.get("num_key_value_heads") is not None else heads
+    kv_heads = (
+        keys.count("num_key_value_heads", SIZE_MAX["n_kv_heads"])
+        if keys.get("num_key_value_heads") is not None
+        else heads
+    )
     if heads % kv_heads:
         raise keys.fault("num_key_value_heads", f"does not divide num_attention_heads, {heads}")
     if head_dim % 2:

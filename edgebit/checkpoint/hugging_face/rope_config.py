@@ -2,6 +2,7 @@
 
 import math
 
+from edgebit.bundle.conf_section import ROPE_ATTENTION_FACTOR_MAX, SIZE_MAX
 from edgebit.checkpoint.hugging_face.config_keys import ConfigKeys
 from edgebit.checkpoint.rope import Rope, linear_rope, llama3_rope, rope_inv_freq, yarn_attention_factor, yarn_rope
 
@@ -10,8 +11,6 @@ _WHY_NOT = {
     "dynamic": "its frequencies change with the length of the text, so a KV cache would have to be computed anew",
     "longrope": "its frequencies change with the length of the text, so a KV cache would have to be computed anew",
 }
-_CONTEXT_MOST = 16_777_216
-_ATTENTION_FACTOR_MOST = 16.0
 
 
 def read_rope(keys: ConfigKeys, head_dim: int) -> Rope:
@@ -55,8 +54,8 @@ def _original_context(keys: ConfigKeys, rope: ConfigKeys) -> int:
     """Tokens before the context was made longer: of the file itself first, then of the RoPE, then the context."""
     for place in (keys, rope):
         if place.get("original_max_position_embeddings") is not None:
-            return place.count("original_max_position_embeddings", _CONTEXT_MOST)
-    return keys.count("max_position_embeddings", _CONTEXT_MOST)
+            return place.count("original_max_position_embeddings", SIZE_MAX["context_max"])
+    return keys.count("max_position_embeddings", SIZE_MAX["context_max"])
 
 
 def _llama3(keys: ConfigKeys, rope: ConfigKeys, theta: float, head_dim: int) -> Rope:
@@ -76,15 +75,15 @@ def _llama3(keys: ConfigKeys, rope: ConfigKeys, theta: float, head_dim: int) -> 
 def _yarn(keys: ConfigKeys, rope: ConfigKeys, theta: float, head_dim: int) -> Rope:
     original = _original_context(keys, rope)
     if rope.get("factor") is None:
-        factor = keys.count("max_position_embeddings", _CONTEXT_MOST) / original
+        factor = keys.count("max_position_embeddings", SIZE_MAX["context_max"]) / original
     else:
         factor = _factor(rope)
     if theta <= 1:
         raise keys.fault("rope_theta", f"is {theta}; YaRN needs more than 1")
     weights = [rope.positive(key) if rope.get(key) else None for key in ("mscale", "mscale_all_dim")]
     attention = rope.positive("attention_factor", yarn_attention_factor(factor, *weights))
-    if not math.isfinite(attention) or attention > _ATTENTION_FACTOR_MOST:
-        raise rope.fault("attention_factor", f"is {attention}; {_ATTENTION_FACTOR_MOST} is the most")
+    if not math.isfinite(attention) or attention > ROPE_ATTENTION_FACTOR_MAX:
+        raise rope.fault("attention_factor", f"is {attention}; {ROPE_ATTENTION_FACTOR_MAX} is the most")
     return yarn_rope(
         theta,
         head_dim,
