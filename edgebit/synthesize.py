@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Conf, Role
 from edgebit.checkpoint.hugging_face.config import ACTIVATIONS
-from edgebit.checkpoint.hugging_face.families import Family, Scale, family_named
+from edgebit.checkpoint.hugging_face.families import SCALE_SUFFIX, Family, Scale, family_named
 from edgebit.checkpoint.hugging_face.safetensors_file import DTYPE_BYTES, write_safetensors
 from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
 from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
@@ -192,7 +192,7 @@ def _tensors(shape: Shape) -> dict[str, _RandomTensor]:
             tensors[name] = _RandomTensor(dtype, (rows, columns), deviation=scale / _MEAN_MAGNITUDE)
         else:
             tensors[name] = _RandomTensor("U8", (rows // 4, columns))
-            tensors[name + family.scale_suffix] = _RandomTensor(dtype, (1,), mean=scale)
+            tensors[name + SCALE_SUFFIX] = _RandomTensor(dtype, (1,), mean=scale)
     return tensors
 
 

@@ -69,7 +69,7 @@ class HuggingFaceCheckpoint:
         self.path, self.config, self._family, self._tensors = path, config, family, tensors
         self.format, self.family = tensors.format, family.name
         self.notes = notes + TensorCheck(path, config.conf, family, tensors).run()
-        self._projections = ProjectionReader(tensors, family.storage.scale, family.scale_suffix)
+        self._projections = ProjectionReader(tensors, family.storage.scale)
 
     def close(self) -> None:
         self._tensors.close()

@@ -11,6 +11,9 @@ from typing import Any
 
 from edgebit.bundle.model_format import NO_LAYER, PROJECTIONS, ActivationQuantisation, Norms, Role
 
+SCALE_SUFFIX = "_scale"  # added to a projection's name: the tensor that holds its scale
+IGNORED_SUFFIX = ".rotary_emb.inv_freq"  # older files store it; it follows from theta, and transformers skips it
+
 
 class Scale(Enum):
     """What turns a projection's integers into its output."""
@@ -154,10 +157,6 @@ class Family:
     architecture: Architecture
     storage: Storage
     tensor_names: Mapping[Role, str]
-    scale_suffix: str = "_scale"  # added to a projection's name: the tensor that holds its scale
-    ignored_suffix: str = (
-        ".rotary_emb.inv_freq"  # older files store it; it follows from theta, and transformers skips it
-    )
 
     @property
     def name(self) -> str:

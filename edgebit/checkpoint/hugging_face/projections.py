@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import PER_ROW, PER_TENSOR, Scales, Scaling
 from edgebit.checkpoint.checkpoint import Projection
-from edgebit.checkpoint.hugging_face.families import Scale
+from edgebit.checkpoint.hugging_face.families import SCALE_SUFFIX, Scale
 from edgebit.checkpoint.hugging_face.safetensors_file import as_float32
 from edgebit.checkpoint.hugging_face.tensor_source import TensorSource, describe_place, float_chunks, float_rows
 from edgebit.errors import CheckpointError
@@ -25,8 +25,8 @@ _MASTERS_ADVICE = (
 class ProjectionReader:
     """The projections of one checkpoint, by tensor name. All faults are CheckpointErrors naming file and tensor."""
 
-    def __init__(self, tensors: TensorSource, scale: Scale, scale_suffix: str) -> None:
-        self._tensors, self._scale, self._scale_suffix = tensors, scale, scale_suffix
+    def __init__(self, tensors: TensorSource, scale: Scale) -> None:
+        self._tensors, self._scale = tensors, scale
         self._scalings: dict[str, Scaling] = {}
 
     def scaling(self, name: str) -> Scaling:
@@ -43,7 +43,7 @@ class ProjectionReader:
                 return self._quantise(name)
             case Scale.STORED:
                 return self._split(name)
-        return Projection(self._codes(name), np.array([self._stored_scale(name + self._scale_suffix)]))
+        return Projection(self._codes(name), np.array([self._stored_scale(name + SCALE_SUFFIX)]))
 
     def _quantise(self, name: str) -> Projection:
         factor = absmean_factor(values for _, _, values in float_chunks(self._tensors, name))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgebit.bundle.model_format import Conf, Role
-from edgebit.checkpoint.hugging_face.families import Family, Scale
+from edgebit.checkpoint.hugging_face.families import IGNORED_SUFFIX, SCALE_SUFFIX, Family, Scale
 from edgebit.checkpoint.hugging_face.tensor_source import FLOAT_DTYPES, TensorSource, describe_place, float_vector
 from edgebit.errors import CheckpointError
 
@@ -24,8 +24,7 @@ class TensorCheck:
             if role != Role.ROPE_INV_FREQ:
                 self._check(role, layer)
         notes = self._check_biases()
-        ignored = self._family.ignored_suffix
-        unknown = sorted(name for name in self._tensors.names() - self._expected if not name.endswith(ignored))
+        unknown = sorted(name for name in self._tensors.names() - self._expected if not name.endswith(IGNORED_SUFFIX))
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise CheckpointError(
@@ -52,7 +51,7 @@ class TensorCheck:
         if scale in (Scale.ABSMEAN, Scale.STORED):
             self._check_tensor(name, (rows, columns), FLOAT_DTYPES)
             return
-        scale_name = name + self._family.scale_suffix
+        scale_name = name + SCALE_SUFFIX
         self._expected.add(scale_name)
         unpacked = name in self._tensors.names() and self._tensors.info(name).shape == (rows, columns)
         if scale == Scale.MULTIPLY and unpacked:  # transformers saves them so after it has loaded packed ones
