@@ -266,6 +266,8 @@ def _kind(value: Any) -> str:
             return str(value)
         case int():
             return "a number" if abs(value) > _MAX_COUNT else f"the number {value}"
+        case float():
+            return f"the number {value}"
         case str():
             return f"the text {value[:40]!r}"
         case tuple():

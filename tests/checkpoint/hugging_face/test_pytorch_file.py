@@ -142,6 +142,10 @@ HOSTILE = {
     "tensor-alone": (with_pickle(START + SOUND["w"] + STOP), "holds a tensor, and no state dict"),
     "training-checkpoint": (with_pickle(START + b"}" + text("epoch") + number(3) + b"s" + STOP), "training checkpoint"),
     "name-in-two-lines": (with_pickle(state_dict({"w\nx": SOUND["w"]})), r"'w\\nx', a name that cannot be printed"),
+    "training-loss": (
+        with_pickle(START + b"}" + text("loss") + b"G" + struct.pack(">d", 2.5) + b"s" + STOP),
+        "'loss' holds the number 2.5, no tensor",
+    ),
     "number-as-name": (with_pickle(START + b"}" + number(3) + SOUND["w"] + b"s" + STOP), "and no name"),
     "storage-missing": (with_tensor(tensor("7", "FloatStorage", 6, [6])), "'data/7', is missing"),
     "storage-key-path": (with_tensor(tensor("../../etc/passwd", "FloatStorage", 6, [6])), "is missing"),
