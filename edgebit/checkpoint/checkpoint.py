@@ -12,6 +12,7 @@ from edgebit.bundle.model_format import Conf, Encoding, Role, Scaling
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 
 CHUNK_BYTES = 16 << 20  # of stored weights read at once
+Format = Literal["safetensors", "gguf", "pytorch", "edgebit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +42,7 @@ class Checkpoint(Protocol):
     """
 
     path: Path  # the folder or file that was opened
-    format: Literal["safetensors", "gguf", "pytorch", "edgebit"]
+    format: Format
     family: str
     config: ModelConfig
     notes: list[str]  # what was repaired or guessed, for the user to read

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
 from edgebit.bundle.model_format import MAGIC, NO_LAYER, Encoding, Role, Scaling, Tensor, head_parts, values_size
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.checkpoint import CHUNK_BYTES, ModelConfig, Projection
+from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Format, ModelConfig, Projection
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer_section import read_tokenizer_section
 from edgebit.errors import CheckpointError, TokenizerError
@@ -55,7 +55,7 @@ class ModelFileCheckpoint:
     A head of its own is there as int8 rows alone, and so may be the embedding: `notes` says so.
     """
 
-    format: Literal["safetensors", "gguf", "pytorch", "edgebit"] = "edgebit"
+    format: Format = "edgebit"
 
     def __init__(self, path: Path, place: Member, file: ModelFile) -> None:
         """Raises CheckpointError where META or a vector holds what cannot be."""

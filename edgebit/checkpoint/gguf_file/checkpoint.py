@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import PROJECTIONS, Encoding, Role, Scaling
-from edgebit.checkpoint.checkpoint import ModelConfig, Projection
+from edgebit.checkpoint.checkpoint import Format, ModelConfig, Projection
 from edgebit.checkpoint.gguf_file.activations import find_activations
 from edgebit.checkpoint.gguf_file.architectures import match_architecture
 from edgebit.checkpoint.gguf_file.config import read_config
@@ -43,7 +43,7 @@ def open_gguf(path: Path, hints: Hints) -> "GgufCheckpoint":
 class GgufCheckpoint:
     """A checkpoint in GGUF files: see Checkpoint."""
 
-    format: Literal["safetensors", "gguf", "pytorch", "edgebit"] = "gguf"
+    format: Format = "gguf"
 
     def __init__(self, path: Path, model: GgufModel, hints: Hints) -> None:
         """Check names, shapes and types of all tensors, and what the user must say. Raises CheckpointError."""

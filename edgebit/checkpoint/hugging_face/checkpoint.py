@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Encoding, Role, Scaling
-from edgebit.checkpoint.checkpoint import ModelConfig, Projection
+from edgebit.checkpoint.checkpoint import Format, ModelConfig, Projection
 from edgebit.checkpoint.hugging_face.config import read_config
 from edgebit.checkpoint.hugging_face.families import Family
 from edgebit.checkpoint.hugging_face.json_file import read_json
@@ -60,7 +60,7 @@ def _check_promised_biases(config: Mapping[str, Any], family: Family, tensors: T
 class HuggingFaceCheckpoint:
     """A checkpoint as Hugging Face keeps it: see Checkpoint."""
 
-    format: Literal["safetensors", "gguf", "pytorch", "edgebit"]
+    format: Format
 
     def __init__(
         self, path: Path, config: ModelConfig, family: Family, tensors: TensorSource, notes: list[str]
