@@ -1,20 +1,16 @@
 """`edgebit export`: a model in another program's format."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
+from edgebit.cli.terminal import printable, printable_json
 from edgebit.export.gguf_architecture import ARCHITECTURES
 from edgebit.export.to_gguf import GgufType, export_gguf
-from edgebit.export.to_gguf import Progress as Report
 from edgebit.export.to_hugging_face import export_hugging_face
 
 
@@ -75,7 +71,7 @@ def gguf(
     \b
     edgebit export gguf chat.bundle --type tq2_0 --out chat.gguf
     """
-    with _bar() as progress:
+    with progress_bar() as progress:
         report = export_gguf(
             model,
             out,
@@ -108,26 +104,16 @@ def hf(model: Path, out: Path, head_from: Path | None, force: bool, as_json: boo
     \b
     edgebit export hf chat.bundle --out ./chat
     """
-    with _bar() as progress:
+    with progress_bar() as progress:
         report = export_hugging_face(model, out, head_from=head_from, force=force, progress=progress)
     form = f"{report.architecture}, {report.linear_class or 'weights as floats'}, {report.dtype}"
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB of weights, {form}")
 
 
-@contextmanager
-def _bar() -> Iterator[Report]:
-    """A bar on the terminal, with the tensor in progress."""
-    console = Console(stderr=True)
-    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
-
-
 def _print(report: Any, as_json: bool, summary: str) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(report) | {"out": str(report.out)}, indent=2, ensure_ascii=False))
+        click.echo(printable_json(asdict(report) | {"out": str(report.out)}, indent=2))
         return
     click.echo(f"{report.out}: {summary}")
     for note in report.notes:
-        click.echo(f"  note     {note}")
+        click.echo(f"  note     {printable(note)}")

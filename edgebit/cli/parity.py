@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TextIO
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.errors import BundleError, EdgebitError
 from edgebit.evaluate.parity.check import ParityOptions, Report, run_parity
@@ -53,13 +52,7 @@ def command(
         n_greedy=greedy,
         threads=threads or default_threads(),
     )
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
+    with progress_bar() as progress:
         report = run_parity(model, checkpoint, options, progress)
     if as_json:
         click.echo(printable_json(_as_dict(report), indent=2))
