@@ -1,6 +1,6 @@
 """The prompt program: how a conversation becomes a prompt, as a model file's PRMT section holds it.
 
-Made from the checkpoint's chat template at build (edgebit/checkpoint/chat_template.py); no Jinja is needed on a device.
+Made from the checkpoint's chat template at build (edgebit/checkpoint/chat_template); no Jinja is needed on a device.
 Standard library only.
 """
 
