@@ -14,11 +14,11 @@ from edgebit.bundle.model_format import (
     Encoding,
     Norms,
     Role,
-    Scales,
     ScalingOf,
     head_parts,
     values_size,
 )
+from edgebit.bundle.tensor_plan import stored_as
 from edgebit.roofline import Part
 from edgebit.runtime.defaults import BATCH_LEN
 
@@ -39,16 +39,9 @@ class Footprint:
     def tensor_bytes(self, role: Role, layer: int = NO_LAYER) -> int:
         """Values and scales of one tensor."""
         rows, columns = self.conf.shape_of(role)
-        encoding, n_scales = Encoding.F32, 0
-        if role == Role.TOKEN_EMBEDDING:
-            encoding, n_scales = self.embedding, rows if self.embedding == Encoding.I8 else 0
-        elif role == Role.HEAD:
-            encoding, n_scales = Encoding.H8, rows
-        elif role.is_projection:
-            scaling = self.scaling(role, layer)
-            encoding = Encoding.T2 if scaling.granularity == Scales.GROUP else Encoding[self.layout.upper()]
-            n_scales = scaling.count(rows, columns)
-        return values_size(encoding, rows, columns) + 4 * n_scales
+        layout = Encoding[self.layout.upper()]
+        encoding, scaled = stored_as(role, layer, embedding=self.embedding, layout=layout, scaling=self.scaling)
+        return values_size(encoding, rows, columns, scaled.group) + 4 * scaled.count(rows, columns)
 
     @property
     def ternary_bytes(self) -> int:

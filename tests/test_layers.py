@@ -19,6 +19,7 @@ MAY_IMPORT = {
         "edgebit.roofline",
         "edgebit.targets",
         "edgebit.bundle.model_format",
+        "edgebit.bundle.tensor_plan",
         "edgebit.runtime.defaults",
     },
     "edgebit.transport": set(),

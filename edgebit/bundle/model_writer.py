@@ -19,23 +19,17 @@ from edgebit.bundle.model_format import (
     HEADER,
     MAGIC,
     MAX_META_BYTES,
-    NO_LAYER,
-    PER_ROW,
     PER_TENSOR,
     SECTION,
-    UNSCALED,
     VERSION,
     Conf,
     Encoding,
     Probe,
-    Role,
-    Scales,
     ScalingOf,
-    Tensor,
     aligned,
     pack_probes,
-    values_size,
 )
+from edgebit.bundle.tensor_plan import plan_tensors
 from edgebit.errors import BundleError
 
 _Bytes = bytes | memoryview | NDArray[Any]
@@ -179,48 +173,3 @@ class ModelWriter:
 
     def _pad(self) -> None:
         self._write(bytes(-self._position % ALIGNMENT))
-
-
-def plan_tensors(
-    conf: Conf,
-    data_start: int,
-    *,
-    embedding: Encoding,
-    layout: Encoding,
-    scaling: ScalingOf = lambda role, layer: PER_TENSOR,
-) -> list[Tensor]:
-    """Where every tensor of a model will lie, from byte `data_start` of the file on, in the order of conf.roles().
-
-    `layout`: the encoding of ternary weights; those with scales by group are t2 always.
-    """
-    tensors, position = [], data_start
-    for role, layer in conf.roles():
-        rows, columns = conf.shape_of(role)
-        encoding, scaled = Encoding.F32, UNSCALED
-        if role.is_projection:
-            scaled = scaling(role, layer)
-            encoding = Encoding.T2 if scaled.granularity == Scales.GROUP else layout
-        elif role == Role.HEAD:
-            encoding, scaled = Encoding.H8, PER_ROW
-        elif role == Role.TOKEN_EMBEDDING:
-            encoding, scaled = embedding, PER_ROW if embedding == Encoding.I8 else UNSCALED
-        n_scales = scaled.count(rows, columns)
-        size = values_size(encoding, rows, columns, scaled.group)
-        scales_offset = position + aligned(size) if n_scales else 0
-        tensors.append(
-            Tensor(
-                role=role,
-                layer=layer if role.per_layer else NO_LAYER,
-                encoding=encoding,
-                scales=scaled.granularity,
-                rows=rows,
-                columns=columns,
-                offset=position,
-                size=size,
-                scales_offset=scales_offset,
-                n_scales=n_scales,
-                group=scaled.group,
-            )
-        )
-        position += aligned(size) + aligned(4 * n_scales)
-    return tensors
