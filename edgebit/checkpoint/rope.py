@@ -5,6 +5,7 @@ Source: transformers 5.24, modeling_rope_utils.py; YaRN: Peng et al. 2023 (arXiv
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,12 +67,14 @@ def yarn_rope(
     """
 
     def element_that_turns(times: float) -> float:
-        return head_dim * math.log(original_context / (times * 2 * math.pi)) / (2 * math.log(theta))
+        turns = original_context / (times * 2 * math.pi)
+        bounded = min(max(turns, sys.float_info.min), sys.float_info.max)  # whatever beta a file may say
+        return head_dim * math.log(bounded) / (2 * math.log(theta))
 
     low, high = element_that_turns(beta_fast), element_that_turns(beta_slow)
     if truncate:
         low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, head_dim - 1)
+    low, high = max(float(low), 0.0), min(float(high), head_dim - 1.0)
     width = high - low or 0.001
     ramp = np.clip((np.arange(head_dim // 2) - low) / width, 0, 1)
     inv_freq = _inv_freq(theta, head_dim)

@@ -7,7 +7,7 @@ import pytest
 
 from edgebit.checkpoint.hugging_face.config_keys import ConfigKeys
 from edgebit.checkpoint.hugging_face.rope_config import read_rope
-from edgebit.checkpoint.rope import rope_inv_freq
+from edgebit.checkpoint.rope import rope_inv_freq, yarn_rope
 
 ROUNDING = 3e-6  # transformers computes powers and the blend in float32
 LLAMA3 = {
@@ -109,3 +109,12 @@ def test_high_frequencies_stay_and_low_ones_are_divided(tmp_path):
         assert scaled[0] == plain[0]
         np.testing.assert_allclose(scaled[-1], plain[-1] / config["rope_scaling"]["factor"], rtol=1e-6)
         assert (np.diff(scaled) < 0).all()
+
+
+@pytest.mark.parametrize("beta", [5e-324, 1e308])
+def test_betas_of_any_size_give_frequencies(beta):
+    """What a config.json says may be any number above 0: none of them ends in a traceback."""
+    for betas in ({"beta_fast": beta}, {"beta_slow": beta}, {"beta_fast": beta, "beta_slow": beta}):
+        rope = yarn_rope(1.0000001, 64, factor=4.0, original_context=2048, attention_factor=1.0, **betas)
+        assert np.isfinite(rope.inv_freq).all()
+        assert ((rope.inv_freq > 0) & (rope.inv_freq <= 1)).all()
