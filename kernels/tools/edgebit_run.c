@@ -2,6 +2,7 @@
 #include "edgebit.h"
 #include "model_place.h"
 #include "posix_host.h"
+#include "prompt_program.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -271,142 +272,6 @@ static char *read_all(FILE *file) {
     return text;
 }
 
-/* A prompt under construction: bytes, and the ranges of them where special tokens are recognised. */
-typedef struct prompt {
-    char *text;
-    size_t size;
-    eb_range range[8];
-    size_t n_ranges;
-} prompt;
-
-static void add_text(prompt *out, const char *text, size_t size) {
-    memcpy(out->text + out->size, text, size);
-    out->size += size;
-}
-
-static void add_template(prompt *out, const char *text, size_t size) {
-    if (!size)
-        return;
-    if (out->n_ranges && out->range[out->n_ranges - 1].end == out->size)
-        out->range[out->n_ranges - 1].end += size;
-    else
-        out->range[out->n_ranges++] = (eb_range){out->size, out->size + size};
-    add_text(out, text, size);
-}
-
-/* The number of bytes of the white space that `text` begins with, as Python's str.isspace() sees it; 0: none. */
-static size_t space_at(const unsigned char *text, size_t size) {
-    if (size >= 1 && ((text[0] >= 9 && text[0] <= 13) || (text[0] >= 28 && text[0] <= 32)))
-        return 1;
-    if (size >= 2 && text[0] == 0xc2 && (text[1] == 0x85 || text[1] == 0xa0))
-        return 2;
-    if (size >= 3 && ((text[0] == 0xe1 && text[1] == 0x9a && text[2] == 0x80) ||
-                      (text[0] == 0xe2 && text[1] == 0x80 &&
-                       (text[2] <= 0x8a || text[2] == 0xa8 || text[2] == 0xa9 || text[2] == 0xaf)) ||
-                      (text[0] == 0xe2 && text[1] == 0x81 && text[2] == 0x9f) ||
-                      (text[0] == 0xe3 && text[1] == 0x80 && text[2] == 0x80)))
-        return 3;
-    return 0;
-}
-
-/* The number of bytes of white space that `text` ends with. */
-static size_t space_before(const char *text, size_t size) {
-    for (size_t n = 1; n <= 3 && n <= size; n++)
-        if (space_at((const unsigned char *)text + size - n, n) == n)
-            return n;
-    return 0;
-}
-
-static void add_content(prompt *out, const char *text, int strip) {
-    size_t size = strlen(text);
-    if (strip) {
-        for (size_t n; (n = space_at((const unsigned char *)text, size)) > 0; size -= n)
-            text += n;
-        for (size_t n; (n = space_before(text, size)) > 0;)
-            size -= n;
-    }
-    add_text(out, text, size);
-}
-
-/* Where byte `at` of a text is once `gone` bytes have been taken out at `begin` and `size` are left. */
-static size_t place_after(size_t at, size_t begin, size_t gone, size_t size) {
-    const size_t place = at <= begin ? at : at - begin > gone ? at - gone : begin;
-    return place < size ? place : size;
-}
-
-/* Takes the white space off around what stands from byte `begin` on. */
-static void strip_from(prompt *out, size_t begin) {
-    for (size_t n; (n = space_before(out->text + begin, out->size - begin)) > 0;)
-        out->size -= n;
-    size_t gone = 0;
-    for (size_t n; (n = space_at((const unsigned char *)out->text + begin + gone, out->size - begin - gone)) > 0;)
-        gone += n;
-    memmove(out->text + begin, out->text + begin + gone, out->size - begin - gone);
-    out->size -= gone;
-    for (size_t i = 0; i < out->n_ranges; i++) {
-        out->range[i].begin = place_after(out->range[i].begin, begin, gone, out->size);
-        out->range[i].end = place_after(out->range[i].end, begin, gone, out->size);
-    }
-}
-
-/* Section PRMT (docs/model-format.md). */
-enum {
-    SYSTEM_PREFIX,
-    SYSTEM_SUFFIX,
-    USER_PREFIX,
-    USER_SUFFIX,
-    ASSISTANT_PREFIX,
-    ASSISTANT_SUFFIX,
-    GENERATION,
-    DEFAULT_SYSTEM,
-    THOUGHT_END,
-    N_TEXTS
-};
-enum {
-    FLAG_BEGIN = 1,
-    FLAG_STRIP_USER = 2,
-    FLAG_SYSTEM = 4,
-    FLAG_STRIP_SYSTEM = 64,
-    FLAG_STRIP_TURN = 256,
-    FLAG_SYSTEM_IN_USER = 512 | 1024
-};
-
-typedef struct program {
-    uint32_t flags;
-    const char *text[N_TEXTS];
-    uint32_t size[N_TEXTS];
-} program;
-
-static program read_program(const eb_model *model, const char *path) {
-    const void *data;
-    uint64_t size;
-    program out = {0};
-    eb_model_section(model, "PRMT", &data, &size);
-    if (!data)
-        die(EXIT_MODEL, "%s has no chat template: give it a plain prompt, without --chat", path);
-    const char *at = data;
-    uint32_t version = 0;
-    if (size >= 8) {
-        memcpy(&version, at, 4);
-        memcpy(&out.flags, at + 4, 4);
-    }
-    if (version != 1 && version != 2)
-        die(EXIT_MODEL, "%s: section PRMT is damaged or of another version", path);
-    if (version == 1 && out.flags & FLAG_STRIP_USER)
-        out.flags |= FLAG_STRIP_SYSTEM;
-    at += 8, size -= 8;
-    for (int i = 0; i < (version == 1 ? DEFAULT_SYSTEM : N_TEXTS); i++) {
-        if (size < 4)
-            die(EXIT_MODEL, "%s: section PRMT is cut short", path);
-        memcpy(&out.size[i], at, 4);
-        if (out.size[i] > size - 4)
-            die(EXIT_MODEL, "%s: section PRMT: a text goes past its end", path);
-        out.text[i] = at + 4;
-        at += 4 + out.size[i], size -= 4 + out.size[i];
-    }
-    return out;
-}
-
 static ids tokenize(const eb_tokenizer *tokenizer, const prompt *text, int32_t begin) {
     size_t n = 0;
     eb_status status = eb_tokenize_ranges(tokenizer, text->text, text->size, text->range, text->n_ranges, NULL, 0, &n);
@@ -422,14 +287,17 @@ static ids tokenize(const eb_tokenizer *tokenizer, const prompt *text, int32_t b
     return out;
 }
 
-static void add_system(prompt *out, const program *p, const char *system) {
-    if (!system) {
-        add_template(out, p->text[DEFAULT_SYSTEM], p->size[DEFAULT_SYSTEM]);
-        return;
-    }
-    add_template(out, p->text[SYSTEM_PREFIX], p->size[SYSTEM_PREFIX]);
-    add_content(out, system, p->flags & FLAG_STRIP_SYSTEM);
-    add_template(out, p->text[SYSTEM_SUFFIX], p->size[SYSTEM_SUFFIX]);
+static prompt_program read_program(const eb_model *model, const char *path) {
+    const void *data;
+    uint64_t size;
+    prompt_program out;
+    eb_model_section(model, "PRMT", &data, &size);
+    if (!data)
+        die(EXIT_MODEL, "%s has no chat template: give it a plain prompt, without --chat", path);
+    const char *fault = read_prompt_program(data, size, &out);
+    if (fault)
+        die(EXIT_MODEL, "%s: section PRMT %s", path, fault);
+    return out;
 }
 
 static ids make_prompt(const options *o, const eb_model *model, const eb_tokenizer *tokenizer) {
@@ -441,31 +309,17 @@ static ids make_prompt(const options *o, const eb_model *model, const eb_tokeniz
         text.text = allocate(strlen(content));
         add_text(&text, content, strlen(content));
     } else {
-        const program p = read_program(model, o->model);
-        size_t capacity = strlen(content) + (o->system ? strlen(o->system) : 0);
-        for (int i = 0; i < N_TEXTS; i++)
-            capacity += p.size[i];
+        const prompt_program p = read_program(model, o->model);
         size_t name_size = 0;
         int is_special = 0;
-        const char *name = p.flags & FLAG_BEGIN ? eb_token_bytes(tokenizer, bos, &name_size, &is_special) : NULL;
-        text.text = allocate(capacity + name_size);
+        const char *name = p.flags & PROMPT_BEGINS ? eb_token_bytes(tokenizer, bos, &name_size, &is_special) : NULL;
+        text.text = allocate(prompt_room(&p, o->system, content) + name_size);
         begin = name && !is_special ? bos : -1;
         if (name && is_special) /* by its name: some tokenizers put a space before a text that nothing stands before */
             add_template(&text, name, name_size);
-        if (o->system && !(p.flags & FLAG_SYSTEM))
+        if (o->system && !(p.flags & PROMPT_TAKES_SYSTEM))
             die(EXIT_USAGE, "this model's chat template has no place for a system message");
-        const int in_turn = (p.flags & FLAG_SYSTEM_IN_USER) != 0, strip_turn = (p.flags & FLAG_STRIP_TURN) != 0;
-        if (!in_turn)
-            add_system(&text, &p, o->system);
-        add_template(&text, p.text[USER_PREFIX], p.size[USER_PREFIX]);
-        const size_t turn = text.size;
-        if (in_turn)
-            add_system(&text, &p, o->system);
-        add_content(&text, content, !strip_turn && p.flags & FLAG_STRIP_USER);
-        if (strip_turn)
-            strip_from(&text, turn);
-        add_template(&text, p.text[USER_SUFFIX], p.size[USER_SUFFIX]);
-        add_template(&text, p.text[GENERATION], p.size[GENERATION]);
+        write_prompt(&text, &p, o->system, content);
     }
     const ids out = tokenize(tokenizer, &text, begin);
     free(text.text);

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import struct
 import subprocess
 import tarfile
 import time
@@ -120,7 +121,7 @@ def test_the_second_version_of_the_prompt_program_makes_the_same_tokens(
         "generation": "A: ", "add_bos": True,
     }  # fmt: skip
     program = PromptProgram(**{**around, **features})
-    path = with_program(reference_model("bitnet-packed"), program, tmp_path / "model.ebm")
+    path = with_program(reference_model("bitnet-packed"), program.to_bytes(), tmp_path / "model.ebm")
     for text in (" \u2003Why is <|eot_id|> blue?\u00a0\n", " "):
         messages = [Message("user", text)] if system is None else [Message("system", system), Message("user", text)]
         with Model.open(native, path) as model, Engine(model) as engine:
@@ -156,10 +157,36 @@ def test_begin_of_text_is_a_part_of_the_text(
     assert logits[-len(wanted) :] == wanted
 
 
-def with_program(model: Path, program: PromptProgram, out: Path) -> Path:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda section: struct.pack("<I", 3) + section[4:], "is damaged or of another version"),
+        (
+            lambda section: section[:4] + struct.pack("<I", 64) + section[8:],
+            "has flags that this program does not know",
+        ),
+        (lambda section: section[:-1], "has a text that goes past its end"),
+        (lambda section: section[:10], "is cut short"),
+        (lambda section: section + b"x", "has more than its texts"),
+    ],
+)
+def test_a_prompt_program_that_it_cannot_read_is_refused(
+    run: Run, reference_model: Callable[[str], Path], tmp_path: Path, change: Callable[[bytes], bytes], words: str
+):
+    """Another version, flags of one, texts that do not fill the section."""
+    program = PromptProgram(
+        system=("", ""), user=("U: ", "\n"), assistant=("A: ", "\n"), generation="A: ", add_bos=True
+    )
+    path = with_program(reference_model("bitnet-packed"), change(program.to_bytes()), tmp_path / "model.ebm")
+    done = run(path, "-p", "why", "--chat", "-n", "0")
+    assert done.returncode == 3
+    assert f"section PRMT {words}" in done.stderr
+
+
+def with_program(model: Path, program: bytes, out: Path) -> Path:
     """The model file with another prompt program and no probes."""
     with ModelFile(model) as file:
-        front = {"TOKN": file.content("TOKN") or b"", "PRMT": program.to_bytes()}
+        front = {"TOKN": file.content("TOKN") or b"", "PRMT": program}
         kinds = {tensor.role: tensor.encoding for tensor in file.tensors}
         embedding, layout = kinds[Role.TOKEN_EMBEDDING], kinds[Role.Q_PROJ]
         with ModelWriter(out, file.conf, front, embedding=embedding, layout=layout) as writer:
