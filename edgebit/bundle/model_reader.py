@@ -146,7 +146,8 @@ class ModelFile:
     def _refuse(self, what: str) -> NoReturn:
         raise BundleError(f"{self.path}: {what}")
 
-    def _read_sections(self) -> dict[str, Section]:
+    def _read_header(self) -> int:
+        """The number of sections."""
         view, size = self._view, self.size
         if size < HEADER.size:
             self._refuse(f"{size} bytes are no model file: a copy cut short. Copy it again.")
@@ -167,36 +168,46 @@ class ModelFile:
         if zlib.crc32(view[HEADER.size : table_end]) != table_crc:
             self._refuse("the sum of the section table is wrong: damaged. Copy it again.")
         self._check_zero(reserved, "the header's reserved bytes")
+        return int(n_sections)
+
+    def _read_sections(self) -> dict[str, Section]:
+        n_sections = self._read_header()
         sections: dict[str, Section] = {}
-        position = table_end
+        position = HEADER.size + n_sections * SECTION.size
         for i in range(n_sections):
-            raw_tag, crc, offset, length, reserved = SECTION.unpack_from(view, HEADER.size + i * SECTION.size)
-            if not raw_tag.isalnum():
-                self._refuse(f"section {i} has a tag that is no four letters: {raw_tag!r}")
-            tag = raw_tag.decode("ascii")
-            self._check_zero(reserved, f"the reserved bytes of section {tag}")
-            if tag in sections:
-                self._refuse(f"section {tag} stands twice")
-            if tag not in KNOWN_TAGS and not tag[0].islower():
-                self._refuse(f"section {tag} is not known, and must be. Use a newer edgebit.")
-            if offset % ALIGNMENT:
-                self._refuse(f"section {tag} at byte {offset} is not aligned to {ALIGNMENT}")
-            if offset != aligned(position):
-                self._refuse(f"section {tag} at byte {offset}: it must follow the one before, at {aligned(position)}")
-            if offset > size or length > size - offset:
-                self._refuse(f"section {tag} ends at byte {offset + length}, the file has {size}")
-            self._check_zero(bytes(view[position:offset]), f"the padding before section {tag}")
-            if tag != "DATA" and zlib.crc32(view[offset : offset + length]) != crc:
-                self._refuse(f"the sum of section {tag} is wrong: damaged. Copy it again.")
-            sections[tag] = Section(tag, crc, offset, length)
-            position = offset + length
-        if size != aligned(position):
-            self._refuse(f"the sections end at byte {position}, the file has {size}")
-        self._check_zero(bytes(view[position:size]), "the padding at the end")
+            section = self._read_section(i, position)
+            if section.tag in sections:
+                self._refuse(f"section {section.tag} stands twice")
+            sections[section.tag] = section
+            position = section.offset + section.size
+        if self.size != aligned(position):
+            self._refuse(f"the sections end at byte {position}, the file has {self.size}")
+        self._check_zero(bytes(self._view[position : self.size]), "the padding at the end")
         for tag in REQUIRED_TAGS:
             if tag not in sections:
                 self._refuse(f"section {tag} is missing")
         return sections
+
+    def _read_section(self, number: int, position: int) -> Section:
+        """The row of the table with that number, from 0; the section before it ends at byte `position`."""
+        view, size = self._view, self.size
+        raw_tag, crc, offset, length, reserved = SECTION.unpack_from(view, HEADER.size + number * SECTION.size)
+        if not raw_tag.isalnum():
+            self._refuse(f"section {number} has a tag that is no four letters: {raw_tag!r}")
+        tag = raw_tag.decode("ascii")
+        self._check_zero(reserved, f"the reserved bytes of section {tag}")
+        if tag not in KNOWN_TAGS and not tag[0].islower():
+            self._refuse(f"section {tag} is not known, and must be. Use a newer edgebit.")
+        if offset % ALIGNMENT:
+            self._refuse(f"section {tag} at byte {offset} is not aligned to {ALIGNMENT}")
+        if offset != aligned(position):
+            self._refuse(f"section {tag} at byte {offset}: it must follow the one before, at {aligned(position)}")
+        if offset > size or length > size - offset:
+            self._refuse(f"section {tag} ends at byte {offset + length}, the file has {size}")
+        self._check_zero(bytes(view[position:offset]), f"the padding before section {tag}")
+        if tag != "DATA" and zlib.crc32(view[offset : offset + length]) != crc:
+            self._refuse(f"the sum of section {tag} is wrong: damaged. Copy it again.")
+        return Section(tag, crc, offset, length)
 
     def _check_zero(self, data: bytes, what: str) -> None:
         if any(data):
