@@ -72,11 +72,6 @@ class Footprint:
         """Norms and RoPE's table."""
         return sum(self.tensor_bytes(role) for role, _ in self.conf.roles() if self.conf.shape_of(role)[0] == 1)
 
-    @property
-    def data_bytes(self) -> int:
-        """All tensors."""
-        return sum(self.tensor_bytes(role, layer) for role, layer in self.conf.roles())
-
     def kv_bytes(self, kv: str, context: int) -> int:
         """KV cache of so many tokens, in groups of 16: keys and values of all layers (kernels/src/kv_cache.h)."""
         conf = self.conf

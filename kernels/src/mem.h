@@ -22,13 +22,6 @@ int memcmp(const void *a, const void *b, size_t size);
 #define eb_memset __builtin_memset
 #define eb_memcmp __builtin_memcmp
 
-static inline size_t eb_strlen(const char *text) {
-    size_t size = 0;
-    while (text[size])
-        size++;
-    return size;
-}
-
 /* Numbers at any alignment. */
 static inline uint16_t eb_load_u16(const void *from) {
     uint16_t value;
