@@ -10,13 +10,13 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.checkpoint.gguf_file.metadata import GGUF_MAGIC, FrontReader, Value, read_counts, read_fields
-from edgebit.errors import CheckpointError
+from edgebit.checkpoint.positioned_reads import open_to_read, read_at
 
 __all__ = ["GGUF_MAGIC", "GgufFile", "StoredTensor"]
 
@@ -48,10 +48,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         """Open and check `path`. Raises CheckpointError naming the file, and the key or tensor at fault."""
         self.path = path
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        self._file = open_to_read(path)
         try:
             self.size = os.fstat(self._file.fileno()).st_size
             reader = FrontReader(self._file, path, self.size)
@@ -76,14 +73,7 @@ class GgufFile:
 
     def read(self, tensor: StoredTensor, start: int, n_bytes: int) -> NDArray[np.uint8]:
         """Bytes `start` to `start + n_bytes` of a tensor. Raises CheckpointError where the file has become shorter."""
-        out = np.empty(n_bytes, np.uint8)
-        view, done = memoryview(out.data), 0
-        while done < n_bytes:
-            n = os.preadv(self._file.fileno(), [view[done:]], tensor.offset + start + done)
-            if n == 0:
-                raise CheckpointError(f"{self.path}: ends inside tensor {tensor.name}: it became shorter while read")
-            done += n
-        return out
+        return read_at(self._file, self.path, tensor.offset + start, n_bytes, f"tensor {tensor.name}")
 
 
 def _alignment(reader: FrontReader, fields: dict[str, Value]) -> int:

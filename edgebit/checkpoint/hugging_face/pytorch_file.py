@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgebit.checkpoint.hugging_face.safetensors_file import DTYPE_BYTES, TensorInfo, read_rows
 from edgebit.checkpoint.hugging_face.state_dict_pickle import MAX_BYTES, PickledTensor, read_state_dict
 from edgebit.checkpoint.hugging_face.stored_zip import MAGIC, StoredEntry, read_entries
+from edgebit.checkpoint.positioned_reads import open_to_read
 from edgebit.errors import CheckpointError
 
 _LEGACY_MAGIC = (
@@ -27,10 +28,7 @@ class PytorchFile:
     def __init__(self, path: Path) -> None:
         """Open and check `path`. Raises CheckpointError naming the file, and the tensor where one is at fault."""
         self.path = path
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        self._file = open_to_read(path)
         try:
             self.tensors = _read_tensors(self._file, path)
         except BaseException:

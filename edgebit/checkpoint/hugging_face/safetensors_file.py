@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.checkpoint.json_text import MAX_JSON_BYTES
+from edgebit.checkpoint.positioned_reads import open_to_read, read_at
 from edgebit.errors import CheckpointError
 
 DTYPE_BYTES = {
@@ -44,10 +45,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         """Open and check `path`. Raises CheckpointError naming the file, and the tensor where one is at fault."""
         self.path = path
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        self._file = open_to_read(path)
         try:
             self.size = os.fstat(self._file.fileno()).st_size
             self.tensors, self.metadata = _read_header(self._file, path, self.size)
@@ -85,14 +83,8 @@ def read_rows(
     rows = info.shape[0] if info.shape else 1
     n_rows = rows - first_row if n_rows is None else min(n_rows, rows - first_row)
     row_len = math.prod(info.shape[1:])
-    out = np.empty(n_rows * row_len, dtype)
-    view = out.data.cast("B") if out.size else memoryview(b"")
-    done, start = 0, info.offset + first_row * row_len * dtype.itemsize
-    while done < len(view):
-        n = os.preadv(file.fileno(), [view[done:]], start + done)
-        if n == 0:
-            raise CheckpointError(f"{path}: ends inside tensor {name}: it became shorter while it was read")
-        done += n
+    start, n_bytes = info.offset + first_row * row_len * dtype.itemsize, n_rows * row_len * dtype.itemsize
+    out = read_at(file, path, start, n_bytes, f"tensor {name}").view(dtype)
     return out.reshape((n_rows, *info.shape[1:])) if info.shape else out.reshape(())
 
 

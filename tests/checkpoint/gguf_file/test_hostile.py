@@ -309,7 +309,7 @@ def test_a_file_that_becomes_shorter_is_an_error(tmp_path):
     checkpoint = open_checkpoint(path)
     os.truncate(path, 20_000)
 
-    with pytest.raises(CheckpointError, match="became shorter while read"):
+    with pytest.raises(CheckpointError, match="became shorter while it was read"):
         checkpoint.projection(Role.DOWN_PROJ, 0)
 
 

@@ -1,0 +1,33 @@
+"""Checkpoints' files are read by position and never mapped: a file that becomes shorter is an error, not a SIGBUS."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebit.errors import CheckpointError
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file. Raises CheckpointError naming it."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_at(file: BinaryIO, path: Path, offset: int, n_bytes: int, what: str) -> NDArray[np.uint8]:
+    """Bytes `offset` to `offset + n_bytes` of the open file, without moving in it.
+
+    Raises CheckpointError naming `path` and `what` is read where the file ends sooner.
+    """
+    out = np.empty(n_bytes, np.uint8)
+    view, done = memoryview(out.data), 0
+    while done < n_bytes:
+        n = os.preadv(file.fileno(), [view[done:]], offset + done)
+        if n == 0:
+            raise CheckpointError(f"{path}: ends inside {what}: it became shorter while it was read")
+        done += n
+    return out
