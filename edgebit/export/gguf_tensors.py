@@ -12,7 +12,7 @@ from edgebit.bundle.model_format import Conf, Role, Scales, Scaling
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.errors import ExportError
 from edgebit.export.dense_weights import block_scales, dense_chunks, row_steps
-from edgebit.ternary.ggml_packing import pack_i2_s, pack_q4_0, pack_tq1_0, pack_tq2_0
+from edgebit.ternary.ggml.packing import pack_i2_s, pack_q4_0, pack_tq1_0, pack_tq2_0
 
 
 class GgmlType(IntEnum):

@@ -1,1 +1,1 @@
-"""The layouts that ternary weights have in GGUF files of llama.cpp, bitnet.cpp and ik_llama.cpp: read only."""
+"""The layouts that ternary weights have in GGUF files of llama.cpp, bitnet.cpp and ik_llama.cpp."""
