@@ -14,6 +14,7 @@ from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Format, ModelConfig, Proj
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer_section import read_tokenizer_section
 from edgebit.errors import CheckpointError, TokenizerError
+from edgebit.ternary.bfloat16 import bfloat16_values
 from edgebit.ternary.layouts import TILE_ROWS, HeadPlanes, unpack_h8, unpack_t1, unpack_t2
 
 _FLOATS: dict[Encoding, np.dtype[Any]] = {
@@ -180,10 +181,7 @@ class ModelFileCheckpoint:
         for first, n in self._row_chunks(tensor, tensor.columns * dtype.itemsize):
             size = tensor.columns * dtype.itemsize
             stored = np.frombuffer(self._bytes(tensor, first * size, n * size), dtype).reshape(n, tensor.columns)
-            if tensor.encoding == Encoding.BF16:
-                values = (stored.astype(np.uint32) << 16).view(np.float32)
-            else:
-                values = stored.astype(np.float32)
+            values = bfloat16_values(stored) if tensor.encoding == Encoding.BF16 else stored.astype(np.float32)
             self._check_finite(tensor, values, f"row {first} or after: ")
             yield stored, values
 

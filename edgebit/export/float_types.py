@@ -5,6 +5,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.ternary.bfloat16 import bfloat16_values
+
 FloatType = Literal["bfloat16", "float16", "float32"]
 
 
@@ -21,7 +23,7 @@ def to_float_type(values: NDArray[np.float32], kind: FloatType) -> NDArray[Any]:
 
 def from_float_type(stored: NDArray[Any], kind: FloatType) -> NDArray[np.float32]:
     """What to_float_type() gave, as float32."""
-    return (stored.astype(np.uint32) << 16).view(np.float32) if kind == "bfloat16" else stored.astype(np.float32)
+    return bfloat16_values(stored) if kind == "bfloat16" else stored.astype(np.float32)
 
 
 def rounded(values: NDArray[np.float32], kind: FloatType) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgebit.checkpoint.json_text import MAX_JSON_BYTES
 from edgebit.checkpoint.positioned_reads import open_to_read, read_at
 from edgebit.errors import CheckpointError
+from edgebit.ternary.bfloat16 import bfloat16_values
 
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -91,8 +92,7 @@ def read_rows(
 def as_float32(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """The float32 values of what SafetensorsFile.read() gave for a tensor of type F32, F16 or BF16: exact."""
     if dtype == "BF16":
-        wide: NDArray[np.float32] = (values.astype(np.uint32) << 16).view(np.float32)
-        return wide
+        return bfloat16_values(values)
     return values.astype(np.float32, copy=False)
 
 

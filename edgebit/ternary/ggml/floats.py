@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.ternary.bfloat16 import bfloat16_values
 from edgebit.ternary.ggml.blocks import NO_CODE, Bytes
 from edgebit.ternary.ternary_floats import GROUP_STEP
 
@@ -25,8 +26,7 @@ class FloatLayout:
         """[rows, row_bytes] -> the floats, [rows, columns]: exact."""
         stored = rows.view(self.dtype)
         if self.is_bf16:
-            wide: NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
-            return wide
+            return bfloat16_values(stored)
         return stored.astype(np.float32)
 
     def scales(self, rows: Bytes) -> NDArray[np.float32]:
