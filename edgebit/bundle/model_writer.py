@@ -56,7 +56,10 @@ class ModelWriter:
 
         Raises BundleError where OUT cannot be written, and where no reader would take `conf`.
         """
-        read_conf(conf.pack())
+        try:
+            read_conf(conf.pack())
+        except BundleError as error:
+            raise BundleError(f"{out}: no reader would take this model: {error}") from None
         self.out, self.part = out, out.with_name(out.name + ".part")
         self._sections: list[tuple[str, int, int, int]] = []  # tag, crc, offset, size
         self._position = data_start = aligned(HEADER.size + (5 + len(front)) * SECTION.size)
