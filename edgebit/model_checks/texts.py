@@ -113,7 +113,7 @@ def _shown(messages: Sequence[Message]) -> str:
 
 
 def _reference(source: Path) -> Any:
-    """Hugging Face's tokenizer of the checkpoint; None where the package or the file is not there."""
+    """The tokenizer of the checkpoint's tokenizer.json, as Hugging Face's; None where package or file is not there."""
     file = source / "tokenizer.json"
     if not file.is_file():
         return None
@@ -126,5 +126,5 @@ def _reference(source: Path) -> Any:
 
 def _why_no_reference(source: Path) -> str:
     if not (source / "tokenizer.json").is_file():
-        return "the checkpoint has no tokenizer.json"
+        return "Hugging Face's `tokenizers` reads a tokenizer.json alone, and the checkpoint has none"
     return "pip install tokenizers compares its ids with Hugging Face's"

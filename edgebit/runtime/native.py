@@ -299,7 +299,7 @@ class Tokenizer(_Native):
         )
         if not data.value:
             raise EngineError(
-                f"{model.source} cannot take text: its checkpoint had no tokenizer.json. Build it from one that has"
+                f"{model.source} cannot take text: its checkpoint had no tokenizer. Build it from one that has"
             )
         return cls._open(model.library, data.value, size.value, model)
 
