@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from edgebit.bundle.model_format import MAX_STOP_TOKENS, Conf
+from edgebit.bundle.model_format import Conf
 from edgebit.checkpoint.chat_template.choice import HOW_TO_CHOOSE, added_tokens, read_choice
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.tokenizer import SPECIAL, CheckpointTokenizer
-from edgebit.checkpoint.tokenizer.prompt_tokens import TURN_ENDERS
+from edgebit.checkpoint.tokenizer.prompt_tokens import TURN_ENDERS, distinct_stop_tokens
 from edgebit.errors import TokenizerError
 
 
@@ -69,7 +69,4 @@ def _with_turn_enders(stops: tuple[int, ...], jinja: str, tokenizer: CheckpointT
     """The stop tokens, and those that end a turn in a template which the tokenizer's files know nothing of."""
     added = added_tokens(tokenizer)
     enders = [added[name] for name in TURN_ENDERS if name in jinja and name in added]
-    more = [token for token in enders if tokenizer.flags[token] & SPECIAL and token not in stops]
-    if len(stops) + len(more) > MAX_STOP_TOKENS:
-        raise TokenizerError(f"{len(stops) + len(more)} stop tokens: a model file has room for {MAX_STOP_TOKENS}")
-    return (*stops, *more)
+    return distinct_stop_tokens([*stops, *(token for token in enders if tokenizer.flags[token] & SPECIAL)])

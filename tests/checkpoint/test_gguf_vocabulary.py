@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgebit.checkpoint.tokenizer import Normalizer, PreTokenizer, read_gguf_tokenizer, read_tokenizer
+from edgebit.checkpoint.tokenizer.prompt_tokens import TURN_ENDERS
 from edgebit.errors import TokenizerError
 
 TINY = Path(__file__).resolve().parent.parent / "reference" / "bitnet-packed"
@@ -50,6 +51,15 @@ def test_a_byte_level_vocabulary_is_that_of_tokenizer_json():
     assert (read.tokens, read.flags, read.merges) == (expected.tokens, expected.flags, expected.merges)
     assert read.stop_tokens[0] == 501 and set(read.stop_tokens) > {501}
     assert any("<|eot_id|>" in note for note in notes)
+
+
+def test_more_stop_tokens_than_there_is_room_for_are_refused():
+    """None is left out without a word: an answer would not end there."""
+    fields = byte_level_fields(eot_token_id=502, eom_token_id=503)
+    for token, name in zip(range(504, 510), TURN_ENDERS, strict=False):
+        fields["tokenizer.ggml.tokens"][token] = name
+    with pytest.raises(TokenizerError, match=r"^odd\.gguf: 9 stop tokens \(501, 502, 503, 504, .* has room for 8"):
+        read_gguf_tokenizer(fields, "odd.gguf")
 
 
 GGUF_REFUSED = [

@@ -10,7 +10,7 @@ from typing import Any
 from edgebit.checkpoint.hints import PRE_TOKENIZERS
 from edgebit.checkpoint.tokenizer.forms import MAX_VOCAB, SPECIAL, Kind, Normalizer, PreTokenizer, SpacePrefix
 from edgebit.checkpoint.tokenizer.pieces import Pieces, PieceType, merges_by_score, sort_pieces
-from edgebit.checkpoint.tokenizer.prompt_tokens import MAX_STOP_TOKENS, TURN_ENDERS
+from edgebit.checkpoint.tokenizer.prompt_tokens import TURN_ENDERS, distinct_stop_tokens
 from edgebit.checkpoint.tokenizer.text_form import TextForm
 from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.vocabulary import bytes_without_token, read_merges, read_vocabulary
@@ -176,7 +176,7 @@ class _Reader:
         if ending:
             texts = ", ".join(name for name in TURN_ENDERS if special.get(name) in ending)
             self._notes.append(f"the file does not name {texts} as ends of an answer: they are taken for such")
-        return tuple(dict.fromkeys([*named, *ending]))[:MAX_STOP_TOKENS]
+        return distinct_stop_tokens([*named, *ending])
 
     def _note_special_bos(self, tokenizer: CheckpointTokenizer) -> None:
         if tokenizer.bos_token is not None and not tokenizer.flags[tokenizer.bos_token] & SPECIAL:

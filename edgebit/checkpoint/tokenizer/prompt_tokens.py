@@ -1,14 +1,14 @@
 """The tokens around a prompt: what goes first, what ends an answer, and the names that a chat template has for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebit.bundle.model_format import MAX_STOP_TOKENS
 from edgebit.checkpoint.tokenizer.json_object import read_json_object
 from edgebit.errors import TokenizerError
 
 TURN_ENDERS = ("<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>", "</s>")
-MAX_STOP_TOKENS = 8
 
 
 def named_tokens(config: dict[str, Any]) -> dict[str, str]:
@@ -68,7 +68,15 @@ def stop_tokens(
         stops.append(ids[named["eos_token"]])
     special = {entry["content"] for entry in entries if entry.get("special")}
     stops += [ids[name] for name in TURN_ENDERS if name in special and name in (template or "")]
-    unique = tuple(dict.fromkeys(int(stop) for stop in stops))
-    if len(unique) > MAX_STOP_TOKENS:
-        raise TokenizerError(f"{len(unique)} stop tokens: a model file has room for {MAX_STOP_TOKENS}")
-    return unique
+    return distinct_stop_tokens(stops)
+
+
+def distinct_stop_tokens(stops: Iterable[int]) -> tuple[int, ...]:
+    """Each of them once, in order. Raises TokenizerError where a model file has no room for all."""
+    distinct = tuple(dict.fromkeys(map(int, stops)))
+    if len(distinct) > MAX_STOP_TOKENS:
+        raise TokenizerError(
+            f"{len(distinct)} stop tokens ({', '.join(map(str, distinct))}): a model file has room for "
+            f"{MAX_STOP_TOKENS}. Name fewer in the checkpoint's eos_token_id"
+        )
+    return distinct
