@@ -40,7 +40,7 @@ from edgebit.bundle.manifest import (
 )
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
@@ -234,7 +234,7 @@ def _check_model(options: BuildOptions) -> None:
     if options.layout != "auto":
         raise BuildError(f"{model} is a model file, whose layout stays as it is. Leave --layout out")
     if options.hints != NO_HINTS:
-        raise BuildError(f"{model} is a model file. Leave --i2s-dialect, --i2s-reference and --activations out")
+        raise BuildError(f"{model} is a model file. Leave {HINT_OPTIONS} out")
     if options.template is not None:
         raise BuildError(f"{model} is a model file, whose chat template stays as it is. Leave --template out")
 

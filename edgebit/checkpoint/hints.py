@@ -22,3 +22,4 @@ class Hints:
 
 
 NO_HINTS = Hints()
+HINT_OPTIONS = "--i2s-dialect, --i2s-reference, --activations and --pre-tokenizer"  # that commands have for them

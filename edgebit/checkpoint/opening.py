@@ -6,7 +6,7 @@ from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.gguf_file.checkpoint import open_gguf
 from edgebit.checkpoint.gguf_file.container import GGUF_MAGIC
 from edgebit.checkpoint.gguf_file.split import first_parts
-from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
 from edgebit.checkpoint.model_file_checkpoint import is_model_file, open_model_file
 from edgebit.errors import CheckpointError
@@ -23,8 +23,7 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     if gguf is not None:
         return open_gguf(gguf, hints)
     if hints != NO_HINTS:
-        options = "--i2s-dialect, --i2s-reference, --activations and --pre-tokenizer"
-        raise CheckpointError(f"{path}: {options} go with a GGUF file alone")
+        raise CheckpointError(f"{path}: {HINT_OPTIONS} go with a GGUF file alone. Leave them out")
     if is_model_file(path):
         return open_model_file(path)
     return open_hugging_face(path)

@@ -10,6 +10,11 @@ import click
 
 from edgebit.checkpoint.hints import I2S_DIALECTS, PRE_TOKENIZERS, Hints
 
+pre_tokenizer_option = click.option(
+    "--pre-tokenizer",
+    type=click.Choice(PRE_TOKENIZERS),
+    help="How a GGUF file's tokenizer cuts text, where the file does not say.",
+)
 _OPTIONS = (
     click.option(
         "--i2s-dialect",
@@ -26,11 +31,7 @@ _OPTIONS = (
         type=click.Choice(["int8", "float"]),
         help="What a GGUF file's model was trained with.  [default: as the file tells]",
     ),
-    click.option(
-        "--pre-tokenizer",
-        type=click.Choice(PRE_TOKENIZERS),
-        help="How a GGUF file's tokenizer cuts text, where the file does not say.",
-    ),
+    pre_tokenizer_option,
 )
 
 

@@ -10,6 +10,9 @@ import click
 import numpy as np
 
 from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
+from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
+from edgebit.checkpoint.opening import find_gguf
+from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.token_ids import read_token_ids
 from edgebit.convert import convert
 from edgebit.errors import EdgebitError
@@ -30,7 +33,8 @@ _CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npy file to write.")
 @click.option("--last", is_flag=True, help="Write the last position only, shape [1, vocabulary].")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core.")
-def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int | None) -> None:
+@checkpoint_options
+def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int | None, hints: Hints) -> None:
     """Write the logits of all positions, float32 [tokens, vocabulary], of MODEL: a model file, bundle or checkpoint.
 
     \b
@@ -38,7 +42,10 @@ def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int 
     edgebit logits chat.bundle --ids-file ids.json --out logits.npy
     """
     ids = read_token_ids(ids_file)
-    with _located(path) as place, Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
+    with (
+        _located(path, hints) as place,
+        Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model,
+    ):
         vocab_size = model.info.vocab_size
         for token in ids:
             if not 0 <= token < vocab_size:
@@ -75,12 +82,14 @@ def _write_logits(engine: Engine, ids: list[int], file: BinaryIO, last: bool) ->
 
 
 @contextmanager
-def _located(path: Path) -> Iterator[Member]:
-    """Where the model lies; a checkpoint's folder is converted to a file that lasts as long as the block."""
-    if path.is_dir() and not looks_like_bundle(path):
+def _located(path: Path, hints: Hints) -> Iterator[Member]:
+    """Where the model lies; a checkpoint is converted to a file that lasts as long as the block."""
+    if find_gguf(path) is not None or (path.is_dir() and not looks_like_bundle(path)):
         with tempfile.TemporaryDirectory(prefix="edgebit-") as folder:
             model = Path(folder) / "model.ebm"
-            convert(path, model, probes=False)
+            convert(path, model, hints=hints, probes=False)
             yield Member(model, 0, model.stat().st_size)
+    elif hints != NO_HINTS:
+        raise EdgebitError(f"{path} is no GGUF file, and {HINT_OPTIONS} go with one alone. Leave them out")
     else:
         yield locate_model(path)

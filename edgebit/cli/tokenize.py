@@ -3,13 +3,16 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
 
 from edgebit.bundle.archive import locate_model, looks_like_bundle
-from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.checkpoint.hints import Hints, PreTokenizerName
+from edgebit.checkpoint.opening import find_gguf, open_checkpoint
+from edgebit.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
+from edgebit.cli.checkpoint_options import pre_tokenizer_option
 from edgebit.errors import EdgebitError
 from edgebit.runtime.native import Library, Model, Tokenizer
 
@@ -20,10 +23,13 @@ from edgebit.runtime.native import Library, Model, Tokenizer
 @click.option("--bos", is_flag=True, help="Put the model's begin-of-text token first.")
 @click.option("--special", is_flag=True, help="Names of special tokens in the text become those tokens.")
 @click.option("--decode", is_flag=True, help="The other way: ids on standard input, their bytes on standard output.")
-def command(path: Path, as_json: bool, bos: bool, special: bool, decode: bool) -> None:
+@pre_tokenizer_option
+def command(
+    path: Path, as_json: bool, bos: bool, special: bool, decode: bool, pre_tokenizer: PreTokenizerName | None
+) -> None:
     """Token ids of the text on standard input, which may be any bytes.
 
-    MODEL is a model file, a bundle, a checkpoint's folder, a tokenizer.json or a tokenizer.model.
+    MODEL is a model file, a bundle, a checkpoint's folder or GGUF file, a tokenizer.json or a tokenizer.model.
 
     \b
     edgebit tokenize chat.bundle < text.txt
@@ -32,7 +38,7 @@ def command(path: Path, as_json: bool, bos: bool, special: bool, decode: bool) -
     """
     if decode and (as_json or bos or special):
         raise click.UsageError("--decode goes with none of --json, --bos and --special")
-    with _opened(path) as (tokenizer, bos_token):
+    with _opened(path, pre_tokenizer) as (tokenizer, bos_token):
         given = sys.stdin.buffer.read()
         if decode:
             sys.stdout.buffer.write(tokenizer.decode(_read_ids(given), skip_special=False))
@@ -58,12 +64,11 @@ def _read_ids(given: bytes) -> list[int]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Tokenizer, int | None]]:
+def _opened(path: Path, pre_tokenizer: PreTokenizerName | None) -> Iterator[tuple[Tokenizer, int | None]]:
     """The tokenizer that lies at `path`, and the begin-of-text token."""
     library = Library.load()
-    is_checkpoint = path.is_dir() and not looks_like_bundle(path)
-    if is_checkpoint or path.suffix in (".json", ".model"):
-        read = read_tokenizer(path)
+    read = _read(path, pre_tokenizer)
+    if read is not None:
         with Tokenizer.from_section(library, read.section()) as tokenizer:
             yield tokenizer, read.bos_token
         return
@@ -73,3 +78,18 @@ def _opened(path: Path) -> Iterator[tuple[Tokenizer, int | None]]:
         Tokenizer.from_model(model) as tokenizer,
     ):
         yield tokenizer, model.info.bos_token
+
+
+def _read(path: Path, pre_tokenizer: PreTokenizerName | None) -> CheckpointTokenizer | None:
+    """The tokenizer of a checkpoint, or in a file of its own; None where `path` is a model file or bundle."""
+    if find_gguf(path) is not None:
+        any_dialect = Hints(i2s_dialect="x86", pre_tokenizer=pre_tokenizer)  # no weights are read
+        with closing(open_checkpoint(path, any_dialect)) as checkpoint:
+            tokenizer = checkpoint.tokenizer()
+        if tokenizer is None:
+            raise EdgebitError(f"{path} has no tokenizer: it works with token ids only")
+        return tokenizer
+    if pre_tokenizer is not None:
+        raise EdgebitError(f"{path} is no GGUF file, and --pre-tokenizer goes with one alone. Leave it out")
+    is_checkpoint = path.is_dir() and not looks_like_bundle(path)
+    return read_tokenizer(path) if is_checkpoint or path.suffix in (".json", ".model") else None

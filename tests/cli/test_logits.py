@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from edgebit.export.to_gguf import export_gguf
+
 
 def edgebit(*args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgebit", *map(str, args)]
@@ -40,6 +42,19 @@ def test_all_positions_of_file_and_checkpoint_are_the_same(reference_model, refe
     assert np.array_equal(a, b)
     assert np.array_equal(a[-1:], c)
     assert (a.argmax(axis=1) == reference["long_argmax_f32"]).mean() >= 0.95
+
+
+def test_a_gguf_file_is_a_checkpoint_too(reference_checkpoint, ids_file, tmp_path):
+    """In I2_S, whose dialect is said; on what is none, it is refused."""
+    model = export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "model.gguf", kind="i2_s").out
+    path, logits = ids_file([1, 2, 3]), {}
+    for source, extra in ((model, ("--i2s-dialect", "x86")), (reference_checkpoint("bitnet-packed"), ())):
+        done = edgebit("logits", source, "--ids-file", path, "--out", tmp_path / "out.npy", *extra)
+        assert done.returncode == 0, done.stderr
+        logits[source] = np.load(tmp_path / "out.npy")
+    assert np.array_equal(*logits.values())
+    done = edgebit("logits", source, "--ids-file", path, "--out", tmp_path / "out.npy", "--i2s-dialect", "x86")
+    assert done.returncode != 0 and "go with a GGUF file alone" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgebit.export.to_gguf import export_gguf
+
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 CASES = json.loads((REFERENCE / "tiny-tokenizer-cases.json").read_text())
 
@@ -16,12 +18,14 @@ def tokenize(path, *arguments, given=b""):
     return subprocess.run(command, input=given, capture_output=True, check=False, timeout=120)
 
 
-@pytest.fixture(params=["model file", "checkpoint", "tokenizer.json"])
-def source(request, native, reference_model):
+@pytest.fixture(params=["model file", "checkpoint", "tokenizer.json", "GGUF file"])
+def source(request, native, reference_model, tmp_path):
     """Every kind of MODEL, each with the same tokenizer."""
     if request.param == "model file":
         return reference_model("bitnet-packed")
     folder = REFERENCE / "bitnet-packed"
+    if request.param == "GGUF file":
+        return export_gguf(folder, tmp_path / "model.gguf").out
     return folder if request.param == "checkpoint" else folder / "tokenizer.json"
 
 
