@@ -51,7 +51,7 @@ class ChoicesResult:
 def encode_questions(model: Model, questions: Sequence[Question]) -> list[list[Pair]]:
     """The pairs of each question, a choice a pair. Raises EdgebitError naming the question that cannot be."""
     if model.section("TOKN") is None:
-        raise EdgebitError(f"{model.source} has no tokenizer: it cannot read questions")
+        raise EdgebitError(f"{model.source} has no tokenizer: it cannot read questions. Take a model that has one")
     encoded = []
     with Tokenizer.from_model(model) as tokenizer:
         encoder = PairEncoder(model, tokenizer)

@@ -54,11 +54,12 @@ def encode_text(model: Model, data: bytes, *, name: str, bos: bool = True, limit
     with Tokenizer.from_model(model) as tokenizer:
         ids = tokenizer.encode(data)
         pieces = {token: tokenizer.token_bytes(token) for token in set(ids)}
-    return _text(model, ids, pieces, name=name, bos=bos, limit=limit)
+    begin = [model.info.bos_token] if bos and model.info.bos_token is not None else []
+    return _text(begin, ids, pieces, name=name, limit=limit)
 
 
-def take_ids(model: Model, ids: Sequence[int], *, name: str, bos: bool = False, limit: int | None = None) -> ScoredText:
-    """The same of token ids; begin-of-text is put first only where `bos` says so.
+def take_ids(model: Model, ids: Sequence[int], *, name: str, limit: int | None = None) -> ScoredText:
+    """The same of token ids as they are: begin-of-text is not put first.
 
     Raises EdgebitError where one is outside the vocabulary, or there are too few.
     """
@@ -73,13 +74,12 @@ def take_ids(model: Model, ids: Sequence[int], *, name: str, bos: bool = False, 
             pieces = {token: tokenizer.token_bytes(token) for token in set(ids) if token < tokenizer.vocab_size}
         if len(pieces) < len(set(ids)):
             pieces = None
-    return _text(model, list(ids), pieces, name=name, bos=bos, limit=limit)
+    return _text([], list(ids), pieces, name=name, limit=limit)
 
 
 def _text(
-    model: Model, ids: list[int], pieces: dict[int, bytes] | None, *, name: str, bos: bool, limit: int | None
+    begin: list[int], ids: list[int], pieces: dict[int, bytes] | None, *, name: str, limit: int | None
 ) -> ScoredText:
-    begin = [model.info.bos_token] if bos and model.info.bos_token is not None else []
     text = ScoredText(name, begin + ids[:limit], bool(begin), pieces)
     if text.scored < 1:
         raise EdgebitError(

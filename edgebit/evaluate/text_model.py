@@ -29,7 +29,7 @@ class TextModel:
         if not 2 <= self.max_length <= most:
             raise EdgebitError(f"max_length is {max_length}, and the model takes 2 to {most}")
         if model.section("TOKN") is None:
-            raise EdgebitError(f"{model.source} has no tokenizer: it cannot read texts")
+            raise EdgebitError(f"{model.source} has no tokenizer: it cannot read texts. Take a model that has one")
         self._model, self._threads, self._kv, self._seed = model, threads, kv, seed
         self._session = Session(model, ctx_len=self.max_length, threads=threads, kv=kv, speculate=0)
         self._encoder = PairEncoder(model, self._session.tokenizer)
@@ -101,7 +101,7 @@ class TextModel:
         """The text of a conversation by the model's own template; that text is known again as a context.
 
         answer_next: what follows begins an answer; otherwise it goes on with the last message, which is an answer begun
-        Raises EngineError where the model has no template or does not take the order of roles.
+        Raises EdgebitError where the model has no template, EngineError where it does not take the order of roles.
         """
         program = self._session.program
         if program is None:

@@ -106,6 +106,7 @@ def test_the_loss_of_transformers(name, native, reference_model, reference_check
         text, windows = take_ids(model, ids, name="ids"), Windows.of(model, None, None)
         with open_engine(model, windows, threads=1, kv="f32") as engine:
             result = measure_perplexity(engine, text, windows)
+    print(f"\n{name}: {abs(result.nll - recorded):.4f} nats")
     assert abs(result.nll - recorded) <= 0.02
     assert result.tokens == 199
 
