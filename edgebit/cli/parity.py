@@ -41,7 +41,7 @@ def command(
     """Run BUNDLE, or a model file, beside Hugging Face transformers, and name the first part that departs.
 
     Needs pip install 'edgebit[parity]', and memory for the checkpoint and one layer in float32. Ends with exit code 0
-    only where all checks pass: tokens, embedding, every layer fed with the reference's own input, logits, greedy.
+    only where no check fails: tokens, embedding, every layer fed with the reference's own input, logits, greedy.
 
     \b
     edgebit parity chat.bundle --reference ./bitnet-b1.58-2B-4T

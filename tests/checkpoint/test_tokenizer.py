@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -120,11 +119,10 @@ def test_segments_are_tokenized_as_one_text(tiny, tiny_hf):
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "1", "ab", "<", "'", "é", "<|eot_id|"])
-def test_a_megabyte_of_one_thing_takes_no_more_than_moments(tiny, unit):
+def test_a_megabyte_of_one_thing_is_encoded(tiny, unit):
+    """In quadratic time it would take hours, and meet the limit that pyproject.toml has for every test."""
     size = len(unit.encode())
-    started = time.monotonic()
     assert tiny.encode(unit * (1_000_000 // size), parse_special=True)
-    assert time.monotonic() - started < 20
     text = unit * (20_000 // size)
     assert tiny.decode(tiny.encode(text, parse_special=True)) == text.encode()
 
