@@ -10,16 +10,14 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from edgebit import bionic, elf
 from edgebit.bionic import Rule
+from edgebit.checks import Check
 from edgebit.elf import Elf, read_elf
 from edgebit.errors import BuildError
 from edgebit.resources import kernels_dir
 from edgebit.targets import Target, host_target
-
-Status = Literal["passed", "failed", "not run"]
 
 SONAME = "libedgebit.so"
 LIBRARY_ALIGN = 65536  # loads on kernels with pages of 4, 16 and 64 KB
@@ -33,15 +31,6 @@ _X18 = re.compile(r"\b[wx]18\b")  # Android's own: its libc may keep the shadow 
 _PRODUCT = re.compile(r"eb_(gemv4?|gemm|dot)_")  # micro-kernels that multiply: where an ISA's own product must be
 _ANY = "any CPU"
 _NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one check found."""
-
-    name: str
-    status: Status
-    detail: str
 
 
 def require(checks: Iterable[Check], where: str, mend: str) -> None:

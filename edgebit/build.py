@@ -17,7 +17,6 @@ from typing import Literal, Protocol
 
 from edgebit import __version__
 from edgebit.artifacts import (
-    Check,
     check_instructions,
     check_library,
     check_program,
@@ -42,6 +41,7 @@ from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
+from edgebit.checks import Check
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
 from edgebit.errors import BuildError

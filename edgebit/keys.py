@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgebit.artifacts import Check
 from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import MANIFEST_NAME, RELEASE_KEYS_MAX, SEQUENCE_MAX, Release
 from edgebit.bundle.signature import (
@@ -25,6 +24,7 @@ from edgebit.bundle.signature import (
     parse_public_key,
     signed_digest,
 )
+from edgebit.checks import Check
 from edgebit.errors import BuildError, BundleError, KeyFileError
 from edgebit.resources import config_dir
 

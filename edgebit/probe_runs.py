@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit import bionic
-from edgebit.artifacts import Check
+from edgebit.checks import Check
 from edgebit.convert import convert
 from edgebit.elf import read_elf
 from edgebit.errors import BuildError

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgebit.artifacts import (
-    Check,
     check_instructions,
     check_library,
     check_program,
@@ -27,6 +26,7 @@ from edgebit.bundle.manifest import (
     Manifest,
 )
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.checks import Check
 from edgebit.cross.native import build_native
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError, BundleError, EngineError, TargetError

@@ -25,14 +25,15 @@ MAY_IMPORT = {
     "edgebit.transport": set(),
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
-    "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic"},
+    "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic", "edgebit.checks"},
+    "edgebit.checks": set(),
     "edgebit.bionic": {"edgebit.elf"},
     "edgebit.kernel_program": {"edgebit.elf"},
     "edgebit.elf": set(),
 }  # fmt: skip
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
-        "edgebit.footprint", "edgebit.artifacts", "edgebit.bionic", "edgebit.elf", "edgebit.kernel_program",
-        "edgebit.transport", "edgebit.runtime"}  # fmt: skip
+        "edgebit.footprint", "edgebit.artifacts", "edgebit.checks", "edgebit.bionic", "edgebit.elf",
+        "edgebit.kernel_program", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},

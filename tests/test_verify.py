@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from edgebit import verify
-from edgebit.artifacts import SONAME, Check
+from edgebit.artifacts import SONAME
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import LIBRARY_MEMBER, RUNNER_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.checks import Check
 from edgebit.cli import cli
 from edgebit.cross.native import NativeFiles
 from edgebit.errors import BuildError

@@ -10,9 +10,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edgebit.artifacts import Check
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checks import Check
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.progress_bar import Report, progress_bar

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebit.artifacts import Check
+from edgebit.checks import Check
 from edgebit.cross.native import PRODUCTS, Report, compile_native
 from edgebit.cross.toolchain import BUILDERS, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit import bionic, elf
-from edgebit.artifacts import Check
 from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.manifest import MODEL_MEMBER, RUNNER_MEMBER
+from edgebit.checks import Check
 from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.elf import read_elf
 from edgebit.errors import BuildError, BundleError, EdgebitError, TransportError

@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from edgebit.artifacts import Check
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.checks import Check
 from edgebit.errors import EngineError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from edgebit.artifacts import Check
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checks import Check
 from edgebit.errors import BundleError, CheckpointError, EngineError
 from edgebit.model_checks.at_work import check_answer, check_probes
 from edgebit.model_checks.texts import check_template, check_tokenizer

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgebit.artifacts import Check
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.checkpoint.chat_template.proof import conversations, text_of
 from edgebit.checkpoint.chat_template.rendering import ChatTemplate, RefusedError
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, Kind, Normalizer
 from edgebit.checkpoint.tokenizer.text_form import SPACE_MARK
+from edgebit.checks import Check
 from edgebit.runtime.native import Model, Tokenizer
 
 # Scripts, numbers, code, white space, joined emoji, and names of special tokens, which stay text.

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.artifacts import Check
 from edgebit.bundle.model_format import Encoding, Role, Tensor, head_parts
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Checkpoint
+from edgebit.checks import Check
 from edgebit.model_diff.tensors import (
     SAME_SCALE,
     Chunk,

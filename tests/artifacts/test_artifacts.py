@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from edgebit.artifacts import (
-    Check,
     check_instructions,
     check_library,
     check_program,
@@ -18,6 +17,7 @@ from edgebit.artifacts import (
     read_header,
     require,
 )
+from edgebit.checks import Check
 from edgebit.elf import read_elf
 from edgebit.errors import BuildError
 from edgebit.targets import Target, find_target, host_target

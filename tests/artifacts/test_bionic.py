@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgebit import elf
-from edgebit.artifacts import Check, check_for_android, check_program
+from edgebit.artifacts import check_for_android, check_program
 from edgebit.bionic import LINKER
+from edgebit.checks import Check
 from edgebit.elf import Note, read_elf
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir

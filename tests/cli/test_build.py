@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgebit import build as build_service
-from edgebit.artifacts import Check
 from edgebit.bundle.archive import open_bundle
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.checks import Check
 from edgebit.cli import COMMANDS, cli
 from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
 

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from tokenizer_folders import write_gpt2_like, write_sentencepiece_like
 
-from edgebit.artifacts import Check
 from edgebit.bundle.model_format import HEADER, SECTION, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.chat_template import choice
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checkpoint.tokenizer import SpacePrefix
+from edgebit.checks import Check
 from edgebit.cli import cli
 from edgebit.errors import BundleError, TokenizerError
 from edgebit.export.to_gguf import export_gguf

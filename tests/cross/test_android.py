@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgebit import bionic
-from edgebit.artifacts import Check
 from edgebit.build import check_native
+from edgebit.checks import Check
 from edgebit.cross.container import ContainerEngine
 from edgebit.cross.native import build_native, plan
 from edgebit.cross.ndk import find_ndk

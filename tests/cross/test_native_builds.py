@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.artifacts import Check
 from edgebit.build import check_native
+from edgebit.checks import Check
 from edgebit.cross.native import NativeFiles, build_native, plan
 from edgebit.cross.toolchain import choose_toolchain, find_tool
 from edgebit.elf import PT_LOAD, function_addresses, read_elf

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from edgebit.bundle.model_format import NO_LAYER, ActivationQuantisation, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.model_file_checkpoint import open_model_file
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checks import Check
 from edgebit.errors import CheckpointError
 from edgebit.evaluate.parity import tokens, weights
 from edgebit.evaluate.parity.agreement import (
@@ -44,15 +44,6 @@ class ParityOptions:
     n_tokens: int = 64
     n_greedy: int = 32
     threads: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One comparison, and what it found."""
-
-    name: str
-    status: Literal["passed", "failed", "not run"]
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
