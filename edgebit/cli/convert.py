@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checks import Check
+from edgebit.cli.check_rows import add_check, check_table
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.progress_bar import Report, progress_bar
@@ -21,8 +20,6 @@ from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.convert import ConvertReport, convert
 from edgebit.errors import BundleError
 from edgebit.model_checks.conversion import check_conversion
-
-_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
 @click.command()
@@ -112,9 +109,9 @@ def _print(report: ConvertReport, checks: list[Check]) -> None:
         click.echo(f"  note      {printable(note)}")
     if not checks:
         return
-    table = Table("check", "result", "", box=None, header_style="bold")
+    table = check_table()
     for check in checks:
-        table.add_row(check.name, Text(check.status, style=_STYLES[check.status]), Text(printable(check.detail)))
+        add_check(table, check)
     click.echo()
     print_table(table)
 

@@ -9,13 +9,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from edgebit.cli.check_rows import STYLES, add_check, check_table
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.errors import BundleError, EdgebitError
 from edgebit.evaluate.parity.check import ParityOptions, Report, run_parity
 from edgebit.runtime.cores import default_threads
-
-_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
 @click.command()
@@ -76,7 +75,7 @@ def _print(path: Path, report: Report) -> None:
     table = Table("layer", "close rows", "largest error", "chained: median", "largest", box=None, header_style="bold")
     for result in report.layers:
         alone, chained = result.alone, result.chained
-        style = "" if alone.holds else _STYLES["failed"]
+        style = "" if alone.holds else STYLES["failed"]
         table.add_row(
             Text(str(result.layer), style=style),
             Text(f"{100 * alone.close_share:.1f} %", style=style),
@@ -85,9 +84,9 @@ def _print(path: Path, report: Report) -> None:
             f"{chained.largest:.1e}",
         )
     print_table(table)
-    table = Table("check", "result", "", box=None, header_style="bold")
+    table = check_table()
     for check in report.checks:
-        table.add_row(check.name, Text(check.status, style=_STYLES[check.status]), Text(printable(check.detail)))
+        add_check(table, check)
     print_table(table)
     click.echo(f"{path} beside {report.reference}, {report.n_tokens} tokens: ", nl=False)
     click.echo(f"departs first in {printable(report.departure)}" if report.departure else "they agree")

@@ -7,16 +7,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from edgebit.bundle.archive import open_bundle
-from edgebit.cli.terminal import print_table, printable, printable_json
+from edgebit.cli.check_rows import STYLES, add_check, check_table
+from edgebit.cli.terminal import print_table, printable_json
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BundleError
 from edgebit.verify import Extent, Report, verify_bundle
-
-_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
 @click.command()
@@ -62,14 +60,13 @@ def _size(path: Path) -> int | None:
 
 
 def _print_table(path: Path, report: Report) -> None:
-    table = Table("check", "result", "", box=None, header_style="bold")
+    table = check_table()
     for group in report.groups:
         table.add_row(Text(group.title, style="bold"), "", "")
         for check in group.checks:
-            status = Text(check.status, style=_STYLES[check.status])
-            table.add_row(Text(f"  {check.name}"), status, Text(printable(check.detail)))
+            add_check(table, check, indent="  ")
     print_table(table)
-    counts = {status: sum(check.status == status for check in report.checks) for status in _STYLES}
+    counts = {status: sum(check.status == status for check in report.checks) for status in STYLES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     identity = f", bundle {report.bundle_id}" if report.bundle_id else ""
     click.echo(f"{path}{identity}: {said}")
