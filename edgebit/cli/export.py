@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from edgebit.checkpoint.hints import Hints
+from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import printable, printable_json
@@ -54,6 +56,7 @@ def command() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
 )
+@checkpoint_options
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def gguf(
@@ -63,6 +66,7 @@ def gguf(
     arch: str | None,
     exact_scales: bool,
     head_from: Path | None,
+    hints: Hints,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -79,6 +83,7 @@ def gguf(
             architecture=arch,
             exact_scales=exact_scales,
             head_from=head_from,
+            hints=hints,
             force=force,
             progress=progress,
         )
@@ -94,9 +99,10 @@ def gguf(
     type=click.Path(exists=True, path_type=Path),
     help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
 )
+@checkpoint_options
 @click.option("--force", is_flag=True, help="Replace a model's folder that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def hf(model: Path, out: Path, head_from: Path | None, force: bool, as_json: bool) -> None:
+def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool, as_json: bool) -> None:
     """Write MODEL as a folder that transformers loads: safetensors, configuration, tokenizer, README.
 
     Weights are packed; of a model trained with float activations they are floats, which transformers computes as such.
@@ -105,7 +111,7 @@ def hf(model: Path, out: Path, head_from: Path | None, force: bool, as_json: boo
     edgebit export hf chat.bundle --out ./chat
     """
     with progress_bar() as progress:
-        report = export_hugging_face(model, out, head_from=head_from, force=force, progress=progress)
+        report = export_hugging_face(model, out, head_from=head_from, hints=hints, force=force, progress=progress)
     form = f"{report.architecture}, {report.linear_class or 'weights as floats'}, {report.dtype}"
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB of weights, {form}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.errors import ExportError
 
@@ -20,12 +21,12 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(path: Path, head_from: Path | None) -> Iterator[Source]:
-    """Open `path` and, for the head alone, `head_from`.
+def open_source(path: Path, head_from: Path | None, hints: Hints) -> Iterator[Source]:
+    """Open `path`, with `hints` of what its files do not say, and, for the head alone, `head_from`.
 
     Raises ExportError where the two are no form of one model, and what open_checkpoint() raises.
     """
-    with contextlib.closing(open_checkpoint(path)) as checkpoint:
+    with contextlib.closing(open_checkpoint(path, hints)) as checkpoint:
         if head_from is None:
             yield Source(checkpoint, checkpoint, tuple(checkpoint.notes))
             return

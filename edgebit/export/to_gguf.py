@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Role, Scales
 from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES
+from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.export.gguf_architecture import (
     Architecture,
     architecture_metadata,
@@ -67,19 +68,20 @@ def export_gguf(
     architecture: str | None = None,
     exact_scales: bool = False,
     head_from: Path | None = None,
+    hints: Hints = NO_HINTS,
     force: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> GgufReport:
     """Write the GGUF `out` of the model file, bundle or checkpoint at `path`.
 
     kind: of projections; architecture: None takes the one that fits; exact_scales: scales in tensors of their own, f32;
-    head_from: the checkpoint that a model file was converted from, for its exact head.
+    head_from: the checkpoint that a model file was converted from, for its exact head; hints: of a checkpoint.
     Raises ExportError where GGUF cannot hold the model, `out` is there already (without `force`) or cannot be written,
     and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
     check_out_file(out, force=force)
-    with open_source(path, head_from) as source:
+    with open_source(path, head_from, hints) as source:
         export = _Export(source, GgmlType[kind.upper()], architecture, exact_scales)
         items = export.items()
         with GgufWriter(out, export.metadata, [item.tensor for item in items]) as writer:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import ExportError
 from edgebit.export.hugging_face_config import choose_class, config_json, generation_config_json
@@ -42,18 +43,19 @@ def export_hugging_face(
     out: Path,
     *,
     head_from: Path | None = None,
+    hints: Hints = NO_HINTS,
     force: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> HuggingFaceReport:
     """Write the folder `out` of the model file, bundle or checkpoint at `path`.
 
-    head_from: the checkpoint that a model file was converted from, for its exact head.
+    head_from: the checkpoint that a model file was converted from, for its exact head; hints: of a checkpoint.
     Raises ExportError where transformers has no form of the model, `out` is there already (without `force`) or
     cannot be written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
     check_out_folder(out, force=force)
-    with open_source(path, head_from) as source:
+    with open_source(path, head_from, hints) as source:
         checkpoint, head = source.checkpoint, source.head
         kind = choose_class(checkpoint.config.conf)
         form = choose_form(checkpoint, kind, head)

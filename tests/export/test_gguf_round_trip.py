@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from export.rope_variant import with_rope
 from export.same_model import assert_same_model
 
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
-from edgebit.errors import ExportError
+from edgebit.cli import cli
+from edgebit.errors import CheckpointError, ExportError
 from edgebit.export.to_gguf import export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
 
@@ -62,6 +64,20 @@ def test_i2_s_comes_back(name, reference_checkpoint, tmp_path):
     with (
         closing(open_checkpoint(reference_checkpoint(name))) as wanted,
         closing(open_checkpoint(tmp_path / "model.gguf", Hints(i2s_dialect="x86"))) as found,
+    ):
+        assert_same_model(found, wanted)
+
+
+def test_a_file_in_i2_s_is_exported_with_its_dialect(reference_checkpoint, tmp_path):
+    """Of which the command takes the option that the refusal names."""
+    export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "i2_s.gguf", kind="i2_s")
+    call = ["export", "hf", str(tmp_path / "i2_s.gguf"), "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(cli, call)
+    assert isinstance(refused.exception, CheckpointError) and "--i2s-dialect" in str(refused.exception)
+    assert CliRunner().invoke(cli, [*call, "--i2s-dialect", "x86"], catch_exceptions=False).exit_code == 0
+    with (
+        closing(open_checkpoint(reference_checkpoint("bitnet-packed"))) as wanted,
+        closing(open_checkpoint(tmp_path / "out")) as found,
     ):
         assert_same_model(found, wanted)
 
