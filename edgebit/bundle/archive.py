@@ -34,6 +34,7 @@ BLOCK = 512  # a tar's members begin at multiples of this
 CHUNK = 1 << 20
 _MEMBERS_MAX = 256
 _PAX_MAX = 4096
+_GGUF_MAGIC = b"GGUF"
 
 Progress = Callable[[int], None]  # is told of bytes done since the last call
 
@@ -177,7 +178,7 @@ def looks_like_bundle(path: Path) -> bool:
 def locate_model(path: Path) -> Member:
     """Where the model file lies: `path` itself, or the member of the bundle at `path`.
 
-    Raises BundleError where there is neither.
+    Raises BundleError where there is neither, saying what a checkpoint becomes one with.
     """
     if looks_like_bundle(path):
         return open_bundle(path).member(MODEL_MEMBER)
@@ -189,7 +190,20 @@ def locate_model(path: Path) -> Member:
         raise BundleError(
             f"{path} is a folder without {MANIFEST_NAME}. A checkpoint becomes a bundle with: edgebit build {path}"
         )
+    if path.is_file() and _begins_with(path, _GGUF_MAGIC):
+        raise BundleError(
+            f"{path} is a GGUF file, a checkpoint. It becomes a model file with: edgebit convert {path}, and a bundle "
+            f"with: edgebit build {path}"
+        )
     return Member(path, 0, size)
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _open_folder(path: Path) -> Bundle:

@@ -544,7 +544,10 @@ def test_model_is_located_in_all_three_forms(bundle, tmp_path):
         assert place.path.read_bytes()[place.offset : place.offset + place.size] == CONTENT["model.ebm"]
 
 
-def test_folder_of_a_checkpoint_is_not_a_model(tmp_path):
+def test_a_checkpoint_is_not_a_model(tmp_path):
     """The message says what to do with it."""
     with pytest.raises(BundleError, match="edgebit build"):
         locate_model(tmp_path)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(BundleError, match=r"model\.gguf is a GGUF file, .* edgebit convert"):
+        locate_model(tmp_path / "model.gguf")
