@@ -24,6 +24,7 @@ from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checkpoint.text_sections import TextSections, read_text_sections
 from edgebit.errors import BundleError, CheckpointError, EngineError
+from edgebit.progress import Progress, unwatched
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 from edgebit.runtime.token_ids import spread_ids
@@ -42,7 +43,6 @@ class _Layout:
 
 
 _LAYOUTS = {"t2": _Layout(Encoding.T2, pack_t2), "t1": _Layout(Encoding.T1, pack_t1)}
-Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ def convert(
     template: str | None = None,
     probes: bool = True,
     hints: Hints = NO_HINTS,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = unwatched,
 ) -> ConvertReport:
     """Write the model file `out` from the checkpoint at `path`.
 

@@ -10,7 +10,7 @@ import edgebit
 
 # A part of edgebit: the parts it may import (besides itself, errors, resources and the package's version).
 MAY_IMPORT = {
-    "edgebit.checkpoint": {"edgebit.bundle", "edgebit.ternary"},
+    "edgebit.checkpoint": {"edgebit.progress", "edgebit.bundle", "edgebit.ternary"},
     "edgebit.ternary": set(),
     "edgebit.bundle": {"edgebit.ternary"},
     "edgebit.targets": set(),
@@ -27,13 +27,14 @@ MAY_IMPORT = {
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic", "edgebit.checks"},
     "edgebit.checks": set(),
+    "edgebit.progress": set(),
     "edgebit.bionic": {"edgebit.elf"},
     "edgebit.kernel_program": {"edgebit.elf"},
     "edgebit.elf": set(),
 }  # fmt: skip
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
         "edgebit.footprint", "edgebit.artifacts", "edgebit.checks", "edgebit.bionic", "edgebit.elf",
-        "edgebit.kernel_program", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
+        "edgebit.kernel_program", "edgebit.progress", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},

@@ -1,17 +1,17 @@
 """How many of a model's ternary weights are -1, 0 and +1."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from edgebit.bundle.model_format import Role
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.progress import Progress, unwatched
 
 Counts = Mapping[tuple[Role, int], tuple[int, int, int]]  # of a projection, by role and layer: of -1, 0 and +1
-Progress = Callable[[str, int, int], None]  # what is being counted, projections done, projections in all
 
 
-def count_codes(checkpoint: Checkpoint, progress: Progress = lambda what, done, total: None) -> Counts:
+def count_codes(checkpoint: Checkpoint, progress: Progress = unwatched) -> Counts:
     """Of every projection, one in memory at a time. Raises CheckpointError as reading them does."""
     projections = [(role, layer) for role, layer in checkpoint.config.conf.roles() if role.is_projection]
     counts = {}

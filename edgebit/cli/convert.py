@@ -14,12 +14,13 @@ from edgebit.checks import Check
 from edgebit.cli.check_rows import add_check, check_table
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
-from edgebit.cli.progress_bar import Report, progress_bar
+from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.convert import ConvertReport, convert
 from edgebit.errors import BundleError
 from edgebit.model_checks.conversion import check_conversion
+from edgebit.progress import Progress
 
 
 @click.command()
@@ -93,7 +94,7 @@ def _check_out(checkpoint: Path, out: Path, force: bool) -> None:
         raise BundleError(f"the folder {out.parent} for the model file is not there. Make it: mkdir -p {out.parent}")
 
 
-def _check(checkpoint: Path, hints: Hints, out: Path, show: Report) -> list[Check]:
+def _check(checkpoint: Path, hints: Hints, out: Path, show: Progress) -> list[Check]:
     with closing(open_checkpoint(checkpoint, hints)) as source, closing(open_checkpoint(out)) as model:
         return check_conversion(out, source, model, show)
 

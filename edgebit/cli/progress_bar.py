@@ -1,12 +1,12 @@
 """A bar for a service that says what it is at: on standard error, and only on a terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-Report = Callable[[str, int, int], None]  # what is being done, parts done, parts in all; 0: nobody counts them
+from edgebit.progress import Progress as Report
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.errors import ExportError
+from edgebit.progress import Progress
 
 _ITEM_SIZES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}
 
@@ -29,9 +30,7 @@ class SafetensorsTensor:
     chunks: Callable[[], Iterator[NDArray[Any]]]
 
 
-def write_safetensors(
-    path: Path, tensors: Sequence[SafetensorsTensor], progress: Callable[[str, int, int], None]
-) -> None:
+def write_safetensors(path: Path, tensors: Sequence[SafetensorsTensor], progress: Progress) -> None:
     """Write `tensors`, one after the other, and bring the file to the disk.
 
     Raises ExportError where that cannot be, and ValueError where chunks are not as long as the shape says.

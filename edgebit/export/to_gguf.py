@@ -31,9 +31,9 @@ from edgebit.export.gguf_tensors import (
 from edgebit.export.gguf_tokenizer import token_id_metadata, tokenizer_metadata
 from edgebit.export.source import Source, open_source
 from edgebit.export.target import check_out_file
+from edgebit.progress import Progress, unwatched
 
 GgufType = Literal["tq2_0", "tq1_0", "i2_s"]
-Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
 _FILE_TYPES = {GgmlType.TQ1_0: 36, GgmlType.TQ2_0: 37, GgmlType.I2_S: 40}  # general.file_type
 
 
@@ -70,7 +70,7 @@ def export_gguf(
     head_from: Path | None = None,
     hints: Hints = NO_HINTS,
     force: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = unwatched,
 ) -> GgufReport:
     """Write the GGUF `out` of the model file, bundle or checkpoint at `path`.
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from edgebit.export.safetensors_file import write_safetensors
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_json import tokenizer_config_json, tokenizer_json
-
-Progress = Callable[[str, int, int], None]  # what is being done, tensors done, tensors in all
+from edgebit.progress import Progress, unwatched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +44,7 @@ def export_hugging_face(
     head_from: Path | None = None,
     hints: Hints = NO_HINTS,
     force: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = unwatched,
 ) -> HuggingFaceReport:
     """Write the folder `out` of the model file, bundle or checkpoint at `path`.
 

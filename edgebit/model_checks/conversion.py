@@ -9,15 +9,14 @@ from edgebit.checks import Check
 from edgebit.errors import BundleError, CheckpointError, EngineError
 from edgebit.model_checks.at_work import check_answer, check_probes
 from edgebit.model_checks.texts import check_template, check_tokenizer
-from edgebit.model_checks.weights import Progress, check_bytes, check_head, check_tensors
+from edgebit.model_checks.weights import check_bytes, check_head, check_tensors
+from edgebit.progress import Progress, unwatched
 from edgebit.runtime.native import Library, Model
 
 _NEED_AN_ENGINE = ("tokenizer", "chat template", "answer", "golden probes")
 
 
-def check_conversion(
-    path: Path, source: Checkpoint, model: Checkpoint, progress: Progress = lambda what, done, total: None
-) -> list[Check]:
+def check_conversion(path: Path, source: Checkpoint, model: Checkpoint, progress: Progress = unwatched) -> list[Check]:
     """Check the model file at `path`, which `model` reads as a checkpoint, against the checkpoint `source`.
 
     Every byte's sum, every tensor read back and compared, the tokenizer there and back and beside Hugging Face's, the

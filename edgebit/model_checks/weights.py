@@ -1,6 +1,6 @@
 """A model file's bytes and tensors, beside the checkpoint's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,8 @@ from edgebit.model_diff.tensors import (
     tensor_difference,
     tensor_name,
 )
+from edgebit.progress import Progress
 from edgebit.ternary.layouts import TILE_ROWS, HeadPlanes, unpack_h8
-
-Progress = Callable[[str, int, int], None]  # what is being checked, parts done, parts in all; 0: nobody counts them
 
 
 def check_bytes(path: Path, progress: Progress) -> Check:

@@ -11,8 +11,9 @@ from edgebit.bundle.model_format import Conf, Norms
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.model_diff.templates import template_differences
-from edgebit.model_diff.tensors import Progress, shared_tensors, tensor_differences
+from edgebit.model_diff.tensors import shared_tensors, tensor_differences
 from edgebit.model_diff.tokenizers import tokenizer_differences
+from edgebit.progress import Progress, unwatched
 
 _OF_THE_TOKENIZER = ("bos_token", "stop_tokens")  # fields of Conf that the tokenizer's files have the last word on
 
@@ -35,7 +36,7 @@ class Part:
     counts: bool = True  # whether a difference makes them other models
 
 
-def diff_models(a: Checkpoint, b: Checkpoint, progress: Progress = lambda what, done, total: None) -> list[Part]:
+def diff_models(a: Checkpoint, b: Checkpoint, progress: Progress = unwatched) -> list[Part]:
     """Everything that differs between `a` and `b`, in the order in which a prompt meets it; weights in that of a pass.
 
     Raises CheckpointError and TokenizerError for what is wrong with one of them.

@@ -1,6 +1,6 @@
 """Codes, scales, norms, embedding and head of two models, compared in bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Conf, Role, Scaling
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.progress import Progress
 from edgebit.ternary.absmean import row_int8
 
-Progress = Callable[[str, int, int], None]  # what is being compared, tensors done, tensors in all
 Chunk = tuple[NDArray[Any], ...]  # of some rows, an array for each thing that is told of them
 SAME_SCALE = 1e-6  # relative: what a scale may lose where rows of int8 are made values and int8 again
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,10 @@ from edgebit.evaluate.parity.agreement import (
 )
 from edgebit.evaluate.parity.layer_steps import LayerSteps, rms_norm
 from edgebit.evaluate.parity.reference import LayerRun, Reference
+from edgebit.progress import Progress
 from edgebit.runtime.native import Engine, Library, Model, Tokenizer
 from edgebit.runtime.token_ids import spread_ids
 
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 _ENGINE_EMBEDDINGS = 8  # tokens whose embedding is taken from the engine as well as from the file
 _INT15_STEP = 1 / 16383  # of the largest activation: what the engine rounds to where the reference keeps floats
 _PROMPT = 16  # of the ids: what greedy goes on from
