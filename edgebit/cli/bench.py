@@ -57,7 +57,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
 @click.argument("model", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--shape", type=click.Choice(list(SHAPES)), help="Random weights in this shape instead of MODEL.")
 @click.option("--layout", type=click.Choice(["t2", "t1"]), help="Of --shape's weights.  [default: t2]")
-@click.option("--threads", type=Numbers(1, 256), help="Default: one, and one for each big core.")
+@click.option("--threads", type=Numbers(1, 256), help="Worker threads.  [default: one, and one for each big core]")
 @click.option("--prefill", type=Numbers(1), help="Prompt lengths.  [default: 128,512]")
 @click.option("--decode", "decode_tokens", type=click.IntRange(1, _MOST), default=32, show_default=True,
               help="Tokens of each decode test.")  # fmt: skip

@@ -45,7 +45,7 @@ _LEAST_KL = 1e-5  # nats, of a place that is shown: less is rounding, of a saved
 @text_options
 @click.option("--per-token", type=OUT_FILE, help="Also write each token's numbers, a JSON object a line.")
 @engine_options
-@click.option("--against-kv", type=click.Choice(KV_TYPES), help="How --against holds keys and values.  [default: --kv]")
+@click.option("--against-kv", type=click.Choice(KV_TYPES), help="Type of the KV cache of --against.  [default: --kv]")
 @json_option
 def command(
     path: Path,

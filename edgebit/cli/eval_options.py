@@ -97,9 +97,11 @@ def text_options(command: Command) -> Command:
 
 def engine_options(command: Command) -> Command:
     """Give a command the options of an engine, as one EngineOptions argument named `opened`."""
-    threads = click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core.")
+    threads = click.option(
+        "--threads", type=click.IntRange(1, 1024), help="Worker threads.  [default: one for each big core]"
+    )
     kv = click.option("--kv", type=click.Choice(KV_TYPES), default=KV_TYPES[0], show_default=True,
-                      help="How keys and values are held.")  # fmt: skip
+                      help="Type of the KV cache.")  # fmt: skip
 
     def make(threads: int | None, kv: str) -> EngineOptions:
         return EngineOptions(threads or default_threads(), kv)

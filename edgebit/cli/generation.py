@@ -77,16 +77,21 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--repeat-penalty", type=click.FloatRange(0, min_open=True), help="Above 1: repeat less."),
             click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="The same seed gives the same answer."),
             click.option("--stop", multiple=True, help="End before this text. May be given several times."),
-            click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core."),
             click.option(
-                "--ctx", type=click.IntRange(0, 1 << 24), default=0, help="Context in tokens. Default: the model's own."
+                "--threads", type=click.IntRange(1, 1024), help="Worker threads.  [default: one for each big core]"
+            ),
+            click.option(
+                "--ctx",
+                type=click.IntRange(0, 1 << 24),
+                default=0,
+                help="Context in tokens.  [default: the model's own]",
             ),
             click.option(
                 "--kv",
                 type=click.Choice(KV_TYPES),
                 default=KV_TYPES[0],
                 show_default=True,
-                help="How keys and values are held: int8 takes half the memory, and its answers differ a little.",
+                help="Type of the KV cache: int8 takes half the memory, and its answers differ a little.",
             ),
             click.option(
                 "--speculate",

@@ -32,7 +32,7 @@ _CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npy file to write.")
 @click.option("--last", is_flag=True, help="Write the last position only, shape [1, vocabulary].")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Default: one for each big core.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Worker threads.  [default: one for each big core]")
 @checkpoint_options
 def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int | None, hints: Hints) -> None:
     """Write the logits of all positions, float32 [tokens, vocabulary], of MODEL: a model file, bundle or checkpoint.

@@ -31,7 +31,7 @@ from edgebit.runtime.cores import default_threads
 @click.option(
     "--greedy", type=click.IntRange(0, 1024), default=32, show_default=True, help="Tokens that the reference adds."
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Of the engine.  [default: one for each big core]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Worker threads.  [default: one for each big core]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     model: Path, checkpoint: Path, text: TextIO | None, tokens: int, greedy: int, threads: int | None,

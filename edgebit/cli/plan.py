@@ -46,7 +46,7 @@ _FIGURES = {"clock_ghz": "GHz", "read_gb_s": "GB/s", "read_core_gb_s": "GB/s", "
 @click.option("--all", "every", is_flag=True, help="All targets that have figures.")
 @click.option("--context", type=click.IntRange(min=1), metavar="TOKENS", help="KV cache length.  [default: 2048]")
 @click.option("--threads", type=click.IntRange(1, 256), help="Worker threads.  [default: one for each big core]")
-@click.option("--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Type of the KV cache.")
+@click.option("--kv", type=click.Choice(KV_TYPES), default=KV_TYPES[0], show_default=True, help="Type of the KV cache.")
 @click.option(
     "--layout",
     type=click.Choice(["auto", *LAYOUT_BITS]),
