@@ -12,7 +12,7 @@ from edgebit.bundle.model_format import MAGIC, NO_LAYER, Encoding, Role, Scaling
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Format, ModelConfig, Projection
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
-from edgebit.checkpoint.tokenizer_section import read_tokenizer_section
+from edgebit.checkpoint.tokenizer.section_reader import read_tokenizer_section
 from edgebit.errors import CheckpointError, TokenizerError
 from edgebit.ternary.bfloat16 import bfloat16_values
 from edgebit.ternary.layouts import TILE_ROWS, HeadPlanes, unpack_h8, unpack_t1, unpack_t2

@@ -9,7 +9,7 @@ import tokenizers
 from export.small_tokenizers import FORMS, TEXT_FILE, save
 
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, read_gguf_tokenizer, read_tokenizer
-from edgebit.checkpoint.tokenizer_section import read_tokenizer_section
+from edgebit.checkpoint.tokenizer.section_reader import read_tokenizer_section
 from edgebit.errors import TokenizerError
 from edgebit.export.gguf_file import GgufWriter
 from edgebit.export.gguf_file import text as text_value

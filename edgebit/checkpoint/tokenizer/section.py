@@ -6,14 +6,22 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgebit.checkpoint.tokenizer.forms import ADDED, BYTE, SPECIAL, UNUSED, Kind, Normalizer, PreTokenizer
+from edgebit.checkpoint.tokenizer.forms import (
+    ADDED,
+    BYTE,
+    IGNORE_MERGES,
+    NO_TOKEN,
+    SPECIAL,
+    STRIP_LEADING_SPACE,
+    UNUSED,
+    Kind,
+    Normalizer,
+    PreTokenizer,
+)
 from edgebit.errors import TokenizerError
 
 if TYPE_CHECKING:
     from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
-
-_IGNORE_MERGES, _STRIP_LEADING_SPACE = 1, 2
-_EMPTY = 0xFFFFFFFF
 
 
 def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None = None) -> bytes:
@@ -31,7 +39,7 @@ def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None =
     offsets = array("I", bytes(4 * (rows + 1)))
     for token, text in enumerate(tokens):
         offsets[token + 1] = offsets[token] + len(text)
-    byte_ids = array("I", [_EMPTY]) * 256
+    byte_ids = array("I", [NO_TOKEN]) * 256
     for token, text in enumerate(tokens):
         is_byte = token in tokenizer.merged_ids if tokenizer.kind == Kind.BYTE_LEVEL else flags[token] & BYTE
         if is_byte and len(text) == 1:
@@ -39,7 +47,7 @@ def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None =
     added = array("I", sorted((i for i, flag in enumerate(flags) if flag & ADDED), key=tokens.__getitem__))
     plain = (token for token in sorted(tokenizer.merged_ids) if not flags[token] & SPECIAL)
     hashed = _hash_table([(token, tokens[token]) for token in plain])
-    header = _header(tokenizer, _EMPTY in byte_ids, rows, len(csr) // 3, len(added), len(hashed), offsets[rows])
+    header = _header(tokenizer, NO_TOKEN in byte_ids, rows, len(csr) // 3, len(added), len(hashed), offsets[rows])
     words = [_little_endian(part) for part in (offsets, row_of_left, csr, hashed, byte_ids, added)]
     return b"".join([header, *words, bytes(flag & ~BYTE for flag in flags), *tokens])
 
@@ -47,7 +55,7 @@ def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None =
 def _header(tokenizer: "CheckpointTokenizer", lacks_bytes: bool, *counts: int) -> bytes:
     """Of version 1 where that can say it, so that older programs read it too."""
     rows, *rest = counts
-    flags = _IGNORE_MERGES * tokenizer.ignore_merges + _STRIP_LEADING_SPACE * tokenizer.strip_leading_space
+    flags = IGNORE_MERGES * tokenizer.ignore_merges + STRIP_LEADING_SPACE * tokenizer.strip_leading_space
     form = (tokenizer.kind, tokenizer.normalizer, tokenizer.space_prefix)
     is_first = tokenizer.pre_tokenizer == PreTokenizer.LLAMA3 and form == (Kind.BYTE_LEVEL, Normalizer.NONE, 0)
     version = 1 if is_first and not lacks_bytes else 2
@@ -95,10 +103,10 @@ def _hash_table(entries: Sequence[tuple[int, bytes]]) -> "array[int]":
     """Open addressing; a power of two of slots, at most half of them taken. The hash is one big number's remainder."""
     bits = max(1, (2 * len(entries) - 1).bit_length())
     mask = (1 << bits) - 1
-    table = array("I", [_EMPTY]) * (1 << bits)
+    table = array("I", [NO_TOKEN]) * (1 << bits)
     for token, text in entries:
         slot = (int.from_bytes(text, "big") % 0x7FFFFFFF * 0x9E3779B1 & 0xFFFFFFFF) >> (32 - bits)
-        while table[slot] != _EMPTY:
+        while table[slot] != NO_TOKEN:
             slot = slot + 1 & mask
         table[slot] = token
     return table

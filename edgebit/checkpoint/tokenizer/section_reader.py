@@ -6,20 +6,21 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgebit.checkpoint.tokenizer import (
+from edgebit.checkpoint.tokenizer.forms import (
     ADDED,
     BYTE,
-    CheckpointTokenizer,
+    IGNORE_MERGES,
+    NO_TOKEN,
+    STRIP_LEADING_SPACE,
     Kind,
     Normalizer,
     PreTokenizer,
     SpacePrefix,
 )
+from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.errors import TokenizerError
 
 _HEADER = struct.Struct("<16I")
-_IGNORE_MERGES, _STRIP_LEADING_SPACE = 1, 2
-_EMPTY = 0xFFFFFFFF
 
 
 def read_tokenizer_section(
@@ -39,32 +40,27 @@ def read_tokenizer_section(
     offsets, row_of_left, merges, hashed, byte_ids, _ = header.words_of(content)
     n_tokens, start = header.n_tokens, header.size - header.text_size - header.n_tokens
     tokens = _tokens(offsets, content[start + n_tokens :])
-    token_flags = bytearray(content[start : start + n_tokens])
-    merged_ids = _ids(hashed, n_tokens, "the hash")
-    byte_tokens = _ids(byte_ids, n_tokens, "the table of bytes")
+    token_flags, merged_ids = content[start : start + n_tokens], _ids(hashed, n_tokens, "the hash")
+    byte_tokens, unknown = _ids(byte_ids, n_tokens, "the table of bytes"), None
+    named = named_tokens if named_tokens is not None else _named(tokens, bos_token, stop_tokens)
     if header.kind == Kind.BYTE_LEVEL:
         merged_ids |= byte_tokens
     else:
-        for token in byte_tokens:
-            if len(tokens[token]) != 1:
-                raise TokenizerError(f"token {token} stands for a byte and has {len(tokens[token])}")
-            token_flags[token] |= BYTE
+        token_flags = _with_bytes(token_flags, tokens, byte_tokens)
+        unknown = _added_token(tokens, token_flags, named.get("unk_token"))
     ranked = _ranked_merges(row_of_left, merges, n_tokens)
-    named = named_tokens if named_tokens is not None else _named(tokens, bos_token, stop_tokens)
     return CheckpointTokenizer(
         kind=header.kind,
         pre_tokenizer=header.pre_tokenizer,
         normalizer=header.normalizer,
         space_prefix=header.space_prefix,
-        strip_leading_space=bool(header.flags & _STRIP_LEADING_SPACE),
-        unknown_token=None
-        if header.kind == Kind.BYTE_LEVEL
-        else _added_token(tokens, token_flags, named.get("unk_token")),
+        strip_leading_space=bool(header.flags & STRIP_LEADING_SPACE),
+        unknown_token=unknown,
         tokens=tokens,
-        flags=bytes(token_flags),
+        flags=token_flags,
         merges=tuple((left, right, merged) for _, left, right, merged in ranked),
         scores=_scores(ranked, n_tokens),
-        ignore_merges=bool(header.flags & _IGNORE_MERGES),
+        ignore_merges=bool(header.flags & IGNORE_MERGES),
         merged_ids=frozenset(merged_ids),
         bos_token=bos_token,
         stop_tokens=stop_tokens,
@@ -110,7 +106,7 @@ def _read_header(content: bytes) -> _Header:
     if len(content) < _HEADER.size:
         raise TokenizerError(f"{len(content)} bytes are no tokenizer")
     version, n_tokens, pre, flags, n_merges, n_added, n_slots, size, *form = _HEADER.unpack_from(content)
-    known = _IGNORE_MERGES if version == 1 else _IGNORE_MERGES | _STRIP_LEADING_SPACE
+    known = IGNORE_MERGES if version == 1 else IGNORE_MERGES | STRIP_LEADING_SPACE
     try:
         if version not in (1, 2) or flags & ~known or any(form if version == 1 else form[3:]):
             raise ValueError
@@ -151,10 +147,18 @@ def _tokens(offsets: "array[int]", data: bytes) -> tuple[bytes, ...]:
 
 def _ids(words: "array[int]", n_tokens: int, where: str) -> set[int]:
     """The tokens that a table holds, some of whose places are empty."""
-    ids = {token for token in words if token != _EMPTY}
+    ids = {token for token in words if token != NO_TOKEN}
     if max(ids, default=0) >= n_tokens:
         raise TokenizerError(f"{where} holds token {max(ids)} of {n_tokens}")
     return ids
+
+
+def _with_bytes(flags: bytes, tokens: tuple[bytes, ...], byte_tokens: set[int]) -> bytes:
+    """The tokens' flags, with BYTE for those that stand for one, which the section has in a table of its own."""
+    for token in byte_tokens:
+        if len(tokens[token]) != 1:
+            raise TokenizerError(f"token {token} stands for a byte and has {len(tokens[token])}")
+    return bytes(flag | BYTE if token in byte_tokens else flag for token, flag in enumerate(flags))
 
 
 def _ranked_merges(row_of_left: "array[int]", merges: "array[int]", n_tokens: int) -> list[tuple[int, int, int, int]]:
@@ -187,7 +191,7 @@ def _named(tokens: tuple[bytes, ...], bos_token: int | None, stop_tokens: tuple[
     return {name: tokens[token].decode(errors="replace") for name, token in known.items()}
 
 
-def _added_token(tokens: tuple[bytes, ...], flags: bytearray, name: str | None) -> int | None:
+def _added_token(tokens: tuple[bytes, ...], flags: bytes, name: str | None) -> int | None:
     """The added token that is called so."""
     if name is None:
         return None
