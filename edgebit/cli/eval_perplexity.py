@@ -62,15 +62,14 @@ def command(path: Path, chosen: TextOptions, per_token: Path | None, opened: Eng
 
 
 def _figures(result: Perplexity, text: ScoredText) -> dict[str, Any]:
-    known = result.tokens > 0
     return {
         "text": text.name,
         "complete": result.complete,
         "tokens": result.tokens,
         "bytes": result.bytes,
-        "perplexity": result.perplexity if known else None,
+        "perplexity": result.perplexity,
         "perplexity_error": result.perplexity_error,
-        "nll": result.nll if known else None,
+        "nll": result.nll,
         "nll_error": result.nll_error,
         "bits_per_byte": result.bits_per_byte,
         "window": result.windows.length,
@@ -80,8 +79,6 @@ def _figures(result: Perplexity, text: ScoredText) -> dict[str, Any]:
 
 
 def _table(figures: dict[str, Any]) -> str:
-    if not figures["tokens"]:
-        return "no token was scored"
     error, nll_error = (
         f" ± {figures[name]:.4f}" if figures[name] is not None else "" for name in ("perplexity_error", "nll_error")
     )

@@ -13,6 +13,8 @@ from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import Block, Floats, Windows, next_token_blocks
 from edgebit.runtime.native import Engine, Model, Tokenizer
 
+_WORST = 5  # places that are named
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -108,26 +110,19 @@ def _no_less_than_0(kl: Floats) -> Floats:
     return clipped
 
 
-def measure_divergence(
-    parts: Iterator[Compared], text: ScoredText, *, report: Report = go_on, worst: int = 5
-) -> Divergence:
-    """What side_by_side() or a reference's blocks come to; `worst`: how many places are named.
-
-    `report` is told the running mean KL. Raises EdgebitError where it ends before the first token.
-    """
+def measure_divergence(parts: Iterator[Compared], text: ScoredText, *, report: Report = go_on) -> Divergence:
+    """What side_by_side() or a reference's blocks come to. `report` is told the running mean KL."""
     found: list[Compared] = []
     done, total, kl = 0, text.scored, 0.0
     for part in parts:
         found.append(part)
         done, kl = done + len(part.kl), kl + float(part.kl.sum())
-        if not report(done, total, kl / done if done else None):
+        if not report(done, total, kl / done):
             break
-    if not done:
-        raise EdgebitError("it was ended before the first token was compared")
-    return _summed(Compared.joined(found), complete=done == total, worst=worst)
+    return _summed(Compared.joined(found), complete=done == total)
 
 
-def _summed(all_of_it: Compared, *, complete: bool, worst: int) -> Divergence:
+def _summed(all_of_it: Compared, *, complete: bool) -> Divergence:
     kl, p, q = all_of_it.kl, np.exp(all_of_it.log_p), np.exp(all_of_it.log_q)
     order: npt.NDArray[np.intp] = np.argsort(-kl, kind="stable")
     return Divergence(
@@ -141,7 +136,7 @@ def _summed(all_of_it: Compared, *, complete: bool, worst: int) -> Divergence:
         delta_p=float(np.abs(p - q).mean()),
         nll=float(-all_of_it.log_q.mean()),
         reference_nll=float(-all_of_it.log_p.mean()),
-        worst=[1 + int(place) for place in order[:worst] if kl[place] > 0],
+        worst=[1 + int(place) for place in order[:_WORST] if kl[place] > 0],
         compared=all_of_it,
         complete=complete,
     )

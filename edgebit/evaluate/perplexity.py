@@ -78,14 +78,14 @@ def measure_perplexity(
             each(scores)
         found.append(scores.log_prob)
         done, nll = done + len(scores.log_prob), nll - float(scores.log_prob.sum())
-        if not report(done, total, perplexity_of(nll / done) if done else None) and done < total:
+        if not report(done, total, perplexity_of(nll / done)) and done < total:
             complete = False
             break
     scored = np.concatenate(found)
     return Perplexity(
         tokens=done,
         bytes=text.size(1, 1 + done),
-        nll=float(-scored.mean()) if done else math.nan,
+        nll=float(-scored.mean()),
         nll_error=standard_error(scored),
         windows=windows,
         seconds=time.monotonic() - started,

@@ -81,7 +81,7 @@ def open_engine(model: Model, windows: Windows, *, threads: int, kv: str) -> Eng
 
 
 def next_token_blocks(engine: Engine, ids: Sequence[int], windows: Windows) -> Iterator[Block]:
-    """Each token of `ids` but the first, scored once, in order; a block may be empty, where only context was read.
+    """Each token of `ids` but the first, scored once, in order; a block but the first may be empty: context alone.
 
     The engine's results hang on the tokens of a window alone: not on how they are cut into passes, nor on threads.
     """
