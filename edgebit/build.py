@@ -39,6 +39,7 @@ from edgebit.bundle.manifest import (
 )
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
 from edgebit.checks import Check
@@ -207,18 +208,6 @@ def check_native(native: NativeFiles, target: Target) -> list[Check]:
     return checks
 
 
-def _check_out(options: BuildOptions) -> None:
-    out = options.out
-    if out.is_dir():
-        raise BuildError(f"{out} is a folder. Give a file name: --out {out / 'NAME.bundle'}")
-    if out.exists() and not out.is_file():
-        raise BuildError(f"{out} is no plain file, and would be replaced by one. Give another --out")
-    if out.exists() and not options.force:
-        raise BuildError(f"{out} is there already. Give another --out, or --force to replace it")
-    if not out.parent.is_dir():
-        raise BuildError(f"the folder {out.parent} for the bundle is not there. Make it: mkdir -p {out.parent}")
-
-
 def _check_model(options: BuildOptions) -> None:
     model = options.model
     if not model.is_file() or find_gguf(model) is not None:
@@ -288,8 +277,8 @@ def _plain_name(text: str) -> str:
 @contextmanager
 def _work_folder(options: BuildOptions) -> Iterator[Path]:
     """A folder on the bundle's own disk, gone at the end whatever happens. Raises BuildError for a wrong `out`."""
-    _check_out(options)
     out = options.out
+    check_place(out, BuildError, force=options.force, example="NAME.bundle")
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:

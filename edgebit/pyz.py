@@ -9,6 +9,7 @@ import zipfile
 from collections import deque
 from pathlib import Path
 
+from edgebit.bundle.part_file import PartFile
 from edgebit.errors import BuildError
 from edgebit.resources import package_dir
 
@@ -44,17 +45,16 @@ def build_pyz(out: Path) -> None:
         entries[f"edgebit/{module.relative_to(package).as_posix()}"] = module.read_bytes()
     for distribution, name in DISTRIBUTIONS.items():
         entries.update(_distribution_files(distribution, name))
-    part = out.with_name(out.name + ".part")
-    with part.open("wb") as file:
-        file.write(SHEBANG)
-        with zipfile.ZipFile(file, "a") as archive:
+    with PartFile(out, BuildError) as part:
+        part.write(SHEBANG)
+        with zipfile.ZipFile(part.file, "a") as archive:
             for name in sorted(entries):
                 info = zipfile.ZipInfo(name, _DATE)
                 info.create_system = 3  # Unix, whatever this runs on
                 info.external_attr = 0o100644 << 16
                 archive.writestr(info, entries[name])
-    part.chmod(0o755)
-    part.replace(out)
+        part.path.chmod(0o755)
+        part.commit()
 
 
 def _edgebit_files(package: Path) -> set[Path]:

@@ -9,8 +9,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,6 +25,7 @@ from edgebit.bundle.manifest import (
     is_member_name,
     parse_manifest,
 )
+from edgebit.bundle.part_file import PartFile
 from edgebit.bundle.signature import SIGNATURE_MAX_BYTES, Signature, parse_signatures
 from edgebit.bundle.trust import Offer
 from edgebit.errors import BundleError
@@ -381,25 +381,31 @@ def write_archive(
 
     sign: makes manifest.sig from the bytes of manifest.json; without it the bundle is not signed.
     The bytes depend on the content alone: manifest and signature first, then by name; time 0 or SOURCE_DATE_EPOCH,
-    owner 0, files in bin/ executable. Written beside `out` as `.part`, flushed to the disk and renamed: a failed write
-    leaves nothing.
-    Raises OSError, such as a full disk; ValueError where sources and manifest differ (a mistake of ours).
+    owner 0, files in bin/ executable. A failed write leaves nothing.
+    Raises OSError, such as a full disk; BundleError where `out` cannot be made; ValueError where sources and manifest
+    differ (a mistake of ours).
     """
     if set(sources) != set(manifest.files):
         raise ValueError(f"sources and manifest differ in {sorted(set(sources) ^ set(manifest.files))}")
     data = manifest.to_bytes()
-    with _part_file(out) as file, tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(_tar_info(MANIFEST_NAME, len(data)), io.BytesIO(data))
-        if sign is not None:
-            signature = sign(data)
-            tar.addfile(_tar_info(SIGNATURE_NAME, len(signature)), io.BytesIO(signature))
-        for name in sorted(sources):
-            with sources[name].open("rb") as source:
-                entry = manifest.files[name]
-                tar.addfile(_tar_info(name, entry.size), _Reporting(source, progress))
-                if source.read(1):
-                    raise ValueError(f"{sources[name]} has more than the {entry.size} bytes of its manifest entry")
+    with PartFile(out, BundleError) as part:
+        with tarfile.open(fileobj=part.file, mode="w:", format=tarfile.PAX_FORMAT) as tar:
+            tar.addfile(_tar_info(MANIFEST_NAME, len(data)), io.BytesIO(data))
+            if sign is not None:
+                signature = sign(data)
+                tar.addfile(_tar_info(SIGNATURE_NAME, len(signature)), io.BytesIO(signature))
+            for name in sorted(sources):
+                _add_source(tar, name, sources[name], manifest.files[name].size, progress)
+        part.file.flush()  # here a full disk is an OSError still
+        part.commit()
     return bundle_id(data)
+
+
+def _add_source(tar: tarfile.TarFile, name: str, path: Path, size: int, progress: Progress | None) -> None:
+    with path.open("rb") as source:
+        tar.addfile(_tar_info(name, size), _Reporting(source, progress))
+        if source.read(1):
+            raise ValueError(f"{path} has more than the {size} bytes of its manifest entry")
 
 
 def _tar_info(name: str, size: int) -> tarfile.TarInfo:
@@ -421,18 +427,3 @@ class _Reporting(io.RawIOBase):
         if self._progress is not None:
             self._progress(len(data))
         return data
-
-
-@contextmanager
-def _part_file(out: Path) -> Iterator[IO[bytes]]:
-    """A file written as NAME.part and renamed to NAME once it is complete and on the disk; removed otherwise."""
-    part = out.with_name(out.name + ".part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(out)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

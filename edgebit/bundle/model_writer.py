@@ -1,11 +1,9 @@
 """Writes a model file as a stream: one chunk of one tensor in memory at a time, nothing half-made left behind."""
 
 import json
-import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +27,7 @@ from edgebit.bundle.model_format import (
     aligned,
     pack_probes,
 )
+from edgebit.bundle.part_file import PartFile
 from edgebit.bundle.tensor_plan import plan_tensors
 from edgebit.errors import BundleError
 
@@ -36,7 +35,7 @@ _Bytes = bytes | memoryview | NDArray[Any]
 
 
 class ModelWriter:
-    """A model file in the making, at OUT.part, which becomes OUT on commit() and is removed in any other case.
+    """A model file in the making: a PartFile.
 
     In this order: write_tensor() for every one of `tensors`, finish(), then commit(); between the last two the file
     at `part` is whole, but for its golden probes, and can be opened by an engine that computes them for set_probes().
@@ -60,18 +59,17 @@ class ModelWriter:
             read_conf(conf.pack())
         except BundleError as error:
             raise BundleError(f"{out}: no reader would take this model: {error}") from None
-        self.out, self.part = out, out.with_name(out.name + ".part")
+        self.out = out
         self._sections: list[tuple[str, int, int, int]] = []  # tag, crc, offset, size
         self._position = data_start = aligned(HEADER.size + (5 + len(front)) * SECTION.size)
         for size in (128, 64 * len(conf.roles()), *(len(content) for content in front.values())):
             data_start += aligned(size)
         self.tensors = plan_tensors(conf, data_start, embedding=embedding, layout=layout, scaling=scaling)
         self._crc = self._next = 0
-        self._committed = False
-        with self._faults_named():
-            self._file = self.part.open("w+b")
+        self._file = PartFile(out, BundleError)
         try:
-            self._file.seek(self._position)
+            with self._file.faults():
+                self._file.file.seek(self._position)
             self._section("CONF", conf.pack())
             self._section("TENS", b"".join(tensor.pack() for tensor in self.tensors))
             for tag, content in front.items():
@@ -81,18 +79,18 @@ class ModelWriter:
             raise
         self._data_start = self._position
 
+    @property
+    def part(self) -> Path:
+        """Where the file is until commit()."""
+        return self._file.path
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with self._faults_named():
-                self._file.close()
-        finally:
-            if not self._committed:
-                self.part.unlink(missing_ok=True)
+        self._file.__exit__(kind, error, trace)
 
     def write_tensor(self, values: Iterable[NDArray[Any]], scales: NDArray[np.float32] | Sequence[float] = ()) -> None:
         """The next of `tensors`: its values in chunks of whole rows, then its scales.
@@ -127,36 +125,21 @@ class ModelWriter:
         """Write section PROB, the last of the file, anew; then the section table and the header."""
         if self._sections[-1][0] == "PROB":
             self._position = self._sections.pop()[2]
-        with self._faults_named():
-            self._file.seek(self._position)
+        file = self._file.file
+        with self._file.faults():
+            file.seek(self._position)
             self._section("PROB", pack_probes(probes))
-            self._file.truncate(self._position)
+            file.truncate(self._position)
             table = b"".join(SECTION.pack(tag.encode(), *numbers, b"") for tag, *numbers in self._sections)
             start = HEADER.pack(MAGIC, VERSION, len(self._sections), self._position, zlib.crc32(table), 0, b"")
-            self._file.seek(0)
-            self._file.write(start[:28] + struct.pack("<I", zlib.crc32(start[:28])) + start[32:] + table)
-            self._file.seek(self._position)
-            self._file.flush()
+            file.seek(0)
+            file.write(start[:28] + struct.pack("<I", zlib.crc32(start[:28])) + start[32:] + table)
+            file.seek(self._position)
+            file.flush()
 
     def commit(self) -> None:
         """Bring the file to the disk and give it its name."""
-        with self._faults_named():
-            os.fsync(self._file.fileno())
-            self.part.replace(self.out)
-            self._committed = True
-            folder = os.open(self.out.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-    @contextmanager
-    def _faults_named(self) -> Iterator[None]:
-        """A full disk and the like become a BundleError with the file's name."""
-        try:
-            yield
-        except OSError as error:
-            raise BundleError(f"{self.part}: cannot be written: {error.strerror}") from error
+        self._file.commit()
 
     def _section(self, tag: str, content: bytes) -> None:
         offset = self._position
@@ -168,8 +151,7 @@ class ModelWriter:
     def _write(self, chunk: _Bytes) -> int:
         view = np.ascontiguousarray(chunk).data if isinstance(chunk, np.ndarray) else memoryview(chunk)
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        with self._faults_named():
-            self._file.write(view)
+        self._file.write(view)
         self._crc = zlib.crc32(view, self._crc)
         self._position += view.nbytes
         return view.nbytes

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checks import Check
@@ -84,14 +85,9 @@ def command(
 
 
 def _check_out(checkpoint: Path, out: Path, force: bool) -> None:
-    if out.is_dir():
-        raise BundleError(f"{out} is a folder. Give a file name: --out {out / 'NAME.ebm'}")
+    check_place(out, BundleError, force=force, example="NAME.ebm")
     if out.exists() and out.samefile(checkpoint):
         raise BundleError(f"{out} is the model itself. Give another --out")
-    if out.exists() and not force:
-        raise BundleError(f"{out} is there already. Give another --out, or --force to replace it")
-    if not out.parent.is_dir():
-        raise BundleError(f"the folder {out.parent} for the model file is not there. Make it: mkdir -p {out.parent}")
 
 
 def _check(checkpoint: Path, hints: Hints, out: Path, show: Progress) -> list[Check]:

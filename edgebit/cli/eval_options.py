@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edgebit.bundle.archive import locate_model
+from edgebit.bundle.part_file import faults_named
 from edgebit.cli.generation import stop_on_interrupt
 from edgebit.cli.token_ids import read_token_ids
 from edgebit.errors import EdgebitError
@@ -151,27 +152,18 @@ def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     if path is None:
         yield lambda row: None
         return
-    with _faults_named(path):
+    with faults_named(path, EdgebitError):
         file = path.open("w", encoding="utf-8")
 
     def write(row: dict[str, Any]) -> None:
-        with _faults_named(path):
+        with faults_named(path, EdgebitError):
             print(json.dumps(row, ensure_ascii=False), file=file)
 
     try:
         yield write
     finally:
-        with _faults_named(path):
+        with faults_named(path, EdgebitError):
             file.close()
-
-
-@contextlib.contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    """A full disk and the like become an EdgebitError with the file's name."""
-    try:
-        yield
-    except OSError as error:
-        raise EdgebitError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def cost(tokens: int, seconds: float, isa: str, opened: EngineOptions) -> dict[str, Any]:

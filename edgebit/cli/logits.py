@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
+from edgebit.bundle.part_file import PartFile, check_regular
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf
 from edgebit.cli.checkpoint_options import checkpoint_options
@@ -41,6 +42,7 @@ def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int 
     echo '[128000, 791, 13180]' > ids.json
     edgebit logits chat.bundle --ids-file ids.json --out logits.npy
     """
+    check_regular(out, EdgebitError)
     ids = read_token_ids(ids_file)
     with (
         _located(path, hints) as place,
@@ -53,32 +55,25 @@ def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int 
         if len(ids) > model.info.context_max:
             raise EdgebitError(f"{ids_file.name}: {len(ids)} ids, and the model's context has {model.info.context_max}")
         rows = 1 if last else min(len(ids), _CHUNK_TOKENS)
-        if out.exists() and not out.is_file():
-            raise EdgebitError(f"{out} is no plain file, and would be replaced by one. Give another --out")
-        part = out.with_name(out.name + ".part")
-        try:
-            with (
-                Engine(model, ctx_len=len(ids), threads=threads or default_threads(), logits_rows=rows) as engine,
-                part.open("wb") as file,
-            ):
-                header = {"descr": "<f4", "fortran_order": False, "shape": (1 if last else len(ids), vocab_size)}
-                np.lib.format.write_array_header_1_0(file, header)
-                _write_logits(engine, ids, file, last)
-            part.replace(out)
-        except OSError as error:
-            raise EdgebitError(f"{part}: cannot be written: {error.strerror}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 if last else len(ids), vocab_size)}
+        with (
+            Engine(model, ctx_len=len(ids), threads=threads or default_threads(), logits_rows=rows) as engine,
+            PartFile(out, EdgebitError) as file,
+        ):
+            with file.faults():
+                np.lib.format.write_array_header_1_0(file.file, header)
+            _write_logits(engine, ids, file, last)
+            file.commit()
 
 
-def _write_logits(engine: Engine, ids: list[int], file: BinaryIO, last: bool) -> None:
+def _write_logits(engine: Engine, ids: list[int], file: PartFile, last: bool) -> None:
     for first in range(0, len(ids), _CHUNK_TOKENS):
         chunk = ids[first : first + _CHUNK_TOKENS]
         is_end = first + len(chunk) == len(ids)
         wanted = [not last or (is_end and i == len(chunk) - 1) for i in range(len(chunk))]
         engine.eval_batch(chunk, [0] * len(chunk), wanted)
         for row in range(sum(wanted)):
-            file.write(engine.logits(row))
+            file.write(engine.logits(row).cast("B"))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgebit.bundle.part_file import PartFile, check_regular
 from edgebit.errors import EdgebitError
 from edgebit.evaluate.divergence import Compared, compare, compare_top
 from edgebit.evaluate.perplexity import score
@@ -78,8 +79,7 @@ def write_reference(
     top: so many of the likeliest tokens of each distribution; by default all where the vocabulary is small, else 64
     Raises EdgebitError where `out` cannot be written, or is a device and the like, which a file must not replace.
     """
-    if out.exists() and not out.is_file():
-        raise EdgebitError(f"{out} is no regular file: give the name of one, or a new one")
+    check_regular(out, EdgebitError)
     vocab_size = engine.model.info.vocab_size
     if top is None:
         top = None if vocab_size <= WHOLE_MOST else TOP
@@ -96,28 +96,21 @@ def write_reference(
         vocabulary=vocabulary_sum(engine.model),
         top=None if top is not None and top >= vocab_size else top,
     )
-    part = out.with_name(out.name + ".part")
-    try:
-        with part.open("wb") as file:
-            _write_head(file, head, text.ids)
-            for block in next_token_blocks(engine, text.ids, windows):
-                file.write(_records(head, block, text.ids).tobytes())
-                done = block.end - 1
-                if not report(done, text.scored, None) and done < text.scored:
-                    return False
-        part.replace(out)
-    except OSError as error:
-        raise EdgebitError(f"{out}: cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with PartFile(out, EdgebitError) as file:
+        file.write(_head_bytes(head, text.ids))
+        for block in next_token_blocks(engine, text.ids, windows):
+            file.write(_records(head, block, text.ids).tobytes())
+            done = block.end - 1
+            if not report(done, text.scored, None) and done < text.scored:
+                return False
+        file.commit()
     return True
 
 
-def _write_head(file: IO[bytes], head: ReferenceHead, ids: list[int]) -> None:
+def _head_bytes(head: ReferenceHead, ids: list[int]) -> bytes:
     described = json.dumps(asdict(head)).encode()
-    file.write(_HEAD.pack(_MAGIC, _VERSION, len(described)) + described)
-    file.write(bytes(-file.tell() % _ALIGNMENT))
-    file.write(np.array(ids, dtype="<i4").tobytes())
+    start = _HEAD.pack(_MAGIC, _VERSION, len(described)) + described
+    return start + bytes(-len(start) % _ALIGNMENT) + np.array(ids, dtype="<i4").tobytes()
 
 
 def _records(head: ReferenceHead, block: Block, ids: list[int]) -> npt.NDArray[np.void]:

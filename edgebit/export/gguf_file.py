@@ -3,10 +3,8 @@
 Source: docs/gguf.md of ggml, version 3. Own code, for the gguf package knows no I2_S and takes whole tensors.
 """
 
-import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.bundle.part_file import PartFile
 from edgebit.errors import ExportError
 
 ALIGNMENT = 32
@@ -68,18 +67,15 @@ class GgufTensor:
 
 
 class GgufWriter:
-    """A GGUF file in the making, at OUT.part, which becomes OUT on commit() and is removed in any other case.
+    """A GGUF file in the making: a PartFile.
 
     write_tensor() for every one of the tensors, in their order, then commit().
     """
 
     def __init__(self, out: Path, metadata: Mapping[str, bytes], tensors: Sequence[GgufTensor]) -> None:
         """`metadata`: values as the functions above make them. Raises ExportError where OUT cannot be written."""
-        self.out, self.part = out, out.with_name(out.name + ".part")
         self._tensors = iter(tensors)
-        self._committed = False
-        with self._faults_named():
-            self._file = self.part.open("wb")
+        self._file = PartFile(out, ExportError)
         try:
             self._write_header(metadata, tensors)
         except BaseException:
@@ -92,23 +88,16 @@ class GgufWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with self._faults_named():
-                self._file.close()
-        finally:
-            if not self._committed:
-                self.part.unlink(missing_ok=True)
+        self._file.__exit__(kind, error, trace)
 
     def write_tensor(self, chunks: Iterable[NDArray[Any]]) -> None:
         """The next tensor's bytes. Raises ValueError where they are not as many as its row of the table says."""
         tensor = next(self._tensors)
         written = 0
-        with self._faults_named():
-            for chunk in chunks:
-                data = np.ascontiguousarray(chunk).data.cast("B") if chunk.size else b""
-                self._file.write(data)
-                written += chunk.nbytes
-            self._file.write(bytes(-written % ALIGNMENT))
+        for chunk in chunks:
+            self._file.write(np.ascontiguousarray(chunk).data.cast("B") if chunk.size else b"")
+            written += chunk.nbytes
+        self._file.write(bytes(-written % ALIGNMENT))
         if written != tensor.size:
             raise ValueError(f"{tensor.name} takes {tensor.size} bytes, {written} were given")
 
@@ -117,11 +106,7 @@ class GgufWriter:
         missing = next(self._tensors, None)
         if missing is not None:
             raise ValueError(f"{missing.name} was not written")
-        with self._faults_named():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self.part.replace(self.out)
-            self._committed = True
+        self._file.commit()
 
     def _write_header(self, metadata: Mapping[str, bytes], tensors: Sequence[GgufTensor]) -> None:
         parts = [_MAGIC, struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
@@ -135,15 +120,7 @@ class GgufWriter:
             ]
             offset += tensor.size + -tensor.size % ALIGNMENT
         header = b"".join(parts)
-        with self._faults_named():
-            self._file.write(header + bytes(-len(header) % ALIGNMENT))
-
-    @contextmanager
-    def _faults_named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ExportError(f"{self.part}: cannot be written: {error.strerror}") from error
+        self._file.write(header + bytes(-len(header) % ALIGNMENT))
 
 
 def _string(value: str) -> bytes:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Role, Scales
+from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES
 from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.errors import ExportError
 from edgebit.export.gguf_architecture import (
     Architecture,
     architecture_metadata,
@@ -30,7 +32,6 @@ from edgebit.export.gguf_tensors import (
 )
 from edgebit.export.gguf_tokenizer import token_id_metadata, tokenizer_metadata
 from edgebit.export.source import Source, open_source
-from edgebit.export.target import check_out_file
 from edgebit.progress import Progress, unwatched
 
 GgufType = Literal["tq2_0", "tq1_0", "i2_s"]
@@ -80,7 +81,7 @@ def export_gguf(
     and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
-    check_out_file(out, force=force)
+    check_place(out, ExportError, force=force, example="NAME.gguf")
     with open_source(path, head_from, hints) as source:
         export = _Export(source, GgmlType[kind.upper()], architecture, exact_scales)
         items = export.items()

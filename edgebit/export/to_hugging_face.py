@@ -1,14 +1,13 @@
 """Writes a folder that transformers loads: weights in safetensors, configuration, tokenizer, README."""
 
-import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebit.bundle.part_file import faults_named
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
@@ -82,7 +81,7 @@ def _write_tokenizer(folder: Path, checkpoint: Checkpoint) -> list[str]:
     own = [name for name in _TOKENIZER_FILES if (checkpoint.path / name).is_file()]
     if checkpoint.path.is_dir() and "tokenizer.json" in own:
         for name in own:
-            with _faults_named(folder / name):
+            with faults_named(folder / name, ExportError):
                 shutil.copyfile(checkpoint.path / name, folder / name)
         return []
     tokenizer = checkpoint.tokenizer()
@@ -113,13 +112,5 @@ def _write_json(path: Path, value: dict[str, Any], indent: int | None = 2) -> No
 
 
 def _write_text(path: Path, text: str) -> None:
-    with _faults_named(path):
+    with faults_named(path, ExportError):
         path.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written: {error.strerror}") from error

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from edgebit.bundle.archive import Bundle
 from edgebit.bundle.manifest import MANIFEST_NAME
+from edgebit.bundle.part_file import PartFile
 from edgebit.errors import BuildError
 
 USER = 10001  # in the image: nobody's on any node
@@ -103,9 +104,9 @@ def write_image(out: Path, bundle: Bundle, base: Path, tag: str) -> str:
 
 
 def _write_archive(out: Path, small: Mapping[str, Any], blobs: list[_Blob]) -> None:
-    part = out.with_name(out.name + ".part")
-    try:
-        with part.open("wb") as file, tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as tar:
+    with PartFile(out, BuildError) as part:
+        file = part.file
+        with tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as tar:
             for name, value in small.items():
                 _add(tar, name, _dump(value))
             for _, blob in sorted({blob.digest: blob for blob in blobs}.items()):
@@ -113,10 +114,7 @@ def _write_archive(out: Path, small: Mapping[str, Any], blobs: list[_Blob]) -> N
                 file.write(info.tobuf(tarfile.PAX_FORMAT))
                 blob.write(file)
                 file.write(bytes(-blob.size % tarfile.BLOCKSIZE))
-        part.replace(out)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        part.commit()
 
 
 def _layer_blob(bundle: Bundle) -> _Blob:

@@ -14,6 +14,7 @@ from typing import IO
 
 import numpy as np
 
+from edgebit.bundle.part_file import PartFile
 from edgebit.errors import BuildError
 
 _CHUNK = 1 << 20
@@ -39,22 +40,17 @@ def write_swu(out: Path, description: str, contents: Sequence[Content], signer: 
         if content.path.stat().st_size > _SIZE_MAX:
             raise BuildError(f"{content.path} has 4 GiB or more, which an update for SWUpdate cannot hold")
         description = description.replace(f"@SHA256:{content.name}@", _sum(content.path))
-    part = out.with_name(out.name + ".part")
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "sw-description")
         plain.write_text(description, encoding="utf-8")
         first = [Content("sw-description", plain)]
         if signer is not None:
             first.append(Content("sw-description.sig", _signed(plain, *signer)))
-        try:
-            with part.open("wb") as file:
-                for number, content in enumerate([*first, *contents], 1):
-                    _write_entry(file, content, number)
-                file.write(_header(_END, 0, 0, 0, 0))
-            part.replace(out)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with PartFile(out, BuildError) as part:
+            for number, content in enumerate([*first, *contents], 1):
+                _write_entry(part.file, content, number)
+            part.write(_header(_END, 0, 0, 0, 0))
+            part.commit()
 
 
 def _write_entry(file: IO[bytes], content: Content, number: int) -> None:

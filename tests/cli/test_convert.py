@@ -1,6 +1,7 @@
 """`edgebit convert`: a model file, what the command says of it, and --all-checks, which finds what is wrong."""
 
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -49,6 +50,9 @@ def test_where_no_file_can_be_is_said_first(reference_checkpoint, tmp_path):
     model = reference_checkpoint("bitnet-packed")
     assert "is a folder" in str(convert(model, "--out", tmp_path).exception)
     assert "mkdir -p" in str(convert(model, "--out", tmp_path / "a" / "b").exception)
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no plain file" in str(convert(model, "--out", tmp_path / "pipe", "--force").exception)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_all_checks_pass_on_a_right_conversion(native, reference_checkpoint, tmp_path):

@@ -165,7 +165,7 @@ def test_ctrl_c_gives_what_is_known_and_says_that_it_is_a_part(model, tmp_path):
         (("kl", "--reference", "a.txt", "--window", "64"), 2, "has its own text and windows"),
         (("kl", "--reference", "a.txt"), 1, "a.txt is no reference"),
         (("reference", "--out", "no/such", "--limit-tokens", "9"), 1, "no/such: cannot be written"),
-        (("reference", "--out", "pipe", "--limit-tokens", "9"), 1, "pipe is no regular file"),
+        (("reference", "--out", "pipe", "--limit-tokens", "9"), 1, "pipe is no plain file"),
     ],
 )
 def test_what_is_wrong_is_said(arguments, code, words, model, questions, tmp_path, monkeypatch, capsys):

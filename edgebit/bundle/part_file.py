@@ -1,0 +1,106 @@
+"""Files that are there whole or not at all: written beside their place as NAME.part, and renamed at the end.
+
+Standard library only.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from edgebit.errors import EdgebitError
+
+
+def check_place(out: Path, error: type[EdgebitError], *, force: bool, example: str) -> None:
+    """Raise `error` where the file `out` cannot be made, or is there already and `force` is not given.
+
+    example: a file's name, which is said where `out` is a folder.
+    """
+    kind = _kind(out, error)
+    if kind is not None and stat.S_ISDIR(kind):
+        raise error(f"{out} is a folder. Give a file name: --out {out / example}")
+    check_regular(out, error)
+    if kind is not None and not force:
+        raise error(f"{out} is there already. Give another --out, or --force to replace it")
+    if not out.parent.is_dir():
+        raise error(f"the folder {out.parent} is not there. Make it: mkdir -p {out.parent}")
+
+
+def check_regular(out: Path, error: type[EdgebitError]) -> None:
+    """Raise `error` where `out` is a folder, a device, a pipe: what a file must not be put in the place of."""
+    kind = _kind(out, error)
+    if kind is not None and not stat.S_ISREG(kind):
+        raise error(f"{out} is no plain file, and would be replaced by one. Give another --out")
+
+
+def _kind(out: Path, error: type[EdgebitError]) -> int | None:
+    """The mode of what is at `out`; None: nothing."""
+    try:
+        return out.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as fault:
+        raise error(f"{out}: cannot be written: {fault.strerror}") from fault
+
+
+@contextmanager
+def faults_named(path: Path, error: type[EdgebitError]) -> Iterator[None]:
+    """A full disk and the like become an `error` with the file's name."""
+    try:
+        yield
+    except OSError as fault:
+        raise error(f"{path}: cannot be written: {fault.strerror}") from fault
+
+
+class PartFile:
+    """A file in the making, at OUT.part, which becomes OUT on commit() and is removed in any other case.
+
+    Attributes: path, where it is made; file, which it is written to. What write() and commit() meet on the disk is
+    raised as the `error` given; what goes to `file` itself may be put in a block of faults().
+    """
+
+    def __init__(self, out: Path, error: type[EdgebitError]) -> None:
+        """Raises `error` where it cannot be made, or something stands there that is no plain file."""
+        check_regular(out, error)
+        self.path = out.with_name(out.name + ".part")
+        check_regular(self.path, error)
+        self._out, self._error = out, error
+        self._committed = False
+        with faults_named(out, error):
+            self.file: IO[bytes] = self.path.open("w+b")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # what is committed is on the disk, the rest goes: an earlier fault is the one to tell
+            self.file.close()
+        if not self._committed:
+            self.path.unlink(missing_ok=True)
+
+    def faults(self) -> AbstractContextManager[None]:
+        """A block whose OSErrors are faults of this file."""
+        return faults_named(self.path, self._error)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`."""
+        with self.faults():
+            self.file.write(data)
+
+    def commit(self) -> None:
+        """Bring the file to the disk and give it its name."""
+        with self.faults():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.path.replace(self._out)
+            self._committed = True
+            folder = os.open(self._out.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
