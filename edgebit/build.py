@@ -7,10 +7,9 @@ written as .part and renamed.
 import errno
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -40,6 +39,7 @@ from edgebit.bundle.manifest import (
 from edgebit.bundle.model_format import MAGIC
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.part_file import check_place
+from edgebit.bundle.work_folder import work_folder
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
 from edgebit.checks import Check
@@ -279,16 +279,14 @@ def _work_folder(options: BuildOptions) -> Iterator[Path]:
     """A folder on the bundle's own disk, gone at the end whatever happens. Raises BuildError for a wrong `out`."""
     out = options.out
     check_place(out, BuildError, force=options.force, example="NAME.bundle")
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BuildError(f"--out {out}: nothing can be made there: {error.strerror}. Give another place") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(work_folder(out))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise BuildError(f"--out {out}: nothing can be made there: {error.strerror}. Give another place") from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
