@@ -1,6 +1,7 @@
 """The tensors of a folder for transformers, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -11,10 +12,19 @@ from edgebit.export.dense_weights import dense_chunks
 from edgebit.export.float_types import FloatType, to_float_type
 from edgebit.export.hugging_face_config import TENSOR_NAMES
 from edgebit.export.hugging_face_form import Form
-from edgebit.export.safetensors_file import SafetensorsTensor
 from edgebit.ternary.layouts import pack_quarter_rows
 
 _DTYPES: dict[FloatType, Literal["BF16", "F16", "F32"]] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsTensor:
+    """A tensor to be written."""
+
+    name: str
+    dtype: Literal["U8", "BF16", "F16", "F32"]  # BF16 as its bits, uint16
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterator[NDArray[Any]]]
 
 
 def hugging_face_tensors(checkpoint: Checkpoint, head: Checkpoint, form: Form) -> Iterator[SafetensorsTensor]:

@@ -3,20 +3,23 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from edgebit.bundle.part_file import faults_named
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import ExportError
 from edgebit.export.hugging_face_config import choose_class, config_json, generation_config_json
 from edgebit.export.hugging_face_form import choose_form
-from edgebit.export.hugging_face_tensors import hugging_face_tensors
+from edgebit.export.hugging_face_tensors import SafetensorsTensor, hugging_face_tensors
 from edgebit.export.model_card import model_card
-from edgebit.export.safetensors_file import write_safetensors
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_json import tokenizer_config_json, tokenizer_json
@@ -60,7 +63,7 @@ def export_hugging_face(
         config = config_json(checkpoint.config, kind, linear_class=form.linear_class, dtype=form.dtype)
         with replace_folder(out) as folder:
             tensors = list(hugging_face_tensors(checkpoint, head, form))
-            write_safetensors(folder / "model.safetensors", tensors, progress)
+            _write_weights(folder / "model.safetensors", tensors, progress)
             _write_json(folder / "config.json", config)
             _write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
             notes = _write_tokenizer(folder, checkpoint)
@@ -74,6 +77,18 @@ def export_hugging_face(
             notes=(*source.notes, *notes),
             seconds=time.monotonic() - started,
         )
+
+
+def _write_weights(path: Path, tensors: list[SafetensorsTensor], progress: Progress) -> None:
+    def chunks() -> Iterator[NDArray[Any]]:
+        for done, tensor in enumerate(tensors):
+            progress(tensor.name, done, len(tensors))
+            yield from tensor.chunks()
+        progress("flush", len(tensors), len(tensors))
+
+    with faults_named(path, ExportError):
+        described = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
+        write_safetensors(path, described, chunks(), {"format": "pt"})
 
 
 def _write_tokenizer(folder: Path, checkpoint: Checkpoint) -> list[str]:

@@ -136,6 +136,18 @@ def test_a_folder_is_replaced_only_when_told_and_only_a_models(reference_checkpo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_folders_of_the_user_beside_stay(reference_checkpoint, tmp_path):
+    """Whatever they are called: out.old and out.part are names that a user may give."""
+    for name in ("out.old", "out.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kept").write_bytes(b"x")
+    for family in ("bitnet-packed", "llama-bitlinear-packed"):
+        export_hugging_face(reference_checkpoint(family), tmp_path / "out", force=True)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old", "out.part"]
+    assert (tmp_path / "out.old" / "kept").is_file() and (tmp_path / "out.part" / "kept").is_file()
+
+
 def test_a_fault_on_the_way_leaves_what_was_there(reference_checkpoint, tmp_path):
     out = tmp_path / "out"
     export_hugging_face(reference_checkpoint("bitnet-packed"), out)
