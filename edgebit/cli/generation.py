@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from edgebit.bundle.archive import locate_model
+from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer
@@ -82,7 +83,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--ctx",
-                type=click.IntRange(0, 1 << 24),
+                type=click.IntRange(0, SIZE_MAX["context_max"]),
                 default=0,
                 help="Context in tokens.  [default: the model's own]",
             ),

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.bundle.model_format import Activation, Conf
+from edgebit.checkpoint.checked_keys import finite_number
 from edgebit.checkpoint.checkpoint import ModelConfig
 from edgebit.checkpoint.gguf_file.architectures import Architecture
-from edgebit.checkpoint.gguf_file.keys import Keys, as_number
+from edgebit.checkpoint.gguf_file.keys import Keys
 from edgebit.checkpoint.gguf_file.metadata import Value
 from edgebit.checkpoint.gguf_file.rope import read_rope
 from edgebit.errors import CheckpointError
@@ -124,7 +125,7 @@ def _licence(fields: Mapping[str, Value]) -> str | None:
 
 
 def _generation(fields: Mapping[str, Value]) -> dict[str, float]:
-    found = {name: as_number(fields.get(f"general.sampling.{key}")) for key, name in _ADVISED.items()}
+    found = {name: finite_number(fields.get(f"general.sampling.{key}")) for key, name in _ADVISED.items()}
     # A float32 has seven digits: 0.6, and not 0.6000000238.
     return {name: float(f"{value:.7g}") for name, value in found.items() if value is not None}
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.bundle.model_format import MAX_STOP_TOKENS, Activation, Conf, Norms
+from edgebit.checkpoint.checked_keys import finite_number
 from edgebit.checkpoint.checkpoint import ModelConfig
-from edgebit.checkpoint.hugging_face.config_keys import ConfigKeys, is_number
+from edgebit.checkpoint.hugging_face.config_keys import ConfigKeys
 from edgebit.checkpoint.hugging_face.families import Family
 from edgebit.checkpoint.hugging_face.json_file import read_json
 from edgebit.checkpoint.hugging_face.rope_config import read_rope
@@ -53,7 +54,7 @@ def read_config(folder: Path, config: Mapping[str, Any], family: Family) -> Mode
             rope_attention_factor=rope.attention_factor,
         ),
         rope_inv_freq=rope.inv_freq,
-        generation={key: generation[key] for key in _ADVISED if is_number(generation.get(key))},
+        generation={key: generation[key] for key in _ADVISED if finite_number(generation.get(key)) is not None},
         licence=find_licence(folder, config),
     )
 

@@ -1,21 +1,15 @@
-"""The values of a configuration file, each checked as it is taken."""
+"""The values of a configuration file."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgebit.checkpoint.checked_keys import CheckedKeys
 from edgebit.errors import CheckpointError
 
 
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that a float can be."""
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and -sys.float_info.max <= value <= sys.float_info.max
-
-
-class ConfigKeys:
-    """A JSON object of a configuration file. All methods raise CheckpointError naming file and key."""
+class ConfigKeys(CheckedKeys):
+    """A JSON object of a configuration file."""
 
     def __init__(self, path: Path, values: Mapping[str, Any], inside: str = "") -> None:
         """`inside`: the key of the file that holds this object."""
@@ -35,20 +29,6 @@ class ConfigKeys:
         if not isinstance(value, dict):
             raise self.fault(key, "is no object")
         return ConfigKeys(self.path, value, f"{self._inside}{key}")
-
-    def count(self, key: str, most: int) -> int:
-        value = self.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise self.fault(key, f"is {value!r}; a whole number from 1 to {most} is needed")
-        return value
-
-    def positive(self, key: str, default: float | None = None) -> float:
-        value = self.get(key)
-        if value is None and default is not None:
-            return default
-        if not is_number(value) or value <= 0:
-            raise self.fault(key, f"is {value!r}; a number above 0 is needed")
-        return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self._values.get(key, default)

@@ -2,10 +2,12 @@
 
 from enum import IntEnum
 
+from edgebit.bundle.conf_section import SIZE_MAX
+
 SPECIAL, ADDED, UNUSED, NORMALIZED, BYTE = 1, 2, 4, 8, 16  # flags of a token; all but BYTE are in section TOKN too
 IGNORE_MERGES, STRIP_LEADING_SPACE = 1, 2  # flags of a section
 NO_TOKEN = 0xFFFFFFFF  # in the section's tables: an empty place
-MAX_VOCAB = 1 << 21
+MAX_VOCAB = SIZE_MAX["vocab_size"]
 
 
 class Kind(IntEnum):
