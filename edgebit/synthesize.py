@@ -19,7 +19,8 @@ from edgebit.checkpoint.hugging_face.config import ACTIVATIONS
 from edgebit.checkpoint.hugging_face.families import SCALE_SUFFIX, Family, Scale, family_named
 from edgebit.checkpoint.hugging_face.safetensors_file import DTYPE_BYTES, write_safetensors
 from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
-from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
+from edgebit.checkpoint.tokenizer.forms import PreTokenizer
+from edgebit.checkpoint.tokenizer.pre_tokenizers import write_pre_tokenizer
 from edgebit.errors import CheckpointError
 
 SHARD_BYTES = 2_000_000_000
@@ -262,13 +263,7 @@ def _tokenizer(n_text: int, n_specials: int) -> dict[str, Any]:
         "padding": None,
         "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-            ],
-        },
+        "pre_tokenizer": write_pre_tokenizer(PreTokenizer.LLAMA3),
         "post_processor": {
             "type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],

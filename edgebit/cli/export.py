@@ -15,6 +15,12 @@ from edgebit.export.gguf_architecture import ARCHITECTURES
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
 
+_head_from = click.option(
+    "--head-from",
+    type=click.Path(exists=True, path_type=Path),
+    help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
+)
+
 
 @click.group()
 def command() -> None:
@@ -51,11 +57,7 @@ def command() -> None:
     is_flag=True,
     help="Keep scales that are no f16 numbers, in tensors of their own, which older programs may refuse.",
 )
-@click.option(
-    "--head-from",
-    type=click.Path(exists=True, path_type=Path),
-    help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
-)
+@_head_from
 @checkpoint_options
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -94,11 +96,7 @@ def gguf(
 @command.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
-@click.option(
-    "--head-from",
-    type=click.Path(exists=True, path_type=Path),
-    help="The checkpoint that MODEL was made from: for its exact head, of which a model file keeps int8 rows.",
-)
+@_head_from
 @checkpoint_options
 @click.option("--force", is_flag=True, help="Replace a model's folder that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
