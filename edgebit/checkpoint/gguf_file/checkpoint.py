@@ -121,8 +121,14 @@ class GgufCheckpoint:
             return
         where = self._tensors.where(tensor_name(*projections[0]))
         dialect = hints.i2s_dialect
-        if dialect is None and hints.i2s_reference is not None:
-            dialect = dialect_like(self._ternary, hints.i2s_reference, where)
+        if hints.i2s_reference is not None:
+            shown = dialect_like(self._ternary, hints.i2s_reference, where)
+            if dialect not in (None, shown):
+                raise CheckpointError(
+                    f"{where}: --i2s-dialect says {dialect}, and {hints.i2s_reference} shows {shown}. "
+                    "Leave the wrong one out"
+                )
+            dialect = shown
             self.notes.append(f"I2_S is in dialect {dialect}, as {hints.i2s_reference} shows")
         dialect = dialect or known_dialect(self._model)
         if dialect is None:

@@ -57,7 +57,7 @@ def dialect_like(ternary: TernaryTensors, folder: Path, where: str) -> I2SDialec
         best = max(shares.values(), default=0.0)
         raise CheckpointError(
             f"{where}: in no dialect of I2_S its codes are those of {folder}: at best {best:.1%} are the same. "
-            "The file was made from another checkpoint, or neither tells: choose with --i2s-dialect"
+            "The file was made from another checkpoint, or neither tells: choose with --i2s-dialect alone"
         )
     return fitting[0]
 

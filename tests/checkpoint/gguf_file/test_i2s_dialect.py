@@ -33,6 +33,16 @@ def test_the_checkpoint_that_a_file_was_made_from_tells_its_dialect(form, dialec
     assert f"dialect {dialect}" in checkpoint.notes[0]
 
 
+def test_a_dialect_that_the_checkpoint_refutes_is_refused(tiny, tmp_path):
+    """Whichever of the two is wrong, weights would be; what agrees is taken."""
+    model = tiny("bitnet")
+    file, folder = model.gguf("I2_S/x86").write(tmp_path / "m.gguf"), model.hugging_face()
+
+    with pytest.raises(CheckpointError, match=r"--i2s-dialect says arm, and .* shows x86"):
+        open_checkpoint(file, Hints(i2s_dialect="arm", i2s_reference=folder))
+    open_checkpoint(file, Hints(i2s_dialect="x86", i2s_reference=folder)).close()
+
+
 def test_the_checkpoint_of_another_model_tells_no_dialect(tiny, reference_checkpoint, tmp_path):
     file = tiny("bitnet").gguf("I2_S/x86").write(tmp_path / "m.gguf")
 
