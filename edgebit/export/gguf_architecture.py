@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgebit.bundle.model_format import Activation, ActivationQuantisation, Conf, Norms
 from edgebit.checkpoint.checkpoint import ModelConfig
+from edgebit.checkpoint.own_gguf_keys import ACTIVATIONS
 from edgebit.checkpoint.rope import yarn_attention_factor
 from edgebit.errors import ExportError
 from edgebit.export.gguf_file import f32, i32, text, u32
@@ -20,6 +21,7 @@ _SAMPLING_KEYS = {  # what the makers advise
     "temperature": "general.sampling.temp",
     "repetition_penalty": "general.sampling.penalty_repeat",
 }
+_ACTIVATIONS = {ActivationQuantisation.INT8: "int8", ActivationQuantisation.INT15: "float"}
 _SUB_NORMS = Norms.ATTN_SUB_NORM | Norms.FFN_SUB_NORM
 _RELU2_NOTE = (
     "squared ReLU: bitnet.cpp and ik_llama.cpp know it by arch bitnet-b1.58, newer llama.cpp by hidden_activation; an "
@@ -103,6 +105,7 @@ def architecture_metadata(
         **({"general.license": text(config.licence)} if config.licence else {}),
         "general.quantization_version": u32(2),
         "general.file_type": u32(file_type),
+        ACTIVATIONS: text(_ACTIVATIONS[conf.activation_quantisation]),
         f"{name}.vocab_size": u32(conf.vocab_size),
         f"{name}.context_length": u32(conf.context_max),
         f"{name}.embedding_length": u32(conf.hidden_size),

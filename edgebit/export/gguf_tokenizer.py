@@ -6,6 +6,7 @@ Sources: docs/gguf.md of ggml; llama.cpp, src/llama-vocab.cpp, for what each tok
 from collections.abc import Mapping, Sequence
 
 from edgebit.bundle.model_format import Conf
+from edgebit.checkpoint.own_gguf_keys import IGNORE_MERGES, NORMALIZER, SPACE_PREFIX, STRIP_LEADING_SPACE
 from edgebit.checkpoint.tokenizer import (
     ADDED,
     BYTE,
@@ -80,12 +81,14 @@ def _byte_level(tokenizer: CheckpointTokenizer, names: list[str]) -> tuple[dict[
     pre = _PRE.get((tokenizer.pre_tokenizer, tokenizer.ignore_merges))
     if pre is None:
         pre = _PRE[tokenizer.pre_tokenizer, False]
-        notes.append(f"the tokenizer takes pieces that are tokens whole, pre-tokenizer {pre} merges them always")
+        notes.append(f"the tokenizer takes pieces that are tokens whole, llama.cpp's {pre} merges them always")
     merges = [f"{names[left]} {names[right]}".encode() for left, right, _ in _merges(tokenizer)]
     return {
         "tokenizer.ggml.model": text("gpt2"),
         "tokenizer.ggml.pre": text(pre),
         "tokenizer.ggml.merges": texts(merges),
+        NORMALIZER: text(tokenizer.normalizer.name.lower()),
+        IGNORE_MERGES: flag(tokenizer.ignore_merges),
     }, notes
 
 
@@ -112,6 +115,8 @@ def _sentencepiece(tokenizer: CheckpointTokenizer, names: list[str]) -> tuple[di
         "tokenizer.ggml.pre": text("default"),
         "tokenizer.ggml.scores": f32s(scores),
         "tokenizer.ggml.add_space_prefix": flag(has_prefix),
+        SPACE_PREFIX: text(tokenizer.space_prefix.name.lower()),
+        STRIP_LEADING_SPACE: flag(tokenizer.strip_leading_space),
     }, notes
 
 

@@ -53,6 +53,21 @@ def test_a_byte_level_vocabulary_is_that_of_tokenizer_json():
     assert any("<|eot_id|>" in note for note in notes)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_keys_of_our_own_say_what_no_pre_tokenizers_name_says(whole):
+    """Qwen2's cut of text as it is, pieces that are tokens taken whole."""
+    own = {"edgebit.tokenizer.normalizer": "none", "edgebit.tokenizer.ignore_merges": whole}
+    read, _ = read_gguf_tokenizer(byte_level_fields(pre="qwen2") | own, "model.gguf")
+    assert (read.pre_tokenizer, read.normalizer) == (PreTokenizer.QWEN2, Normalizer.NONE)
+    assert read.ignore_merges == whole
+
+
+@pytest.mark.parametrize(("key", "value"), [("normalizer", "nfd"), ("normalizer", 1), ("ignore_merges", "yes")])
+def test_a_value_that_no_key_of_ours_has_is_refused(key, value):
+    with pytest.raises(TokenizerError, match=rf"^odd\.gguf: edgebit\.tokenizer\.{key} is {value!r}"):
+        read_gguf_tokenizer(byte_level_fields() | {f"edgebit.tokenizer.{key}": value}, "odd.gguf")
+
+
 def test_more_stop_tokens_than_there_is_room_for_are_refused():
     """None is left out without a word: an answer would not end there."""
     fields = byte_level_fields(eot_token_id=502, eom_token_id=503)

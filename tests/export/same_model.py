@@ -17,7 +17,7 @@ def assert_same_model(found: Checkpoint, wanted: Checkpoint, *, scale_error: flo
     ours, theirs = found.config, wanted.config
     for field in dataclasses.fields(theirs.conf):
         name = field.name
-        if name not in ("bos_token", "stop_tokens", "activation_quantisation"):
+        if name not in ("bos_token", "stop_tokens"):
             values = [getattr(conf, name) for conf in (ours.conf, theirs.conf)]
             equal = np.float32(values[0]) == np.float32(values[1]) if isinstance(values[0], float) else None
             assert values[0] == values[1] if equal is None else equal, name

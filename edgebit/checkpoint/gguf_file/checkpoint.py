@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import PROJECTIONS, Encoding, Role, Scaling
 from edgebit.checkpoint.checkpoint import Format, ModelConfig, Projection
-from edgebit.checkpoint.gguf_file.activations import find_activations
+from edgebit.checkpoint.gguf_file.activations import find_activations, stated_activations
 from edgebit.checkpoint.gguf_file.architectures import match_architecture
 from edgebit.checkpoint.gguf_file.config import read_config
 from edgebit.checkpoint.gguf_file.expected_tensors import check_tensors
@@ -150,9 +150,8 @@ class GgufCheckpoint:
 
     def _settle_activations(self, hints: Hints) -> None:
         types = {self._tensors.type(tensor_name(role, 0)).name for role in PROJECTIONS}
-        mode, note = find_activations(
-            self._architecture, self.config.name, types, self.scaling(Role.Q_PROJ, 0), hints.activations
-        )
+        said = hints.activations or stated_activations(self._model.fields, str(self.path))
+        mode, note = find_activations(self._architecture, self.config.name, types, self.scaling(Role.Q_PROJ, 0), said)
         self._change_conf(activation_quantisation=mode)
         self.notes += [note] if note else []
 

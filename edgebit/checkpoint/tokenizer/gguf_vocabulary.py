@@ -1,13 +1,15 @@
 """The tokenizer in a GGUF file's fields (`tokenizer.ggml.*`), of the models `gpt2` (byte-level) and `llama` (scores).
 
 What the names of pre-tokenizers mean is llama.cpp's convention; where the tokenizer of that name does more at Hugging
-Face (NFC of Qwen's), so do we.
+Face (NFC of Qwen's), so do we. Our own export says what no such name says in keys of its own.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from enum import IntEnum
+from typing import Any, TypeVar
 
 from edgebit.checkpoint.hints import PRE_TOKENIZERS
+from edgebit.checkpoint.own_gguf_keys import IGNORE_MERGES, NORMALIZER, SPACE_PREFIX, STRIP_LEADING_SPACE
 from edgebit.checkpoint.tokenizer.forms import MAX_VOCAB, SPECIAL, Kind, Normalizer, PreTokenizer, SpacePrefix
 from edgebit.checkpoint.tokenizer.pieces import Pieces, PieceType, merges_by_score, sort_pieces
 from edgebit.checkpoint.tokenizer.prompt_tokens import TURN_ENDERS, distinct_stop_tokens
@@ -16,6 +18,7 @@ from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.vocabulary import bytes_without_token, read_merges, read_vocabulary
 from edgebit.errors import TokenizerError
 
+_Form = TypeVar("_Form", bound=IntEnum)
 _MERGED_ALWAYS = ("dbrx", "smaug-bpe")  # Llama 3's pattern; a piece that is a token is not taken whole
 _PRE_TOKENIZERS = {
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e", "falcon-h1"), PreTokenizer.LLAMA3),
@@ -80,8 +83,7 @@ class _Reader:
             flags=vocabulary.flags,
             merges=merges,
             scores=scores,
-            ignore_merges=form.pre_tokenizer == PreTokenizer.LLAMA3
-            and self._fields.get("tokenizer.ggml.pre") not in _MERGED_ALWAYS,
+            ignore_merges=self._ignores_merges(form),
             merged_ids=vocabulary.merged_ids,
             bos_token=self._id("bos", len(vocabulary.tokens)) if adds_bos else None,
             stop_tokens=self._stop_tokens(pieces, len(vocabulary.tokens)),
@@ -133,7 +135,9 @@ class _Reader:
         return TextForm(
             kind=Kind.BYTE_LEVEL,
             pre_tokenizer=pre_tokenizer,
-            normalizer=Normalizer.NFC if pre_tokenizer == PreTokenizer.QWEN2 else Normalizer.NONE,
+            normalizer=self._own_form(
+                NORMALIZER, Normalizer.NFC if pre_tokenizer == PreTokenizer.QWEN2 else Normalizer.NONE
+            ),
             space_prefix=SpacePrefix.NONE,
             strip_leading_space=False,
         )
@@ -144,9 +148,31 @@ class _Reader:
             kind=Kind.BYTE_FALLBACK,
             pre_tokenizer=PreTokenizer.NONE,
             normalizer=Normalizer.NONE,
-            space_prefix=SpacePrefix.SEGMENT if prefix else SpacePrefix.NONE,
-            strip_leading_space=prefix,
+            space_prefix=self._own_form(SPACE_PREFIX, SpacePrefix.SEGMENT if prefix else SpacePrefix.NONE),
+            strip_leading_space=self._own_flag(STRIP_LEADING_SPACE, prefix),
         )
+
+    def _ignores_merges(self, form: TextForm) -> bool:
+        if form.kind == Kind.BYTE_FALLBACK:
+            return False
+        takes_whole = self._fields.get("tokenizer.ggml.pre") not in _MERGED_ALWAYS
+        return self._own_flag(IGNORE_MERGES, form.pre_tokenizer == PreTokenizer.LLAMA3 and takes_whole)
+
+    def _own_form(self, key: str, default: _Form) -> _Form:
+        """What a key of edgebit's own names."""
+        value = self._fields.get(key)
+        if value is None:
+            return default
+        forms = {form.name.lower(): form for form in type(default)}
+        if not isinstance(value, str) or value not in forms:
+            raise TokenizerError(f"{key} is {value!r}; known are {', '.join(forms)}")
+        return forms[value]
+
+    def _own_flag(self, key: str, default: bool) -> bool:
+        value = self._fields.get(key, default)
+        if not isinstance(value, bool):
+            raise TokenizerError(f"{key} is {value!r}, and no truth value")
+        return value
 
     def _adds_bos(self, form: TextForm) -> bool:
         """Where the file does not say: as llama.cpp has it."""

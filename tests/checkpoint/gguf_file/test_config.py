@@ -130,6 +130,26 @@ def test_what_activations_were_in_training_is_told_by_evidence_or_noted(
     assert any("--activations int8" in note for note in checkpoint.notes) == noted
 
 
+@pytest.mark.parametrize(
+    ("said", "hint", "wanted"), [("int8", None, "INT8"), ("float", None, "INT15"), ("float", "int8", "INT8")]
+)
+def test_the_key_of_our_own_export_says_what_activations_were(said, hint, wanted, tiny, tmp_path):
+    """Before any name does; the user's word goes before it."""
+    fields = {"general.name": "TriLM-1.58", "edgebit.activation_quantisation": said}
+    file = tiny("llama").gguf("TQ2_0", **fields).write(tmp_path / "m.gguf")
+
+    checkpoint = open_checkpoint(file, Hints(activations=hint))
+
+    assert checkpoint.config.conf.activation_quantisation.name == wanted
+
+
+def test_a_word_that_our_key_never_has_is_refused(tiny, tmp_path):
+    file = tiny("llama").gguf("TQ2_0", **{"edgebit.activation_quantisation": "int4"}).write(tmp_path / "m.gguf")
+
+    with pytest.raises(CheckpointError, match=r"edgebit\.activation_quantisation is 'int4'; known are"):
+        open_checkpoint(file)
+
+
 def test_hints_go_with_gguf_files_alone(reference_checkpoint):
     with pytest.raises(CheckpointError, match="--activations and --pre-tokenizer go with a GGUF file alone"):
         open_checkpoint(reference_checkpoint("bitnet-packed"), Hints(activations="int8"))
