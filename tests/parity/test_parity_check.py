@@ -180,6 +180,19 @@ def test_another_tokenizer_is_named(reference_checkpoint, parity, tmp_path):
     assert [check["name"] for check in report["checks"] if check["status"] == "failed"] == ["tokenizer"]
 
 
+def test_nothing_is_compiled(reference_model, reference_checkpoint, parity, monkeypatch):
+    """Transformers asks for it even while it loads; on a machine without a C++ compiler that would fail."""
+
+    def refuse(*_, **__):
+        raise RuntimeError("there is no C++ compiler")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", refuse)
+
+    code, report = parity(reference_model("bitnet-packed"), reference_checkpoint("bitnet-packed"), "--greedy", "1")
+
+    assert code == 0 and report["holds"]
+
+
 def test_a_model_that_the_reference_cannot_run(reference_model, reference_checkpoint, tmp_path):
     """An architecture that transformers lacks is named, and so is a checkpoint of another size."""
     folder = tmp_path / "unknown"

@@ -56,7 +56,8 @@ class Reference:
         """
         self._torch, transformers = _import_them()
         self.name = f"transformers {transformers.__version__}, torch {self._torch.__version__}"
-        self._model = _load(transformers, folder)
+        with self._torch.compiler.set_stance("force_eager"):  # nothing is compiled, which would need a C++ compiler
+            self._model = _load(transformers, folder)
         base = self._model.base_model
         self._embed, self._head = self._model.get_input_embeddings(), self._model.get_output_embeddings()
         if not (hasattr(base, "layers") and hasattr(base, "norm") and self._head is not None):
@@ -174,8 +175,7 @@ def _import_them() -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise EdgebitError(
-            "the reference implementation is not installed: pip install 'edgebit[parity]' "
-            "(on a machine without a graphics card: pip install torch --index-url of PyTorch's CPU builds first)"
+            "the reference implementation is not installed. Install it: pip install 'edgebit[parity]'"
         ) from error
     return torch, transformers
 
