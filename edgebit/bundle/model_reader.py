@@ -89,6 +89,7 @@ class ModelFile:
             self.size = len(self._view)
             self.sections = self._read_sections()
             self.conf = self._read_conf()
+            self._check_token_count()
             self.tensors = self._read_tensors()
             self.meta = self._read_meta()
             self.probes = self._read_probes()
@@ -218,6 +219,18 @@ class ModelFile:
             return read_conf(self.content("CONF") or b"")
         except BundleError as error:
             self._refuse(str(error))
+
+    def _check_token_count(self) -> None:
+        """Of section TOKN: every id that the model gives has a place in it."""
+        content = self.content("TOKN")
+        if content is None:
+            return
+        n_tokens = int.from_bytes(content[4:8], "little")
+        if n_tokens < self.conf.vocab_size:
+            self._refuse(
+                f"section TOKN has {n_tokens} tokens, CONF a vocabulary of {self.conf.vocab_size}: the tokenizer is "
+                "another model's. Convert the checkpoint again."
+            )
 
     def _read_tensors(self) -> list[Tensor]:
         section, data = self.sections["TENS"], self.sections["DATA"]

@@ -101,6 +101,22 @@ static eb_status check_sections(eb_model *model, eb_error *error) {
     return EB_OK;
 }
 
+/* The tokens of section TOKN, which is looked at whole where a tokenizer is opened: every id that the model gives has
+ * a place in it. CONF is checked. */
+static eb_status check_token_count(const eb_model *model, eb_error *error) {
+    enum { COUNT_AT = 4 };
+    const eb_section *section = eb_find_section(model, "TOKN");
+    if (!section)
+        return EB_OK;
+    const uint32_t n = section->size < COUNT_AT + 4 ? 0 : eb_load_u32(model->base + section->offset + COUNT_AT);
+    if (n < model->info.vocab_size)
+        FAIL(EB_BAD_FORMAT,
+             "%s: section TOKN has %u tokens, CONF a vocabulary of %u: the tokenizer is another model's. "
+             "Convert the checkpoint again",
+             model->name, n, model->info.vocab_size);
+    return EB_OK;
+}
+
 /* ---- opening and closing ---- */
 
 static eb_status check_model(eb_model *model, eb_error *error) {
@@ -109,6 +125,8 @@ static eb_status check_model(eb_model *model, eb_error *error) {
         status = check_sections(model, error);
     if (!status)
         status = eb_check_config(model, error);
+    if (!status)
+        status = check_token_count(model, error);
     if (!status)
         status = eb_check_tensors(model, error);
     return status;

@@ -204,6 +204,7 @@ HOSTILE: dict[str, tuple[Callable[[Edit], None], str]] = {
     "stop-outside": (conf_field(64, "i", 20), "the stop tokens"),
     "stop-rest": (conf_field(64 + 28, "i", 0), "the stop tokens"),
     "conf-reserved": (conf_field(104, "B", 1), "CONF: the reserved bytes must be zero"),
+    "tokens-fewer": (section_field("PROB", 0, "4s", b"TOKN"), "section TOKN has 1 tokens, CONF a vocabulary of 20"),
     "tensor-role": (tensor_field(Role.FINAL_NORM, 0, "I", 9), "role 9"),
     "tensor-twice": (same_tensor_twice, "tensor v_proj"),
     "tensor-layer": (tensor_field(Role.Q_PROJ, 4, "I", 1), "tensor q_proj[1]"),

@@ -53,6 +53,7 @@ WRONG_FIELDS: dict[str, tuple[int, bytes, str]] = {
     "rope-factor": (CONF + 100, struct.pack("<f", 16.5), "rope_attention_factor is not between 0 and 16"),
     "rope-factor-nan": (CONF + 100, struct.pack("<f", float("nan")), "rope_attention_factor"),
     "conf-reserved": (CONF + 104, b"\1", "CONF: reserved bytes"),
+    "tokens-fewer": (TABLE + 128, b"TOKN", "section TOKN has 0 tokens, CONF a vocabulary of 77"),
     "role": (Q_PROJ, b"\x63", "role 99 is not known"),
     "tensor-twice": (Q_PROJ, bytes([Role.INPUT_NORM]), "input_norm of layer 1"),
     "layer": (Q_PROJ + 4, b"\2", "q_proj of layer 2; CONF says 2 layers"),
