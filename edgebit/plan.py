@@ -158,7 +158,7 @@ def facts_of(model: str) -> ModelFacts:
 
 
 def _facts_of_checkpoint(path: Path) -> ModelFacts:
-    any_dialect = Hints(i2s_dialect="x86")  # no weights are read
+    any_dialect = Hints(i2s_dialect="x86")  # it says which code a weight is: none is read here
     checkpoint = open_checkpoint(path, any_dialect if find_gguf(path) is not None else NO_HINTS)
     try:
         conf = checkpoint.config.conf

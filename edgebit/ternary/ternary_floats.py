@@ -4,6 +4,8 @@ The rule is exact: in a row, or in a group of columns of a row, all values that 
 bit. That magnitude is the scale; f16 and bf16 are exact in float32, so nothing is lost. All zeros have scale 0.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,15 +14,25 @@ from edgebit.errors import CheckpointError
 GROUP_STEP = 64  # columns that share a scale are a multiple of this, or the whole row
 
 
-def find_group(rows: NDArray[np.float32], numbers: NDArray[np.int64]) -> int:
+def magnitude_bits(stored: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:
+    """The bits of floats without their signs (of bfloat16, stored as uint16, too): as equal as the magnitudes are."""
+    bits: NDArray[np.unsignedinteger[Any]] = stored.view(f"<u{stored.dtype.itemsize}")
+    return bits & bits.dtype.type(2 ** (8 * bits.dtype.itemsize - 1) - 1)
+
+
+def find_group(rows: NDArray[Any], numbers: NDArray[np.int64], widest: int | None = None) -> int:
     """The most columns that share one magnitude in each of the given rows, [rows, columns]: all, or equal parts of all.
 
-    `numbers`: the rows' numbers in their tensor, for words. Raises CheckpointError where the rows are not ternary.
+    rows: float32, or magnitude_bits()
+    numbers: the rows' numbers in their tensor, for words
+    widest: what was found in other rows; the result is that or a part of it
+    Raises CheckpointError where the rows are not ternary.
     """
     columns: int = rows.shape[1]
-    parts = (columns // n for n in range(2, columns // GROUP_STEP + 1) if columns % n == 0)
-    smallest = columns
-    for group in (columns, *(part for part in parts if part % GROUP_STEP == 0)):
+    widest = smallest = widest or columns
+    for group in (widest, *(widest // n for n in range(2, widest // GROUP_STEP + 1) if widest % n == 0)):
+        if group != columns and group % GROUP_STEP:
+            continue
         if not _mixed(rows, group).any():
             return group
         smallest = group
@@ -48,17 +60,28 @@ def split_ternary(
             f"is not ternary: row {first_row + row} holds {n} different magnitudes in the {group} columns from "
             f"{part * group}, where other rows have one"
         )
-    return np.sign(rows).astype(np.int8), np.abs(rows).reshape(len(rows), -1, group).max(axis=2)
+    return np.sign(rows).astype(np.int8), largest_magnitudes(rows, group)
 
 
-def _mixed(rows: NDArray[np.float32], group: int) -> NDArray[np.bool_]:
+def largest_magnitudes(rows: NDArray[Any], group: int) -> NDArray[Any]:
+    """Of each `group` columns of rows, [rows, columns]: [rows, columns / group]. Of ternary rows, the scales."""
+    largest: NDArray[Any] = np.abs(rows).reshape(len(rows), -1, group).max(axis=2)
+    return largest
+
+
+def misfits(rows: NDArray[Any], group: int) -> NDArray[np.bool_]:
+    """Where a value is neither 0 nor as large as the largest of its `group` columns, [rows, columns]."""
+    parts = np.abs(rows).reshape(len(rows), -1, group)
+    wrong: NDArray[np.bool_] = (parts != 0) & (parts != parts.max(axis=2, keepdims=True))
+    return wrong.reshape(rows.shape)
+
+
+def _mixed(rows: NDArray[Any], group: int) -> NDArray[np.bool_]:
     """Where a group of columns holds more than one magnitude, [rows, columns / group]."""
-    magnitudes = np.abs(rows).reshape(len(rows), -1, group)
-    largest = magnitudes.max(axis=2, keepdims=True)
-    mixed: NDArray[np.bool_] = ((magnitudes != largest) & (magnitudes != 0)).any(axis=2)
+    mixed: NDArray[np.bool_] = np.logical_or.reduce(misfits(rows, group).reshape(len(rows), -1, group), axis=2)
     return mixed
 
 
-def _n_magnitudes(values: NDArray[np.float32]) -> int:
+def _n_magnitudes(values: NDArray[Any]) -> int:
     magnitudes = np.unique(np.abs(values))
     return int((magnitudes != 0).sum())

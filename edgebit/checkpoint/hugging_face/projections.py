@@ -7,11 +7,17 @@ from edgebit.bundle.model_format import PER_ROW, PER_TENSOR, Scales, Scaling
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.checkpoint.hugging_face.families import SCALE_SUFFIX, Scale
 from edgebit.checkpoint.hugging_face.safetensors_file import as_float32
-from edgebit.checkpoint.hugging_face.tensor_source import TensorSource, describe_place, float_chunks, float_rows
+from edgebit.checkpoint.hugging_face.tensor_source import (
+    TensorSource,
+    describe_place,
+    float_chunks,
+    float_rows,
+    stored_chunks,
+)
 from edgebit.errors import CheckpointError
 from edgebit.ternary.absmean import absmean_factor, ternary_codes
 from edgebit.ternary.layouts import unpack_quarter_rows
-from edgebit.ternary.ternary_floats import find_group, split_ternary
+from edgebit.ternary.ternary_floats import find_group, magnitude_bits, split_ternary
 
 # Rows that show which weights share a scale: so many at so many places of a tensor.
 _SAMPLE_ROWS, _SAMPLE_PLACES = 8, 8
@@ -30,11 +36,11 @@ class ProjectionReader:
         self._scalings: dict[str, Scaling] = {}
 
     def scaling(self, name: str) -> Scaling:
-        """Which weights share a scale: of ternary floats, as rows here and there show it."""
+        """Which weights share a scale: of ternary floats, as all of them show it, which are read for it once."""
         if self._scale != Scale.STORED:
             return PER_TENSOR
         if name not in self._scalings:
-            self._scalings[name] = self._sampled_scaling(name)
+            self._scalings[name] = self._found_scaling(name)
         return self._scalings[name]
 
     def read(self, name: str) -> Projection:
@@ -80,7 +86,11 @@ class ProjectionReader:
             raise CheckpointError(f"{place} is {value}: a scale must be finite and above 0")
         return scale
 
-    def _sampled_scaling(self, name: str) -> Scaling:
+    def _found_scaling(self, name: str) -> Scaling:
+        """A few rows here and there refuse a float model; of a ternary one, any row may have the narrowest groups.
+
+        Raises CheckpointError at the first row that is not ternary.
+        """
         rows, columns = self._tensors.info(name).shape
         last = max(0, rows - _SAMPLE_ROWS)
         places = sorted({last * place // (_SAMPLE_PLACES - 1) for place in range(_SAMPLE_PLACES)})
@@ -88,6 +98,8 @@ class ProjectionReader:
         numbers = np.concatenate([np.arange(first, min(first + _SAMPLE_ROWS, rows)) for first in places])
         try:
             group = find_group(np.concatenate(samples), numbers)
+            for first, stored in stored_chunks(self._tensors, name):
+                group = find_group(magnitude_bits(stored), np.arange(first, first + len(stored)), group)
         except CheckpointError as error:
             raise CheckpointError(f"{describe_place(self._tensors, name)} {error}. {_MASTERS_ADVICE}") from error
         return PER_ROW if group == columns else Scaling(Scales.GROUP, group)

@@ -56,7 +56,19 @@ def float_rows(
 
 def float_chunks(tensors: TensorSource, name: str) -> Iterator[tuple[int, NDArray[Any], NDArray[np.float32]]]:
     """All rows of a matrix in chunks: the number of the first, and what float_rows() gives."""
+    for first, n_rows in _row_chunks(tensors, name):
+        yield first, *float_rows(tensors, name, first, n_rows)
+
+
+def stored_chunks(tensors: TensorSource, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """All rows of a matrix in chunks: the number of the first, and the rows as they are stored, whatever they hold."""
+    for first, n_rows in _row_chunks(tensors, name):
+        yield first, tensors.read(name, first, n_rows)
+
+
+def _row_chunks(tensors: TensorSource, name: str) -> Iterator[tuple[int, int]]:
+    """(first row, rows); of the last chunk there may be fewer."""
     info = tensors.info(name)
     step = max(1, CHUNK_BYTES * info.shape[0] // max(info.size, 1))
     for first in range(0, info.shape[0], step):
-        yield first, *float_rows(tensors, name, first, step)
+        yield first, step

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edgebit.ternary.bfloat16 import bfloat16_values
 from edgebit.ternary.ggml.blocks import NO_CODE, Bytes
-from edgebit.ternary.ternary_floats import GROUP_STEP
+from edgebit.ternary.ternary_floats import GROUP_STEP, largest_magnitudes, misfits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,21 +31,22 @@ class FloatLayout:
 
     def scales(self, rows: Bytes) -> NDArray[np.float32]:
         """[rows, row_bytes] -> the largest magnitude of each part, [rows, parts]."""
-        return _largest(self.values(rows))
+        values = self.values(rows)
+        scales: NDArray[np.float32] = largest_magnitudes(values, _part(values))
+        return scales
 
     def codes(self, rows: Bytes) -> Bytes:
         """[rows, row_bytes] -> codes, [rows, columns]; NO_CODE where a value is neither 0 nor its part's scale."""
         values = self.values(rows)
-        signs, scales = np.sign(values), _largest(values)
-        parts = np.abs(values).reshape(*scales.shape, -1)
-        is_ternary = (parts == 0) | (parts == scales[..., None])
-        return np.where(is_ternary.reshape(values.shape), signs + 1, np.float32(NO_CODE)).astype(np.uint8)
+        codes = np.sign(values).astype(np.int8) + np.int8(1)
+        codes[misfits(values, _part(values))] = NO_CODE
+        return codes.view(np.uint8)
 
 
-def _largest(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    parts = values.shape[1] // GROUP_STEP if values.shape[1] % GROUP_STEP == 0 else 1
-    largest: NDArray[np.float32] = np.abs(values).reshape(len(values), parts, -1).max(axis=2)
-    return largest
+def _part(values: NDArray[np.float32]) -> int:
+    """Columns that may have a scale of their own."""
+    columns: int = values.shape[1]
+    return columns if columns % GROUP_STEP else GROUP_STEP
 
 
 F32 = FloatLayout(dtype="<f4")

@@ -11,6 +11,8 @@ from safetensors.numpy import load_file, save_file
 from edgebit.bundle.model_format import Activation, Norms, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hugging_face.families import FAMILIES, Family, Scale
+from edgebit.checkpoint.hugging_face.projections import ProjectionReader
+from edgebit.checkpoint.hugging_face.tensor_folder import TensorFolder
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError
@@ -75,6 +77,21 @@ def test_ternary_floats_lose_nothing(name, reference_checkpoint):
         again = np.concatenate([group * scale for group, scale in zip(groups, scales, strict=True)], 1)
         assert np.array_equal(again.astype(np.float16), values)
     checkpoint.close()
+
+
+def test_groups_that_one_row_shows_are_found(tmp_path):
+    """Every row has one scale, but for one that no sample meets."""
+    codes = np.random.default_rng(7).integers(-1, 2, (200, 512)).astype(np.int8)
+    scales = np.full((4, 200), 0.5, np.float32)
+    scales[1, 13] = 0.25
+    values = (codes * np.repeat(scales.T, 128, axis=1)).astype(np.float16)
+    save_file({"w": values}, tmp_path / "model.safetensors")
+    with closing(TensorFolder(tmp_path)) as tensors:
+        reader = ProjectionReader(tensors, Scale.STORED)
+        assert reader.scaling("w").group == 128
+        projection = reader.read("w")
+    assert np.array_equal(projection.weights, codes)
+    assert np.array_equal(projection.scales, scales.reshape(-1))
 
 
 def test_a_row_beyond_the_sample_is_checked_as_well(reference_checkpoint, tmp_path):
