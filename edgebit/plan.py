@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit.bundle.archive import locate_model
-from edgebit.bundle.model_format import PER_TENSOR, Conf, Encoding, Role, Scales, Scaling, ScalingOf
+from edgebit.bundle.model_format import PER_TENSOR, Conf, Encoding, Granularity, Role, Scaling, ScalingOf
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, open_checkpoint
@@ -70,7 +70,7 @@ class ModelFacts:
     def needs_t2(self) -> bool:
         """Whether all projections have scales by group of columns, which layout t2 alone holds."""
         return all(
-            self.scaling(role, layer).granularity == Scales.GROUP
+            self.scaling(role, layer).granularity == Granularity.GROUP
             for role, layer in self.conf.roles()
             if role.is_projection
         )
@@ -180,7 +180,7 @@ def _facts_of_file(path: Path) -> ModelFacts:
     place = locate_model(path)
     with ModelFile(place.path, place.offset, place.size) as file:
         embedding = next(tensor.encoding for tensor in file.tensors if tensor.role == Role.TOKEN_EMBEDDING)
-        scaling = {(tensor.role, tensor.layer): Scaling(tensor.scales, tensor.group) for tensor in file.tensors}
+        scaling = {(tensor.role, tensor.layer): Scaling(tensor.granularity, tensor.group) for tensor in file.tensors}
         return ModelFacts(
             name=str(file.meta.get("name") or path.name),
             conf=file.conf,

@@ -6,7 +6,7 @@ and multiplies them out. Activations are rounded to int8 where the model was tra
 
 import numpy as np
 
-from edgebit.bundle.model_format import NO_LAYER, Activation, ActivationQuantisation, Norms, Role, Scales
+from edgebit.bundle.model_format import NO_LAYER, Activation, ActivationQuantisation, Granularity, Norms, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.ternary.absmean import absmax_int8
 
@@ -38,7 +38,7 @@ class FloatModel:
         rows, columns = self.conf.shape_of(role)
         assert projection.weights.shape == (rows, columns)
         assert len(projection.scales) == scaling.count(rows, columns)
-        if scaling.granularity == Scales.TENSOR:
+        if scaling.granularity == Granularity.TENSOR:
             return projection.weights * projection.scales[0]
         by_group = projection.scales.reshape(-1, rows, 1)  # one group where scales are by row
         return np.concatenate(

@@ -19,9 +19,9 @@ from edgebit.bundle.model_format import (
     PROJECTIONS,
     ActivationQuantisation,
     Encoding,
+    Granularity,
     Norms,
     Role,
-    Scales,
     Scaling,
 )
 from edgebit.bundle.model_reader import ModelFile
@@ -215,11 +215,11 @@ def test_bytes_are_those_of_the_model_file(native, reference_checkpoint, tmp_pat
 GROUPED = {"hidden_size": 192, "ffn_size": 320, "n_heads": 32, "n_kv_heads": 1, "head_dim": 6, "n_layers": 3}
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rows": ({"activation_quantisation": ActivationQuantisation.INT15}, {"scaling": PER_ROW}),
-    "groups": (GROUPED, {"scaling": Scaling(Scales.GROUP, 64), "embedding": Encoding.F16}),
+    "groups": (GROUPED, {"scaling": Scaling(Granularity.GROUP, 64), "embedding": Encoding.F16}),
     "groups-in-places": (
         GROUPED | {"norms": Norms(15), "projection_norm_eps": 1e-3},
         {
-            "scaling": lambda role, layer: Scaling(Scales.GROUP, 64) if (role.value + layer) % 2 else PER_TENSOR,
+            "scaling": lambda role, layer: Scaling(Granularity.GROUP, 64) if (role.value + layer) % 2 else PER_TENSOR,
             "layout": Encoding.T1,
         },
     ),

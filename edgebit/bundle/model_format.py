@@ -21,7 +21,7 @@ HEADER = struct.Struct("<8sIIQII32s")
 SECTION = struct.Struct("<4sIQQ8s")
 CONF = struct.Struct("<8If5IiI8i2f24s")
 TENSOR = struct.Struct("<6I4QI4s")
-GROUP_STEP = 64  # columns that share a scale with Scales.GROUP are a multiple of this
+GROUP_STEP = 64  # columns that share a scale with Granularity.GROUP are a multiple of this
 
 
 class Activation(IntEnum):
@@ -63,7 +63,7 @@ class Encoding(IntEnum):
         return self in (Encoding.T2, Encoding.T1)
 
 
-class Scales(IntEnum):
+class Granularity(IntEnum):
     """How many weights share one scale."""
 
     NONE = 0
@@ -76,23 +76,23 @@ class Scales(IntEnum):
 class Scaling:
     """Which weights of a tensor share a scale."""
 
-    granularity: Scales
+    granularity: Granularity
     group: int = 0  # columns, with GROUP
 
     def count(self, rows: int, columns: int) -> int:
         """The number of scales; with GROUP they lie as [columns / group][rows]."""
         match self.granularity:
-            case Scales.NONE:
+            case Granularity.NONE:
                 return 0
-            case Scales.TENSOR:
+            case Granularity.TENSOR:
                 return 1
-            case Scales.ROW:
+            case Granularity.ROW:
                 return rows
-            case Scales.GROUP:
+            case Granularity.GROUP:
                 return rows * (columns // self.group)
 
 
-UNSCALED, PER_TENSOR, PER_ROW = Scaling(Scales.NONE), Scaling(Scales.TENSOR), Scaling(Scales.ROW)
+UNSCALED, PER_TENSOR, PER_ROW = Scaling(Granularity.NONE), Scaling(Granularity.TENSOR), Scaling(Granularity.ROW)
 
 
 class Role(IntEnum):
@@ -232,19 +232,19 @@ class Tensor:
     role: Role
     layer: int
     encoding: Encoding
-    scales: Scales
+    granularity: Granularity
     rows: int
     columns: int
     offset: int
     size: int
     scales_offset: int
     n_scales: int
-    group: int = 0  # columns that share a scale, with Scales.GROUP
+    group: int = 0  # columns that share a scale, with Granularity.GROUP
 
     def pack(self) -> bytes:
         """The 64 bytes of this tensor's row."""
         return TENSOR.pack(
-            self.role, self.layer, self.encoding, self.scales, self.rows, self.columns,
+            self.role, self.layer, self.encoding, self.granularity, self.rows, self.columns,
             self.offset, self.size, self.scales_offset, self.n_scales, self.group, b"",
         )  # fmt: skip
 

@@ -31,9 +31,9 @@ from edgebit.bundle.model_format import (
     VERSION,
     Conf,
     Encoding,
+    Granularity,
     Probe,
     Role,
-    Scales,
     Scaling,
     Tensor,
     aligned,
@@ -261,13 +261,14 @@ class ModelFile:
 
     def _read_tensor(self, start: int) -> Tensor:
         raw = TENSOR.unpack_from(self._view, start)
-        role, layer, encoding, scales, rows, columns, offset, size, scales_offset, n_scales, group, reserved = raw
-        if role not in set(Role) or encoding not in set(Encoding) or scales not in set(Scales):
+        role, layer, encoding, granularity, rows, columns, offset, size, scales_offset, n_scales, group, reserved = raw
+        if role not in set(Role) or encoding not in set(Encoding) or granularity not in set(Granularity):
             self._refuse(
-                f"a tensor has role {role}, encoding {encoding}, scales {scales}: not all known. Use a newer edgebit."
+                f"a tensor has role {role}, encoding {encoding}, scale granularity {granularity}: not all known. "
+                "Use a newer edgebit."
             )
         tensor = Tensor(
-            role=Role(role), layer=layer, encoding=Encoding(encoding), scales=Scales(scales), rows=rows,
+            role=Role(role), layer=layer, encoding=Encoding(encoding), granularity=Granularity(granularity), rows=rows,
             columns=columns, offset=offset, size=size, scales_offset=scales_offset, n_scales=n_scales, group=group,
         )  # fmt: skip
         self._check_zero(reserved, f"tensor {tensor.name}: the reserved bytes")
@@ -285,25 +286,25 @@ class ModelFile:
         needed = values_size(tensor.encoding, rows, columns, group)
         if size != needed:
             self._refuse(f"tensor {tensor.name}: has {size} bytes; {needed} are needed")
-        if n_scales != Scaling(tensor.scales, group).count(rows, columns):
+        if n_scales != Scaling(tensor.granularity, group).count(rows, columns):
             self._refuse(f"tensor {tensor.name}: has {n_scales} scales")
-        if tensor.scales == Scales.NONE and scales_offset:
+        if tensor.granularity == Granularity.NONE and scales_offset:
             self._refuse(f"tensor {tensor.name}: has no scales, but an offset of them")
         return tensor
 
     def _check_scaling(self, tensor: Tensor) -> None:
         match tensor.encoding:
             case Encoding.T2:
-                possible: tuple[Scales, ...] = (Scales.TENSOR, Scales.ROW, Scales.GROUP)
+                possible: tuple[Granularity, ...] = (Granularity.TENSOR, Granularity.ROW, Granularity.GROUP)
             case Encoding.T1:
-                possible = (Scales.TENSOR, Scales.ROW)
+                possible = (Granularity.TENSOR, Granularity.ROW)
             case Encoding.I8 | Encoding.H8:
-                possible = (Scales.ROW,)
+                possible = (Granularity.ROW,)
             case _:
-                possible = (Scales.NONE,)
-        if tensor.scales not in possible:
-            self._refuse(f"tensor {tensor.name}: scale granularity {tensor.scales.name} is not possible there")
-        if tensor.scales != Scales.GROUP:
+                possible = (Granularity.NONE,)
+        if tensor.granularity not in possible:
+            self._refuse(f"tensor {tensor.name}: scale granularity {tensor.granularity.name} is not possible there")
+        if tensor.granularity != Granularity.GROUP:
             if tensor.group:
                 self._refuse(f"tensor {tensor.name}: has groups of {tensor.group} columns, but no scale for each")
         elif not tensor.group or tensor.group % GROUP_STEP or tensor.columns % tensor.group:

@@ -7,8 +7,8 @@ from edgebit.bundle.model_format import (
     UNSCALED,
     Conf,
     Encoding,
+    Granularity,
     Role,
-    Scales,
     Scaling,
     ScalingOf,
     Tensor,
@@ -27,7 +27,7 @@ def stored_as(
     """
     if role.is_projection:
         scaled = scaling(role, layer)
-        return Encoding.T2 if scaled.granularity == Scales.GROUP else layout, scaled
+        return Encoding.T2 if scaled.granularity == Granularity.GROUP else layout, scaled
     match role:
         case Role.HEAD:
             return Encoding.H8, PER_ROW
@@ -60,7 +60,7 @@ def plan_tensors(
                 role=role,
                 layer=layer if role.per_layer else NO_LAYER,
                 encoding=encoding,
-                scales=scaled.granularity,
+                granularity=scaled.granularity,
                 rows=rows,
                 columns=columns,
                 offset=position,

@@ -118,7 +118,7 @@ class ModelFileCheckpoint:
 
     def scaling(self, role: Role, layer: int) -> Scaling:
         tensor = self._tensor(role, layer)
-        return Scaling(tensor.scales, tensor.group)
+        return Scaling(tensor.granularity, tensor.group)
 
     def projection(self, role: Role, layer: int) -> Projection:
         tensor = self._tensor(role, layer)

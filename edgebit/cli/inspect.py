@@ -151,7 +151,7 @@ def _tensor(tensor: Tensor, counts: Counts) -> dict[str, Any]:
 
 def _scales(tensor: Tensor) -> str:
     """What has a scale of its own."""
-    return f"group of {tensor.group}" if tensor.group else tensor.scales.name.lower()
+    return f"group of {tensor.group}" if tensor.group else tensor.granularity.name.lower()
 
 
 def _shares(tensors: list[Tensor], counts: Counts) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Scales, Scaling
+from edgebit.bundle.model_format import Granularity, Scaling
 from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Projection
 
 
@@ -23,9 +23,9 @@ def dense_chunks(projection: Projection, scaling: Scaling) -> Iterator[NDArray[n
 def block_scales(scales: NDArray[Any], scaling: Scaling, rows: int, columns: int, block: int) -> NDArray[Any]:
     """The scale of every `block` columns, [rows, columns / block], as a view where all are the same."""
     match scaling.granularity:
-        case Scales.TENSOR:
+        case Granularity.TENSOR:
             return np.broadcast_to(scales, (rows, columns // block))
-        case Scales.ROW:
+        case Granularity.ROW:
             return np.broadcast_to(scales[:, None], (rows, columns // block))
     return np.repeat(scales.reshape(-1, rows).T, scaling.group // block, axis=1)
 

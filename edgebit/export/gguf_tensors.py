@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Conf, Role, Scales, Scaling
+from edgebit.bundle.model_format import Conf, Granularity, Role, Scaling
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.errors import ExportError
 from edgebit.export.dense_weights import block_scales, dense_chunks, row_steps
@@ -51,7 +51,7 @@ def choose_type(wanted: GgmlType, name: str, columns: int, scaling: Scaling) -> 
     All of them hold ternary codes exactly. Raises ExportError where I2_S cannot hold the tensor.
     """
     if wanted == GgmlType.I2_S:
-        if scaling.granularity == Scales.TENSOR and columns % _I2_S_BLOCK == 0:
+        if scaling.granularity == Granularity.TENSOR and columns % _I2_S_BLOCK == 0:
             return wanted
         other = choose_type(GgmlType.TQ2_0, name, columns, scaling).name.lower()
         raise ExportError(
@@ -135,8 +135,8 @@ def interleave_halves(projection: Projection, conf: Conf, role: Role, scaling: S
     rows = heads * conf.head_dim
     order = np.arange(rows).reshape(heads, 2, conf.head_dim // 2).swapaxes(1, 2).reshape(-1)
     scales = projection.scales
-    if scaling.granularity == Scales.ROW:
+    if scaling.granularity == Granularity.ROW:
         scales = scales[order]
-    elif scaling.granularity == Scales.GROUP:
+    elif scaling.granularity == Granularity.GROUP:
         scales = scales.reshape(-1, rows)[:, order].reshape(-1)
     return Projection(projection.weights[order], scales)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import ActivationQuantisation, Norms, Role, Scales
+from edgebit.bundle.model_format import ActivationQuantisation, Granularity, Norms, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.errors import ExportError
 from edgebit.export.float_types import FloatType, fits, rounded
@@ -67,7 +67,7 @@ def _check_packable(checkpoint: Checkpoint) -> None:
     for role, layer in conf.roles():
         if role.is_projection:
             granularity, rows = checkpoint.scaling(role, layer).granularity, conf.shape_of(role)[0]
-            if granularity != Scales.TENSOR or rows % 4:
+            if granularity != Granularity.TENSOR or rows % 4:
                 raise ExportError(
                     f"{TENSOR_NAMES[role].format(layer)} has {rows} rows and one scale a {granularity.name.lower()}; "
                     "transformers' packed form has a multiple of 4 and one scale a tensor"

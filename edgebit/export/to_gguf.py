@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Role, Scales
+from edgebit.bundle.model_format import Granularity, Role
 from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES
 from edgebit.checkpoint.hints import NO_HINTS, Hints
@@ -191,7 +191,7 @@ class _Export:
         kind = choose_type(self.kind, name, columns, scaling)
         if kind != self.kind:
             others.setdefault(kind.name.lower(), []).append(name)
-        apart = self.exact_scales and scaling.granularity == Scales.TENSOR and kind != GgmlType.I2_S
+        apart = self.exact_scales and scaling.granularity == Granularity.TENSOR and kind != GgmlType.I2_S
 
         def weights() -> Iterator[NDArray[Any]]:
             projection = checkpoint.projection(role, layer)

@@ -212,7 +212,7 @@ HOSTILE: dict[str, tuple[Callable[[Edit], None], str]] = {
     "tensor-encoding": (tensor_field(Role.Q_PROJ, 8, "I", 3), "q_proj[0]: encoding I8 is not possible there"),
     "tensor-encoding-unknown": (tensor_field(Role.Q_PROJ, 8, "I", 77), "encoding 77"),
     "tensor-granularity": (tensor_field(Role.Q_PROJ, 12, "I", 0), "q_proj[0]: scale granularity NONE"),
-    "tensor-granularity-unknown": (tensor_field(Role.Q_PROJ, 12, "I", 4), "scales 4"),
+    "tensor-granularity-unknown": (tensor_field(Role.Q_PROJ, 12, "I", 4), "scale granularity 4"),
     "group-of-none": (tensor_field(Role.Q_PROJ, 12, "I", 3), "groups of 0 columns are not possible in 64"),
     "group-where-none": (tensor_field(Role.Q_PROJ, 56, "I", 64), "has groups of 64 columns, but no scale for each"),
     "group-of-norm": (tensor_field(Role.FINAL_NORM, 56, "I", 64), "has groups of 64 columns"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Probe, Role, Scales
+from edgebit.bundle.model_format import Activation, Conf, Encoding, Granularity, Norms, Probe, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.errors import BundleError
@@ -55,7 +55,7 @@ def test_every_encoding_of_the_embedding_is_laid_out(embedding, tmp_path):
     with ModelFile(tmp_path / "model.ebm") as model:
         tensor = next(tensor for tensor in model.tensors if tensor.role == Role.TOKEN_EMBEDDING)
         assert tensor.encoding == embedding
-        assert tensor.scales == (Scales.ROW if embedding == Encoding.I8 else Scales.NONE)
+        assert tensor.granularity == (Granularity.ROW if embedding == Encoding.I8 else Granularity.NONE)
 
 
 def test_probes_are_put_in_after_the_weights(tmp_path):

@@ -16,9 +16,9 @@ from edgebit.bundle.model_format import (
     Activation,
     Conf,
     Encoding,
+    Granularity,
     Norms,
     Role,
-    Scales,
     Scaling,
 )
 from edgebit.bundle.model_reader import ModelFile
@@ -109,7 +109,7 @@ def test_group_scales_and_half_precision_come_back(tmp_path):
     random = np.random.default_rng(5)
     embedding = random.normal(size=(10, 128)).astype(np.float16)
     kept: dict[Role, tuple[np.ndarray, np.ndarray]] = {}
-    grouped = Scaling(Scales.GROUP, 64)
+    grouped = Scaling(Granularity.GROUP, 64)
     path = tmp_path / "model.ebm"
     with ModelWriter(
         path, conf, {}, embedding=Encoding.F16, layout=Encoding.T2, scaling=lambda role, layer: grouped

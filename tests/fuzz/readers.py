@@ -14,7 +14,7 @@ from pathlib import Path
 import gguf_files
 import numpy as np
 
-from edgebit.bundle.model_format import PROJECTIONS, Encoding, Norms, Role, Scales, Scaling
+from edgebit.bundle.model_format import PROJECTIONS, Encoding, Granularity, Norms, Role, Scaling
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
@@ -306,7 +306,7 @@ def model_seeds() -> Iterator[bytes]:
     for encoding in (Encoding.F32, Encoding.BF16, Encoding.F16, Encoding.I8):
         yield TinyModel(tiny_conf(**shape), embedding=encoding).to_bytes()
     grouped = tiny_conf(**shape, norms=Norms(15), projection_norm_eps=1e-4, rope_attention_factor=1.5)
-    yield TinyModel(grouped, scaling=Scaling(Scales.GROUP, 64)).to_bytes()
+    yield TinyModel(grouped, scaling=Scaling(Granularity.GROUP, 64)).to_bytes()
 
 
 def read_model_file(data: bytes, folder: Path) -> None:

@@ -18,9 +18,9 @@ from edgebit.bundle.model_format import (
     ActivationQuantisation,
     Conf,
     Encoding,
+    Granularity,
     Norms,
     Role,
-    Scales,
     Scaling,
 )
 from edgebit.errors import BundleError, EdgebitError, EngineError
@@ -30,10 +30,11 @@ from tests.kernels.numpy_model import layer_of, normed
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
+_GROUPS_OF_64 = Scaling(Granularity.GROUP, 64)
 _MIXED = {
-    Role.Q_PROJ: Scaling(Scales.GROUP, 192), Role.K_PROJ: PER_ROW, Role.V_PROJ: PER_TENSOR,
-    Role.O_PROJ: Scaling(Scales.GROUP, 64), Role.GATE_PROJ: Scaling(Scales.GROUP, 64), Role.UP_PROJ: PER_TENSOR,
-    Role.DOWN_PROJ: Scaling(Scales.GROUP, 320),
+    Role.Q_PROJ: Scaling(Granularity.GROUP, 192), Role.K_PROJ: PER_ROW, Role.V_PROJ: PER_TENSOR,
+    Role.O_PROJ: _GROUPS_OF_64, Role.GATE_PROJ: _GROUPS_OF_64, Role.UP_PROJ: PER_TENSOR,
+    Role.DOWN_PROJ: Scaling(Granularity.GROUP, 320),
 }  # fmt: skip
 
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -64,11 +65,11 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "activation": Activation.SILU, "norms": Norms.QK_NORM, "rope_attention_factor": 1.25,
             "activation_quantisation": ActivationQuantisation.INT15,
         },
-        {"scaling": Scaling(Scales.GROUP, 128), "embedding": Encoding.F16},
+        {"scaling": Scaling(Granularity.GROUP, 128), "embedding": Encoding.F16},
     ),
     "groups-mixed": (
         {"hidden_size": 192, "ffn_size": 320, "n_heads": 32, "n_kv_heads": 1, "head_dim": 6},
-        {"scaling": lambda role, layer: _MIXED[role] if layer else Scaling(Scales.GROUP, 64), "layout": Encoding.T1},
+        {"scaling": lambda role, layer: _MIXED[role] if layer else _GROUPS_OF_64, "layout": Encoding.T1},
     ),
     "projection-norm": (
         {"norms": Norms.PROJECTION_NORM | Norms.QK_NORM, "projection_norm_eps": 0.03}, {"scaling": PER_ROW},

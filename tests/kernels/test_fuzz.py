@@ -14,8 +14,8 @@ from edgebit.bundle.model_format import (
     Activation,
     ActivationQuantisation,
     Encoding,
+    Granularity,
     Norms,
-    Scales,
     Scaling,
 )
 from edgebit.checkpoint.tokenizer import (
@@ -61,7 +61,7 @@ def test_no_model_file_makes_the_engine_fault(
         stop_tokens=(2,), norms=Norms(15), projection_norm_eps=1e-4, rope_attention_factor=1.5,
         activation_quantisation=ActivationQuantisation.INT15,
     )  # fmt: skip
-    grouped = TinyModel(conf, scaling=Scaling(Scales.GROUP, 64), embedding=Encoding.F16)
+    grouped = TinyModel(conf, scaling=Scaling(Granularity.GROUP, 64), embedding=Encoding.F16)
     (seeds / "grouped.ebm").write_bytes(grouped.to_bytes())
 
     fuzz(check_build("fuzz"), "fuzz_model_file", found, seeds, max_len=32768)

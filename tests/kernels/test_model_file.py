@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.bundle.model_format import NO_LAYER, Encoding, Norms, Role, Scales, Scaling, head_parts
+from edgebit.bundle.model_format import NO_LAYER, Encoding, Granularity, Norms, Role, Scaling, head_parts
 from edgebit.errors import EdgebitError
 from edgebit.runtime.native import Library, Model
 from tests.kernels.tiny_model import TinyModel, corrected, tiny_conf
@@ -80,7 +80,7 @@ GROUPED = TinyModel(
     tiny_conf(
         hidden_size=192, ffn_size=320, n_heads=32, n_kv_heads=1, head_dim=6, norms=Norms(15), projection_norm_eps=1
     ),
-    scaling=Scaling(Scales.GROUP, 64),
+    scaling=Scaling(Granularity.GROUP, 64),
     embedding=Encoding.F16,
 )
 

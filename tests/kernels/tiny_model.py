@@ -146,7 +146,7 @@ class TinyModel:
             table.append(
                 Tensor(
                     role=role, layer=layer if role.per_layer else NO_LAYER, encoding=encoding,
-                    scales=scaling.granularity, rows=rows, columns=columns, offset=offset, size=len(values),
+                    granularity=scaling.granularity, rows=rows, columns=columns, offset=offset, size=len(values),
                     scales_offset=scales_offset, n_scales=scales.size, group=scaling.group,
                 ).pack()
             )  # fmt: skip

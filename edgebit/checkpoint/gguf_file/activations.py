@@ -7,7 +7,7 @@ Llama's or Qwen's, some were trained with int8 (Llama3-8B-1.58, Falcon3-1.58bit)
 import re
 from collections.abc import Collection, Mapping
 
-from edgebit.bundle.model_format import ActivationQuantisation, Scales, Scaling
+from edgebit.bundle.model_format import ActivationQuantisation, Granularity, Scaling
 from edgebit.checkpoint.gguf_file.architectures import Architecture
 from edgebit.checkpoint.gguf_file.metadata import Value
 from edgebit.checkpoint.hints import ActivationsHint
@@ -37,7 +37,7 @@ def find_activations(
         return _MODE["float"], None
     if _INT8_NAMES.search(name) or "I2_S" in types:  # bitnet.cpp computes with int8 always
         return _MODE["int8"], None
-    if scaling.granularity == Scales.GROUP:
+    if scaling.granularity == Granularity.GROUP:
         return _MODE["float"], None
     note = (
         "the file does not say whether the model was trained with int8 or float activations: float is taken (15 bits), "

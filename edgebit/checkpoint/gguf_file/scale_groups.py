@@ -6,7 +6,7 @@ GGUF's block types store one scale a block where the model has one a tensor.
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import GROUP_STEP, PER_ROW, PER_TENSOR, Scales, Scaling
+from edgebit.bundle.model_format import GROUP_STEP, PER_ROW, PER_TENSOR, Granularity, Scaling
 from edgebit.errors import CheckpointError
 from edgebit.ternary.absmean import SMALLEST_MEAN
 
@@ -37,7 +37,7 @@ def coarsest(scales: NDArray[np.float32], columns: int, where: str) -> tuple[Sca
     filled = np.where(merged > 0, merged, np.where(by_row > 0, by_row, top))
     if group == columns:
         return PER_ROW, np.ascontiguousarray(filled[:, 0])
-    return Scaling(Scales.GROUP, group), np.ascontiguousarray(filled.T).reshape(-1)
+    return Scaling(Granularity.GROUP, group), np.ascontiguousarray(filled.T).reshape(-1)
 
 
 def _widest_groups(scales: NDArray[np.float32], columns: int, where: str) -> tuple[int, NDArray[np.float32]]:

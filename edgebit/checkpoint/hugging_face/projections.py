@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import PER_ROW, PER_TENSOR, Scales, Scaling
+from edgebit.bundle.model_format import PER_ROW, PER_TENSOR, Granularity, Scaling
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.checkpoint.hugging_face.families import SCALE_SUFFIX, Scale
 from edgebit.checkpoint.hugging_face.safetensors_file import as_float32
@@ -102,7 +102,7 @@ class ProjectionReader:
                 group = find_group(magnitude_bits(stored), np.arange(first, first + len(stored)), group)
         except CheckpointError as error:
             raise CheckpointError(f"{describe_place(self._tensors, name)} {error}. {_MASTERS_ADVICE}") from error
-        return PER_ROW if group == columns else Scaling(Scales.GROUP, group)
+        return PER_ROW if group == columns else Scaling(Granularity.GROUP, group)
 
     def _split(self, name: str) -> Projection:
         rows, columns = self._tensors.info(name).shape

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.model_format import Activation, ActivationQuantisation, Norms, Role, Scales
+from edgebit.bundle.model_format import Activation, ActivationQuantisation, Granularity, Norms, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.evaluate.parity.agreement import RowAgreement, compare_rows
 from edgebit.evaluate.parity.reference import Captured
@@ -85,7 +85,7 @@ class LayerSteps:
             quantised, factor = codes.astype(np.float64), by.astype(np.float64)
         scaling, stored = self._file.scaling(role, self._layer), self._file.projection(role, self._layer)
         rows, columns = stored.weights.shape
-        group = scaling.group if scaling.granularity == Scales.GROUP else columns
+        group = scaling.group if scaling.granularity == Granularity.GROUP else columns
         scales = stored.scales.reshape(columns // group, -1)  # [groups, rows or 1]
         made = np.zeros((len(x), rows))
         for first in range(0, rows, _ROWS_AT_ONCE):

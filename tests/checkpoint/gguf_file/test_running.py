@@ -10,7 +10,7 @@ import pytest
 from gguf_files import F16, F32, TYPES, File, Row, floats, gguf_name, pack
 from safetensors.numpy import load_file
 
-from edgebit.bundle.model_format import ActivationQuantisation, Encoding, Role, Scales
+from edgebit.bundle.model_format import ActivationQuantisation, Encoding, Granularity, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.gguf_file.container import GgufFile
 from edgebit.checkpoint.hints import Hints
@@ -96,7 +96,7 @@ def test_a_bonsai_runs(native, reference_checkpoint, tmp_path):
     checkpoint = open_checkpoint(path)
     assert checkpoint.embedding_encoding() == Encoding.F16
     assert checkpoint.config.conf.activation_quantisation == ActivationQuantisation.INT15
-    assert checkpoint.scaling(Role.DOWN_PROJ, 0).granularity == Scales.GROUP
+    assert checkpoint.scaling(Role.DOWN_PROJ, 0).granularity == Granularity.GROUP
     assert sections(tmp_path / "a", ("CONF", "PROB")) == sections(tmp_path / "b", ("CONF", "PROB"))
 
 

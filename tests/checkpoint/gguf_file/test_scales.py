@@ -9,9 +9,9 @@ from edgebit.bundle.model_format import (
     PER_TENSOR,
     Activation,
     ActivationQuantisation,
+    Granularity,
     Norms,
     Role,
-    Scales,
 )
 from edgebit.checkpoint.opening import open_checkpoint
 
@@ -33,7 +33,7 @@ def test_qwen3_has_norms_of_queries_and_keys_and_rows_in_their_own_order(tiny, t
     assert conf.activation_quantisation == ActivationQuantisation.INT15
     assert checkpoint.vector(Role.K_NORM, 0).tolist() == [2.5] * 64
     scaling = checkpoint.scaling(Role.Q_PROJ, 0)
-    assert (scaling.granularity, scaling.group) == (Scales.GROUP, 128)
+    assert (scaling.granularity, scaling.group) == (Granularity.GROUP, 128)
     projection = checkpoint.projection(Role.Q_PROJ, 0)
     assert np.array_equal(projection.weights, weights)
     assert np.array_equal(projection.scales, scales.astype(np.float32).T.reshape(-1))
@@ -57,7 +57,7 @@ def test_scales_of_groups_are_as_wide_as_they_can_be(kind, columns, tiny, tmp_pa
     checkpoint = open_checkpoint(file.write(tmp_path / "m.gguf"))
 
     scaling = checkpoint.scaling(Role.DOWN_PROJ, 0)
-    assert (scaling.granularity, scaling.group) == (Scales.GROUP, columns)
+    assert (scaling.granularity, scaling.group) == (Granularity.GROUP, columns)
     projection = checkpoint.projection(Role.DOWN_PROJ, 0)
     assert np.array_equal(projection.weights, weights)
     assert np.array_equal(projection.scales, scales.astype(np.float32).T.reshape(-1))
