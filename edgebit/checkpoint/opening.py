@@ -40,13 +40,15 @@ def is_gguf(path: Path) -> bool:
 
 def find_gguf(path: Path) -> Path | None:
     """The GGUF file at `path`, or the only one (the first part of the only one) in the folder `path` without a
-    config.json; None: there is none. Raises CheckpointError where there are several.
+    config.json; None: there is none. Raises CheckpointError where there are several, or the folder cannot be
+    read.
     """
     if path.is_file():
         return path if path.suffix.lower() == ".gguf" or is_gguf(path) else None
-    if not path.is_dir() or (path / "config.json").is_file():
-        return None
-    found = first_parts(path)
+    try:
+        found = [] if not path.is_dir() or (path / "config.json").is_file() else first_parts(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: the folder cannot be read: {error.strerror}") from error
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise CheckpointError(f"{path}: there are {len(found)} GGUF files: {names}. Name the one to read")

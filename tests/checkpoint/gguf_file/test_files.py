@@ -1,5 +1,6 @@
 """A GGUF model is found in a file, in a folder, or in parts."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def parts(tiny, tmp_path):
         return paths
 
     return write
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """As another user's: a mode would not keep the superuser out."""
+
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(CheckpointError, match="the folder cannot be read: Permission denied"):
+        open_checkpoint(tmp_path)
 
 
 def test_a_file_in_parts_is_one_model(parts, tiny, tmp_path):
