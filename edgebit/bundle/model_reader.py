@@ -123,10 +123,6 @@ class ModelFile:
         """The stored bytes of a tensor's values; release it before the file is closed."""
         return self._view[tensor.offset : tensor.offset + tensor.size]
 
-    def drop_pages(self) -> None:
-        """Give back the memory of what was read so far: the file has it still."""
-        self._map.madvise(mmap.MADV_DONTNEED)
-
     def scales(self, tensor: Tensor) -> tuple[float, ...]:
         """The scales of a tensor."""
         return struct.unpack_from(f"<{tensor.n_scales}f", self._view, tensor.scales_offset)

@@ -1,8 +1,9 @@
 """A model file, alone or in a bundle, as a checkpoint: what was converted can be exported, compared, converted anew."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
 from edgebit.bundle.model_format import MAGIC, NO_LAYER, Encoding, Role, Scaling, Tensor, head_parts, values_size
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Format, ModelConfig, Projection
+from edgebit.checkpoint.positioned_reads import open_to_read, read_at
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.section_reader import read_tokenizer_section
 from edgebit.errors import CheckpointError, TokenizerError
@@ -42,12 +44,12 @@ def is_model_file(path: Path) -> bool:
 def open_model_file(path: Path) -> "ModelFileCheckpoint":
     """Open the model file at `path`, or in the bundle at `path`. Raises BundleError and CheckpointError."""
     place = locate_model(path)
-    file = ModelFile(place.path, place.offset, place.size)
-    try:
-        return ModelFileCheckpoint(path, place, file)
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as opened:
+        file = opened.enter_context(ModelFile(place.path, place.offset, place.size))
+        weights = opened.enter_context(open_to_read(place.path))
+        checkpoint = ModelFileCheckpoint(path, place, file, weights)
+        opened.pop_all()
+    return checkpoint
 
 
 class ModelFileCheckpoint:
@@ -58,9 +60,9 @@ class ModelFileCheckpoint:
 
     format: Format = "edgebit"
 
-    def __init__(self, path: Path, place: Member, file: ModelFile) -> None:
+    def __init__(self, path: Path, place: Member, file: ModelFile, weights: BinaryIO) -> None:
         """Raises CheckpointError where META or a vector holds what cannot be."""
-        self.path, self._place, self._file = path, place, file
+        self.path, self._place, self._file, self._weights = path, place, file, weights
         self._tensors = {(tensor.role, tensor.layer): tensor for tensor in file.tensors}
         meta = file.meta
         self.family = str(meta.get("family", "unknown"))
@@ -85,6 +87,7 @@ class ModelFileCheckpoint:
             )
 
     def close(self) -> None:
+        self._weights.close()
         self._file.close()
 
     def weight_files(self) -> list[Path]:
@@ -98,7 +101,7 @@ class ModelFileCheckpoint:
 
     def vector(self, role: Role, layer: int) -> NDArray[np.float32]:
         tensor = self._tensor(role, layer)
-        values = np.frombuffer(self._bytes(tensor), "<f4").copy()
+        values = self._bytes(tensor).view("<f4")
         self._check_finite(tensor, values)
         return values
 
@@ -150,12 +153,11 @@ class ModelFileCheckpoint:
     def _tensor(self, role: Role, layer: int = NO_LAYER) -> Tensor:
         return self._tensors[role, layer]
 
-    def _bytes(self, tensor: Tensor, first: int = 0, size: int | None = None) -> bytes:
-        """A copy of some of a tensor's values: no view stays that would keep the file mapped."""
-        with self._file.values(tensor) as view:
-            copied = bytes(view[first : None if size is None else first + size])
-        self._file.drop_pages()
-        return copied
+    def _bytes(self, tensor: Tensor, first: int = 0, size: int | None = None) -> NDArray[np.uint8]:
+        """Some of a tensor's values, read beside the mapping: pages of that would count as memory while it lasts."""
+        n_bytes = tensor.size - first if size is None else size
+        offset = self._place.offset + tensor.offset + first
+        return read_at(self._weights, self._place.path, offset, n_bytes, f"tensor {tensor.name}")
 
     def _scales(self, tensor: Tensor) -> NDArray[np.float32]:
         scales = np.array(self._file.scales(tensor), np.float32)
@@ -170,7 +172,7 @@ class ModelFileCheckpoint:
         for first in range(0, rows, step):
             n = min(step, rows - first)
             size = values_size(tensor.encoding, n, columns)
-            packed = np.frombuffer(self._bytes(tensor, start + first // TILE_ROWS * tile_size, size), np.uint8)
+            packed = self._bytes(tensor, start + first // TILE_ROWS * tile_size, size)
             try:
                 weights[first : first + n] = _UNPACK[tensor.encoding](packed, n, columns)
             except ValueError as error:
@@ -180,7 +182,7 @@ class ModelFileCheckpoint:
         dtype = _FLOATS[tensor.encoding]
         for first, n in self._row_chunks(tensor, tensor.columns * dtype.itemsize):
             size = tensor.columns * dtype.itemsize
-            stored = np.frombuffer(self._bytes(tensor, first * size, n * size), dtype).reshape(n, tensor.columns)
+            stored = self._bytes(tensor, first * size, n * size).view(dtype).reshape(n, tensor.columns)
             values = bfloat16_values(stored) if tensor.encoding == Encoding.BF16 else stored.astype(np.float32)
             self._check_finite(tensor, values, f"row {first} or after: ")
             yield stored, values
@@ -189,7 +191,7 @@ class ModelFileCheckpoint:
         """(first row, codes) of encoding I8."""
         size = values_size(Encoding.I8, 1, tensor.columns)
         for first, n in self._row_chunks(tensor, size):
-            stored = np.frombuffer(self._bytes(tensor, first * size, n * size), np.int8).reshape(n, size)
+            stored = self._bytes(tensor, first * size, n * size).view(np.int8).reshape(n, size)
             yield first, stored[:, : tensor.columns]
 
     def _head_codes(self, tensor: Tensor) -> Iterator[tuple[int, NDArray[np.int8]]]:
@@ -199,7 +201,7 @@ class ModelFileCheckpoint:
         for first, n in self._row_chunks(tensor, 4 * row):
             tiles = -(-n // TILE_ROWS) * TILE_ROWS
             parts = [
-                np.frombuffer(self._bytes(tensor, start, size), np.uint8)
+                self._bytes(tensor, start, size)
                 for start, size in (
                     (first * 2 * row, tiles * 2 * row),
                     (high + first * row, n * row),
