@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-I2SDialect = Literal["x86", "arm", "rows4"]
+from edgebit.ternary.ggml.i2_s import I2SDialect
+
 I2S_DIALECTS: tuple[I2SDialect, ...] = ("x86", "arm", "rows4")
 ActivationsHint = Literal["int8", "float"]
 PreTokenizerName = Literal["llama-bpe", "gpt-2", "qwen2", "falcon"]  # as tokenizer.ggml.pre has them

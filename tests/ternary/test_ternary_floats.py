@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
+from edgebit.bundle import model_format
 from edgebit.errors import CheckpointError
-from edgebit.ternary.ternary_floats import find_group, split_ternary
+from edgebit.ternary.ternary_floats import GROUP_STEP, find_group, split_ternary
+
+
+def test_groups_are_those_that_a_model_file_has():
+    """The device's reader has no numpy, and this package no model files: each has the number."""
+    assert GROUP_STEP == model_format.GROUP_STEP
 
 
 def ternary_rows(rng: np.random.Generator, rows: int, columns: int, group: int, dtype: str = "f2") -> np.ndarray:

@@ -12,9 +12,10 @@ import numpy as np
 
 from edgebit.checkpoint.gguf_file.split import GgufModel
 from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
-from edgebit.checkpoint.hints import I2S_DIALECTS, I2SDialect
+from edgebit.checkpoint.hints import I2S_DIALECTS
 from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
 from edgebit.errors import CheckpointError
+from edgebit.ternary.ggml.i2_s import I2SDialect
 
 # microsoft/bitnet-b1.58-2B-4T-gguf, ggml-model-i2_s.gguf, 1.10 GiB; the sum is public, the file was not seen here.
 _KNOWN_FILES: dict[str, I2SDialect] = {"4221b252fdd5fd25e15847adfeb5ee88886506ba50b8a34548374492884c2162": "x86"}

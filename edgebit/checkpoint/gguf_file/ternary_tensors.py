@@ -11,9 +11,8 @@ from edgebit.checkpoint.gguf_file.architectures import Architecture
 from edgebit.checkpoint.gguf_file.scale_groups import check_scales, coarsest
 from edgebit.checkpoint.gguf_file.tensor_names import scale_name, tensor_name
 from edgebit.checkpoint.gguf_file.tensors import GgufTensors
-from edgebit.checkpoint.hints import I2SDialect
 from edgebit.errors import CheckpointError
-from edgebit.ternary.ggml.i2_s import i2_s_codes, why_not
+from edgebit.ternary.ggml.i2_s import I2SDialect, i2_s_codes, why_not
 
 _RAW_CHUNK_BYTES = CHUNK_BYTES // 8  # of packed weights: unpacked they take up to five times as much, several times
 

@@ -13,10 +13,10 @@ TAIL_BYTES = 32  # after the codes: the scale, f32, and 28 bytes that mean nothi
 _BLOCK_BYTES = {"x86": 32, "arm": 16}
 _SHIFTS = np.array([6, 4, 2, 0], np.uint8)  # of four codes in a byte, the first in the highest bits
 
-Dialect = Literal["x86", "arm", "rows4"]
+I2SDialect = Literal["x86", "arm", "rows4"]
 
 
-def why_not(dialect: Dialect, rows: int, columns: int) -> str | None:
+def why_not(dialect: I2SDialect, rows: int, columns: int) -> str | None:
     """What keeps a tensor of that shape from being in the dialect; None: nothing."""
     if dialect == "rows4":
         return f"{rows} rows are no multiple of 4" if rows % 4 else None
@@ -24,7 +24,7 @@ def why_not(dialect: Dialect, rows: int, columns: int) -> str | None:
     return f"{columns} columns are no multiple of {block}" if columns % block else None
 
 
-def i2_s_codes(packed: NDArray[np.uint8], columns: int, dialect: Dialect) -> NDArray[np.uint8]:
+def i2_s_codes(packed: NDArray[np.uint8], columns: int, dialect: I2SDialect) -> NDArray[np.uint8]:
     """The bytes of whole rows, [rows x columns / 4], to codes, [rows, columns]; rows4: of a multiple of four rows.
 
     Codes are weight + 1; 3 is none. x86: 32 bytes hold 128 columns, byte p columns p, 32 + p, 64 + p, 96 + p; arm: 16
