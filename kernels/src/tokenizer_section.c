@@ -6,7 +6,13 @@
 #include "status.h"
 #include "tokenizer.h"
 
-enum { HEADER_SIZE = 64, HEADER_WORDS = HEADER_SIZE / 4, MAX_VOCAB = 1 << 21, MAX_MERGES = 1 << 24 };
+enum {
+    HEADER_SIZE = 64,
+    HEADER_WORDS = HEADER_SIZE / 4,
+    MAX_VOCAB = 1 << 21,
+    MAX_MERGES = 1 << 24,
+    MAX_TOKEN_SIZE = 1 << 16
+};
 enum { TOKN_IGNORE_MERGES = 1, TOKN_STRIP_LEADING_SPACE = 2 };
 
 /* The bytes as one big-endian number modulo 2^31 - 1, spread by Fibonacci's constant; the slot is its upper bits. */
@@ -47,12 +53,18 @@ static int are_offsets(const uint32_t *offsets, uint32_t count, uint32_t last) {
 static eb_status check_tokens(const eb_tokenizer *t, eb_error *error) {
     const uint8_t plain = EB_TOKEN_SPECIAL | EB_TOKEN_ADDED | EB_TOKEN_UNUSED;
     const uint8_t flags = t->normalizer == EB_NORMALIZER_NONE ? plain : plain | EB_TOKEN_NORMALIZED;
-    for (uint32_t id = 0; id < t->vocab_size; id++)
+    for (uint32_t id = 0; id < t->vocab_size; id++) {
+        if (eb_token_size(t, id) > MAX_TOKEN_SIZE) {
+            eb_fail(error, "section TOKN: token %u has %u bytes; %u are the most", id, (unsigned)eb_token_size(t, id),
+                    (unsigned)MAX_TOKEN_SIZE);
+            return EB_BAD_FORMAT;
+        }
         if ((t->flags[id] & ~flags) || ((t->flags[id] & EB_TOKEN_UNUSED) != 0) != (eb_token_size(t, id) == 0)) {
             eb_fail(error, "section TOKN: token %u has flags %u and %u bytes", id, t->flags[id],
                     (unsigned)eb_token_size(t, id));
             return EB_BAD_FORMAT;
         }
+    }
     return EB_OK;
 }
 

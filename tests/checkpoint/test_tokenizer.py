@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tokenizers.trainers import BpeTrainer
 from edgebit import resources
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
+from edgebit.checkpoint.tokenizer.section_reader import read_tokenizer_section
 from edgebit.errors import BundleError, EngineError, TokenizerError
 from edgebit.runtime.native import Tokenizer
 
@@ -343,6 +345,25 @@ def test_every_damaged_header_word_is_refused(native):
             if damaged != section and not (at == 12 and value <= 1):
                 with pytest.raises(BundleError):
                     Tokenizer.from_section(native, damaged)
+
+
+def test_a_token_that_is_too_long_is_refused(native):
+    """By both readers and by the writer; the longest that may be is not."""
+    tokenizer = read_tokenizer(TINY)
+    limit, last = 1 << 16, len(tokenizer.tokens) - 1
+    tokenizer = replace(tokenizer, tokens=(*tokenizer.tokens[:-1], b"x" * limit))
+    section = bytearray(tokenizer.section())
+    Tokenizer.from_section(native, bytes(section)).close()
+    with pytest.raises(TokenizerError, match=f"token {last} has {limit + 1} bytes"):
+        replace(tokenizer, tokens=(*tokenizer.tokens[:-1], b"x" * (limit + 1))).section()
+
+    for at in (28, 64 + 4 * (last + 1)):
+        section[at : at + 4] = (int.from_bytes(section[at : at + 4], "little") + 1).to_bytes(4, "little")
+    section += b"x"
+    with pytest.raises(BundleError, match=f"token {last} has {limit + 1} bytes"):
+        Tokenizer.from_section(native, bytes(section))
+    with pytest.raises(TokenizerError, match=f"token {last} has {limit + 1} bytes"):
+        read_tokenizer_section(bytes(section), bos_token=None, stop_tokens=(), named_tokens=None, chat_template=None)
 
 
 def test_a_section_cut_short_or_too_long_is_refused(native):

@@ -8,6 +8,7 @@ SPECIAL, ADDED, UNUSED, NORMALIZED, BYTE = 1, 2, 4, 8, 16  # flags of a token; a
 IGNORE_MERGES, STRIP_LEADING_SPACE = 1, 2  # flags of a section
 NO_TOKEN = 0xFFFFFFFF  # in the section's tables: an empty place
 MAX_VOCAB = SIZE_MAX["vocab_size"]
+MAX_TOKEN_BYTES = 1 << 16
 
 
 class Kind(IntEnum):

@@ -10,6 +10,7 @@ from edgebit.checkpoint.tokenizer.forms import (
     ADDED,
     BYTE,
     IGNORE_MERGES,
+    MAX_TOKEN_BYTES,
     NO_TOKEN,
     SPECIAL,
     STRIP_LEADING_SPACE,
@@ -33,6 +34,7 @@ def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None =
             f"the tokenizer has ids up to {last} ({tokenizer.tokens[last]!r}), the model has {rows} rows of embedding: "
             "tokenizer.json belongs to another model"
         )
+    check_token_sizes(tokenizer.tokens)
     missing = rows - len(tokenizer.tokens)
     tokens, flags = (*tokenizer.tokens, *(b"",) * missing), tokenizer.flags + bytes([UNUSED]) * missing
     row_of_left, csr = _merge_rows(tokenizer, flags)
@@ -50,6 +52,13 @@ def tokenizer_section(tokenizer: "CheckpointTokenizer", vocab_size: int | None =
     header = _header(tokenizer, NO_TOKEN in byte_ids, rows, len(csr) // 3, len(added), len(hashed), offsets[rows])
     words = [_little_endian(part) for part in (offsets, row_of_left, csr, hashed, byte_ids, added)]
     return b"".join([header, *words, bytes(flag & ~BYTE for flag in flags), *tokens])
+
+
+def check_token_sizes(tokens: Sequence[bytes]) -> None:
+    """Raise TokenizerError naming the first token that has more bytes than one may have."""
+    for token, text in enumerate(tokens):
+        if len(text) > MAX_TOKEN_BYTES:
+            raise TokenizerError(f"token {token} has {len(text)} bytes; {MAX_TOKEN_BYTES} are the most")
 
 
 def _header(tokenizer: "CheckpointTokenizer", lacks_bytes: bool, *counts: int) -> bytes:

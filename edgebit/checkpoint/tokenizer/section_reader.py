@@ -17,6 +17,7 @@ from edgebit.checkpoint.tokenizer.forms import (
     PreTokenizer,
     SpacePrefix,
 )
+from edgebit.checkpoint.tokenizer.section import check_token_sizes
 from edgebit.checkpoint.tokenizer.tokenizer import CheckpointTokenizer
 from edgebit.errors import TokenizerError
 
@@ -142,7 +143,9 @@ def _words(data: bytes) -> "array[int]":
 def _tokens(offsets: "array[int]", data: bytes) -> tuple[bytes, ...]:
     if list(offsets) != sorted(offsets) or offsets[0] != 0 or offsets[-1] != len(data):
         raise TokenizerError("the tokens' offsets are out of order")
-    return tuple(data[offsets[i] : offsets[i + 1]] for i in range(len(offsets) - 1))
+    tokens = tuple(data[offsets[i] : offsets[i + 1]] for i in range(len(offsets) - 1))
+    check_token_sizes(tokens)
+    return tokens
 
 
 def _ids(words: "array[int]", n_tokens: int, where: str) -> set[int]:
