@@ -97,10 +97,8 @@ def convert(
             layout=_LAYOUTS[layout].encoding,
             scaling=checkpoint.scaling,
         ) as writer:
+            _write_tensors(checkpoint, writer, progress)
             total = len(writer.tensors)
-            for done, tensor in enumerate(writer.tensors):
-                progress(tensor.name, done, total)
-                _write_tensor(checkpoint, writer, tensor)
             progress("source hashes", total, total)
             files = [
                 {"name": path.name, **asdict(source.result())}
@@ -113,6 +111,10 @@ def convert(
                 golden = compute_probes(writer.part)
                 writer.set_probes(golden)
             writer.commit()
+    return _report(checkpoint, text, out, n_probes=len(golden), seconds=time.monotonic() - started)
+
+
+def _report(checkpoint: Checkpoint, text: TextSections, out: Path, *, n_probes: int, seconds: float) -> ConvertReport:
     return ConvertReport(
         out=out,
         name=checkpoint.config.name,
@@ -121,9 +123,9 @@ def convert(
         size=out.stat().st_size,
         has_tokenizer="TOKN" in text.sections,
         has_chat_template="PRMT" in text.sections,
-        n_probes=len(golden),
+        n_probes=n_probes,
         licence=checkpoint.config.licence,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         notes=(*checkpoint.notes, *text.notes),
     )
 
@@ -196,6 +198,13 @@ def _probe_prompts(model: Model) -> list[list[int]]:
     spread = spread_ids(info.vocab_size, max(_PROBE_LENGTHS), first=1)
     lengths = [min(length, max(1, info.context_max - PROBE_GREEDY)) for length in _PROBE_LENGTHS]
     return [(start + spread)[:length] for length in dict.fromkeys(lengths)]
+
+
+def _write_tensors(checkpoint: Checkpoint, writer: ModelWriter, progress: Progress) -> None:
+    total = len(writer.tensors)
+    for done, tensor in enumerate(writer.tensors):
+        progress(tensor.name, done, total)
+        _write_tensor(checkpoint, writer, tensor)
 
 
 def _write_tensor(checkpoint: Checkpoint, writer: ModelWriter, tensor: Tensor) -> None:
