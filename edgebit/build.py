@@ -1,7 +1,7 @@
 """Service: a checkpoint becomes a bundle for a target: native files and their checks, daemon, model, probes, archive.
 
-Nothing half-made is left: all is made in a folder beside the bundle that goes away at any end, and the bundle itself is
-written as .part and renamed.
+Nothing half-made is left: all is made in a hidden folder beside the bundle that goes away at any end (after SIGKILL, as
+the same bundle is built again), and the bundle itself is written as .part and renamed.
 """
 
 import errno

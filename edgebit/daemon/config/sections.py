@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
+from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.daemon.config.fields import file_name, one_of, within
 from edgebit.daemon.config.safeguards import ContentFilterConfig, IdentityConfig, PrivacyConfig, RateLimitsConfig
 from edgebit.daemon.contract import topics
@@ -101,7 +102,7 @@ class EngineConfig:
     """[engine]"""
 
     threads: int = within(0, 256, 0)  # 0: one for each big core
-    ctx_len: int = within(0, 1 << 24, 0)  # tokens; 0: the model's own maximum, at most 2048
+    ctx_len: int = within(0, SIZE_MAX["context_max"], 0)  # tokens; 0: the model's own maximum, at most 2048
     kv: str = one_of(*KV_TYPES)  # how the KV cache holds keys and values; int8 takes half the memory
     isa: str = ""  # highest ISA level that may be used; empty: the best this CPU has
     speculate: int = within(0, MAX_DRAFT, SPECULATE)  # longest draft of next tokens that is tried; 0: none
