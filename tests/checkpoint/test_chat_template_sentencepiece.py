@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_folders import SPACE, write_sentencepiece_like
+from tokenizer_folders import SPACE, write_tokenizer
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.checkpoint.chat_template.choice import read_choice
@@ -24,10 +24,10 @@ from edgebit.runtime.native import Model, Tokenizer
 from edgebit.runtime.session import Session
 
 PREFIXES = {
-    "prepend": SpacePrefix.SEGMENT,
-    "always": SpacePrefix.UNSPACED_SEGMENT,
-    "first": SpacePrefix.UNSPACED_TEXT,
-    "never": SpacePrefix.NONE,
+    "sentencepiece": SpacePrefix.SEGMENT,
+    "metaspace-always": SpacePrefix.UNSPACED_SEGMENT,
+    "metaspace-first": SpacePrefix.UNSPACED_TEXT,
+    "metaspace-never": SpacePrefix.NONE,
 }
 TEMPLATES = ["llama2", "mistral", "alpaca"]
 ROLES = [["user"], ["system", "user"], ["user", "assistant", "user"], ["system", "user", "assistant", "user"]]
@@ -78,7 +78,7 @@ def jinja_text(template: str, messages) -> str:
 @pytest.fixture(scope="module", params=PREFIXES)
 def chat(request, native, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    write_sentencepiece_like(folder, request.param)
+    write_tokenizer(folder, request.param)
     chat = Chat(native, folder)
     assert chat.read.space_prefix == PREFIXES[request.param]
     with chat.native:
@@ -105,7 +105,7 @@ def test_a_device_and_an_evaluation_have_the_same_ids(native, reference_checkpoi
     """A session, and the text that a harness is given and gives back."""
     for name in ("config.json", "model.safetensors"):
         shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path)
-    write_sentencepiece_like(tmp_path, "first")
+    write_tokenizer(tmp_path, "metaspace-first")
     template = read_choice("llama2", read_tokenizer(tmp_path))
     convert(tmp_path, tmp_path / "model.ebm", template="llama2", probes=False)
     wanted = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tokenizer_folders import write_gpt2_like, write_sentencepiece_like
+from tokenizer_folders import write_tokenizer
 
 from edgebit.bundle.model_format import HEADER, SECTION, Role
 from edgebit.bundle.model_reader import ModelFile
@@ -93,14 +93,15 @@ def foreign(reference_checkpoint, tmp_path):
         folder.mkdir()
         for name in ("config.json", "model.safetensors"):
             shutil.copy(reference_checkpoint("bitnet-packed") / name, folder)
-        if kind in ("gpt2", "gpt2-without-a-byte"):
-            write_gpt2_like(folder, chat_template=template_text("zephyr"))
-            if kind != "gpt2":
+        if kind in ("gpt2-nfc", "gpt2-without-a-byte"):
+            write_tokenizer(folder, "gpt2-nfc", chat_template=template_text("zephyr"))
+            if kind != "gpt2-nfc":
                 data = json.loads((folder / "tokenizer.json").read_text())
                 del data["model"]["vocab"][BYTE_7F]
+                del data["added_tokens"][2:]  # `tokenizers` would count them from the vocabulary's new end
                 (folder / "tokenizer.json").write_text(json.dumps(data))
         else:
-            write_sentencepiece_like(folder, kind, chat_template=template_text("llama2"))
+            write_tokenizer(folder, kind, chat_template=template_text("llama2"))
         return folder
 
     return make
@@ -110,7 +111,10 @@ def template_text(name: str) -> str:
     return (Path(choice.__file__).parent / "built_in" / f"{name}.jinja").read_text()
 
 
-@pytest.mark.parametrize("kind", ["prepend", "first", "gpt2", "gpt2-without-a-byte", "gguf", "bonsai-f16", "trilm-f16"])
+@pytest.mark.parametrize(
+    "kind",
+    ["sentencepiece", "metaspace-first", "gpt2-nfc", "gpt2-without-a-byte", "gguf", "bonsai-f16", "trilm-f16"],
+)
 def test_all_checks_pass_on_foreign_models(kind, native, foreign, tmp_path):
     """SentencePiece's and GPT-2's tokens, a GGUF file, scales by group with activations of 15 bits, scales by row."""
     done = convert(foreign(kind), "--out", tmp_path / "m", "--all-checks", "--json")
@@ -240,7 +244,7 @@ def test_what_is_wrong_with_foreign_models_is_found(native, spoiled):
     failed = spoiled("DATA", group_scale, "bonsai-f16")
     assert "o_proj[0], of checkpoint and model file: scales: 1 of" in failed["tensors"]
     assert any("probes" in name for name in failed)
-    failed = spoiled("TOKN", space_prefix, "prepend")
+    failed = spoiled("TOKN", space_prefix, "sentencepiece")
     assert set(failed) == {"tokenizer", "chat template"}
     assert "of `tokenizers` [" in failed["tokenizer"] and "has other ids than Jinja's" in failed["chat template"]
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tokenizer_folders import write_sentencepiece_like
+from tokenizer_folders import write_tokenizer
 
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
@@ -138,14 +138,14 @@ def test_tokenizers_differ_by_vocabulary_merges_and_added_tokens(changed):
 
 def test_tokenizers_differ_by_form(native, reference_checkpoint, tmp_path):
     """Where a space is put; a model file has the form of its checkpoint."""
-    for prefix in ("prepend", "first"):
-        (tmp_path / prefix).mkdir()
+    for form in ("sentencepiece", "metaspace-first"):
+        (tmp_path / form).mkdir()
         for name in ("config.json", "model.safetensors"):
-            shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path / prefix)
-        write_sentencepiece_like(tmp_path / prefix, prefix)
-    convert(tmp_path / "first", tmp_path / "first.ebm", probes=False)
-    assert diff(tmp_path / "first", tmp_path / "first.ebm").exit_code == 0
-    done = diff(tmp_path / "prepend", tmp_path / "first.ebm")
+            shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path / form)
+        write_tokenizer(tmp_path / form, form)
+    convert(tmp_path / "metaspace-first", tmp_path / "first.ebm", probes=False)
+    assert diff(tmp_path / "metaspace-first", tmp_path / "first.ebm").exit_code == 0
+    done = diff(tmp_path / "sentencepiece", tmp_path / "first.ebm")
     assert done.exit_code == 1
     assert "segment and unspaced_text" in done.output
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizer_folders import write_sentencepiece_like
+from tokenizer_folders import write_tokenizer
 
 from edgebit.bundle.model_format import Role
 from edgebit.bundle.model_reader import ModelFile
@@ -143,7 +143,7 @@ def test_begin_of_text_is_a_part_of_the_text(
     """A tokenizer that puts a space before the first word only, puts none after it."""
     for name in ("config.json", "model.safetensors"):
         shutil.copy(reference_checkpoint("bitnet-packed") / name, tmp_path)
-    write_sentencepiece_like(tmp_path, "first")
+    write_tokenizer(tmp_path, "metaspace-first")
     path = tmp_path / "model.ebm"
     convert(tmp_path, path, template="llama2", probes=False)
     with Model.open(native, path) as model, Engine(model) as engine:
