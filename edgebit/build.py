@@ -41,7 +41,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.part_file import check_place
 from edgebit.bundle.work_folder import work_folder
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
-from edgebit.checkpoint.opening import find_gguf, open_checkpoint
+from edgebit.checkpoint.opening import find_gguf, model_files, open_checkpoint
 from edgebit.checks import Check
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
@@ -278,7 +278,8 @@ def _plain_name(text: str) -> str:
 def _work_folder(options: BuildOptions) -> Iterator[Path]:
     """A folder on the bundle's own disk, gone at the end whatever happens. Raises BuildError for a wrong `out`."""
     out = options.out
-    check_place(out, BuildError, force=options.force, example="NAME.bundle")
+    inputs = [*model_files(options.model), *([Path(options.template)] if options.template is not None else [])]
+    check_place(out, BuildError, force=options.force, example="NAME.bundle", inputs=inputs)
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(work_folder(out))

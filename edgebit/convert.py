@@ -23,7 +23,7 @@ from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checkpoint.text_sections import TextSections, read_text_sections
-from edgebit.errors import BundleError, CheckpointError, EngineError
+from edgebit.errors import CheckpointError, EngineError, OutputError
 from edgebit.progress import Progress, unwatched
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
@@ -81,7 +81,7 @@ def convert(
     probes: whether golden probes are computed, which needs the native library; without them no device can prove itself
     hints: what the user says of the checkpoint where its files do not
     Raises CheckpointError naming file and tensor, TokenizerError, EngineError where the engine is missing or wrong, and
-    BundleError where `out` cannot be written. Nothing is left behind then.
+    OutputError where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
     checkpoint = open_checkpoint(path, hints)
@@ -262,7 +262,7 @@ def _head_planes(
                 while chunk := waiting.read(16 << 20):
                     yield np.frombuffer(chunk, np.uint8)
     except OSError as error:
-        raise BundleError(
+        raise OutputError(
             f"{folder}: the head's low planes cannot be kept there for a while: {error.strerror}"
         ) from error
     for parts in bounds:

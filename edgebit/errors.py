@@ -102,3 +102,9 @@ class ExportError(EdgebitError):
     """A model cannot be written in the format that was asked for, or not there."""
 
     exit_code = 18
+
+
+class OutputError(EdgebitError):
+    """A file cannot be written: one is there already, it would replace what is read, or the disk is full."""
+
+    exit_code = 19

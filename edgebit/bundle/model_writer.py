@@ -29,7 +29,7 @@ from edgebit.bundle.model_format import (
 )
 from edgebit.bundle.part_file import PartFile
 from edgebit.bundle.tensor_plan import plan_tensors
-from edgebit.errors import BundleError
+from edgebit.errors import BundleError, OutputError
 
 _Bytes = bytes | memoryview | NDArray[Any]
 
@@ -66,7 +66,7 @@ class ModelWriter:
             data_start += aligned(size)
         self.tensors = plan_tensors(conf, data_start, embedding=embedding, layout=layout, scaling=scaling)
         self._crc = self._next = 0
-        self._file = PartFile(out, BundleError)
+        self._file = PartFile(out, OutputError)
         try:
             with self._file.faults():
                 self._file.file.seek(self._position)

@@ -5,7 +5,7 @@ Standard library only.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,19 +14,29 @@ from typing import IO, Self
 from edgebit.errors import EdgebitError
 
 
-def check_place(out: Path, error: type[EdgebitError], *, force: bool, example: str) -> None:
+def check_place(
+    out: Path, error: type[EdgebitError], *, force: bool, example: str, inputs: Iterable[Path] = ()
+) -> None:
     """Raise `error` where the file `out` cannot be made, or is there already and `force` is not given.
 
-    example: a file's name, which is said where `out` is a folder.
+    example: a file's name, which is said where `out` is a folder
+    inputs: what is read to make it; none of them is replaced, whatever name `out` has for it, even by `force`
     """
     kind = _kind(out, error)
     if kind is not None and stat.S_ISDIR(kind):
         raise error(f"{out} is a folder. Give a file name: --out {out / example}")
     check_regular(out, error)
+    check_no_input(out, error, inputs)
     if kind is not None and not force:
-        raise error(f"{out} is there already. Give another --out, or --force to replace it")
+        raise error(f"{out} is there already. Give another name, or --force to replace it")
     if not out.parent.is_dir():
         raise error(f"the folder {out.parent} is not there. Make it: mkdir -p {out.parent}")
+
+
+def check_no_input(out: Path, error: type[EdgebitError], inputs: Iterable[Path]) -> None:
+    """Raise `error` where `out` is one of the files or folders `inputs`, by whatever name."""
+    if out.exists() and any(each.exists() and out.samefile(each) for each in inputs):
+        raise error(f"{out} is what is read, and would be lost. Give another name")
 
 
 def check_regular(out: Path, error: type[EdgebitError]) -> None:

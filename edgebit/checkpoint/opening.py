@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+from edgebit.bundle.archive import looks_like_bundle
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.gguf_file.checkpoint import open_gguf
 from edgebit.checkpoint.gguf_file.container import GGUF_MAGIC
-from edgebit.checkpoint.gguf_file.split import first_parts
+from edgebit.checkpoint.gguf_file.split import first_parts, part_paths
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
 from edgebit.checkpoint.model_file_checkpoint import is_model_file, open_model_file
 from edgebit.errors import CheckpointError
+
+_SUFFIXES = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pt", ".pth"}  # of a checkpoint's files
 
 
 def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
@@ -27,6 +30,16 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     if is_model_file(path):
         return open_model_file(path)
     return open_hugging_face(path)
+
+
+def model_files(path: Path) -> list[Path]:
+    """The files that the model at `path` is read from, of whatever format: no output may replace one."""
+    if not path.is_dir():
+        return part_paths(path)
+    if looks_like_bundle(path):
+        return [file for file in path.rglob("*") if file.is_file()]
+    suffixes = _SUFFIXES if (path / "config.json").is_file() else {*_SUFFIXES, ".gguf"}
+    return [file for file in path.iterdir() if file.suffix.lower() in suffixes]
 
 
 def is_gguf(path: Path) -> bool:

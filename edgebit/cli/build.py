@@ -20,6 +20,7 @@ from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
 from edgebit.cli.keys import key_password
+from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
@@ -38,7 +39,7 @@ from edgebit.targets import find_target
     shell_complete=complete_target,
     help="A device (`edgebit targets`).",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The bundle.  [default: MODEL-TARGET.bundle]")
+@click.option("--out", type=OUT_FILE, help="The bundle.  [default: MODEL-TARGET.bundle]")
 @click.option(
     "--builder", type=click.Choice(BUILDERS), default="auto", show_default=True, help="Who compiles the engine."
 )
@@ -62,7 +63,7 @@ from edgebit.targets import find_target
 @click.option("--expires", metavar="DATE|DAYSd", help="Last day that it may be installed.  [default: none]")
 @click.option("--trust", multiple=True, metavar="KEY", help="Devices that keep it trust these keys from then on.")
 @click.option("--name", help="The bundle's name.  [default: of its file]")
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     model: Path,

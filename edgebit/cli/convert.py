@@ -10,23 +10,25 @@ import click
 
 from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.hints import Hints
-from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.model_file_checkpoint import open_model_file
+from edgebit.checkpoint.opening import model_files, open_checkpoint
 from edgebit.checks import Check
 from edgebit.cli.check_rows import add_check, check_table
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
+from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.convert import ConvertReport, convert
-from edgebit.errors import BundleError
+from edgebit.errors import BundleError, OutputError
 from edgebit.model_checks.conversion import check_conversion
 from edgebit.progress import Progress
 
 
 @click.command()
 @click.argument("checkpoint", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The model file.  [default: MODEL.ebm, here]")
+@click.option("--out", type=OUT_FILE, help="The model file.  [default: MODEL.ebm, here]")
 @click.option(
     "--layout",
     type=click.Choice(["t2", "t1"]),
@@ -39,7 +41,7 @@ from edgebit.progress import Progress
 @checkpoint_options
 @click.option("--no-probes", is_flag=True, help="Leave golden probes out: no device can then prove itself.")
 @click.option("--all-checks", is_flag=True, help="Then read it back and compare all of it with MODEL.")
-@click.option("--force", is_flag=True, help="Replace a model file that is there.")
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     checkpoint: Path,
@@ -55,7 +57,8 @@ def command(
 ) -> None:
     """Convert MODEL to a model file, which `edgebit build`, `run` and `inspect` take.
 
-    With --all-checks it ends with exit code 3 where a check failed; the file stays, to be looked at.
+    With --all-checks it ends with exit code 3 where a check failed; the file stays, to be looked at. Where it cannot be
+    written, or another is there, that is exit code 19.
 
     \b
     edgebit convert ./bitnet-b1.58-2B-4T --out 2b4t.ebm --all-checks
@@ -63,7 +66,8 @@ def command(
     """
     sigterm_as_ctrl_c()
     out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
-    _check_out(checkpoint, out, force)
+    inputs = [*model_files(checkpoint), *([Path(template)] if template is not None else [])]
+    check_place(out, OutputError, force=force, example="NAME.ebm", inputs=inputs)
     with progress_bar() as show:
         report = convert(
             checkpoint,
@@ -84,14 +88,8 @@ def command(
         sys.exit(BundleError.exit_code)
 
 
-def _check_out(checkpoint: Path, out: Path, force: bool) -> None:
-    check_place(out, BundleError, force=force, example="NAME.ebm")
-    if out.exists() and out.samefile(checkpoint):
-        raise BundleError(f"{out} is the model itself. Give another --out")
-
-
 def _check(checkpoint: Path, hints: Hints, out: Path, show: Progress) -> list[Check]:
-    with closing(open_checkpoint(checkpoint, hints)) as source, closing(open_checkpoint(out)) as model:
+    with closing(open_checkpoint(checkpoint, hints)) as source, closing(open_model_file(out)) as model:
         return check_conversion(out, source, model, show)
 
 

@@ -9,19 +9,20 @@ from typing import Any, BinaryIO
 
 import click
 
+from edgebit.checkpoint.opening import model_files
 from edgebit.cli.eval_options import (
-    OUT_FILE,
     EngineOptions,
     cost,
     end_of_part,
     engine_options,
-    json_lines,
     json_option,
     model_argument,
     open_model,
     speed_line,
     watched,
 )
+from edgebit.cli.json_lines_file import check_lines_file, json_lines
+from edgebit.cli.out_file import OUT_FILE, force_option, named_files
 from edgebit.evaluate.choices import METRICS, Answered, measure_choices
 from edgebit.evaluate.questions import read_questions, with_shots
 
@@ -54,6 +55,7 @@ class Metrics(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
 @click.option("--limit", type=click.IntRange(1), help="Ask so many questions only.")
 @click.option("--per-question", type=OUT_FILE, help="Also write each question's numbers, a JSON object a line.")
 @engine_options
+@force_option
 @json_option
 def command(
     path: Path,
@@ -64,6 +66,7 @@ def command(
     limit: int | None,
     per_question: Path | None,
     opened: EngineOptions,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Have BUNDLE, a bundle or model file, choose by likelihood among the answers to questions.
@@ -75,6 +78,7 @@ def command(
     edgebit eval choices chat.bundle --data arc_easy.jsonl
     edgebit eval choices chat.bundle --data hellaswag.jsonl --shots 10 --shots-from hellaswag_train.jsonl
     """
+    check_lines_file(per_question, force=force, inputs=[*model_files(path), *named_files(data, shots_from)])
     questions = read_questions(data, data.name)
     examples = read_questions(shots_from, shots_from.name) if shots_from is not None else questions
     asked = with_shots(questions, examples, shots)[:limit]

@@ -10,15 +10,14 @@ from typing import Any
 
 import click
 
+from edgebit.checkpoint.opening import model_files
 from edgebit.cli.eval_options import (
     FILE,
-    OUT_FILE,
     EngineOptions,
     TextOptions,
     cost,
     end_of_part,
     engine_options,
-    json_lines,
     json_option,
     model_argument,
     open_model,
@@ -26,6 +25,8 @@ from edgebit.cli.eval_options import (
     text_options,
     watched,
 )
+from edgebit.cli.json_lines_file import check_lines_file, json_lines
+from edgebit.cli.out_file import OUT_FILE, check_out_file, force_option
 from edgebit.cli.terminal import printable
 from edgebit.evaluate.divergence import Compared, Divergence, check_vocabularies, measure_divergence, side_by_side
 from edgebit.evaluate.perplexity import perplexity_of
@@ -45,6 +46,7 @@ _LEAST_KL = 1e-5  # nats, of a place that is shown: less is rounding, of a saved
 @text_options
 @click.option("--per-token", type=OUT_FILE, help="Also write each token's numbers, a JSON object a line.")
 @engine_options
+@force_option
 @click.option("--against-kv", type=click.Choice(KV_TYPES), help="Type of the KV cache of --against.  [default: --kv]")
 @json_option
 def command(
@@ -55,6 +57,7 @@ def command(
     per_token: Path | None,
     opened: EngineOptions,
     against_kv: str | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Measure how far the next tokens that BUNDLE foresees are from a reference's, over a text: KL divergence.
@@ -69,6 +72,8 @@ def command(
         raise click.UsageError("give either --against or --reference")
     if reference is not None and (chosen.given or against_kv is not None):
         raise click.UsageError("--reference has its own text and windows: leave --text and the like out")
+    beside_files = model_files(against) if against is not None else [Path(str(reference))]
+    check_lines_file(per_token, force=force, inputs=[*model_files(path), *beside_files, *chosen.files])
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(open_model(path))
         if against is not None:
@@ -130,15 +135,17 @@ def _beside_reference(stack: contextlib.ExitStack, model: Model, path: Path, ope
               "vocabulary of 1024, else 64]")  # fmt: skip
 @text_options
 @engine_options
+@force_option
 @json_option
 def reference_command(
-    path: Path, out: Path, top: int | None, chosen: TextOptions, opened: EngineOptions, as_json: bool
+    path: Path, out: Path, top: int | None, chosen: TextOptions, opened: EngineOptions, force: bool, as_json: bool
 ) -> None:
     """Save what BUNDLE foresees of a text, for `edgebit eval kl --reference`, which then needs no such BUNDLE.
 
     \b
     edgebit eval reference exact.bundle --out exact.ref --limit-tokens 10000
     """
+    check_out_file(out, force=force, example="NAME.ref", inputs=[*model_files(path), *chosen.files])
     with open_model(path) as model:
         text, windows = chosen.read(model), chosen.windows(model)
         with (

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edgebit.bundle.archive import locate_model
-from edgebit.bundle.part_file import faults_named
 from edgebit.cli.generation import stop_on_interrupt
+from edgebit.cli.out_file import named_files
 from edgebit.cli.token_ids import read_token_ids
-from edgebit.errors import EdgebitError
 from edgebit.evaluate.progress import Report
 from edgebit.evaluate.text import ScoredText, encode_text, take_ids
 from edgebit.evaluate.windows import Windows
@@ -26,7 +24,6 @@ from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import KV_TYPES, Library, Model
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-OUT_FILE = click.Path(dir_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 model_argument = click.argument("path", metavar="BUNDLE", type=click.Path(exists=True, path_type=Path))
 
@@ -43,6 +40,11 @@ class TextOptions:
     window: int | None
     stride: int | None
     bos: bool
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are read."""
+        return named_files(self.text, self.token_ids)
 
     @property
     def given(self) -> bool:
@@ -144,26 +146,6 @@ def watched(what: str, value_name: str, number: str = ".4f") -> Iterator[Report]
             return not interrupted()
 
         yield report
-
-
-@contextlib.contextmanager
-def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What writes an object a line to `path`; nothing where that is None."""
-    if path is None:
-        yield lambda row: None
-        return
-    with faults_named(path, EdgebitError):
-        file = path.open("w", encoding="utf-8")
-
-    def write(row: dict[str, Any]) -> None:
-        with faults_named(path, EdgebitError):
-            print(json.dumps(row, ensure_ascii=False), file=file)
-
-    try:
-        yield write
-    finally:
-        with faults_named(path, EdgebitError):
-            file.close()
 
 
 def cost(tokens: int, seconds: float, isa: str, opened: EngineOptions) -> dict[str, Any]:

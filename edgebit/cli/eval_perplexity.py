@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
+from edgebit.checkpoint.opening import model_files
 from edgebit.cli.eval_options import (
-    OUT_FILE,
     EngineOptions,
     TextOptions,
     cost,
     end_of_part,
     engine_options,
-    json_lines,
     json_option,
     model_argument,
     open_model,
@@ -22,6 +21,8 @@ from edgebit.cli.eval_options import (
     text_options,
     watched,
 )
+from edgebit.cli.json_lines_file import check_lines_file, json_lines
+from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.evaluate.perplexity import Perplexity, TokenScores, measure_perplexity
 from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import computed_tokens, open_engine
@@ -32,8 +33,11 @@ from edgebit.evaluate.windows import computed_tokens, open_engine
 @text_options
 @click.option("--per-token", type=OUT_FILE, help="Also write each token's numbers, a JSON object a line.")
 @engine_options
+@force_option
 @json_option
-def command(path: Path, chosen: TextOptions, per_token: Path | None, opened: EngineOptions, as_json: bool) -> None:
+def command(
+    path: Path, chosen: TextOptions, per_token: Path | None, opened: EngineOptions, force: bool, as_json: bool
+) -> None:
     """Measure the perplexity of BUNDLE, a bundle or model file, on a text, by sliding windows.
 
     Each token is scored once, with at least window - stride tokens before it where there are so many.
@@ -42,6 +46,7 @@ def command(path: Path, chosen: TextOptions, per_token: Path | None, opened: Eng
     edgebit eval perplexity chat.bundle
     edgebit eval perplexity chat.bundle --text wiki.txt --window 2048 --stride 512 --json
     """
+    check_lines_file(per_token, force=force, inputs=[*model_files(path), *chosen.files])
     with open_model(path) as model:
         text, windows = chosen.read(model), chosen.windows(model)
         with (

@@ -8,6 +8,7 @@ import click
 
 from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
+from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import printable, printable_json
@@ -38,7 +39,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The GGUF.")
+@click.option("--out", required=True, type=OUT_FILE, help="The GGUF.")
 @click.option(
     "--type",
     "kind",
@@ -59,7 +60,7 @@ def command() -> None:
 )
 @_head_from
 @checkpoint_options
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def gguf(
     model: Path,
@@ -98,7 +99,7 @@ def gguf(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
 @_head_from
 @checkpoint_options
-@click.option("--force", is_flag=True, help="Replace a model's folder that is there.")
+@click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool, as_json: bool) -> None:
     """Write MODEL as a folder that transformers loads: safetensors, configuration, tokenizer, README.

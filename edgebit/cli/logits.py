@@ -10,13 +10,14 @@ import click
 import numpy as np
 
 from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
-from edgebit.bundle.part_file import PartFile, check_regular
+from edgebit.bundle.part_file import PartFile
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
-from edgebit.checkpoint.opening import find_gguf
+from edgebit.checkpoint.opening import find_gguf, model_files
 from edgebit.cli.checkpoint_options import checkpoint_options
+from edgebit.cli.out_file import OUT_FILE, check_out_file, force_option, named_files
 from edgebit.cli.token_ids import read_token_ids
 from edgebit.convert import convert
-from edgebit.errors import EdgebitError
+from edgebit.errors import EdgebitError, OutputError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 
@@ -31,18 +32,21 @@ _CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
     type=click.File("rb"),
     help="A JSON list of token ids; - is standard input.",
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The .npy file to write.")
+@click.option("--out", required=True, type=OUT_FILE, help="The .npy file to write.")
 @click.option("--last", is_flag=True, help="Write the last position only, shape [1, vocabulary].")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Worker threads.  [default: one for each big core]")
 @checkpoint_options
-def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int | None, hints: Hints) -> None:
+@force_option
+def command(
+    path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int | None, hints: Hints, force: bool
+) -> None:
     """Write the logits of all positions, float32 [tokens, vocabulary], of MODEL: a model file, bundle or checkpoint.
 
     \b
     echo '[128000, 791, 13180]' > ids.json
     edgebit logits chat.bundle --ids-file ids.json --out logits.npy
     """
-    check_regular(out, EdgebitError)
+    check_out_file(out, force=force, example="NAME.npy", inputs=[*model_files(path), *named_files(ids_file)])
     ids = read_token_ids(ids_file)
     with (
         _located(path, hints) as place,
@@ -58,7 +62,7 @@ def command(path: Path, ids_file: BinaryIO, out: Path, last: bool, threads: int 
         header = {"descr": "<f4", "fortran_order": False, "shape": (1 if last else len(ids), vocab_size)}
         with (
             Engine(model, ctx_len=len(ids), threads=threads or default_threads(), logits_rows=rows) as engine,
-            PartFile(out, EdgebitError) as file,
+            PartFile(out, OutputError) as file,
         ):
             with file.faults():
                 np.lib.format.write_array_header_1_0(file.file, header)

@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgebit.bundle.part_file import PartFile, check_regular
-from edgebit.errors import EdgebitError
+from edgebit.bundle.part_file import PartFile
+from edgebit.errors import EdgebitError, OutputError
 from edgebit.evaluate.divergence import Compared, compare, compare_top
 from edgebit.evaluate.perplexity import score
 from edgebit.evaluate.progress import Report, go_on
@@ -77,9 +77,8 @@ def write_reference(
     """Save what the engine's model foresees of the text; gives whether it went to the end, else nothing is written.
 
     top: so many of the likeliest tokens of each distribution; by default all where the vocabulary is small, else 64
-    Raises EdgebitError where `out` cannot be written, or is a device and the like, which a file must not replace.
+    Raises OutputError where `out` cannot be written, or is a device and the like, which a file must not replace.
     """
-    check_regular(out, EdgebitError)
     vocab_size = engine.model.info.vocab_size
     if top is None:
         top = None if vocab_size <= WHOLE_MOST else TOP
@@ -96,7 +95,7 @@ def write_reference(
         vocabulary=vocabulary_sum(engine.model),
         top=None if top is not None and top >= vocab_size else top,
     )
-    with PartFile(out, EdgebitError) as file:
+    with PartFile(out, OutputError) as file:
         file.write(_head_bytes(head, text.ids))
         for block in next_token_blocks(engine, text.ids, windows):
             file.write(_records(head, block, text.ids).tobytes())

@@ -1,7 +1,19 @@
 """README.md of an exported folder: the licence, what the model is, where it came from."""
 
+from pathlib import Path
+
 from edgebit import __version__
 from edgebit.checkpoint.checkpoint import Checkpoint
+
+_MARK = "\nWritten by edgebit "
+
+
+def has_our_card(folder: Path) -> bool:
+    """Whether the README.md of a folder is one of model_card()."""
+    try:
+        return _MARK in (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def model_card(checkpoint: Checkpoint) -> str:
@@ -13,8 +25,7 @@ def model_card(checkpoint: Checkpoint) -> str:
 {licence}library_name: transformers
 tags: [bitnet, "1.58-bit"]
 ---
-# {config.name}
-Written by edgebit {__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).
+# {config.name}{_MARK}{__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).
 Ternary codes and their scales are those of the source.
 {config.conf.parameters:,} parameters; context {config.conf.context_max} tokens.
 

@@ -1,17 +1,31 @@
 """The folder that an export goes to: what is there already is not lost by chance."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from edgebit.bundle.part_file import faults_named
+from edgebit.bundle.part_file import check_no_input, faults_named
 from edgebit.bundle.work_folder import work_folder
 from edgebit.errors import ExportError
+from edgebit.export.model_card import has_our_card
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.model",
+)
+_FILES = {*TOKENIZER_FILES, "model.safetensors", "config.json", "generation_config.json", "README.md"}  # that it has
 
 
-def check_out_folder(out: Path, *, force: bool) -> None:
-    """Raise ExportError where the folder `out` cannot be made or may not be replaced: `force` replaces a model."""
+def check_out_folder(out: Path, *, force: bool, inputs: Iterable[Path]) -> None:
+    """Raise ExportError where the folder `out` cannot be made or may not be replaced.
+
+    `force` replaces what an export has written and nobody has put anything to, but none of `inputs`, which are read.
+    """
     if not out.absolute().parent.is_dir():
         raise ExportError(f"the folder {out.absolute().parent} is not there. Make it: mkdir -p {out.absolute().parent}")
     with faults_named(out, ExportError):
@@ -19,13 +33,16 @@ def check_out_folder(out: Path, *, force: bool) -> None:
             return
     if not out.is_dir() or out.is_symlink():
         raise ExportError(f"{out} is there already, and no folder. Give another --out")
+    check_no_input(out, ExportError, inputs)
     inside = list(out.iterdir())
     if not inside:
         return
     if not force:
         raise ExportError(f"{out} is there already. Give another --out, or --force to replace it")
-    if not (out / "config.json").is_file() or any(not path.is_file() for path in inside):
-        raise ExportError(f"{out} holds more than a model, and --force would remove it. Give another --out")
+    foreign = sorted(path.name for path in inside if path.name not in _FILES or not path.is_file())
+    if foreign or not has_our_card(out):
+        why = f"{foreign[0]} is of another" if foreign else "no README.md says that it did"
+        raise ExportError(f"{out} is no folder that edgebit export alone wrote: {why}. Give another --out")
 
 
 @contextmanager

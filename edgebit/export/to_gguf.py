@@ -14,6 +14,7 @@ from edgebit.bundle.model_format import Granularity, Role
 from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES
 from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.opening import model_files
 from edgebit.errors import ExportError
 from edgebit.export.gguf_architecture import (
     Architecture,
@@ -77,11 +78,12 @@ def export_gguf(
 
     kind: of projections; architecture: None takes the one that fits; exact_scales: scales in tensors of their own, f32;
     head_from: the checkpoint that a model file was converted from, for its exact head; hints: of a checkpoint.
-    Raises ExportError where GGUF cannot hold the model, `out` is there already (without `force`) or cannot be written,
-    and what opening and reading `path` raises. Nothing is left behind then.
+    Raises ExportError where GGUF cannot hold the model, `out` is there already (without `force`), is read or cannot be
+    written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
-    check_place(out, ExportError, force=force, example="NAME.gguf")
+    inputs = [file for model in (path, head_from) if model is not None for file in model_files(model)]
+    check_place(out, ExportError, force=force, example="NAME.gguf", inputs=inputs)
     with open_source(path, head_from, hints) as source:
         export = _Export(source, GgmlType[kind.upper()], architecture, exact_scales)
         items = export.items()

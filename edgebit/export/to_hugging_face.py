@@ -21,7 +21,7 @@ from edgebit.export.hugging_face_form import choose_form
 from edgebit.export.hugging_face_tensors import SafetensorsTensor, hugging_face_tensors
 from edgebit.export.model_card import model_card
 from edgebit.export.source import open_source
-from edgebit.export.target import check_out_folder, replace_folder
+from edgebit.export.target import TOKENIZER_FILES, check_out_folder, replace_folder
 from edgebit.export.tokenizer_json import tokenizer_config_json, tokenizer_json
 from edgebit.progress import Progress, unwatched
 
@@ -55,7 +55,7 @@ def export_hugging_face(
     cannot be written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
-    check_out_folder(out, force=force)
+    check_out_folder(out, force=force, inputs=[path, *([head_from] if head_from is not None else [])])
     with open_source(path, head_from, hints) as source:
         checkpoint, head = source.checkpoint, source.head
         kind = choose_class(checkpoint.config.conf)
@@ -93,7 +93,7 @@ def _write_weights(path: Path, tensors: list[SafetensorsTensor], progress: Progr
 
 def _write_tokenizer(folder: Path, checkpoint: Checkpoint) -> list[str]:
     """tokenizer.json and tokenizer_config.json; of a Hugging Face folder, its own files. Notes for the user."""
-    own = [name for name in _TOKENIZER_FILES if (checkpoint.path / name).is_file()]
+    own = [name for name in TOKENIZER_FILES if (checkpoint.path / name).is_file()]
     if checkpoint.path.is_dir() and "tokenizer.json" in own:
         for name in own:
             with faults_named(folder / name, ExportError):
@@ -110,16 +110,6 @@ def write_tokenizer_files(folder: Path, tokenizer: CheckpointTokenizer, context_
     """tokenizer.json and tokenizer_config.json, from what a model file or GGUF kept."""
     _write_json(folder / "tokenizer.json", tokenizer_json(tokenizer), indent=None)
     _write_json(folder / "tokenizer_config.json", tokenizer_config_json(tokenizer, context_max))
-
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tokenizer.model",
-)
 
 
 def _write_json(path: Path, value: dict[str, Any], indent: int | None = 2) -> None:

@@ -11,7 +11,7 @@ import pytest
 from edgebit.bundle.model_format import Activation, Conf, Encoding, Granularity, Norms, Probe, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.model_writer import ModelWriter
-from edgebit.errors import BundleError
+from edgebit.errors import BundleError, OutputError
 
 CONF = Conf(
     hidden_size=64, ffn_size=100, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=32, vocab_size=20, context_max=128,
@@ -103,7 +103,7 @@ def test_a_disk_without_room_is_said(room, tmp_path):
     """With the name of the file and the system's own words; a limit on the size of files stands for the disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(BundleError, match=r"model\.ebm\.part: cannot be written: File too large"):
+        with pytest.raises(OutputError, match=r"model\.ebm\.part: cannot be written: File too large"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
             write_whole(tmp_path / "model.ebm")
     finally:
@@ -113,7 +113,7 @@ def test_a_disk_without_room_is_said(room, tmp_path):
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     """Before any work is done."""
-    with pytest.raises(BundleError, match="cannot be written: No such file or directory"):
+    with pytest.raises(OutputError, match="cannot be written: No such file or directory"):
         ModelWriter(tmp_path / "none" / "model.ebm", CONF, {}, embedding=Encoding.F32, layout=Encoding.T1)
 
 

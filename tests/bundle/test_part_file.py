@@ -75,7 +75,7 @@ def test_a_pipe_beside_is_not_written_to(tmp_path):
     ("name", "promised"),
     [
         ("", "is a folder. Give a file name: --out"),
-        ("there", "is there already. Give another --out, or --force"),
+        ("there", "is there already. Give another name, or --force"),
         ("none/out", "mkdir -p"),
         ("there/out", "mkdir -p"),
         ("x" * 300, "File name too long"),

@@ -49,11 +49,11 @@ def test_a_gguf_file_is_a_checkpoint_too(reference_checkpoint, ids_file, tmp_pat
     model = export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "model.gguf", kind="i2_s").out
     path, logits = ids_file([1, 2, 3]), {}
     for source, extra in ((model, ("--i2s-dialect", "x86")), (reference_checkpoint("bitnet-packed"), ())):
-        done = edgebit("logits", source, "--ids-file", path, "--out", tmp_path / "out.npy", *extra)
+        done = edgebit("logits", source, "--ids-file", path, "--out", tmp_path / "out.npy", "--force", *extra)
         assert done.returncode == 0, done.stderr
         logits[source] = np.load(tmp_path / "out.npy")
     assert np.array_equal(*logits.values())
-    done = edgebit("logits", source, "--ids-file", path, "--out", tmp_path / "out.npy", "--i2s-dialect", "x86")
+    done = edgebit("logits", source, "--ids-file", path, "--out", tmp_path / "new.npy", "--i2s-dialect", "x86")
     assert done.returncode != 0 and "go with a GGUF file alone" in done.stderr
 
 

@@ -31,7 +31,7 @@ class GgufModel:
         self._part_of: dict[str, GgufFile] = {}
         self.tensors: dict[str, StoredTensor] = {}
         try:
-            for part in _part_paths(path):
+            for part in part_paths(path):
                 self._add(part)
             self._check_parts()
         except BaseException:
@@ -85,7 +85,8 @@ class GgufModel:
             )
 
 
-def _part_paths(path: Path) -> list[Path]:
+def part_paths(path: Path) -> list[Path]:
+    """All parts of the model of which `path` is one; of any other file, itself."""
     found = _PART.fullmatch(path.name)
     if not found:
         return [path]
