@@ -135,6 +135,7 @@ class ModelFile:
             step = min(16 << 20, end - position)
             with self._view[position : position + step] as chunk:
                 crc = zlib.crc32(chunk, crc)
+            self.drop_pages()
             position += step
             progress(position - section.offset, section.size)
         if crc != section.crc:

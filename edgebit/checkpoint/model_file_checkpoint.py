@@ -41,11 +41,16 @@ def is_model_file(path: Path) -> bool:
         return False
 
 
-def open_model_file(path: Path) -> "ModelFileCheckpoint":
-    """Open the model file at `path`, or in the bundle at `path`. Raises BundleError and CheckpointError."""
+def open_model_file(path: Path, *, verify: bool = False) -> "ModelFileCheckpoint":
+    """Open the model file at `path`, or in the bundle at `path`. Raises BundleError and CheckpointError.
+
+    verify: whether all weights are read, and their sum checked.
+    """
     place = locate_model(path)
     with ExitStack() as opened:
         file = opened.enter_context(ModelFile(place.path, place.offset, place.size))
+        if verify:
+            file.verify()
         weights = opened.enter_context(open_to_read(place.path))
         checkpoint = ModelFileCheckpoint(path, place, file, weights)
         opened.pop_all()

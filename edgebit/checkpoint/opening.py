@@ -19,8 +19,9 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Open the checkpoint at `path`: a GGUF file, a folder with one, a Hugging Face checkpoint's folder, a model file
     or a bundle.
 
-    Headers are checked, weights are not read yet. Raises CheckpointError naming the file, and the tensor where one is
-    at fault, or the hint that does not go with this checkpoint; BundleError for a model file's faults.
+    Headers are checked, weights are not read yet; but a model file's are, for their sum: damaged ones would get a new
+    sum in what is made of them. Raises CheckpointError naming the file, and the tensor where one is at fault, or the
+    hint that does not go with this checkpoint; BundleError for a model file's faults.
     """
     gguf = find_gguf(path)
     if gguf is not None:
@@ -28,7 +29,7 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     if hints != NO_HINTS:
         raise CheckpointError(f"{path}: {HINT_OPTIONS} go with a GGUF file alone. Leave them out")
     if is_model_file(path):
-        return open_model_file(path)
+        return open_model_file(path, verify=True)
     return open_hugging_face(path)
 
 

@@ -1,1 +1,1 @@
-"""Service: everything that can be checked of a model file beside the checkpoint it was converted from."""
+"""Service: everything that can be checked of a model file alone, and beside the checkpoint it was converted from."""

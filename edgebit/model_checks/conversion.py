@@ -1,13 +1,12 @@
 """All checks of a conversion, one after the other."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checks import Check
-from edgebit.errors import BundleError, CheckpointError, EngineError
-from edgebit.model_checks.at_work import check_answer, check_probes
+from edgebit.errors import BundleError, EngineError
+from edgebit.model_checks.at_work import check_answer
+from edgebit.model_checks.model_file import check_probes_at_each_level, guarded
 from edgebit.model_checks.texts import check_template, check_tokenizer
 from edgebit.model_checks.weights import check_bytes, check_head, check_tensors
 from edgebit.progress import Progress, unwatched
@@ -24,9 +23,9 @@ def check_conversion(path: Path, source: Checkpoint, model: Checkpoint, progress
     What is wrong with the model is a failed check, never an error.
     """
     checks = [
-        *_guarded("every byte", lambda: check_bytes(path, progress)),
-        *_guarded("tensors", lambda: check_tensors(path, source, model, progress)),
-        *_guarded("head as stored", lambda: check_head(path, source)),
+        *guarded("every byte", lambda: check_bytes(path, progress)),
+        *guarded("tensors", lambda: check_tensors(path, source, model, progress)),
+        *guarded("head as stored", lambda: check_head(path, source)),
     ]
     try:
         library = Library.load()
@@ -35,21 +34,10 @@ def check_conversion(path: Path, source: Checkpoint, model: Checkpoint, progress
     try:
         with Model.open(library, path) as opened:
             progress("tokenizer and chat template", 0, 0)
-            checks += _guarded("tokenizer", lambda: check_tokenizer(opened, source))
-            checks += _guarded("chat template", lambda: check_template(opened, source))
+            checks += guarded("tokenizer", lambda: check_tokenizer(opened, source))
+            checks += guarded("chat template", lambda: check_template(opened, source))
             progress("an answer", 0, 0)
-            checks += _guarded("answer", lambda: check_answer(opened))
+            checks += guarded("answer", lambda: check_answer(opened))
     except (BundleError, EngineError) as error:
         return [*checks, Check("engine", "failed", str(error))]
-    for level in library.isa_names:
-        progress(f"golden probes, {level}", 0, 0)
-        checks += _guarded(f"golden probes, {level}", partial(check_probes, path, level))
-    return checks
-
-
-def _guarded(name: str, run: Callable[[], Check]) -> list[Check]:
-    """Its check, or a failed one: what an error tells of the model is a finding."""
-    try:
-        return [run()]
-    except (BundleError, CheckpointError, EngineError) as error:
-        return [Check(name, "failed", str(error))]
+    return checks + check_probes_at_each_level(path, progress)
