@@ -172,6 +172,32 @@ def test_a_model_without_a_tokenizer_says_so(reference_checkpoint, tmp_path):
     assert "has no tokenizer" in report.notes[0]
 
 
+def test_a_base_model_is_told_from_one_to_chat_with(reference_checkpoint, tmp_path):
+    """Without a chat template; a note names those that can be given."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["chat_template"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    report = convert(folder, tmp_path / "m", probes=False)
+
+    assert not report.has_chat_template
+    assert [note for note in report.notes if "no chat is possible. Choose one with --template: alpaca" in note]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("model.safetensors", "Give its folder: "), ("x.txt", "x.txt: is no model. Known are")]
+)
+def test_a_file_that_is_no_checkpoint(name, words, reference_checkpoint, tmp_path):
+    file = reference_checkpoint("bitnet-packed") / name
+    if not file.exists():
+        file = tmp_path / name
+        file.touch()
+    with pytest.raises(CheckpointError, match=words):
+        convert(file, tmp_path / "m", probes=False)
+
+
 @pytest.fixture
 def odd_template(reference_checkpoint, tmp_path):
     """A checkpoint whose chat template no prompt program can follow."""
@@ -186,7 +212,7 @@ def odd_template(reference_checkpoint, tmp_path):
 def test_a_chat_template_that_does_not_fit_is_refused_with_the_way_out(odd_template, tmp_path):
     """Nobody gets a template that is nearly right, and nobody loses one without a word."""
     with pytest.raises(
-        TokenizerError, match=r"once each, in order\. Choose another with --template: alpaca, .* or none"
+        TokenizerError, match=r"once each, in order, as they are: .* Choose one with --template: alpaca, .* or none"
     ):
         convert(odd_template, tmp_path / "m", probes=False)
     assert not (tmp_path / "m").exists()

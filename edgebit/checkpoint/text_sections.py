@@ -43,12 +43,16 @@ def read_text_sections(checkpoint: Checkpoint, template: str | None = None) -> T
         jinja = read_choice(template, tokenizer)
         stops = _with_turn_enders(stops, jinja or "", tokenizer)
         notes.append(_choice_note(template, jinja, tokenizer))
+    elif jinja is None:
+        notes.append(
+            f"{checkpoint.path} has no chat template: prompts are plain text, and no chat is possible. {HOW_TO_CHOOSE}"
+        )
     if jinja is not None:
         try:
             sections["PRMT"] = compile_chat_template(jinja, tokenizer).to_bytes()
         except TokenizerError as error:
             whose = checkpoint.path if template is None else f"--template {template}"
-            raise TokenizerError(f"{whose}: {error}. {HOW_TO_CHOOSE}") from error
+            raise TokenizerError(f"{whose}: {str(error).rstrip('.')}. {HOW_TO_CHOOSE}") from error
     return TextSections(
         conf=replace(conf, bos_token=-1 if tokenizer.bos_token is None else tokenizer.bos_token, stop_tokens=stops),
         sections=sections,

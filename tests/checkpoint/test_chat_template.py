@@ -64,7 +64,7 @@ REFUSED = [
     ("{{ ''.__class__.__mro__ }}" + CHATML, "refuses a plain conversation"),
     (CHATML.replace("message.content", "message.content.split('</think>')[-1]"), "</think>"),
     (CHATML.replace("message.content", "message.content | e"), "&lt;"),
-    (CHATML.replace("message.content", "message.content | lower"), "does not write"),
+    (CHATML.replace("message.content", "message.content | lower"), "is due it writes '<|im_start|>user\\nqzvmarka"),
     (CHATML.replace("message.content", "(message.content | trim if loop.last else message.content)"), "cannot"),
     ("{{ messages | length }}" + CHATML, "cannot"),
     ("{% if messages | length > 1 %}{{ messages[0].content }}{% endif %}" + CHATML, "once each"),
@@ -237,6 +237,13 @@ def test_a_template_that_runs_or_grows_without_end_is_refused(name, tiny, monkey
     monkeypatch.setattr("edgebit.checkpoint.chat_template.rendering._CPU_S", 1)
     with pytest.raises(TokenizerError, match=reason):
         compile_chat_template(template, tiny)
+
+
+def test_a_process_that_cannot_be_started_is_an_error_in_words(tiny, monkeypatch):
+    """As where the system allows no further process, or the interpreter is no program any more."""
+    monkeypatch.setattr("sys.executable", __file__)
+    with pytest.raises(TokenizerError, match=r"cannot be rendered: .* cannot be started for it: Permission denied"):
+        compile_chat_template("{{ 1 }}", tiny)
 
 
 def test_a_template_gets_nothing_of_the_process_that_renders_it(tiny):

@@ -247,7 +247,7 @@ def test_a_template_whose_tokens_are_not_there_cannot_be_chosen(tokenizer):
         read_choice("chatml", few)
     with pytest.raises(TokenizerError, match="ends turns with the tokenizer's eos_token, and it names none"):
         read_choice("zephyr", replace(few, named_tokens={}))
-    with pytest.raises(TokenizerError, match=r"chat-ml: no template of that name, and no such file. Choose another"):
+    with pytest.raises(TokenizerError, match=r"chat-ml: no template of that name, and no such file. Choose one"):
         read_choice("chat-ml", tokenizer)
     assert read_choice("none", tokenizer) is None
 

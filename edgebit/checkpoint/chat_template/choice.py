@@ -21,9 +21,7 @@ _NEEDED = {
     "zephyr": ("eos_token",),
 }
 BUILT_IN = tuple(_NEEDED)
-HOW_TO_CHOOSE = (
-    f"Choose another with --template: {', '.join(BUILT_IN)}, a file with Jinja, or {NO_TEMPLATE} for plain text"
-)
+HOW_TO_CHOOSE = f"Choose one with --template: {', '.join(BUILT_IN)}, a file with Jinja, or {NO_TEMPLATE} for plain text"
 
 
 def read_choice(choice: str, tokenizer: CheckpointTokenizer) -> str | None:

@@ -214,8 +214,18 @@ def _split(template: ChatTemplate, roles: Sequence[str], *, generation: bool = T
     text = template.render(messages, generation=generation)
     parts = []
     for mark in marks:
-        before, found, text = text.partition(mark)
-        if not found or mark in text:
-            raise TokenizerError(f"the chat template does not write the {' '.join(roles)} messages once each, in order")
+        before, found, rest = text.partition(mark)
+        if not found or mark in rest:
+            raise TokenizerError(
+                f"the chat template does not write the {' '.join(roles)} messages once each, in order, as they are: "
+                f"where {mark!r} is due it writes {_around(mark, text)!r}"
+            )
         parts.append(before)
+        text = rest
     return [*parts, text]
+
+
+def _around(mark: str, text: str) -> str:
+    """The part of a text where a mark stands in small or large letters; its beginning where it does not."""
+    start = max(0, text.lower().find(mark.lower()) - 20)
+    return text[start : start + 60]

@@ -31,16 +31,9 @@ class ChatTemplate:
     """A Jinja template, with the special tokens that it may name (bos_token, eos_token ...); to be closed."""
 
     def __init__(self, template: str, named_tokens: Mapping[str, str]) -> None:
-        """Raises TokenizerError where `template` is no Jinja."""
+        """Raises TokenizerError where `template` is no Jinja, or the process cannot be started."""
         self._rendered: dict[_Key, _Outcome] = {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_RENDERER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="ascii",
-        )
+        self._process = _start()
         try:
             answer = self._ask({"template": template, "named": dict(named_tokens), "cpu_s": _CPU_S})
             if "limit" in answer:
@@ -109,6 +102,22 @@ class ChatTemplate:
         if status == -signal.SIGXCPU:
             return f"computes without end: its prompts took more than {_CPU_S} s"
         return f"cannot be rendered: the process that does it died with status {status}"
+
+
+def _start() -> "subprocess.Popen[str]":
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", str(_RENDERER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="ascii",
+        )
+    except OSError as error:
+        raise TokenizerError(
+            f"the chat template cannot be rendered: {sys.executable} cannot be started for it: {error.strerror}"
+        ) from error
 
 
 def _outcome(answer: Mapping[str, Any]) -> _Outcome:
