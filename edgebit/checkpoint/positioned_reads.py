@@ -7,15 +7,20 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebit.checkpoint.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from edgebit.errors import CheckpointError
 
 
 def open_to_read(path: Path) -> BinaryIO:
-    """Open a file. Raises CheckpointError naming it."""
+    """Open a file. Raises CheckpointError naming it where it cannot be read, or is a Git LFS pointer."""
     try:
-        return path.open("rb")
+        file = path.open("rb")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_lfs_pointer(file):
+        file.close()
+        raise CheckpointError(f"{path}: {LFS_POINTER}")
+    return file
 
 
 def read_at(file: BinaryIO, path: Path, offset: int, n_bytes: int, what: str) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgebit.checkpoint.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from edgebit.checkpoint.tokenizer.chat_template_file import read_chat_template
 from edgebit.checkpoint.tokenizer.forms import Kind, Normalizer, PreTokenizer, SpacePrefix
 from edgebit.checkpoint.tokenizer.json_object import read_json_object
@@ -44,6 +45,8 @@ def read_sentencepiece_file(file: Path) -> CheckpointTokenizer:
     """
     try:
         with file.open("rb") as opened:
+            if is_lfs_pointer(opened):
+                raise TokenizerError(f"{file}: {LFS_POINTER}")
             data = opened.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TokenizerError(f"{file}: cannot be read: {error}") from error
