@@ -67,5 +67,6 @@ def _check_ternary(tensors: GgufTensors, name: str) -> None:
     kind = tensors.type(name)
     if not kind.is_ternary and not kind.is_float:
         raise CheckpointError(
-            f"{tensors.where(name)} is of type {kind.name}, whose weights are not ternary (any more). {START_AGAIN}"
+            f"{tensors.where(name)} is of type {kind.name}, whose weights are not ternary. edgebit takes models "
+            f"that were trained to ternary weights. If this is one of them: {START_AGAIN[0].lower()}{START_AGAIN[1:]}"
         )

@@ -108,15 +108,19 @@ class GgufTensors:
             return
         row, column = (int(index[0]) for index in np.nonzero(codes == NO_CODE))
         place = f"at row {first_row + row}, column {column}"
-        if self._types[name].has_groups:
-            what = f"is of type {self._types[name].name} and not ternary (any more)"
-            raise CheckpointError(f"{self.where(name)} {what}: {place}. {START_AGAIN}")
-        if self._types[name].is_float:
-            raise CheckpointError(
-                f"{self.where(name)} is not ternary: {place} is a value that is neither 0 nor plus or minus the row's "
-                "largest. Convert the Hugging Face checkpoint, whose weights edgebit rounds as in training"
-            )
+        if self._types[name].has_groups or self._types[name].is_float:
+            raise self.not_ternary(name, place)
         raise CheckpointError(f"{self.where(name)} holds code {NO_CODE}, which is no ternary weight, {place}")
+
+    def not_ternary(self, name: str, place: str) -> CheckpointError:
+        """The refusal of weights that could be ternary, and are not at `place`."""
+        kind = self._types[name]
+        largest = "the row's largest" if kind.is_float else "its block's scale"
+        return CheckpointError(
+            f"{self.where(name)} is of type {kind.name} and not ternary: {place} is a weight that is neither 0 nor "
+            f"plus or minus {largest}. edgebit takes models that were trained to ternary weights. If this is one of "
+            f"them: {START_AGAIN[0].lower()}{START_AGAIN[1:]}"
+        )
 
     def are_equal(self, name: str, other: str) -> bool:
         """Whether two tensors have the same type, shape and bytes."""

@@ -92,6 +92,9 @@ class TernaryTensors:
             parts = []
             for first, raw in self._tensors.raw_rows(name):
                 parts.append(kind.layout.scales(raw))
+                if kind.has_groups and (parts[-1] < 0).any():  # as of floats that were rounded to four bits
+                    row, block = (int(index[0]) for index in np.nonzero(parts[-1] < 0))
+                    raise self._tensors.not_ternary(name, f"in row {first + row}, block {block}")
                 check_scales(parts[-1], first, self._tensors.where(name))
             scales = np.concatenate(parts)
         factor_name = scale_name(role, layer)

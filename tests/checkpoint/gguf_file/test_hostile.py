@@ -183,7 +183,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "PQ2_0": (q(142, bytes(512 * 34)), "is of type PQ2_0, which is described nowhere"),
     "IQ2_BN_R4": (q(335, bytes(256 * 68)), "is IQ2_BN_R4, repacked for one engine"),
     "Q4_K weights": (q(12, bytes(256 * 144)), "is of type Q4_K, whose weights are not ternary"),
-    "Q4_0 weights": (q(2, bytes(256 * 144)), "is of type Q4_0 and not ternary (any more): at row 0, column 0"),
+    "Q4_0 weights": (q(2, bytes(256 * 144)), "is of type Q4_0 and not ternary: at row 0, column 0"),
     "scales of 32 weights": (q(2, Q4_0), "has a scale of its own for 32 columns; multiples of 64"),
     "Q8_0 norm": (tensor("blk.0.attn_norm.weight", Row(8, (256,), bytes(272))), "F32, F16 or BF16 are known"),
     "I2_S embedding": (tensor("token_embd.weight", Row(I2_S, (8, 256), bytes(544))), "which an embedding or a head"),
@@ -230,7 +230,8 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "NaN in a scale tensor": (tensor("blk.0.attn_q.scale", floats(np.array([NAN]))), "attn_q.scale holds nan at 0"),
     "NaN norm": (tensor("output_norm.weight", floats(np.where(EYE[7], NAN, 1))), "output_norm.weight holds nan at 7"),
     "infinite embedding": (tensor("token_embd.weight", floats(np.tril(BIG, -1))), "inf at row 1, column 0"),
-    "floats that are not ternary": (q(F16, floats(np.where(EYE, 0.5, WEIGHTS), F16).data), "is not ternary: at row 0"),
+    "Q4_0 of floats": (q(2, (b"\x00\xbc" + bytes(16)) * 8 * 256), "is of type Q4_0 and not ternary: in row 0, block 0"),
+    "floats that are not ternary": (q(F16, floats(np.where(EYE, 0.5, WEIGHTS), F16).data), "and not ternary: at row 0"),
 }  # fmt: skip
 
 
