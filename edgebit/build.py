@@ -232,6 +232,9 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
     model = options.model
     if model.is_file() and find_gguf(model) is None:
         listener.note(f"{model} is a model file and taken as it is")
+        with ModelFile(model) as file:
+            if file.content("TOKN") is None:
+                listener.note(f"{model} has no tokenizer: it takes token ids only, and a daemon cannot answer with it")
         return model
     converted = work / MODEL_MEMBER
     if options.layout == "auto":

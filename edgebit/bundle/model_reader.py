@@ -78,7 +78,9 @@ class ModelFile:
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            raise BundleError(f"{path}: is empty, and no model file or bundle. Copy it again") from error
+        except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error}") from error
         end = offset + size if size else len(self._map)
         self._view = memoryview(b"")

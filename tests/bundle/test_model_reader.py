@@ -148,7 +148,7 @@ def same_tensor_twice(edit: Edit) -> None:
 
 # name: the change, and words of the Python reader's refusal
 HOSTILE: dict[str, tuple[Callable[[Edit], None], str]] = {
-    "empty": (cut(0), "cannot be read"),
+    "empty": (cut(0), "is empty, and no model file"),
     "header-cut": (cut(40), "40 bytes are no model file"),
     "cut": (cut(3000), "a copy cut short"),
     "magic": (raw(0, "B", 0x88), "is no model file"),

@@ -123,6 +123,15 @@ def test_the_layout_is_as_asked_or_of_the_target(asked, stored, native, referenc
     assert "golden probes ran on this machine, with all it has and with scalar alone\n" in result.output
 
 
+def test_a_model_file_of_token_ids_alone_is_noted(native, reference_checkpoint, tmp_path):
+    """A daemon on the device could not answer with it."""
+    edgebit("convert", reference_checkpoint("llama-master"), "--out", tmp_path / "odd.ebm")
+
+    result = edgebit("build", tmp_path / "odd.ebm", "--target", "host", "--out", tmp_path / "odd.bundle")
+
+    assert "odd.ebm has no tokenizer: it takes token ids only" in " ".join(result.output.split())
+
+
 def test_default_name_is_of_model_and_target(native, reference_checkpoint, tmp_path, monkeypatch):
     """Without --out the bundle lies in the working folder."""
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ from edgebit.checkpoint.hugging_face.projections import ProjectionReader
 from edgebit.checkpoint.hugging_face.tensor_check import TensorCheck
 from edgebit.checkpoint.hugging_face.tensor_folder import TensorFolder
 from edgebit.checkpoint.hugging_face.tensor_source import TensorSource, describe_place, float_chunks, float_vector
+from edgebit.checkpoint.positioned_reads import open_to_read
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, has_tokenizer, read_tokenizer
 from edgebit.errors import CheckpointError
 
@@ -27,6 +28,12 @@ def open_hugging_face(folder: Path) -> "HuggingFaceCheckpoint":
 
     Raises CheckpointError naming the file, and the tensor where one is at fault.
     """
+    if folder.is_file():
+        open_to_read(folder).close()  # which says what is wrong with it, if it cannot be read
+        known = "Known are a checkpoint's folder, a GGUF file, a model file and a bundle"
+        advice = f"is one of a checkpoint's files. Give its folder: {folder.parent}"
+        is_part = (folder.parent / "config.json").is_file()
+        raise CheckpointError(f"{folder}: {advice if is_part else f'is no model. {known}'}")
     config = read_json(folder / "config.json")
     family = match_family(config, str(folder / "config.json"))
     model_config = read_config(folder, config, family)
