@@ -6,7 +6,7 @@ Its speed and memory are those of the real model of that shape; its answers mean
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from edgebit.checkpoint.tokenizer.byte_alphabet import BYTE_OF
 from edgebit.checkpoint.tokenizer.forms import PreTokenizer
 from edgebit.checkpoint.tokenizer.pre_tokenizers import write_pre_tokenizer
 from edgebit.errors import CheckpointError
+from edgebit.progress import Progress, unwatched
 
 SHARD_BYTES = 2_000_000_000
 _CHUNK_VALUES = 4 << 20
@@ -109,7 +110,9 @@ class _RandomTensor:
     deviation: float = 0.0
 
 
-def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> None:
+def synthesize(
+    shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES, progress: Progress = unwatched
+) -> None:
     """Write a checkpoint of SHAPES[shape_name], with a tokenizer, to the new folder `out`.
 
     The same seed gives the same bytes. Raises CheckpointError where `out` is there already and not empty, or cannot be
@@ -118,7 +121,7 @@ def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: is there already; a new folder is needed")
     try:
-        _write_checkpoint(shape_name, out, seed, shard_bytes)
+        _write_checkpoint(shape_name, out, seed, shard_bytes, progress)
     except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)
         if isinstance(error, OSError):
@@ -128,7 +131,7 @@ def synthesize(shape_name: str, out: Path, *, seed: int = 0, shard_bytes: int = 
         raise
 
 
-def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int) -> None:
+def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int, progress: Progress) -> None:
     shape = SHAPES[shape_name]
     conf = shape.conf
     out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +145,7 @@ def _write_checkpoint(shape_name: str, out: Path, seed: int, shard_bytes: int) -
         {"bos_token": _SPECIALS[0], "eos_token": _SPECIALS[1], "chat_template": _CHAT_TEMPLATE},
     )
     (out / "README.md").write_text(_README.format(name=shape_name), encoding="utf-8")
-    _write_weights(out, _tensors(shape), np.random.default_rng(seed), shard_bytes)
+    _write_weights(out, _tensors(shape), np.random.default_rng(seed), shard_bytes, progress)
 
 
 def _config(shape: Shape) -> dict[str, Any]:
@@ -197,7 +200,10 @@ def _tensors(shape: Shape) -> dict[str, _RandomTensor]:
     return tensors
 
 
-def _write_weights(out: Path, tensors: dict[str, _RandomTensor], rng: np.random.Generator, shard_bytes: int) -> None:
+def _write_weights(
+    out: Path, tensors: dict[str, _RandomTensor], rng: np.random.Generator, shard_bytes: int, progress: Progress
+) -> None:
+    numbers = {name: number for number, name in enumerate(tensors)}
     shards: list[dict[str, _RandomTensor]] = [{}]
     taken = 0
     for name, tensor in tensors.items():
@@ -208,19 +214,26 @@ def _write_weights(out: Path, tensors: dict[str, _RandomTensor], rng: np.random.
         shards[-1][name] = tensor
         taken += size
     weight_map: dict[str, str] = {}
+
+    def tell(name: str) -> None:
+        progress(name, numbers[name], len(numbers))
+
     for number, shard in enumerate(shards, start=1):
         many = len(shards) > 1
         file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if many else "model.safetensors"
         header = {name: (tensor.dtype, tensor.shape) for name, tensor in shard.items()}
-        write_safetensors(out / file_name, header, _random_chunks(shard.values(), rng), {"format": "pt"})
+        write_safetensors(out / file_name, header, _random_chunks(shard, rng, tell), {"format": "pt"})
         weight_map |= dict.fromkeys(shard, file_name)
     if len(shards) > 1:
         _write_json(out / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
 
 
-def _random_chunks(tensors: Iterable[_RandomTensor], rng: np.random.Generator) -> Iterator[NDArray[Any]]:
-    """The values of each tensor, a few at a time."""
-    for tensor in tensors:
+def _random_chunks(
+    tensors: dict[str, _RandomTensor], rng: np.random.Generator, tell: Callable[[str], None]
+) -> Iterator[NDArray[Any]]:
+    """The values of each tensor, a few at a time; `tell` is called with the name of each."""
+    for name, tensor in tensors.items():
+        tell(name)
         total = math.prod(tensor.shape)
         for first in range(0, total, _CHUNK_VALUES):
             n = min(_CHUNK_VALUES, total - first)

@@ -27,6 +27,14 @@ def test_it_converts_with_everything_inside(native, tmp_path):
         assert (model.conf.bos_token, model.conf.stop_tokens) == (first_special, (first_special + 1, first_special + 9))
 
 
+def test_it_tells_how_far_it_is(tmp_path):
+    """By tensors, each in its turn, of all."""
+    told = []
+    synthesize("tiny", tmp_path / "m", shard_bytes=300_000, progress=lambda *step: told.append(step))
+    assert [done for _, done, _ in told] == list(range(len(told)))
+    assert {total for _, _, total in told} == {len(told)} and len({name for name, _, _ in told}) == len(told)
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_others(tmp_path):
     """Every file, for measurements that can be repeated."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -15,9 +15,11 @@ from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, model_files
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.out_file import OUT_FILE, check_out_file, force_option, named_files
+from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.token_ids import read_token_ids
 from edgebit.convert import convert
 from edgebit.errors import EdgebitError, OutputError
+from edgebit.progress import Progress
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
 
@@ -49,7 +51,8 @@ def command(
     check_out_file(out, force=force, example="NAME.npy", inputs=[*model_files(path), *named_files(ids_file)])
     ids = read_token_ids(ids_file)
     with (
-        _located(path, hints) as place,
+        progress_bar() as progress,
+        _located(path, hints, progress) as place,
         Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model,
     ):
         vocab_size = model.info.vocab_size
@@ -66,12 +69,13 @@ def command(
         ):
             with file.faults():
                 np.lib.format.write_array_header_1_0(file.file, header)
-            _write_logits(engine, ids, file, last)
+            _write_logits(engine, ids, file, last, progress)
             file.commit()
 
 
-def _write_logits(engine: Engine, ids: list[int], file: PartFile, last: bool) -> None:
+def _write_logits(engine: Engine, ids: list[int], file: PartFile, last: bool, progress: Progress) -> None:
     for first in range(0, len(ids), _CHUNK_TOKENS):
+        progress("tokens", first, len(ids))
         chunk = ids[first : first + _CHUNK_TOKENS]
         is_end = first + len(chunk) == len(ids)
         wanted = [not last or (is_end and i == len(chunk) - 1) for i in range(len(chunk))]
@@ -81,12 +85,12 @@ def _write_logits(engine: Engine, ids: list[int], file: PartFile, last: bool) ->
 
 
 @contextmanager
-def _located(path: Path, hints: Hints) -> Iterator[Member]:
+def _located(path: Path, hints: Hints, progress: Progress) -> Iterator[Member]:
     """Where the model lies; a checkpoint is converted to a file that lasts as long as the block."""
     if find_gguf(path) is not None or (path.is_dir() and not looks_like_bundle(path)):
         with tempfile.TemporaryDirectory(prefix="edgebit-") as folder:
             model = Path(folder) / "model.ebm"
-            convert(path, model, hints=hints, probes=False)
+            convert(path, model, hints=hints, probes=False, progress=progress)
             yield Member(model, 0, model.stat().st_size)
     elif hints != NO_HINTS:
         raise EdgebitError(f"{path} is no GGUF file, and {HINT_OPTIONS} go with one alone. Leave them out")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.synthesize import SHAPES, synthesize
 
@@ -26,6 +27,7 @@ def command(shape: str, out: Path, seed: int) -> None:
     edgebit synthesize --shape 2b4t --out ./synthetic-2b4t
     """
     sigterm_as_ctrl_c()
-    synthesize(shape, out, seed=seed)
+    with progress_bar() as progress:
+        synthesize(shape, out, seed=seed, progress=progress)
     size = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"{out}: random weights in the shape {shape}, {size / 1e6:,.0f} MB. Its answers mean nothing.")
