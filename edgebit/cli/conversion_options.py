@@ -3,6 +3,7 @@
 import click
 
 from edgebit.checkpoint.chat_template.choice import BUILT_IN, NO_TEMPLATE
+from edgebit.cli.name_or_file import complete_name_or_file
 
 embedding_option = click.option(
     "--embedding",
@@ -14,6 +15,7 @@ embedding_option = click.option(
 template_option = click.option(
     "--template",
     metavar="NAME|FILE",
+    shell_complete=complete_name_or_file((*BUILT_IN, NO_TEMPLATE)),
     help=f"A chat template in the place of the checkpoint's: {', '.join(BUILT_IN)}, a file with Jinja, or {NO_TEMPLATE}"
     " for prompts of plain text.",
 )

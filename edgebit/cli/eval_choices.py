@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgebit.checkpoint.opening import model_files
 from edgebit.cli.eval_options import (
@@ -42,8 +43,13 @@ class Metrics(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
                 self.fail(f"there is no metric {name!r}: give some of {', '.join(METRICS)}", param, ctx)
         return names
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The metrics that go on what stands after the last comma."""
+        before, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + name) for name in METRICS if name.startswith(begun)]
 
-@click.command()
+
+@click.command(short_help="How often the right answer is the likeliest.")
 @model_argument
 @click.option("--data", required=True, type=click.File("rb"), help="The questions, a JSON object a line.")
 @click.option("--metric", "metrics", type=Metrics(), default="acc,acc_norm", show_default=True,

@@ -21,6 +21,7 @@ from edgebit.cli.eval_options import (
     json_option,
     model_argument,
     open_model,
+    rounded,
     speed_line,
     text_options,
     watched,
@@ -39,7 +40,7 @@ _CONTEXT = 8  # tokens that are shown before a place
 _LEAST_KL = 1e-5  # nats, of a place that is shown: less is rounding, of a saved reference
 
 
-@click.command()
+@click.command(short_help="How far a model is from another on a text.")
 @model_argument
 @click.option("--against", type=click.Path(exists=True, path_type=Path), help="The reference: a bundle or model file.")
 @click.option("--reference", type=FILE, help="Or a file that `edgebit eval reference` has saved, with its own text.")
@@ -128,7 +129,7 @@ def _beside_reference(stack: contextlib.ExitStack, model: Model, path: Path, ope
     return _Beside(engine, text, reference.beside(engine))
 
 
-@click.command()
+@click.command(short_help="Save what a model foresees, for kl to compare with.")
 @model_argument
 @click.option("--out", required=True, type=OUT_FILE, help="The file to write.")
 @click.option("--top", type=click.IntRange(1), help="Save so many tokens of each distribution.  [default: all up to a "
@@ -207,7 +208,7 @@ def _table(figures: dict[str, Any]) -> str:
         f"  median, 99 %  {figures['kl_median']:.6f}, {figures['kl_99']:.6f}; at most {figures['kl_max']:.6f}",
         f"same best token {100 * figures['same_best']:.2f} %",
         f"mean |delta p|  {figures['delta_p']:.6f} of the token that comes",
-        f"perplexity      {figures['perplexity']:.4f}, the reference's {figures['reference_perplexity']:.4f}",
+        f"perplexity      {rounded(figures['perplexity'])}, the reference's {rounded(figures['reference_perplexity'])}",
         f"compared        {figures['tokens']} tokens of {figures['text']} with {figures['reference']}",
         speed_line(figures, "speed           "),
     ]

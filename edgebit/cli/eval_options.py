@@ -27,6 +27,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 model_argument = click.argument("path", metavar="BUNDLE", type=click.Path(exists=True, path_type=Path))
 
+_MILLION = 1_000_000
+
 Command = Callable[..., None]
 
 
@@ -141,11 +143,16 @@ def watched(what: str, value_name: str, number: str = ".4f") -> Iterator[Report]
         task = bar.add_task(what, total=None, value="")
 
         def report(done: int, total: int, value: float | None) -> bool:
-            shown = "" if value is None else f"{value_name} {value:{number}}"
-            bar.update(task, completed=done, total=total, value=shown)
+            running = "" if value is None else f"{value_name} {rounded(value, number)}"
+            bar.update(task, completed=done, total=total, value=running)
             return not interrupted()
 
         yield report
+
+
+def rounded(value: float, number: str = ".4f") -> str:
+    """A figure for people: in powers of ten from a million on, as a perplexity may be of a model that fits no text."""
+    return f"{value:{number}}" if abs(value) < _MILLION else f"{value:.4e}"
 
 
 def cost(tokens: int, seconds: float, isa: str, opened: EngineOptions) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edgebit.cli.eval_options import (
     json_option,
     model_argument,
     open_model,
+    rounded,
     speed_line,
     text_options,
     watched,
@@ -28,7 +29,7 @@ from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import computed_tokens, open_engine
 
 
-@click.command()
+@click.command(short_help="How well a model foresees a text.")
 @model_argument
 @text_options
 @click.option("--per-token", type=OUT_FILE, help="Also write each token's numbers, a JSON object a line.")
@@ -85,10 +86,11 @@ def _figures(result: Perplexity, text: ScoredText) -> dict[str, Any]:
 
 def _table(figures: dict[str, Any]) -> str:
     error, nll_error = (
-        f" ± {figures[name]:.4f}" if figures[name] is not None else "" for name in ("perplexity_error", "nll_error")
+        f" ± {rounded(figures[name])}" if figures[name] is not None else ""
+        for name in ("perplexity_error", "nll_error")
     )
     lines = [
-        f"perplexity      {figures['perplexity']:.4f}{error}",
+        f"perplexity      {rounded(figures['perplexity'])}{error}",
         f"nll a token     {figures['nll']:.5f}{nll_error}",
     ]
     if figures["bits_per_byte"] is not None:

@@ -37,7 +37,7 @@ def command() -> None:
     sigterm_as_ctrl_c()
 
 
-@command.command()
+@command.command(short_help="A GGUF for llama.cpp, bitnet.cpp, ik_llama.cpp.")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=OUT_FILE, help="The GGUF.")
 @click.option(
@@ -94,7 +94,7 @@ def gguf(
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, arch {report.architecture}, tensors: {kinds}")
 
 
-@command.command()
+@command.command(short_help="A folder that transformers loads.")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
 @_head_from

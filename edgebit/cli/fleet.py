@@ -31,7 +31,7 @@ def command() -> None:
 command.add_command(export)
 
 
-@command.command("list")
+@command.command("list", short_help="List the devices, without asking them anything.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @choice_options
 def list_devices(fleet: FleetChoice, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def list_devices(fleet: FleetChoice, as_json: bool) -> None:
     Console(highlight=False).print(table)
 
 
-@command.command()
+@command.command(short_help="Show what the inventory says of a device.")
 @click.argument("name")
 @click.option("--inventory", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The fleet.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -33,7 +33,7 @@ def export() -> None:
     """
 
 
-@export.command()
+@export.command(short_help="Mender: an update module, and its artifact.")
 @_BUNDLE
 @_OUT
 @_FORCE
@@ -50,7 +50,7 @@ def mender(bundle: Path, out: Path, force: bool, **options: Any) -> None:
     _show(export_mender(open_bundle(bundle), out, **options))
 
 
-@export.command()
+@export.command(short_help="hawkBit: an update for SWUpdate.")
 @_BUNDLE
 @_OUT
 @_FORCE
@@ -83,7 +83,7 @@ def thin_edge(bundle: Path, out: Path, force: bool, root: str) -> None:
     _show(export_thin_edge(open_bundle(bundle), out, root=root))
 
 
-@export.command()
+@export.command(short_help="OCI: a Dockerfile and its files, or a whole image.")
 @_BUNDLE
 @_OUT
 @_FORCE

@@ -100,7 +100,7 @@ def list_(as_json: bool) -> None:
     print_table(table)
 
 
-@command.command()
+@command.command(short_help="Print a public key as a file.")
 @click.argument("name")
 def show(name: str) -> None:
     """Print the public key NAME as a file: for minisign, for `--trust`, for others who should know it.

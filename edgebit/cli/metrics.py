@@ -61,7 +61,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(short_help="The figures that a device tells next.")
 @click.option(
     "--device",
     type=DeviceName(),
@@ -94,7 +94,7 @@ def show(device: str, timeout_s: float, connecting: Connecting) -> None:
         _print_now(now)
 
 
-@command.command()
+@command.command(short_help="What a time came to: mean, least, most.")
 @_source
 @_SINCE
 @_JSON

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from edgebit.cli.name_or_file import complete_name_or_file
 from edgebit.cli.targets import complete_target
 from edgebit.cli.terminal import print_table, printable
 from edgebit.footprint import KV_TYPES
@@ -27,6 +28,7 @@ from edgebit.plan import (
 )
 from edgebit.roofline import ENGINE_SHARE, LAYOUT_BITS, Estimate, Range
 from edgebit.runtime.native import Library
+from edgebit.synthesize import SHAPES
 from edgebit.targets import HOST, find_target, list_targets
 
 _FIGURES = {"clock_ghz": "GHz", "read_gb_s": "GB/s", "read_core_gb_s": "GB/s", "memory_mib": "MiB", "idle_w": "W",
@@ -34,7 +36,7 @@ _FIGURES = {"clock_ghz": "GHz", "read_gb_s": "GB/s", "read_core_gb_s": "GB/s", "
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_name_or_file(SHAPES))
 @click.option(
     "--target",
     "names",
@@ -73,8 +75,9 @@ def command(
 ) -> None:
     """Predict RAM, speed and energy of MODEL on a device, and whether it fits.
 
-    MODEL is a checkpoint's folder, a model file, a bundle, or a shape: 2b4t, tiny. These are estimates, from bytes,
-    bandwidth and cycles; for this machine they are made from a measurement, which takes a few seconds.
+    MODEL is a checkpoint's folder or GGUF file, a model file, a bundle, or a shape: 2b4t, 1bitllm-3b, tiny. These are
+    estimates, from bytes, bandwidth and cycles; for this machine they are made from a measurement, which takes a few
+    seconds.
 
     \b
     edgebit plan 2b4t --target rpi5

@@ -83,7 +83,7 @@ def _short_place(target: Target) -> str:
     return "edgebit's" if target.path.parent == targets_dir().resolve() else str(target.path)
 
 
-@command.command("list")
+@command.command("list", short_help="List the devices that bundles can be built for.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_(context: click.Context, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from edgebit.cli import main
+from edgebit.cli.eval_options import rounded
 from edgebit.convert import convert
 
 
@@ -53,6 +54,13 @@ def test_perplexity_of_the_shipped_text(edgebit, model, tmp_path):
     assert "".join(row["text"] for row in rows).startswith("ARCHIDAMUS:\nIf you shall chance")
     assert figures["nll"] == pytest.approx(-np.mean([row["log_prob"] for row in rows]))
     assert all((row["rank"] == 1) == (row["log_prob"] == row["best_log_prob"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(17.25, "17.2500"), (999_999.5, "999999.5000"), (1e6, "1.0000e+06"), (3e60, "3.0000e+60")]
+)
+def test_a_huge_perplexity_is_shown_in_powers_of_ten(value, text):
+    assert rounded(value) == text
 
 
 def test_perplexity_is_that_of_the_logits_command(edgebit, model, reference_checkpoint, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from edgebit.cli import COMMANDS, cli
@@ -29,6 +30,31 @@ def test_every_help_has_an_example(path):
 
     lines = [line.strip() for line in shown.splitlines() if not line.startswith("Usage:")]
     assert any(line.startswith(f"edgebit {' '.join(path)}") for line in lines), shown
+
+
+@pytest.mark.parametrize("path", [path for path in paths(cli) if (path[0],) != path], ids=" ".join)
+def test_no_subcommand_is_described_in_half_a_sentence(path):
+    """In its group's help: click cuts what is longer than a line."""
+    shown = CliRunner().invoke(cli, [*path[:-1], "--help"]).output
+
+    described = next(line for line in shown.splitlines() if line.startswith(f"  {path[-1]} "))
+    assert not described.endswith("..."), described
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "begun", "offered"),
+    [
+        ("convert", ["--template"], "ch", ["file", "chatml"]),
+        ("build", ["--template"], "./x", ["file"]),
+        ("plan", [], "1b", ["file", "1bitllm-3b"]),
+        ("eval", ["choices", "--metric"], "acc,acc_b", ["acc,acc_bytes"]),
+    ],
+)
+def test_names_are_completed(command, arguments, begun, offered):
+    """And files, where one may stand there as well."""
+    found = ShellComplete(cli, {}, "edgebit", "_EDGEBIT_COMPLETE").get_completions([command, *arguments], begun)
+
+    assert [item.type if item.type == "file" else item.value for item in found] == offered
 
 
 @pytest.mark.parametrize(
