@@ -137,7 +137,8 @@ class ModelFile:
             step = min(16 << 20, end - position)
             with self._view[position : position + step] as chunk:
                 crc = zlib.crc32(chunk, crc)
-            self.drop_pages()
+            if hasattr(mmap, "MADV_DONTNEED"):  # else all pages of the file would count as this process's memory
+                self._map.madvise(mmap.MADV_DONTNEED)
             position += step
             progress(position - section.offset, section.size)
         if crc != section.crc:
