@@ -93,7 +93,7 @@ def in_folders(*names: str) -> bytes:
 
 HOSTILE = {
     "empty": (b"", "is no PyTorch file"),
-    "text": (b"version https://git-lfs.github.com/spec/v1\n", "is no PyTorch file"),
+    "text": (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     "before-1.6": (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", r"before PyTorch 1\.6.*p, weights_only=True"),
     "cut": (with_pickle(state_dict(SOUND))[:-9], "not at its end: a copy cut short"),
     "cut-start": (with_pickle(state_dict(SOUND))[:30], "not at its end"),
