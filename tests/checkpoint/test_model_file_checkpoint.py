@@ -1,6 +1,5 @@
 """A model file answers as the checkpoint does that it was converted from."""
 
-import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_file_sums import set_sums_right
 
 from edgebit.bundle.model_format import (
     HEADER,
@@ -158,15 +158,22 @@ def test_the_tokenizer_comes_back(reference_checkpoint, reference_model):
         assert ours.stop_tokens == theirs.stop_tokens
 
 
+def with_bytes(model: Path, at: int, new: bytes, out: Path) -> Path:
+    """Write `model` to `out` with other bytes in section DATA, and its sums as they then are."""
+    with ModelFile(model) as file:
+        section = file.sections["DATA"]
+    data = bytearray(model.read_bytes())
+    data[at : at + len(new)] = new
+    set_sums_right(data, section)
+    out.write_bytes(data)
+    return out
+
+
 def test_code_3_is_refused_with_its_place(reference_model, tmp_path):
-    """A damaged weight says which tensor it is in."""
-    damaged = tmp_path / "damaged.ebm"
-    shutil.copyfile(reference_model("bitnet-packed"), damaged)
-    with ModelFile(damaged) as file:
+    """A wrong weight under a right sum: which tensor it is in."""
+    with ModelFile(reference_model("bitnet-packed")) as file:
         tensor = next(tensor for tensor in file.tensors if tensor.role == Role.UP_PROJ and tensor.layer == 1)
-    with damaged.open("r+b") as file:
-        file.seek(tensor.offset + 5)
-        file.write(b"\xff")
+    damaged = with_bytes(reference_model("bitnet-packed"), tensor.offset + 5, b"\xff", tmp_path / "damaged.ebm")
     with (
         opened(damaged) as checkpoint,
         pytest.raises(CheckpointError, match=r"damaged\.ebm: tensor up_proj\[1\]: rows 0 to .*code 3"),
@@ -175,13 +182,10 @@ def test_code_3_is_refused_with_its_place(reference_model, tmp_path):
 
 
 def test_a_norm_that_is_no_number_is_refused(reference_model, tmp_path):
-    damaged = tmp_path / "damaged.ebm"
-    shutil.copyfile(reference_model("bitnet-packed"), damaged)
-    with ModelFile(damaged) as file:
+    with ModelFile(reference_model("bitnet-packed")) as file:
         tensor = next(tensor for tensor in file.tensors if tensor.role == Role.FINAL_NORM)
-    with damaged.open("r+b") as file:
-        file.seek(tensor.offset)
-        file.write(np.float32(np.nan).tobytes())
+    nan = np.float32(np.nan).tobytes()
+    damaged = with_bytes(reference_model("bitnet-packed"), tensor.offset, nan, tmp_path / "damaged.ebm")
     with opened(damaged) as checkpoint, pytest.raises(CheckpointError, match="tensor final_norm: holds nan"):
         checkpoint.vector(Role.FINAL_NORM, NO_LAYER)
 
