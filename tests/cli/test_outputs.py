@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from edgebit.bundle.part_file import PartFile
 from edgebit.cli import cli
-from edgebit.convert import convert
 from edgebit.errors import BuildError, BundleError, ExportError, OutputError
 from edgebit.export.to_hugging_face import export_hugging_face
 
@@ -21,10 +20,10 @@ def run(*arguments: object):
 
 
 @pytest.fixture
-def folder(reference_checkpoint, tmp_path, monkeypatch) -> Path:
+def folder(reference_checkpoint, reference_model, tmp_path, monkeypatch) -> Path:
     """A checkpoint's folder `P`, a model file `M` of it, ids, a text and questions, in the working folder."""
     shutil.copytree(reference_checkpoint("bitnet-packed"), tmp_path / "P")
-    convert(tmp_path / "P", tmp_path / "M", probes=False)
+    shutil.copy(reference_model("bitnet-packed"), tmp_path / "M")
     (tmp_path / "ids.json").write_text("[1, 2, 3]")
     (tmp_path / "a.txt").write_text("A text of a few words.")
     (tmp_path / "q.jsonl").write_text(json.dumps({"query": "Is 2 even?", "choices": ["yes", "no"], "gold": 0}) + "\n")
