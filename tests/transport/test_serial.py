@@ -126,9 +126,9 @@ def test_programs_that_fail(board):
 
 def test_next_command_waits_for_one_that_was_interrupted(board, monkeypatch):
     """Ctrl-C is heard here and not there: what puts the device in order then waits for the command that goes on."""
-    monkeypatch.setattr(console_link, "LATENCY_S", 0.05)
-    monkeypatch.setattr(console_link, "TRIES", 2)
     with open_transport(board().serial_url) as transport:
+        monkeypatch.setattr(console_link, "LATENCY_S", 0.05)  # not before: a busy machine takes longer to begin
+        monkeypatch.setattr(console_link, "TRIES", 2)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Line, "read", interrupted)
             transport.run(["sleep", "1"], timeout_s=5)
