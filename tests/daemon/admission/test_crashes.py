@@ -230,7 +230,8 @@ def test_a_few_steps(crashes):
     ended = crashes.run(
         [(n % 2 == 0, [{"die_at": step, "how": ("kill", "torn", "power")[n % 3]}]) for n, step in enumerate(every)]
     )
-    assert Counter(end["lives"] for end in ended)[2] >= len(ended) - 1
+    # A third life is one that SIGTERM met before its daemon heard signals.
+    assert sum(end["lives"] >= 2 for end in ended) >= len(ended) - 1
 
 
 @pytest.mark.slow
