@@ -4,7 +4,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-packages="torch==2.13.0 transformers>=5 accelerate lm-eval>=0.4.9 llama-cpp-python>=0.3.16"
+packages="torch==2.13.0 transformers>=5 accelerate protobuf lm-eval>=0.4.9 llama-cpp-python>=0.3.16"
 # shellcheck disable=SC2086
 if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check $packages; then
     echo "references.sh: these packages cannot be had here: $packages"

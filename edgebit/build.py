@@ -233,6 +233,7 @@ def _model_file(options: BuildOptions, work: Path, listener: Listener) -> Path:
     if model.is_file() and find_gguf(model) is None:
         listener.note(f"{model} is a model file and taken as it is")
         with ModelFile(model) as file:
+            file.verify()  # golden probes read few rows of the embedding: a spoilt one would pass them
             if file.content("TOKN") is None:
                 listener.note(f"{model} has no tokenizer: it takes token ids only, and a daemon cannot answer with it")
         return model

@@ -16,6 +16,7 @@ from edgebit.cli.generation import (
     stop_on_interrupt,
 )
 from edgebit.cli.terminal import echo_piece
+from edgebit.errors import EngineError
 from edgebit.runtime.generation import Answer
 
 
@@ -46,6 +47,8 @@ def command(
     if prompt == "-":
         prompt = sys.stdin.read()
     with open_session(model, generation) as session, stop_on_interrupt() as interrupted:
+        if session.program is None and system is not None:
+            raise EngineError(f"{model} has no chat template, which --system belongs to. Leave it out")
         if raw or session.program is None:
             ids = session.prompt_ids(prompt)
         else:

@@ -40,6 +40,7 @@ def flipped(reference_checkpoint, tmp_path, monkeypatch) -> Path:
         ("export", "hf", "flipped.ebm", "--out", "out"),
         ("export", "gguf", "P", "--head-from", "flipped.ebm", "--out", "out"),
         ("diff", "P", "flipped.ebm"),
+        ("build", "flipped.ebm", "--target", "host", "--out", "out"),
     ],
     ids=" ".join,
 )

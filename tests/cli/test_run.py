@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from edgebit.convert import convert
+
 
 def edgebit(*arguments, **options):
     command = [sys.executable, "-m", "edgebit", *map(str, arguments)]
@@ -90,6 +92,15 @@ def test_a_damaged_model_is_one_clear_line(model, tmp_path):
     assert done.returncode == 3
     assert "cut.ebm" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_system_message_wants_a_chat_template(native, reference_checkpoint, tmp_path):
+    """Where the model has none, it would go unheard."""
+    model = tmp_path / "plain.ebm"
+    convert(reference_checkpoint("bitnet-packed"), model, template="none", probes=False)
+    done = edgebit("run", model, "hello", "--system", "Be kind.")
+    assert (done.returncode, done.stdout) == (9, "")
+    assert "plain.ebm has no chat template, which --system belongs to" in done.stderr
 
 
 def test_ctrl_c_stops_cleanly(model):
