@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgebit.bundle.model_format import Activation, ActivationQuantisation, Conf, Norms
 from edgebit.checkpoint.checkpoint import ModelConfig
-from edgebit.checkpoint.own_gguf_keys import ACTIVATIONS
+from edgebit.checkpoint.own_gguf_keys import ACTIVATIONS, I2S_DIALECT
 from edgebit.checkpoint.rope import yarn_attention_factor
 from edgebit.errors import ExportError
 from edgebit.export.gguf_file import f32, i32, text, u32
@@ -139,3 +139,8 @@ def _rope_scaling(conf: Conf, rope: RopeParameters) -> dict[str, bytes]:
         if not math.isclose(conf.rope_attention_factor, own, rel_tol=1e-6):
             scaling["attn_factor"] = f32(conf.rope_attention_factor / own)
     return scaling
+
+
+def i2_s_metadata() -> dict[str, bytes]:
+    """That tensors in I2_S are written as on x86, which a reader could not know else."""
+    return {I2S_DIALECT: text("x86")}

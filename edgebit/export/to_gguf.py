@@ -20,6 +20,7 @@ from edgebit.export.gguf_architecture import (
     Architecture,
     architecture_metadata,
     choose_architecture,
+    i2_s_metadata,
 )
 from edgebit.export.gguf_file import GgufTensor, GgufWriter
 from edgebit.export.gguf_tensors import (
@@ -125,6 +126,8 @@ class _Export:
         config = self.source.checkpoint.config
         self.architecture, notes = choose_architecture(config.conf, self.wanted)
         self.metadata, rope = architecture_metadata(config, self.architecture, file_type=_FILE_TYPES[self.kind])
+        if self.kind == GgmlType.I2_S:
+            self.metadata |= i2_s_metadata()
         self._divisors = rope.divisors
         tokenizer = self.source.checkpoint.tokenizer()
         text, more = (

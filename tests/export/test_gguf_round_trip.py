@@ -11,6 +11,7 @@ from export.same_model import assert_same_model
 
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.own_gguf_keys import I2S_DIALECT
 from edgebit.cli import cli
 from edgebit.errors import CheckpointError, ExportError
 from edgebit.export.to_gguf import export_gguf
@@ -59,18 +60,22 @@ def test_a_model_comes_back(name, kind, exact, reference_checkpoint, tmp_path):
 
 @pytest.mark.parametrize("name", ["bitnet-packed", "bitnet-bf16"])
 def test_i2_s_comes_back(name, reference_checkpoint, tmp_path):
-    """In the dialect that Python converters write, with its one f32 scale a tensor."""
+    """In the dialect that Python converters write, which a key of ours says, with its one f32 scale a tensor."""
     export_gguf(reference_checkpoint(name), tmp_path / "model.gguf", kind="i2_s")
     with (
         closing(open_checkpoint(reference_checkpoint(name))) as wanted,
-        closing(open_checkpoint(tmp_path / "model.gguf", Hints(i2s_dialect="x86"))) as found,
+        closing(open_checkpoint(tmp_path / "model.gguf", Hints())) as found,
     ):
         assert_same_model(found, wanted)
+    with pytest.raises(CheckpointError, match="the file itself says dialect x86, not arm"):
+        open_checkpoint(tmp_path / "model.gguf", Hints(i2s_dialect="arm"))
 
 
 def test_a_file_in_i2_s_is_exported_with_its_dialect(reference_checkpoint, tmp_path):
     """Of which the command takes the option that the refusal names."""
     export_gguf(reference_checkpoint("bitnet-packed"), tmp_path / "i2_s.gguf", kind="i2_s")
+    file = (tmp_path / "i2_s.gguf").read_bytes()
+    (tmp_path / "i2_s.gguf").write_bytes(file.replace(I2S_DIALECT.encode(), I2S_DIALECT.encode()[::-1]))
     call = ["export", "hf", str(tmp_path / "i2_s.gguf"), "--out", str(tmp_path / "out")]
     refused = CliRunner().invoke(cli, call)
     assert isinstance(refused.exception, CheckpointError) and "--i2s-dialect" in str(refused.exception)

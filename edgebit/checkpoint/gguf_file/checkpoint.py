@@ -130,7 +130,10 @@ class GgufCheckpoint:
                 )
             dialect = shown
             self.notes.append(f"I2_S is in dialect {dialect}, as {hints.i2s_reference} shows")
-        dialect = dialect or known_dialect(self._model)
+        known = known_dialect(self._model, where)
+        if known is not None and dialect not in (None, known):
+            raise CheckpointError(f"{where}: the file itself says dialect {known}, not {dialect}. Leave that out")
+        dialect = dialect or known
         if dialect is None:
             raise undecided(where)
         self._ternary.use_dialect(dialect)

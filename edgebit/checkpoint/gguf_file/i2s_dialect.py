@@ -1,8 +1,8 @@
 """Which dialect of I2_S a file is in: told by what is known of the very file, by the checkpoint it was made from, or by
 the user.
 
-Nothing in a file marks it. Its codes cannot tell it either: all dialects have the same two-bit fields, in another
-order.
+Nothing in a file marks it, but for a key of edgebit's own exports. Its codes cannot tell it either: all dialects have
+the same two-bit fields, in another order.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from edgebit.checkpoint.gguf_file.split import GgufModel
 from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
 from edgebit.checkpoint.hints import I2S_DIALECTS
 from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
+from edgebit.checkpoint.own_gguf_keys import I2S_DIALECT
 from edgebit.errors import CheckpointError
 from edgebit.ternary.ggml.i2_s import I2SDialect
 
@@ -24,8 +25,17 @@ _READ_BYTES = 4 << 20
 _SAME_CODES = 0.999  # of all codes of a projection
 
 
-def known_dialect(model: GgufModel) -> I2SDialect | None:
-    """The dialect of a file that is known byte for byte."""
+def known_dialect(model: GgufModel, where: str) -> I2SDialect | None:
+    """The dialect that edgebit's own key states, or of a file that is known byte for byte.
+
+    Raises CheckpointError at a value that the key never has.
+    """
+    stated = model.fields.get(I2S_DIALECT)
+    for dialect in I2S_DIALECTS:
+        if isinstance(stated, str) and stated == dialect:
+            return dialect
+    if stated is not None:
+        raise CheckpointError(f"{where}: {I2S_DIALECT} is {stated!r}; known are {', '.join(I2S_DIALECTS)}")
     file = model.parts[0]
     if len(model.parts) > 1 or not _KNOWN_BYTES[0] <= file.size <= _KNOWN_BYTES[1]:
         return None
