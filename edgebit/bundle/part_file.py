@@ -13,20 +13,32 @@ from typing import IO, Self
 
 from edgebit.errors import EdgebitError
 
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+
 
 def check_place(
-    out: Path, error: type[EdgebitError], *, force: bool, example: str, inputs: Iterable[Path] = ()
+    out: Path,
+    error: type[EdgebitError],
+    *,
+    force: bool,
+    example: str,
+    inputs: Iterable[Path] = (),
+    option: str = "--out",
 ) -> None:
     """Raise `error` where the file `out` cannot be made, or is there already and `force` is not given.
 
     example: a file's name, which is said where `out` is a folder
-    inputs: what is read to make it; none of them is replaced, whatever name `out` has for it, even by `force`
+    inputs: what is read to make it; none of them is replaced, whatever name `out` has for it, even by `force`, nor
+        written over as its part
+    option: that `out` was given by
     """
+    inputs = list(inputs)
     kind = _kind(out, error)
     if kind is not None and stat.S_ISDIR(kind):
-        raise error(f"{out} is a folder. Give a file name: --out {out / example}")
+        raise error(f"{out} is a folder. Give a file name: {option} {out / example}")
     check_regular(out, error)
     check_no_input(out, error, inputs)
+    check_part(out, error, inputs)
     if kind is not None and not force:
         raise error(f"{out} is there already. Give another name, or --force to replace it")
     if not out.parent.is_dir():
@@ -35,7 +47,7 @@ def check_place(
 
 def check_no_input(out: Path, error: type[EdgebitError], inputs: Iterable[Path]) -> None:
     """Raise `error` where `out` is one of the files or folders `inputs`, by whatever name."""
-    if out.exists() and any(each.exists() and out.samefile(each) for each in inputs):
+    if _is_one_of(out, inputs):
         raise error(f"{out} is what is read, and would be lost. Give another name")
 
 
@@ -43,13 +55,33 @@ def check_regular(out: Path, error: type[EdgebitError]) -> None:
     """Raise `error` where `out` is a folder, a device, a pipe: what a file must not be put in the place of."""
     kind = _kind(out, error)
     if kind is not None and not stat.S_ISREG(kind):
-        raise error(f"{out} is no plain file, and would be replaced by one. Give another --out")
+        raise error(f"{out} is no plain file, and would be replaced by one. Give another name")
 
 
-def _kind(out: Path, error: type[EdgebitError]) -> int | None:
-    """The mode of what is at `out`; None: nothing."""
+def check_part(out: Path, error: type[EdgebitError], inputs: Iterable[Path] = ()) -> None:
+    """Raise `error` where the part of `out` is one of `inputs`, or a link or whatever else a part never is."""
+    part = _part_of(out)
+    kind = _kind(part, error, follow=False)
+    if kind is None:
+        return
+    if _is_one_of(part, inputs):
+        raise error(f"{part} is read, and would be lost: {out.name} is made there. Give another name than {out}")
+    if not stat.S_ISREG(kind):
+        raise error(f"{part} is no plain file, and {out.name} is made there. Give another name, or take it away")
+
+
+def _part_of(out: Path) -> Path:
+    return out.with_name(out.name + ".part")
+
+
+def _is_one_of(path: Path, inputs: Iterable[Path]) -> bool:
+    return path.exists() and any(each.exists() and path.samefile(each) for each in inputs)
+
+
+def _kind(out: Path, error: type[EdgebitError], *, follow: bool = True) -> int | None:
+    """The mode of what is at `out`, or of what it is a link to (`follow`); None: nothing."""
     try:
-        return out.stat().st_mode
+        return out.stat(follow_symlinks=follow).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as fault:
@@ -75,12 +107,12 @@ class PartFile:
     def __init__(self, out: Path, error: type[EdgebitError]) -> None:
         """Raises `error` where it cannot be made, or something stands there that is no plain file."""
         check_regular(out, error)
-        self.path = out.with_name(out.name + ".part")
-        check_regular(self.path, error)
+        check_part(out, error)
+        self.path = _part_of(out)
         self._out, self._error = out, error
         self._committed = False
         with faults_named(out, error):
-            self.file: IO[bytes] = self.path.open("w+b")
+            self.file: IO[bytes] = os.fdopen(os.open(self.path, _OPEN_FLAGS, 0o666), "w+b")
 
     def __enter__(self) -> Self:
         return self

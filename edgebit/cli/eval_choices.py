@@ -84,7 +84,9 @@ def command(
     edgebit eval choices chat.bundle --data arc_easy.jsonl
     edgebit eval choices chat.bundle --data hellaswag.jsonl --shots 10 --shots-from hellaswag_train.jsonl
     """
-    check_lines_file(per_question, force=force, inputs=[*model_files(path), *named_files(data, shots_from)])
+    check_lines_file(
+        per_question, option="--per-question", force=force, inputs=[*model_files(path), *named_files(data, shots_from)]
+    )
     questions = read_questions(data, data.name)
     examples = read_questions(shots_from, shots_from.name) if shots_from is not None else questions
     asked = with_shots(questions, examples, shots)[:limit]

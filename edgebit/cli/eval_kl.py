@@ -74,7 +74,9 @@ def command(
     if reference is not None and (chosen.given or against_kv is not None):
         raise click.UsageError("--reference has its own text and windows: leave --text and the like out")
     beside_files = model_files(against) if against is not None else [Path(str(reference))]
-    check_lines_file(per_token, force=force, inputs=[*model_files(path), *beside_files, *chosen.files])
+    check_lines_file(
+        per_token, option="--per-token", force=force, inputs=[*model_files(path), *beside_files, *chosen.files]
+    )
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(open_model(path))
         if against is not None:

@@ -47,7 +47,7 @@ def command(
     edgebit eval perplexity chat.bundle
     edgebit eval perplexity chat.bundle --text wiki.txt --window 2048 --stride 512 --json
     """
-    check_lines_file(per_token, force=force, inputs=[*model_files(path), *chosen.files])
+    check_lines_file(per_token, option="--per-token", force=force, inputs=[*model_files(path), *chosen.files])
     with open_model(path) as model:
         text, windows = chosen.read(model), chosen.windows(model)
         with (

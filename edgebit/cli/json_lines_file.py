@@ -42,10 +42,10 @@ def _stream_lines(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
             file.close()
 
 
-def check_lines_file(path: Path | None, *, force: bool, inputs: Iterable[Path]) -> None:
-    """Raise OutputError where json_lines() may not write to `path`: see check_place()."""
+def check_lines_file(path: Path | None, *, option: str, force: bool, inputs: Iterable[Path]) -> None:
+    """Raise OutputError where json_lines() may not write to `path`, which `option` gave: see check_place()."""
     if path is not None and not _is_stream(path):
-        check_out_file(path, force=force, example="NAME.jsonl", inputs=inputs)
+        check_out_file(path, force=force, example="NAME.jsonl", inputs=inputs, option=option)
 
 
 def _is_stream(path: Path) -> bool:

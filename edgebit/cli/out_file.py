@@ -23,9 +23,9 @@ OUT_FILE = _OutFile(path_type=Path)
 force_option = click.option("--force", is_flag=True, help="Replace a file that is there.")
 
 
-def check_out_file(out: Path, *, force: bool, example: str, inputs: Iterable[Path]) -> None:
+def check_out_file(out: Path, *, force: bool, example: str, inputs: Iterable[Path], option: str = "--out") -> None:
     """check_place() for a command without an error of its own for it."""
-    check_place(out, OutputError, force=force, example=example, inputs=inputs)
+    check_place(out, OutputError, force=force, example=example, inputs=inputs, option=option)
 
 
 def named_files(*files: Any) -> list[Path]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgebit.bundle import part_file
 from edgebit.bundle.part_file import PartFile, check_place
 from edgebit.errors import BuildError, EdgebitError
 
@@ -65,10 +66,58 @@ def test_what_is_no_file_is_refused_and_stays(no_file):
     assert (no_file.lstat().st_mode, no_file.lstat().st_ino) == (before.st_mode, before.st_ino)
 
 
-def test_a_pipe_beside_is_not_written_to(tmp_path):
-    os.mkfifo(tmp_path / "out.part")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "link to nothing"])
+def test_what_is_no_part_beside_is_not_written_to(tmp_path, kind):
+    part, other = tmp_path / "out.part", tmp_path / "other"
+    if kind != "link to nothing":
+        other.write_bytes(b"of another")
+    if kind == "pipe":
+        os.mkfifo(part)
+    elif kind == "folder":
+        part.mkdir()
+    else:
+        part.symlink_to("other")
+    before = part.lstat()
+    with pytest.raises(BuildError, match=r"out\.part is no plain file"):
+        check_place(tmp_path / "out", BuildError, force=True, example="x")
     with pytest.raises(BuildError, match=r"out\.part is no plain file"):
         PartFile(tmp_path / "out", BuildError)
+
+    assert (part.lstat().st_mode, part.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert other.exists() == (kind != "link to nothing")
+    assert not other.exists() or other.read_bytes() == b"of another"
+
+
+def test_a_link_that_appears_after_the_look_is_not_followed(tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.write_bytes(b"of another")
+    (tmp_path / "out.part").symlink_to("other")
+    monkeypatch.setattr(part_file, "check_part", lambda out, error: None)
+    with pytest.raises(BuildError, match="cannot be written"):
+        PartFile(tmp_path / "out", BuildError)
+
+    assert other.read_bytes() == b"of another"
+
+
+def test_the_part_of_a_killed_run_is_written_anew(tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "out.part").write_bytes(b"a longer beginning")
+    check_place(out, BuildError, force=False, example="x", inputs=[tmp_path / "none"])
+    with PartFile(out, BuildError) as part:
+        part.write(b"whole")
+        part.commit()
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out": b"whole"}
+
+
+@pytest.mark.parametrize("name", ["out.part", "link", "hard"])
+def test_the_part_is_none_of_what_is_read(tmp_path, name):
+    part = tmp_path / "out.part"
+    part.write_bytes(b"read")
+    (tmp_path / "link").symlink_to("out.part")
+    (tmp_path / "hard").hardlink_to(part)
+    with pytest.raises(BuildError, match=r"out\.part is read, and would be lost.* Give another name than .*out$"):
+        check_place(tmp_path / "out", BuildError, force=True, example="x", inputs=[tmp_path / name])
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,40 @@ def test_what_is_read_is_never_replaced(command, folder):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*PERPLEXITY[:2], "N.part", *PERPLEXITY[3:], "N"),
+        ("eval", "perplexity", "M", "--text", "N.part", "--per-token", "N"),
+        ("eval", "choices", "M", "--data", "N.part", "--per-question", "N"),
+        ("eval", "kl", "M", "--reference", "N.part", "--per-token", "N"),
+        ("eval", "reference", "N.part", "--text", "a.txt", "--out", "N"),
+        ("logits", "N.part", "--ids-file", "ids.json", "--out", "N"),
+        ("logits", "M", "--ids-file", "N.part", "--out", "N"),
+        ("convert", "N.part", "--out", "N"),
+        ("convert", "P", "--template", "N.part", "--out", "N"),
+        ("build", "N.part", "--target", "linux-x86_64", "--out", "N"),
+        ("export", "gguf", "N.part", "--out", "N"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_read_is_not_written_over_as_a_part(command, folder):
+    """A file N is made at N.part, which is what a download that did not end leaves, too."""
+    shutil.copy("M", "N.part")
+    before = contents(folder)
+    done = run(*command, "--force")
+    assert isinstance(done.exception, OutputError | BuildError | ExportError), done.output
+    assert ".part is read, and would be lost" in str(done.exception)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("command", [PERPLEXITY, CHOICES, KL], ids=" ".join)
+def test_a_folder_is_refused_with_the_option_that_named_it(command, folder):
+    shutil.copy("M", "P/other")
+    done = run(*command, "P")
+    assert f"P is a folder. Give a file name: {command[-1]} P/NAME.jsonl" in str(done.exception)
+
+
 @pytest.mark.parametrize("command", WRITERS, ids=" ".join)
 def test_a_file_that_is_there_is_replaced_only_when_told(command, native, folder):
     out = folder / "out"
