@@ -282,7 +282,8 @@ def _plain_name(text: str) -> str:
 def _work_folder(options: BuildOptions) -> Iterator[Path]:
     """A folder on the bundle's own disk, gone at the end whatever happens. Raises BuildError for a wrong `out`."""
     out = options.out
-    inputs = [*model_files(options.model), *([Path(options.template)] if options.template is not None else [])]
+    template = [Path(options.template)] if options.template is not None else []
+    inputs = [*model_files(options.model, options.hints), *template]
     check_place(out, BuildError, force=options.force, example="NAME.bundle", inputs=inputs)
     with ExitStack() as stack:
         try:

@@ -33,8 +33,12 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     return open_hugging_face(path)
 
 
-def model_files(path: Path) -> list[Path]:
-    """The files that the model at `path` is read from, of whatever format: no output may replace one."""
+def model_files(path: Path, hints: Hints = NO_HINTS) -> list[Path]:
+    """The files that the model at `path` is read from, of whatever format, and those that `hints` name: no output may
+    replace one.
+    """
+    if hints.i2s_reference is not None:
+        return [*model_files(path), *model_files(hints.i2s_reference)]
     if not path.is_dir():
         return part_paths(path)
     if looks_like_bundle(path):

@@ -66,7 +66,7 @@ def command(
     """
     sigterm_as_ctrl_c()
     out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
-    inputs = [*model_files(checkpoint), *([Path(template)] if template is not None else [])]
+    inputs = [*model_files(checkpoint, hints), *([Path(template)] if template is not None else [])]
     check_place(out, OutputError, force=force, example="NAME.ebm", inputs=inputs)
     with progress_bar() as show:
         report = convert(

@@ -48,7 +48,7 @@ def command(
     echo '[128000, 791, 13180]' > ids.json
     edgebit logits chat.bundle --ids-file ids.json --out logits.npy
     """
-    check_out_file(out, force=force, example="NAME.npy", inputs=[*model_files(path), *named_files(ids_file)])
+    check_out_file(out, force=force, example="NAME.npy", inputs=[*model_files(path, hints), *named_files(ids_file)])
     ids = read_token_ids(ids_file)
     with (
         progress_bar() as progress,

@@ -83,7 +83,7 @@ def export_gguf(
     written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
-    inputs = [file for model in (path, head_from) if model is not None for file in model_files(model)]
+    inputs = [*model_files(path, hints), *(model_files(head_from) if head_from is not None else [])]
     check_place(out, ExportError, force=force, example="NAME.gguf", inputs=inputs)
     with open_source(path, head_from, hints) as source:
         export = _Export(source, GgmlType[kind.upper()], architecture, exact_scales)

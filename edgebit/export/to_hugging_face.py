@@ -55,7 +55,8 @@ def export_hugging_face(
     cannot be written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
-    check_out_folder(out, force=force, inputs=[path, *([head_from] if head_from is not None else [])])
+    inputs = [each for each in (path, head_from, hints.i2s_reference) if each is not None]
+    check_out_folder(out, force=force, inputs=inputs)
     with open_source(path, head_from, hints) as source:
         checkpoint, head = source.checkpoint, source.head
         kind = choose_class(checkpoint.config.conf)

@@ -41,6 +41,7 @@ CHOICES = ("eval", "choices", "M", "--data", "q.jsonl", "--per-question")
 KL = ("eval", "kl", "M", "--against", "P/other", "--text", "a.txt", "--per-token")
 REFERENCE = ("eval", "reference", "M", "--text", "a.txt", "--out")
 LOGITS = ("logits", "M", "--ids-file", "ids.json", "--out")
+LIKE_P = ("--i2s-reference", "P")
 WRITERS = [PERPLEXITY, CHOICES, REFERENCE, LOGITS]
 
 
@@ -70,6 +71,11 @@ WRITERS = [PERPLEXITY, CHOICES, REFERENCE, LOGITS]
         ("export", "gguf", "M", "--head-from", "P", "--out", "P/model.safetensors"),
         ("export", "hf", "P", "--out", "P"),
         ("export", "hf", "M", "--head-from", "P", "--out", "P"),
+        ("convert", "M", *LIKE_P, "--out", "P/model.safetensors"),
+        ("build", "M", *LIKE_P, "--target", "linux-x86_64", "--out", "P/config.json"),
+        ("logits", "M", *LIKE_P, "--ids-file", "ids.json", "--out", "P/config.json"),
+        ("export", "gguf", "M", *LIKE_P, "--out", "P/config.json"),
+        ("export", "hf", "M", *LIKE_P, "--out", "P"),
     ],
     ids=" ".join,
 )
