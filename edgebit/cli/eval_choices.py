@@ -18,13 +18,13 @@ from edgebit.cli.eval_options import (
     engine_options,
     json_option,
     model_argument,
-    open_model,
     speed_line,
     watched,
 )
 from edgebit.cli.json_lines_file import check_lines_file, json_lines
 from edgebit.cli.out_file import OUT_FILE, force_option, named_files
 from edgebit.evaluate.choices import METRICS, Answered, measure_choices
+from edgebit.evaluate.model_opening import open_sound_model
 from edgebit.evaluate.questions import read_questions, with_shots
 
 
@@ -90,7 +90,11 @@ def command(
     questions = read_questions(data, data.name)
     examples = read_questions(shots_from, shots_from.name) if shots_from is not None else questions
     asked = with_shots(questions, examples, shots)[:limit]
-    with open_model(path) as model, _question_lines(per_question) as each, watched("questions", metrics[0]) as report:
+    with (
+        open_sound_model(path) as model,
+        _question_lines(per_question) as each,
+        watched("questions", metrics[0]) as report,
+    ):
         result = measure_choices(
             model, asked, threads=opened.threads, kv=opened.kv, metrics=metrics, report=report, each=each
         )

@@ -20,7 +20,6 @@ from edgebit.cli.eval_options import (
     engine_options,
     json_option,
     model_argument,
-    open_model,
     rounded,
     speed_line,
     text_options,
@@ -30,6 +29,7 @@ from edgebit.cli.json_lines_file import check_lines_file, json_lines
 from edgebit.cli.out_file import OUT_FILE, check_out_file, force_option
 from edgebit.cli.terminal import printable
 from edgebit.evaluate.divergence import Compared, Divergence, check_vocabularies, measure_divergence, side_by_side
+from edgebit.evaluate.model_opening import open_sound_model
 from edgebit.evaluate.perplexity import perplexity_of
 from edgebit.evaluate.reference_file import open_reference, write_reference
 from edgebit.evaluate.text import ScoredText, take_ids
@@ -78,7 +78,7 @@ def command(
         per_token, option="--per-token", force=force, inputs=[*model_files(path), *beside_files, *chosen.files]
     )
     with contextlib.ExitStack() as stack:
-        model = stack.enter_context(open_model(path))
+        model = stack.enter_context(open_sound_model(path))
         if against is not None:
             beside = _side_by_side(stack, model, against, chosen, opened, against_kv)
         else:
@@ -114,7 +114,7 @@ def _side_by_side(
     opened: EngineOptions,
     against_kv: str | None,
 ) -> _Beside:
-    other = stack.enter_context(open_model(against))
+    other = stack.enter_context(open_sound_model(against))
     check_vocabularies(model, other)
     text = chosen.read(model if model.section("TOKN") is not None else other)  # the tokens are the same
     windows = chosen.windows(min(model, other, key=lambda each: each.info.context_max))
@@ -149,7 +149,7 @@ def reference_command(
     edgebit eval reference exact.bundle --out exact.ref --limit-tokens 10000
     """
     check_out_file(out, force=force, example="NAME.ref", inputs=[*model_files(path), *chosen.files])
-    with open_model(path) as model:
+    with open_sound_model(path) as model:
         text, windows = chosen.read(model), chosen.windows(model)
         with (
             open_engine(model, windows, threads=opened.threads, kv=opened.kv) as engine,

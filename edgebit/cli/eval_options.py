@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from edgebit.bundle.archive import locate_model
 from edgebit.cli.generation import stop_on_interrupt
 from edgebit.cli.out_file import named_files
 from edgebit.cli.token_ids import read_token_ids
@@ -21,7 +20,7 @@ from edgebit.evaluate.windows import Windows
 from edgebit.resources import evaluation_text
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import KV_TYPES, Library, Model
+from edgebit.runtime.native import KV_TYPES, Model
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -122,12 +121,6 @@ def _gathered(command: Command, name: str, make: Callable[..., object], names: t
         command(**{name: make(**{each: arguments.pop(each) for each in names})}, **arguments)
 
     return wrapped
-
-
-def open_model(path: Path) -> Model:
-    """The model at `path`, a bundle or model file."""
-    place = locate_model(path)
-    return Model.open(Library.load(), place.path, offset=place.offset, size=place.size)
 
 
 @contextlib.contextmanager

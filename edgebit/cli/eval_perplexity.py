@@ -16,7 +16,6 @@ from edgebit.cli.eval_options import (
     engine_options,
     json_option,
     model_argument,
-    open_model,
     rounded,
     speed_line,
     text_options,
@@ -24,6 +23,7 @@ from edgebit.cli.eval_options import (
 )
 from edgebit.cli.json_lines_file import check_lines_file, json_lines
 from edgebit.cli.out_file import OUT_FILE, force_option
+from edgebit.evaluate.model_opening import open_sound_model
 from edgebit.evaluate.perplexity import Perplexity, TokenScores, measure_perplexity
 from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import computed_tokens, open_engine
@@ -48,7 +48,7 @@ def command(
     edgebit eval perplexity chat.bundle --text wiki.txt --window 2048 --stride 512 --json
     """
     check_lines_file(per_token, option="--per-token", force=force, inputs=[*model_files(path), *chosen.files])
-    with open_model(path) as model:
+    with open_sound_model(path) as model:
         text, windows = chosen.read(model), chosen.windows(model)
         with (
             open_engine(model, windows, threads=opened.threads, kv=opened.kv) as engine,

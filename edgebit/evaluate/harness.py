@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgebit.bundle.archive import locate_model
 from edgebit.errors import EdgebitError
+from edgebit.evaluate.model_opening import open_sound_model
 from edgebit.evaluate.text_model import TextModel
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import KV_TYPES, Library, Model
+from edgebit.runtime.native import KV_TYPES
 
 NAME = "edgebit"
 _NUMBERS = ("threads", "max_length", "seed")
@@ -33,8 +33,7 @@ def open_text_model(
     """The bundle or model file at `bundle`. Raises EdgebitError where it cannot be used so."""
     if kv not in KV_TYPES:
         raise EdgebitError(f"kv={kv}: it must be one of {', '.join(KV_TYPES)}")
-    place = locate_model(Path(bundle))
-    model = Model.open(Library.load(), place.path, offset=place.offset, size=place.size)
+    model = open_sound_model(Path(bundle))
     return TextModel(model, max_length=max_length, threads=threads or default_threads(), kv=kv, seed=seed)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.cli import main
 from edgebit.cli.eval_options import rounded
 from edgebit.convert import convert
@@ -150,6 +151,36 @@ def test_ctrl_c_gives_what_is_known_and_says_that_it_is_a_part(model, tmp_path):
     assert first and figures["tokens"] == 1 + len(rest) < 70_053
     assert not figures["complete"] and f"Partial: {figures['tokens']} of 70053 tokens" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("perplexity", "DAMAGED", "--limit-tokens", "9"),
+        ("choices", "DAMAGED", "--data", "questions.jsonl"),
+        ("kl", "DAMAGED", "--against", "SOUND", "--limit-tokens", "9"),
+        ("kl", "SOUND", "--against", "DAMAGED", "--limit-tokens", "9"),
+        ("reference", "DAMAGED", "--out", "new.ref", "--limit-tokens", "9"),
+    ],
+    ids=["perplexity", "choices", "kl", "kl, against", "reference"],
+)
+def test_a_damaged_model_is_not_scored(options, model, questions, tmp_path, monkeypatch, capsys):
+    """A bit of a weight differs: its figures would be another model's. Nothing is written, and the file is named."""
+    content = bytearray(model.read_bytes())
+    with ModelFile(model) as file:
+        tensor = next(tensor for tensor in file.tensors if tensor.role.is_projection)
+    content[tensor.offset + tensor.size // 2] ^= 1
+    (tmp_path / "damaged.ebm").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    files = {"DAMAGED": "damaged.ebm", "SOUND": str(model)}
+
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", *(files.get(option, option) for option in options)])
+
+    said = capsys.readouterr()
+    assert ended.value.code == 3
+    assert "damaged.ebm: the sum of section DATA is wrong" in said.err and not said.out
+    assert not (tmp_path / "new.ref").exists()
 
 
 @pytest.mark.parametrize(
