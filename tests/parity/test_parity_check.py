@@ -206,6 +206,68 @@ def test_a_model_that_the_reference_cannot_run(reference_model, reference_checkp
         run_parity(reference_model("bitnet-packed"), other, ParityOptions(), lambda what, done, total: None)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+DAMAGES = {
+    "weights, a pointer": ("model.safetensors", lambda content: POINTER, "is a Git LFS pointer"),
+    "weights, half": ("model.safetensors", lambda content: content[: len(content) // 2], "model.safetensors: "),
+    "tokenizer, a pointer": ("tokenizer.json", lambda content: POINTER, "is a Git LFS pointer"),
+    "tokenizer, half": (
+        "tokenizer.json", lambda content: content[: len(content) // 2], "the reference cannot load this tokenizer: EOF",
+    ),
+    "config, a pointer": ("config.json", lambda content: POINTER, "is a Git LFS pointer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_reference_is_refused_in_a_line(damage, reference_model, reference_checkpoint, tmp_path, capsys):
+    """The file is named, and no error of another library gets through."""
+    name, change, words = DAMAGES[damage]
+    folder = tmp_path / "reference"
+    shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    with pytest.raises(SystemExit) as ended:
+        main(["parity", str(reference_model("bitnet-packed")), "--reference", str(folder)])
+
+    said = capsys.readouterr().err
+    assert ended.value.code == CheckpointError.exit_code
+    assert f"{folder / name}: " in said and words in said
+
+
+def test_what_the_loader_of_the_reference_raises_is_told(reference_model, reference_checkpoint, tmp_path, capsys):
+    """Also where edgebit does not know the form, and cannot say it better: half the weights of an OLMo."""
+    folder = tmp_path / "olmo"
+    shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
+    config = json.loads((folder / "config.json").read_text()) | {
+        "architectures": ["OlmoForCausalLM"], "model_type": "olmo",
+    }  # fmt: skip
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+
+    with pytest.raises(SystemExit) as ended:
+        main(["parity", str(reference_model("bitnet-packed")), "--reference", str(folder)])
+
+    assert ended.value.code == CheckpointError.exit_code
+    assert re.search(rf"{folder}: transformers \S+ cannot load it: \S", capsys.readouterr().err)
+
+
+def test_a_damaged_model_file_is_not_compared(reference_model, reference_checkpoint, tmp_path, capsys):
+    """Exit code 3 before anything is run; the sums of the planted faults above are right."""
+    file = Edited(reference_model("bitnet-packed"))
+    file.bytes[file.tensors[Role.DOWN_PROJ, 2].offset] ^= 1
+    path = tmp_path / "damaged.ebm"
+    path.write_bytes(file.bytes)
+
+    with pytest.raises(SystemExit) as ended:
+        main(["parity", str(path), "--reference", str(reference_checkpoint("bitnet-packed"))])
+
+    said = capsys.readouterr()
+    assert ended.value.code == 3
+    assert f"{path}: the sum of section DATA is wrong" in said.err and not said.out
+
+
 def test_the_table(reference_model, reference_checkpoint, capsys):
     """Without --json: a row a layer, a row a check, and a last line that says it."""
     name = "llama-bitlinear-packed"

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_format import NO_LAYER, ActivationQuantisation, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.hugging_face.json_file import read_json
+from edgebit.checkpoint.hugging_face.matching import match_family
 from edgebit.checkpoint.model_file_checkpoint import open_model_file
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checks import Check
 from edgebit.errors import CheckpointError
+from edgebit.evaluate.model_opening import open_sound_model
 from edgebit.evaluate.parity import tokens, weights
 from edgebit.evaluate.parity.agreement import (
     LOGITS_DIFFERENCE,
@@ -28,7 +30,7 @@ from edgebit.evaluate.parity.agreement import (
 from edgebit.evaluate.parity.layer_steps import LayerSteps, rms_norm
 from edgebit.evaluate.parity.reference import LayerRun, Reference
 from edgebit.progress import Progress
-from edgebit.runtime.native import Engine, Library, Model, Tokenizer
+from edgebit.runtime.native import Engine, Model, Tokenizer
 from edgebit.runtime.token_ids import spread_ids
 
 _ENGINE_EMBEDDINGS = 8  # tokens whose embedding is taken from the engine as well as from the file
@@ -78,27 +80,30 @@ def run_parity(path: Path, folder: Path, options: ParityOptions, progress: Progr
     Raises EdgebitError where the reference is not installed, CheckpointError where it cannot run the checkpoint or that
     is of another model, BundleError and EngineError where the model file cannot be run.
     """
-    progress("loading the reference", 0, 1)
-    reference = Reference(folder)
-    place = locate_model(path)
     with (
+        open_sound_model(path) as model,
         contextlib.closing(open_model_file(path)) as file,
-        Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model,
         _opened_source(folder) as source,
     ):
+        progress("loading the reference", 0, 1)
+        reference = Reference(folder)
         _check_same_shape(model, reference, path, folder)
         return _Parity(file, model, source, reference, folder, options, progress).run()
 
 
 @contextlib.contextmanager
 def _opened_source(folder: Path) -> Iterator[Checkpoint | None]:
-    """The checkpoint as edgebit reads it, to say which numbers differ; None where edgebit cannot read it."""
+    """The checkpoint as edgebit reads it, to say which numbers differ; None where edgebit does not know its form.
+
+    Raises CheckpointError where it is damaged: the reference's loader has no words for that.
+    """
+    config = read_json(folder / "config.json")
     try:
-        source = open_checkpoint(folder)
+        match_family(config, str(folder))
     except CheckpointError:
         yield None
         return
-    with contextlib.closing(source):
+    with contextlib.closing(open_checkpoint(folder)) as source:
         yield source
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgebit.checkpoint.positioned_reads import open_to_read
 from edgebit.errors import CheckpointError
 from edgebit.runtime.native import Tokenizer
 
@@ -13,7 +14,6 @@ TEXT = (
     "otro día.\nПривет, мир! 你好，世界。 こんにちは 안녕하세요 שלום مرحبا नमस्ते 🙂👍🏽 — “quotes” … 1,000.50 € "
     "(50%) e.g. https://example.org/a_b?c=d#e\n"
 )
-_FAULTS = (OSError, ValueError, ImportError, LookupError, RuntimeError, TypeError, AttributeError)
 
 
 def reference_encoder(folder: Path) -> Callable[[str], list[int]] | None:
@@ -21,20 +21,23 @@ def reference_encoder(folder: Path) -> Callable[[str], list[int]] | None:
 
     Raises CheckpointError where the reference cannot load it.
     """
+    file = next((folder / name for name in ("tokenizer.json", "tokenizer.model") if (folder / name).is_file()), None)
+    if file is None:
+        return None
+    open_to_read(file).close()  # which says so where it is a Git LFS pointer
     try:
-        if (folder / "tokenizer.json").is_file():
+        if file.suffix == ".json":
             import tokenizers
 
-            tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer = tokenizers.Tokenizer.from_file(str(file))
             return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
-        if (folder / "tokenizer.model").is_file():
-            import transformers
+        import transformers
 
-            loaded: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            return lambda text: list(loaded.encode(text, add_special_tokens=False))
-    except _FAULTS as error:
-        raise CheckpointError(f"{folder}: the reference cannot load its tokenizer: {error}") from error
-    return None
+        loaded: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return lambda text: list(loaded.encode(text, add_special_tokens=False))
+    except Exception as error:  # tokenizers raises that very class
+        said = " ".join(str(error).split())[:400]
+        raise CheckpointError(f"{file}: the reference cannot load this tokenizer: {said}") from error
 
 
 def describe_difference(text: str, ours: list[int], wanted: list[int], tokenizer: Tokenizer) -> str | None:
