@@ -25,6 +25,7 @@ from edgebit.bundle.manifest import (
     is_member_name,
     parse_manifest,
 )
+from edgebit.bundle.other_kinds import refuse_other_kinds
 from edgebit.bundle.part_file import PartFile
 from edgebit.bundle.signature import SIGNATURE_MAX_BYTES, Signature, parse_signatures
 from edgebit.bundle.trust import Offer
@@ -34,7 +35,6 @@ BLOCK = 512  # a tar's members begin at multiples of this
 CHUNK = 1 << 20
 _MEMBERS_MAX = 256
 _PAX_MAX = 4096
-_GGUF_MAGIC = b"GGUF"
 
 Progress = Callable[[int], None]  # is told of bytes done since the last call
 
@@ -159,6 +159,8 @@ def open_bundle(path: Path) -> Bundle:
     Raises BundleError saying what is wrong, where, and how to mend it.
     """
     try:
+        if (path.is_dir() or path.is_file()) and not looks_like_bundle(path):
+            refuse_other_kinds(path)
         return _open_folder(path) if path.is_dir() else _open_file(path)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -186,24 +188,9 @@ def locate_model(path: Path) -> Member:
         size = path.stat().st_size
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
-    if path.is_dir():
-        raise BundleError(
-            f"{path} is a folder without {MANIFEST_NAME}. A checkpoint becomes a bundle with: edgebit build {path}"
-        )
-    if path.is_file() and _begins_with(path, _GGUF_MAGIC):
-        raise BundleError(
-            f"{path} is a GGUF file, a checkpoint. It becomes a model file with: edgebit convert {path}, and a bundle "
-            f"with: edgebit build {path}"
-        )
+    if path.is_dir() or path.is_file():
+        refuse_other_kinds(path)
     return Member(path, 0, size)
-
-
-def _begins_with(path: Path, magic: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _open_folder(path: Path) -> Bundle:

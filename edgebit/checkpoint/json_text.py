@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgebit.checkpoint.lfs_pointer import LFS_POINTER, is_lfs_pointer
+from edgebit.bundle.lfs_pointer import LFS_POINTER, is_lfs_pointer
 
 MAX_JSON_BYTES = 36_000_000  # Gemma 3's tokenizer.json has 33.4 million; values take up to 24 times as much memory
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.checkpoint.lfs_pointer import LFS_POINTER, is_lfs_pointer
+from edgebit.bundle.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from edgebit.errors import CheckpointError
 
 

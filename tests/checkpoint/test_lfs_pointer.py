@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from edgebit.cli import main
 from edgebit.convert import convert
 from edgebit.errors import EdgebitError
 
@@ -29,3 +30,17 @@ def test_a_pointer_alone(name, tmp_path):
 
     with pytest.raises(EdgebitError, match=rf"{name}: is a Git LFS pointer"):
         convert(tmp_path / name, tmp_path / "m.ebm", probes=False)
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "run"])
+@pytest.mark.parametrize("name", ["chat.ebm", "chat.bundle"])
+def test_a_pointer_in_the_place_of_a_model_file_or_bundle(command, name, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(POINTER)
+
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(path)] + (["--json"] if command == "verify" else ["hello"] * (command == "run")))
+
+    said = capsys.readouterr()
+    assert ended.value.code == 3
+    assert f"{path} is a Git LFS pointer" in said.out + said.err

@@ -339,6 +339,24 @@ def test_verify_of_what_is_no_bundle(tmp_path):
     assert f"{path} is not a bundle" in result.output
 
 
+@pytest.mark.parametrize("kind", ["GGUF file", "checkpoint"])
+def test_verify_of_a_checkpoint(kind, tmp_path):
+    """The failed check says what it is, and what it becomes a model file with."""
+    path = tmp_path / "x"
+    if kind == "checkpoint":
+        path.mkdir()
+        (path / "config.json").write_text("{}")
+    else:
+        path.write_bytes(b"GGUF" + bytes(1000))
+
+    result = edgebit("verify", path, "--json")
+
+    check, *others = json.loads(result.output)["checks"]
+    assert result.exit_code == 3
+    assert not others and check["status"] == "failed"
+    assert f"{path} is a {kind}" in check["detail"] and f"edgebit convert {path}" in check["detail"]
+
+
 def test_verify_needs_rebuild_for_a_builder(bundle):
     """A builder that nothing is built with is a slip."""
     result = edgebit("verify", bundle, "--builder", "zig")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgebit.checkpoint.lfs_pointer import LFS_POINTER, is_lfs_pointer
+from edgebit.bundle.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from edgebit.checkpoint.tokenizer.chat_template_file import read_chat_template
 from edgebit.checkpoint.tokenizer.forms import Kind, Normalizer, PreTokenizer, SpacePrefix
 from edgebit.checkpoint.tokenizer.json_object import read_json_object
