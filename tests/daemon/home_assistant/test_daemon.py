@@ -33,7 +33,8 @@ def test_home_assistant_over_a_broker(ready, broker, ears):
     daemon.stop()
     daemon.config.write_text(daemon.config.read_text().replace("enabled = true", "enabled = false"))
     daemon.restart()
-    assert ear.next(20).payload == b""
+    while ear.next(20).payload != b"":  # it may have announced itself once more before it was stopped
+        pass
 
 
 def test_wyoming_through_the_daemon(broker, daemons, ears):
