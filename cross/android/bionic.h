@@ -129,6 +129,7 @@ long strtol(const char *, char **, int);
 unsigned long strtoul(const char *, char **, int);
 
 int memcmp(const void *, const void *, size_t);
+void *memmove(void *, const void *, size_t);
 void *memcpy(void *, const void *, size_t);
 void *memset(void *, int, size_t);
 int strcmp(const char *, const char *);
