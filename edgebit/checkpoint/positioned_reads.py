@@ -2,7 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +37,32 @@ def read_at(file: BinaryIO, path: Path, offset: int, n_bytes: int, what: str) ->
             raise CheckpointError(f"{path}: ends inside {what}: it became shorter while it was read")
         done += n
     return out
+
+
+class CheckedFile:
+    """A file that is open for reading by position, whose front a format has checked; what fails there closes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and check `path`. Raises CheckpointError naming the file, and what in it is at fault."""
+        self.path = path
+        self._file = open_to_read(path)
+        try:
+            self._check()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _check(self) -> None:
+        """Read what stands before the weights, as the format has it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -8,15 +8,12 @@ the table tells how many bytes a tensor has (edgebit/checkpoint/gguf_file/tensor
 import math
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.checkpoint.gguf_file.metadata import GGUF_MAGIC, FrontReader, Value, read_counts, read_fields
-from edgebit.checkpoint.positioned_reads import open_to_read, read_at
+from edgebit.checkpoint.positioned_reads import CheckedFile, read_at
 
 __all__ = ["GGUF_MAGIC", "GgufFile", "StoredTensor"]
 
@@ -42,34 +39,16 @@ class StoredTensor:
         return math.prod(self.shape)
 
 
-class GgufFile:
+class GgufFile(CheckedFile):
     """An open GGUF file whose header, metadata and tensor table have been checked."""
 
-    def __init__(self, path: Path) -> None:
-        """Open and check `path`. Raises CheckpointError naming the file, and the key or tensor at fault."""
-        self.path = path
-        self._file = open_to_read(path)
-        try:
-            self.size = os.fstat(self._file.fileno()).st_size
-            reader = FrontReader(self._file, path, self.size)
-            n_tensors, n_fields = read_counts(reader)
-            self.fields = read_fields(reader, n_fields)
-            self.alignment = _alignment(reader, self.fields)
-            self.tensors = _read_table(reader, n_tensors, self.alignment, self.size)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _check(self) -> None:
+        self.size = os.fstat(self._file.fileno()).st_size
+        reader = FrontReader(self._file, self.path, self.size)
+        n_tensors, n_fields = read_counts(reader)
+        self.fields = read_fields(reader, n_fields)
+        self.alignment = _alignment(reader, self.fields)
+        self.tensors = _read_table(reader, n_tensors, self.alignment, self.size)
 
     def read(self, tensor: StoredTensor, start: int, n_bytes: int) -> NDArray[np.uint8]:
         """Bytes `start` to `start + n_bytes` of a tensor. Raises CheckpointError where the file has become shorter."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgebit.checkpoint.hugging_face.safetensors_file import DTYPE_BYTES, TensorInfo, read_rows
 from edgebit.checkpoint.hugging_face.state_dict_pickle import MAX_BYTES, PickledTensor, read_state_dict
 from edgebit.checkpoint.hugging_face.stored_zip import MAGIC, StoredEntry, read_entries
-from edgebit.checkpoint.positioned_reads import open_to_read
+from edgebit.checkpoint.positioned_reads import CheckedFile
 from edgebit.errors import CheckpointError
 
 _LEGACY_MAGIC = (
@@ -22,21 +22,11 @@ _LEGACY_MAGIC = (
 )
 
 
-class PytorchFile:
+class PytorchFile(CheckedFile):
     """An open PyTorch file of a state dict: every tensor is contiguous and inside its storage."""
 
-    def __init__(self, path: Path) -> None:
-        """Open and check `path`. Raises CheckpointError naming the file, and the tensor where one is at fault."""
-        self.path = path
-        self._file = open_to_read(path)
-        try:
-            self.tensors = _read_tensors(self._file, path)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def close(self) -> None:
-        self._file.close()
+    def _check(self) -> None:
+        self.tensors = _read_tensors(self._file, self.path)
 
     def read(self, name: str, first_row: int = 0, n_rows: int | None = None) -> NDArray[Any]:
         """See SafetensorsFile.read()."""

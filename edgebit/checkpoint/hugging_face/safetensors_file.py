@@ -12,14 +12,13 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.checkpoint.json_text import MAX_JSON_BYTES
-from edgebit.checkpoint.positioned_reads import open_to_read, read_at
+from edgebit.checkpoint.positioned_reads import CheckedFile, read_at
 from edgebit.errors import CheckpointError
 from edgebit.ternary.bfloat16 import bfloat16_values
 
@@ -40,30 +39,12 @@ class TensorInfo:
     size: int
 
 
-class SafetensorsFile:
+class SafetensorsFile(CheckedFile):
     """An open safetensors file whose header has been checked against itself and against the size of the file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open and check `path`. Raises CheckpointError naming the file, and the tensor where one is at fault."""
-        self.path = path
-        self._file = open_to_read(path)
-        try:
-            self.size = os.fstat(self._file.fileno()).st_size
-            self.tensors, self.metadata = _read_header(self._file, path, self.size)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _check(self) -> None:
+        self.size = os.fstat(self._file.fileno()).st_size
+        self.tensors, self.metadata = _read_header(self._file, self.path, self.size)
 
     def read(self, name: str, first_row: int = 0, n_rows: int | None = None) -> NDArray[Any]:
         """Rows first_row .. first_row + n_rows of a tensor, all columns; of bf16 the bits, as uint16.
