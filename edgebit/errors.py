@@ -108,3 +108,9 @@ class OutputError(EdgebitError):
     """A file cannot be written: one is there already, it would replace what is read, or the disk is full."""
 
     exit_code = 19
+
+
+class OnnxError(EdgebitError):
+    """A folder of the ONNX variant cannot run: ONNX Runtime is missing or too old, or files are damaged."""
+
+    exit_code = 20

@@ -23,6 +23,7 @@ MAY_IMPORT = {
         "edgebit.runtime.defaults",
     },
     "edgebit.transport": set(),
+    "edgebit.onnx_engine": {"edgebit.bundle", "edgebit.runtime"},
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic", "edgebit.checks"},
@@ -34,7 +35,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
         "edgebit.footprint", "edgebit.artifacts", "edgebit.checks", "edgebit.bionic", "edgebit.elf",
-        "edgebit.kernel_program", "edgebit.progress", "edgebit.transport", "edgebit.runtime"}  # fmt: skip
+        "edgebit.kernel_program", "edgebit.progress", "edgebit.transport", "edgebit.runtime",
+        "edgebit.onnx_engine"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},
@@ -47,6 +49,7 @@ SERVICES = {
     "edgebit.device_probe": set(),
     "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy",
                        "edgebit.device_probe", "edgebit.keys", "edgebit.probe_runs", "edgebit.verify"},
+    "edgebit.engines": set(),
     "edgebit.evaluate": set(),
     "edgebit.export": set(),
     "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},

@@ -1,0 +1,1 @@
+"""The engines that can answer on this machine: our own, ONNX Runtime, transformers."""

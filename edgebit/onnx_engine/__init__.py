@@ -1,0 +1,1 @@
+"""Runs the folders that `edgebit export onnx` writes, with ONNX Runtime."""
