@@ -23,7 +23,7 @@ from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.checkpoint.text_sections import TextSections, read_text_sections
-from edgebit.errors import CheckpointError, EngineError, OutputError
+from edgebit.errors import EngineError, OutputError
 from edgebit.progress import Progress, unwatched
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model
@@ -86,7 +86,6 @@ def convert(
     started = time.monotonic()
     checkpoint = open_checkpoint(path, hints)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
-        _check_frequencies(checkpoint)
         text = read_text_sections(checkpoint, template)
         stored = Encoding.I8 if embedding == "int8" else checkpoint.embedding_encoding()
         with ModelWriter(
@@ -128,16 +127,6 @@ def _report(checkpoint: Checkpoint, text: TextSections, out: Path, *, n_probes: 
         seconds=seconds,
         notes=(*checkpoint.notes, *text.notes),
     )
-
-
-def _check_frequencies(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError where RoPE turns by more than a model file can say."""
-    wrong = [value for value in checkpoint.config.rope_inv_freq.tolist() if not 0 <= value <= 1]
-    if wrong:
-        raise CheckpointError(
-            f"{checkpoint.path}: RoPE turns a pair of elements by {wrong[0]:g} a position; 0 to 1 are possible. "
-            "Look at its base, its factors and its scaling"
-        )
 
 
 @contextlib.contextmanager

@@ -23,6 +23,16 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     sum in what is made of them. Raises CheckpointError naming the file, and the tensor where one is at fault, or the
     hint that does not go with this checkpoint; BundleError for a model file's faults.
     """
+    checkpoint = _open(path, hints)
+    try:
+        _check_frequencies(checkpoint)
+    except CheckpointError:
+        checkpoint.close()
+        raise
+    return checkpoint
+
+
+def _open(path: Path, hints: Hints) -> Checkpoint:
     gguf = find_gguf(path)
     if gguf is not None:
         return open_gguf(gguf, hints)
@@ -31,6 +41,16 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     if is_model_file(path):
         return open_model_file(path, verify=True)
     return open_hugging_face(path)
+
+
+def _check_frequencies(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError where RoPE turns by more than a model file can say."""
+    wrong = [value for value in checkpoint.config.rope_inv_freq.tolist() if not 0 <= value <= 1]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.path}: RoPE turns a pair of elements by {wrong[0]:g} a position; 0 to 1 are possible. "
+            "Look at its base, its factors and its scaling"
+        )
 
 
 def model_files(path: Path, hints: Hints = NO_HINTS) -> list[Path]:

@@ -1,6 +1,7 @@
 """Rotary position embedding: what a position is multiplied by to get the angle of each pair of elements.
 
 Computed in double precision and rounded once; transformers does it in float32, a few units of the last place beside.
+Of any numbers that a file may hold, infinity and NaN among the frequencies: open_checkpoint() refuses those.
 Source: transformers 5.24, modeling_rope_utils.py; YaRN: Peng et al. 2023 (arXiv:2309.00071).
 """
 
@@ -20,16 +21,19 @@ class Rope:
     attention_factor: float = 1.0
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def rope_inv_freq(theta: float, head_dim: int) -> NDArray[np.float32]:
     """The frequencies of a RoPE without scaling, [head_dim / 2]."""
     return _inv_freq(theta, head_dim).astype(np.float32)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def linear_rope(theta: float, head_dim: int, *, factor: float) -> Rope:
     """Positions that count 1 / factor each."""
     return Rope((_inv_freq(theta, head_dim) / factor).astype(np.float32))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def llama3_rope(
     theta: float,
     head_dim: int,
@@ -49,6 +53,7 @@ def llama3_rope(
     return Rope(((1 - blend) * inv_freq / factor + blend * inv_freq).astype(np.float32))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def yarn_rope(
     theta: float,
     head_dim: int,

@@ -7,7 +7,7 @@ import pytest
 
 from edgebit.checkpoint.hugging_face.config_keys import ConfigKeys
 from edgebit.checkpoint.hugging_face.rope_config import read_rope
-from edgebit.checkpoint.rope import rope_inv_freq, yarn_rope
+from edgebit.checkpoint.rope import linear_rope, llama3_rope, rope_inv_freq, yarn_rope
 
 ROUNDING = 3e-6  # transformers computes powers and the blend in float32
 LLAMA3 = {
@@ -118,3 +118,15 @@ def test_betas_of_any_size_give_frequencies(beta):
         rope = yarn_rope(1.0000001, 64, factor=4.0, original_context=2048, attention_factor=1.0, **betas)
         assert np.isfinite(rope.inv_freq).all()
         assert ((rope.inv_freq > 0) & (rope.inv_freq <= 1)).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [5e-324, 1e-300, 1.0, 1e308])
+@pytest.mark.parametrize("theta", [5e-324, 1e-300, 1 + 1e-9, 1e308])
+def test_numbers_that_no_model_has_warn_nobody(theta, factor):
+    """What becomes infinite is refused where checkpoints are opened."""
+    rope_inv_freq(theta, 8)
+    linear_rope(theta, 8, factor=factor)
+    llama3_rope(theta, 8, factor=factor, low_freq_factor=1, high_freq_factor=4, original_context=8192)
+    if theta > 1:
+        yarn_rope(theta, 8, factor=factor, original_context=4096, attention_factor=1)

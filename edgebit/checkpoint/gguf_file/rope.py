@@ -14,6 +14,7 @@ from edgebit.checkpoint.rope import Rope, linear_rope, rope_inv_freq, yarn_atten
 _DEFAULT_THETA = 10000.0
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def read_rope(keys: Keys, head_dim: int, divisors: NDArray[np.float32] | None) -> Rope:
     """The RoPE of the keys. Raises CheckpointError naming the key where it is none that edgebit computes.
 

@@ -205,6 +205,9 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "GELU": (keyed("bitnet.hidden_activation", "gelu"), "hidden_activation is 'gelu'; known with architecture bitnet:"),
     "activations": (keyed("bitnet.hidden_activation", [1, 2]), "hidden_activation is array([1, 2]"),
     "a RoPE of numbers": (keyed("bitnet.rope.scaling.type", [1, 2]), "rope.scaling.type is array([1, 2]"),
+    "a RoPE factor that is next to nothing": (
+        keyed("bitnet.rope.scaling.factor", 1e-44), "RoPE turns a pair of elements by inf a position; 0 to 1"
+    ),
     "an attention factor that is huge": (
         keyed("bitnet.rope.scaling.attn_factor", 1e9), "gives attention the factor 1000000000.0; 16.0 is the most"
     ),
@@ -235,6 +238,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error")  # numpy's: a user would see them
 @pytest.mark.parametrize("name", CASES)
 def test_a_hostile_file_is_refused(name, tmp_path):
     """The message names the file, and says the words of the table."""
