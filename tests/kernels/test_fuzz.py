@@ -1,4 +1,7 @@
-"""Damaged files and odd texts by the thousand, under sanitizers, each for FUZZ_SECONDS of the environment (20)."""
+"""Damaged files and odd texts by the thousand, under sanitizers, each for FUZZ_SECONDS of the environment (20).
+
+The inputs follow from FUZZ_SEED (1), as in tests/fuzz/test_readers.py.
+"""
 
 import os
 import subprocess
@@ -153,7 +156,8 @@ def fuzz(
     """Run a fuzzer from `seeds`; what it finds interesting goes into `found`, and a fault fails the test."""
     seconds = int(os.environ.get("FUZZ_SECONDS", "20"))
     done = subprocess.run(
-        [str(build.folder / "checks" / name), f"-max_total_time={seconds}", "-timeout=20", f"-max_len={max_len}",
+        [str(build.folder / "checks" / name), f"-max_total_time={seconds}",
+         f"-seed={os.environ.get('FUZZ_SEED', '1')}", "-timeout=20", f"-max_len={max_len}",
          str(found), str(seeds)],
         capture_output=True, text=True, errors="replace", check=False, cwd=found.parent,
         env={**os.environ, **(environment or {})},
