@@ -72,6 +72,11 @@ static void run_dot_l2_i15(eb_dot_l2_i15_fn *kernel, const uint8_t *w, size_t ro
         y64[n] = kernel(w + n * BYTES_dot_l2_i15, &(eb_i15){x, x_lo}, K);
 }
 
+enum { TOKENS_gemv_u8_i15 = 1, BYTES_gemv_u8_i15 = K };
+static void run_gemv_u8_i15(eb_gemv_u8_i15_fn *kernel, const uint8_t *w, size_t rows) {
+    kernel(y64, w, &(eb_i15){x, x_lo}, 0, K, rows, K);
+}
+
 /* ---- the rows of ukernels.inc that multiply, or of a list given to the compiler: a try-out that is no row yet ---- */
 
 #ifndef EB_UKERNEL_LIST

@@ -8,7 +8,8 @@
  *
  * Weight matrices lie in tiles: four rows go together, 16 bytes of each in turn, so that 64 bytes, a cache line, hold
  * the same columns of four rows, a 128-bit lane is one row, and a matrix is read as one stream. `rows` is a multiple of
- * 4 and `k` one of 64 wherever they stand. docs/model-format.md describes the layouts t2, t1 and h8. */
+ * 4 and `k` one of 64 wherever they stand and nothing else is said. docs/model-format.md describes the layouts t2, t1
+ * and h8. */
 #ifndef EB_UKERNEL_H
 #define EB_UKERNEL_H
 
@@ -67,6 +68,14 @@ typedef void eb_gemv_h4_i15_fn(int64_t *restrict y, const uint8_t *restrict w, c
  *   w  [k / 4] bytes, a row of a low plane of layout h8, not in tiles: rows are read one here, one there
  *   k  a multiple of 256, at most 65,536 */
 typedef int64_t eb_dot_l2_i15_fn(const uint8_t *restrict w, const eb_i15 *restrict x, size_t k);
+
+/* gemv_u8_i15: an int8 head in plain rows, y[n] = sum over i of (code[n][i] - 128) * q[i].
+ *   y       [rows]           w  codes 0 to 255, a row each w_stride bytes, not in tiles
+ *   x_sum   the sum of q, which takes the codes' 128 off once a row
+ *   rows    any number       k  a multiple of 16, at most 65,536 (so that no int32 sum of a plane of x overflows:
+ *                               65536 * 255 * 128 < 2^31) */
+typedef void eb_gemv_u8_i15_fn(int64_t *restrict y, const uint8_t *restrict w, const eb_i15 *restrict x, int64_t x_sum,
+                               size_t w_stride, size_t rows, size_t k);
 
 /* ---- float operations ----
  * Activations come in rows filled up with zeros to a multiple of 64 floats, which these keep so; weights from the model
@@ -177,6 +186,7 @@ typedef struct eb_ukernels {
     eb_gemm_c8_i8_fn *gemm_c8_i8;
     eb_gemv_h4_i15_fn *gemv_h4_i15;
     eb_dot_l2_i15_fn *dot_l2_i15;
+    eb_gemv_u8_i15_fn *gemv_u8_i15;
     eb_rmsnorm_fn *rmsnorm;
     eb_quantise_i8_fn *quantise_i8;
     eb_quantise_i15_fn *quantise_i15;

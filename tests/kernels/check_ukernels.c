@@ -11,7 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { MAX_ROWS = 20, MAX_K = 16384, MAX_TOKENS = 13, GUARD = 0x5eed };
+enum { MAX_ROWS = 20, MAX_K = 16384, MAX_I15_K = 65536, MAX_TOKENS = 13, GUARD = 0x5eed };
 
 static uint64_t state;
 
@@ -27,7 +27,7 @@ typedef enum fill { RANDOM, HIGHEST, LOWEST, MIXED, DAMAGED, N_FILLS } fill;
 /* The ends of the rooms for inputs. A check puts each input so that it ends there: a sanitizer sees what is read behind. */
 static uint8_t *w_end, *codes_end; /* rooms of MAX_ROWS * MAX_K and twice that */
 static int8_t *x_end;              /* MAX_TOKENS * MAX_K */
-static int8_t *hi_end, *lo_end;    /* MAX_K */
+static int8_t *hi_end, *lo_end;    /* MAX_I15_K */
 static int64_t *got, *wanted;
 static uint64_t *words_end; /* MAX_ROWS * MAX_K bytes, aligned to 64 */
 
@@ -254,6 +254,35 @@ static int check_dot_l2_i15(const char *name, eb_dot_l2_i15_fn *kernel, uint64_t
     return is != says ? fail(name, seed, how, rows, k, 0, is, says) : 0;
 }
 
+/* Any number of rows, widths of 16 and their multiples, rows that lie apart, and the longest row there may be. */
+static int check_gemv_u8_i15(const char *name, eb_gemv_u8_i15_fn *kernel, uint64_t seed, fill how, size_t all_rows,
+                             size_t all_k) {
+    const size_t rows = all_rows - all_k / 64 % 4, gap = all_k / 64 % 3;
+    const size_t k = all_k == MAX_K ? MAX_I15_K : all_k - (all_rows / 4 + all_k / 64) % 4 * 16;
+    const size_t w_stride = k + gap, size = (rows - 1) * w_stride + k;
+    uint8_t *w = w_end - size;
+    for (size_t i = 0; i < size; i++)
+        w[i] = how == RANDOM ? (uint8_t)next_random() : how == LOWEST || (how == MIXED && next_random() & 1) ? 0 : 255;
+    const eb_i15 i15 = fill_i15(k, how);
+    int64_t x_sum = 0;
+    for (size_t i = 0; i < k; i++)
+        x_sum += 128 * i15.hi[i] + i15.lo[i];
+    got[rows] = GUARD;
+    eb_gemv_u8_i15_scalar(wanted, w, &i15, x_sum, w_stride, rows, k);
+    kernel(got, w, &i15, x_sum, w_stride, rows, k);
+    for (size_t n = 0; n <= rows; n++)
+        if (got[n] != (n < rows ? wanted[n] : GUARD))
+            return fail(name, seed, how, rows, k, n, got[n], n < rows ? wanted[n] : GUARD);
+    for (size_t n = 0; n < rows; n++) {
+        int64_t sum = 0;
+        for (size_t i = 0; i < k; i++)
+            sum += (int64_t)(w[n * w_stride + i] - 128) * (128 * i15.hi[i] + i15.lo[i]);
+        if (wanted[n] != sum)
+            return fail("eb_gemv_u8_i15_scalar", seed, how, rows, k, n, wanted[n], sum);
+    }
+    return 0;
+}
+
 #include "check_float_ops.h"
 
 /* Rows and k give the number of words: rows * k / 64 blocks of 64. */
@@ -315,9 +344,9 @@ int main(int argc, char **argv) {
         return 2;
     }
     uint8_t *w = malloc(MAX_ROWS * MAX_K), *codes = malloc(2 * MAX_ROWS * MAX_K);
-    int8_t *x = malloc(MAX_TOKENS * MAX_K), *hi = malloc(MAX_K), *lo = malloc(MAX_K);
+    int8_t *x = malloc(MAX_TOKENS * MAX_K), *hi = malloc(MAX_I15_K), *lo = malloc(MAX_I15_K);
     w_end = w + MAX_ROWS * MAX_K, codes_end = codes + 2 * MAX_ROWS * MAX_K;
-    x_end = x + MAX_TOKENS * MAX_K, hi_end = hi + MAX_K, lo_end = lo + MAX_K;
+    x_end = x + MAX_TOKENS * MAX_K, hi_end = hi + MAX_I15_K, lo_end = lo + MAX_I15_K;
     got = malloc(4096), wanted = malloc(4096);
     void *words;
     if (posix_memalign(&words, 64, MAX_ROWS * MAX_K))
