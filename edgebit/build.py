@@ -16,7 +16,6 @@ from typing import Literal, Protocol
 
 from edgebit import __version__
 from edgebit.artifacts import (
-    check_instructions,
     check_library,
     check_program,
     header_abi_version,
@@ -46,6 +45,7 @@ from edgebit.checks import Check
 from edgebit.convert import convert
 from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
 from edgebit.errors import BuildError
+from edgebit.instructions import check_instructions
 from edgebit.keys import Signing
 from edgebit.probe_runs import check_model_probes
 from edgebit.pyz import build_pyz

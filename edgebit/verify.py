@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgebit.artifacts import (
-    check_instructions,
     check_library,
     check_program,
     header_abi_version,
@@ -30,6 +29,7 @@ from edgebit.checks import Check
 from edgebit.cross.native import build_native
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError, BundleError, EngineError, TargetError
+from edgebit.instructions import check_instructions
 from edgebit.keys import check_signature, list_keys
 from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
 from edgebit.runtime.native import Engine, Library, Model

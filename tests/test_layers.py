@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic", "edgebit.checks"},
+    "edgebit.instructions": {"edgebit.targets", "edgebit.checks"},
     "edgebit.checks": set(),
     "edgebit.progress": set(),
     "edgebit.bionic": {"edgebit.elf"},
@@ -34,8 +35,8 @@ MAY_IMPORT = {
     "edgebit.elf": set(),
 }  # fmt: skip
 CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targets", "edgebit.roofline",
-        "edgebit.footprint", "edgebit.artifacts", "edgebit.checks", "edgebit.bionic", "edgebit.elf",
-        "edgebit.kernel_program", "edgebit.progress", "edgebit.transport", "edgebit.runtime",
+        "edgebit.footprint", "edgebit.artifacts", "edgebit.instructions", "edgebit.checks", "edgebit.bionic",
+        "edgebit.elf", "edgebit.kernel_program", "edgebit.progress", "edgebit.transport", "edgebit.runtime",
         "edgebit.onnx_engine"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgebit import __version__
-from edgebit.artifacts import disassemblers
 from edgebit.cross.container import find_container_engine
 from edgebit.cross.toolchain import choose_toolchain, find_tool, install_zig
 from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.errors import BuildError, EngineError, TargetError
+from edgebit.instructions import disassemblers
 from edgebit.probe_runs import find_emulator
 from edgebit.resources import cache_dir
 from edgebit.runtime.native import Library

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from edgebit.artifacts import (
-    check_instructions,
     check_library,
     check_program,
     header_abi_version,
@@ -20,6 +19,7 @@ from edgebit.artifacts import (
 from edgebit.checks import Check
 from edgebit.elf import read_elf
 from edgebit.errors import BuildError
+from edgebit.instructions import check_instructions
 from edgebit.targets import Target, find_target, host_target
 
 EXPORTS = frozenset({"eb_one", "eb_two"})
@@ -79,7 +79,7 @@ BAD_LIBRARIES = {
     "imports": (SOURCE + IMPORT, [], "imports nothing", "undefined: puts"),
     "weak import": (SOURCE + WEAK_IMPORT, [], "imports nothing", "undefined: maybe"),
     "lacks an export": (SOURCE.replace("API int eb_two", "int eb_two"), [], "exports", "eb_two is missing"),
-    "exports more": (SOURCE + "API int helper(void) { return 1; }", [], "exports", "helper is not in the header"),
+    "exports more": (SOURCE + "API int helper(void) { return 1; }", [], "exports", "helper is not in edgebit.h"),
     "other name": (SOURCE, ["-Wl,-soname,libother.so"], "SONAME", "'libother.so', not 'libedgebit.so'"),
     "text relocation": (SOURCE + TEXT_RELOCATION, ["-Wl,-z,notext"], "no text relocations", "TEXTREL"),
     "writable code": (SOURCE, ["-Wl,-N"], "no writable code", "writable and executable segment"),

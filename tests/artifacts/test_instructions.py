@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.artifacts import audit_listing, check_instructions, find_x18
+from edgebit.instructions import audit_listing, check_instructions, find_x18
 from edgebit.targets import find_target
 
 
