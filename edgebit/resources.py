@@ -7,14 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-from edgebit.errors import EngineError
+from edgebit.errors import EngineError, OnnxError
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 _IS_CHECKOUT = (_CHECKOUT / "kernels" / "CMakeLists.txt").is_file()
 _DATA = _CHECKOUT if _IS_CHECKOUT else _PACKAGE / "_data"
 
-LIBRARY_NAME = "libedgebit.dylib" if sys.platform == "darwin" else "libedgebit.so"
+_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
+LIBRARY_NAME = f"libedgebit{_SUFFIX}"
+ORT_LIBRARY_NAME = f"libedgebit_ort{_SUFFIX}"
 
 
 def targets_dir() -> Path:
@@ -68,12 +70,24 @@ def native_library() -> Path:
 
     Raises EngineError where there is none.
     """
-    named = os.environ.get("EDGEBIT_LIBRARY")
+    return _built("EDGEBIT_LIBRARY", LIBRARY_NAME, "native library", EngineError)
+
+
+def ort_library() -> Path:
+    """The operators for ONNX Runtime built for this machine; the environment's EDGEBIT_ORT_LIBRARY goes first.
+
+    Raises OnnxError where there is none.
+    """
+    return _built("EDGEBIT_ORT_LIBRARY", ORT_LIBRARY_NAME, "library of ONNX operators", OnnxError)
+
+
+def _built(variable: str, name: str, what: str, error: type[EngineError | OnnxError]) -> Path:
+    named = os.environ.get(variable)
     if named:
         if Path(named).is_file():
             return Path(named)
-        raise EngineError(f"EDGEBIT_LIBRARY names {named}, and there is no such file. Correct it, or unset it")
-    built = _CHECKOUT / "build" / "host" / LIBRARY_NAME if _IS_CHECKOUT else _PACKAGE / "_native" / LIBRARY_NAME
+        raise error(f"{variable} names {named}, and there is no such file. Correct it, or unset it")
+    built = _CHECKOUT / "build" / "host" / name if _IS_CHECKOUT else _PACKAGE / "_native" / name
     if built.is_file():
         return built
     mend = (
@@ -81,4 +95,4 @@ def native_library() -> Path:
         if _IS_CHECKOUT
         else "pip install --force-reinstall edgebit"
     )
-    raise EngineError(f"the native library is missing: {built}. Build it: {mend}")
+    raise error(f"the {what} is missing: {built}. Build it: {mend}")
