@@ -124,6 +124,18 @@ class ModelFileCheckpoint:
             self._check_finite(tensor, values, f"row {first} or after: ")
             yield values, values
 
+    def stored_int8_rows(self, role: Role) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]] | None:
+        """The embedding or the head in chunks of rows: codes and scales as they are stored; None: it is no int8 rows.
+
+        A tied head is the int8 rows that the engine computes with.
+        """
+        tensor = self._tensor(role)
+        if tensor.encoding not in (Encoding.H8, Encoding.I8):
+            return None
+        scales = self._scales(tensor)
+        chunks = self._head_codes(tensor) if tensor.encoding == Encoding.H8 else self._int8_codes(tensor)
+        return ((codes, scales[first : first + len(codes)]) for first, codes in chunks)
+
     def scaling(self, role: Role, layer: int) -> Scaling:
         tensor = self._tensor(role, layer)
         return Scaling(tensor.granularity, tensor.group)
@@ -154,6 +166,10 @@ class ModelFileCheckpoint:
             )
         except TokenizerError as error:
             raise TokenizerError(f"{self.path}: section TOKN: {error}") from None
+
+    def section(self, tag: str) -> bytes | None:
+        """The bytes of a section; None: the file has none of that tag."""
+        return self._file.content(tag)
 
     def _tensor(self, role: Role, layer: int = NO_LAYER) -> Tensor:
         return self._tensors[role, layer]

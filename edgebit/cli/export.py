@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,8 +13,10 @@ from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.export.gguf_architecture import ARCHITECTURES
+from edgebit.export.onnx_model.fallback import Fallback
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
+from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
 
 _head_from = click.option(
     "--head-from",
@@ -33,6 +35,7 @@ def command() -> None:
     \b
     edgebit export gguf chat.bundle --type tq2_0 --out chat.gguf
     edgebit export hf chat.bundle --out ./chat
+    edgebit export onnx chat.bundle --out ./chat-onnx
     """
     sigterm_as_ctrl_c()
 
@@ -113,6 +116,64 @@ def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool
         report = export_hugging_face(model, out, head_from=head_from, hints=hints, force=force, progress=progress)
     form = f"{report.architecture}, {report.linear_class or 'weights as floats'}, {report.dtype}"
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB of weights, {form}")
+
+
+@command.command(short_help="A folder that ONNX Runtime runs.")
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
+@click.option(
+    "--ops",
+    type=click.Choice(sorted(FLAVOURS)),
+    default="contrib",
+    show_default=True,
+    help="Attention and norms: contrib are ONNX Runtime's own (from 1.19 on, onnxruntime-genai too).",
+)
+@click.option(
+    "--fallback",
+    type=click.Choice(["compact", "exact", "none"]),
+    default="compact",
+    show_default=True,
+    help="What computes the weights' products without our library: MatMulNBits, near; plain operators, exact; nothing.",
+)
+@click.option(
+    "--logits",
+    type=click.Choice(["last", "all"]),
+    default="last",
+    show_default=True,
+    help="Those of each sequence's last token, or of all.",
+)
+@click.option(
+    "--embedding",
+    type=click.Choice(["exact", "int8"]),
+    default="exact",
+    show_default=True,
+    help="As the model keeps it, or int8 rows; those of a tied head are shared.",
+)
+@click.option("--ctx", type=click.IntRange(min=1), help="The longest sequence, in tokens.  [default: the model's own]")
+@checkpoint_options
+@click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def onnx(
+    model: Path,
+    out: Path,
+    ops: Literal["contrib", "standard"],
+    fallback: Fallback,
+    logits: Literal["last", "all"],
+    embedding: str,
+    ctx: int | None,
+    hints: Hints,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write MODEL as a folder that ONNX Runtime runs: graph, weights, tokenizer, README.
+
+    \b
+    edgebit export onnx chat.bundle --out ./chat-onnx
+    """
+    form = OnnxForm(ops=ops, fallback=fallback, logits=logits, int8_embedding=embedding == "int8", context=ctx)
+    with progress_bar() as progress:
+        report = export_onnx(model, out, form=form, hints=hints, force=force, progress=progress)
+    _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, fallback {report.fallback}")
 
 
 def _print(report: Any, as_json: bool, summary: str) -> None:

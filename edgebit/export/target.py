@@ -18,7 +18,11 @@ TOKENIZER_FILES = (
     "chat_template.json",
     "tokenizer.model",
 )
-_FILES = {*TOKENIZER_FILES, "model.safetensors", "config.json", "generation_config.json", "README.md"}  # that it has
+_FILES = {  # that an export has
+    *TOKENIZER_FILES,
+    *("model.safetensors", "config.json", "generation_config.json", "README.md"),
+    *("model.onnx", "model.onnx.data", "libedgebit_ort.so", "genai_config.json", "edgebit.tokn", "edgebit.prmt"),
+}
 
 
 def check_out_folder(out: Path, *, force: bool, inputs: Iterable[Path]) -> None:

@@ -1,7 +1,5 @@
 """Writes a folder that transformers loads: weights in safetensors, configuration, tokenizer, README."""
 
-import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,18 +9,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgebit.bundle.part_file import faults_named
-from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
-from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import ExportError
 from edgebit.export.hugging_face_config import choose_class, config_json, generation_config_json
 from edgebit.export.hugging_face_form import choose_form
 from edgebit.export.hugging_face_tensors import SafetensorsTensor, hugging_face_tensors
 from edgebit.export.model_card import model_card
 from edgebit.export.source import open_source
-from edgebit.export.target import TOKENIZER_FILES, check_out_folder, replace_folder
-from edgebit.export.tokenizer_json import tokenizer_config_json, tokenizer_json
+from edgebit.export.target import check_out_folder, replace_folder
+from edgebit.export.tokenizer_files import write_json, write_text, write_tokenizer
 from edgebit.progress import Progress, unwatched
 
 
@@ -65,10 +61,10 @@ def export_hugging_face(
         with replace_folder(out) as folder:
             tensors = list(hugging_face_tensors(checkpoint, head, form))
             _write_weights(folder / "model.safetensors", tensors, progress)
-            _write_json(folder / "config.json", config)
-            _write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
-            notes = _write_tokenizer(folder, checkpoint)
-            _write_text(folder / "README.md", model_card(checkpoint))
+            write_json(folder / "config.json", config)
+            write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
+            notes = write_tokenizer(folder, checkpoint)
+            write_text(folder / "README.md", model_card(checkpoint))
         return HuggingFaceReport(
             out=out,
             architecture=kind.architecture,
@@ -90,33 +86,3 @@ def _write_weights(path: Path, tensors: list[SafetensorsTensor], progress: Progr
     with faults_named(path, ExportError):
         described = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
         write_safetensors(path, described, chunks(), {"format": "pt"})
-
-
-def _write_tokenizer(folder: Path, checkpoint: Checkpoint) -> list[str]:
-    """tokenizer.json and tokenizer_config.json; of a Hugging Face folder, its own files. Notes for the user."""
-    own = [name for name in TOKENIZER_FILES if (checkpoint.path / name).is_file()]
-    if checkpoint.path.is_dir() and "tokenizer.json" in own:
-        for name in own:
-            with faults_named(folder / name, ExportError):
-                shutil.copyfile(checkpoint.path / name, folder / name)
-        return []
-    tokenizer = checkpoint.tokenizer()
-    if tokenizer is None:
-        return ["there is no tokenizer: the model takes token ids only"]
-    write_tokenizer_files(folder, tokenizer, checkpoint.config.conf.context_max)
-    return []
-
-
-def write_tokenizer_files(folder: Path, tokenizer: CheckpointTokenizer, context_max: int) -> None:
-    """tokenizer.json and tokenizer_config.json, from what a model file or GGUF kept."""
-    _write_json(folder / "tokenizer.json", tokenizer_json(tokenizer), indent=None)
-    _write_json(folder / "tokenizer_config.json", tokenizer_config_json(tokenizer, context_max))
-
-
-def _write_json(path: Path, value: dict[str, Any], indent: int | None = 2) -> None:
-    _write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with faults_named(path, ExportError):
-        path.write_text(text, encoding="utf-8")

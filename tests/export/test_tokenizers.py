@@ -14,7 +14,7 @@ from edgebit.errors import TokenizerError
 from edgebit.export.gguf_file import GgufWriter
 from edgebit.export.gguf_file import text as text_value
 from edgebit.export.gguf_tokenizer import tokenizer_metadata
-from edgebit.export.to_hugging_face import write_tokenizer_files
+from edgebit.export.tokenizer_files import write_tokenizer_files
 from edgebit.runtime.native import Tokenizer
 
 TEXTS = [

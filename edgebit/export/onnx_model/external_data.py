@@ -1,0 +1,64 @@
+"""model.onnx.data: the bytes of all weights, one tensor after the other, written as they come."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebit.bundle.part_file import faults_named
+from edgebit.errors import ExportError
+
+_ALIGNMENT = 64  # a cache line: kernels read weights in place
+_PAGE = 4096  # large tensors begin a page, so that each can be mapped and given back by itself
+_LARGE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a tensor lies, in bytes."""
+
+    offset: int
+    size: int
+
+
+class ExternalData:
+    """The file in the making. Raises ExportError where the disk does not take it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        with faults_named(path, ExportError):
+            self._file = path.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with faults_named(self.path, ExportError):
+            self._file.close()
+
+    def write(self, chunks: Iterable[NDArray[Any]]) -> Span:
+        """Append a tensor; only one piece of it is in memory at a time."""
+        offset: int | None = None
+        for chunk in chunks:
+            if offset is None:
+                offset = self._align(_PAGE if chunk.nbytes >= _LARGE else _ALIGNMENT)
+            self._append(np.ascontiguousarray(chunk))
+        if offset is None:
+            raise ValueError("a tensor without bytes")
+        return Span(offset, self.size - offset)
+
+    def _align(self, step: int) -> int:
+        self._append(np.zeros(-self.size % step, np.uint8))
+        return self.size
+
+    def _append(self, array: NDArray[Any]) -> None:
+        with faults_named(self.path, ExportError):
+            self._file.write(array.reshape(-1).view(np.uint8).data)
+        self.size += array.nbytes

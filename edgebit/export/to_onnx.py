@@ -1,0 +1,136 @@
+"""Writes a folder that ONNX Runtime runs: the decoder as a graph, weights beside it, tokenizer, library, README."""
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from edgebit.bundle.archive import hash_file
+from edgebit.bundle.model_format import Conf, Role
+from edgebit.bundle.part_file import faults_named
+from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.errors import ExportError
+from edgebit.export.model_card import model_card
+from edgebit.export.onnx_model.contrib import CONTRIB
+from edgebit.export.onnx_model.decoder import Choices, Decoder
+from edgebit.export.onnx_model.external_data import ExternalData
+from edgebit.export.onnx_model.fallback import FALLBACK_OPSETS, Fallback, add_fallback
+from edgebit.export.onnx_model.graph import Graph, load_onnx
+from edgebit.export.onnx_model.int8_rows import has_int8_rows
+from edgebit.export.onnx_model.interface import declare_interface
+from edgebit.export.onnx_model.metadata import metadata, source_hashes
+from edgebit.export.onnx_model.operators import rope_tables
+from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts
+from edgebit.export.onnx_model.text_files import text_files
+from edgebit.export.source import open_source
+from edgebit.export.target import check_out_folder, replace_folder
+from edgebit.export.tokenizer_files import write_text, write_tokenizer
+from edgebit.progress import Progress, unwatched
+
+MODEL_NAME, DATA_NAME, LIBRARY_NAME = "model.onnx", "model.onnx.data", "libedgebit_ort.so"
+FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB,)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxReport:
+    """What was written."""
+
+    out: Path
+    ops: str
+    fallback: str
+    size: int  # bytes of model.onnx and its data
+    library: str | None  # of which machine
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxForm:
+    """How the graph is written."""
+
+    ops: Literal["contrib", "standard"] = "contrib"
+    fallback: Fallback = "compact"
+    logits: Literal["last", "all"] = "last"
+    int8_embedding: bool = False
+    context: int | None = None  # positions of RoPE's tables; None: as many as the model was made for
+
+
+def export_onnx(
+    path: Path,
+    out: Path,
+    *,
+    form: OnnxForm = OnnxForm(),
+    library: Path | None = None,
+    hints: Hints = NO_HINTS,
+    force: bool = False,
+    progress: Progress = unwatched,
+) -> OnnxReport:
+    """Write the folder `out` of the model file, bundle or checkpoint at `path`.
+
+    library: libedgebit_ort.so of the machine that will run it; None: the folder has none; hints: of a checkpoint
+    Raises OnnxError without the package onnx, ExportError where the graph cannot be said in the form, `out` is there
+    already (without `force`) or cannot be written, and what opening and reading `path` raises. Nothing is left behind
+    then.
+    """
+    started = time.monotonic()
+    load_onnx()
+    inputs = [each for each in (path, hints.i2s_reference, library) if each is not None]
+    check_out_folder(out, force=force, inputs=inputs)
+    with open_source(path, None, hints) as source:
+        text = text_files(source.checkpoint)
+        with replace_folder(out) as folder:
+            library_sum = _copy_library(library, folder)
+            _write_model(folder, source.checkpoint, text.conf, form, library_sum, progress)
+            notes = write_tokenizer(folder, source.checkpoint)
+            for name, content in text.contents.items():
+                _write_bytes(folder / name, content)
+            write_text(folder / "README.md", model_card(source.checkpoint))
+    return OnnxReport(
+        out=out,
+        ops=form.ops,
+        fallback=form.fallback,
+        size=sum((out / name).stat().st_size for name in (MODEL_NAME, DATA_NAME)),
+        library=None if library is None else str(library),
+        notes=(*source.notes, *text.notes, *notes),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _write_model(
+    folder: Path, checkpoint: Checkpoint, conf: Conf, form: OnnxForm, library_sum: str | None, progress: Progress
+) -> None:
+    flavour = FLAVOURS[form.ops]
+    positions = min(form.context or conf.context_max, conf.context_max)
+    int8_embedding = form.int8_embedding or has_int8_rows(checkpoint, Role.TOKEN_EMBEDDING)
+    with ExternalData(folder / DATA_NAME) as data:
+        graph = Graph(data)
+        declare_interface(graph, conf, last_logits=form.logits == "last")
+        operators = flavour.start(graph, conf, rope_tables(conf, checkpoint.config.rope_inv_freq, positions))
+        products = OwnProducts(graph, conf, with_block_scales=form.fallback == "compact")
+        choices = Choices(int8_embedding=int8_embedding, last_logits=form.logits == "last")
+        Decoder(graph, checkpoint, operators, products, choices).write(progress)
+    opsets = {**flavour.opsets, DOMAIN: DOMAIN_VERSION, **(FALLBACK_OPSETS[form.fallback])}
+    add_fallback(graph, form.fallback, bits=products.bits, grouped=products.grouped, opsets=opsets)
+    chosen = {"ops": form.ops, "fallback": form.fallback, "logits": form.logits, "layout": "n2"}
+    if library_sum is not None:
+        chosen["library_sha256"] = library_sum
+    progress("source hashes", 0, 0)
+    props = metadata(checkpoint, replace(conf, context_max=positions), hashes=source_hashes(checkpoint), chosen=chosen)
+    with faults_named(folder / MODEL_NAME, ExportError):
+        graph.save(folder / MODEL_NAME, opsets=opsets, ir_version=flavour.ir_version, metadata=props)
+
+
+def _copy_library(library: Path | None, folder: Path) -> str | None:
+    """Put the library into the folder; its SHA-256."""
+    if library is None:
+        return None
+    with faults_named(folder / LIBRARY_NAME, ExportError):
+        shutil.copyfile(library, folder / LIBRARY_NAME)
+    return hash_file(library).sha256
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with faults_named(path, ExportError):
+        path.write_bytes(content)
