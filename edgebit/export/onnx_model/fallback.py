@@ -82,7 +82,7 @@ def _exact_ternary(body: Body, *, bits: int, grouped: bool) -> None:
     if not grouped:
         weights = body.node("Squeeze", [weights, body.constant([0])])
         dots = _dots(body, [(plane, weights) for plane in planes], two)
-        body.node("Mul", [dots, body.node("Mul", [scale, "S"])], outputs=["Y"])
+        _scaled(body, dots, body.node("Mul", [scale, "S"]))
         return
     by_group = [_by_group(body, plane) for plane in planes]  # [G, tokens, K / G]
     dots = _dots(body, [(plane, weights) for plane in by_group], two)
@@ -90,7 +90,7 @@ def _exact_ternary(body: Body, *, bits: int, grouped: bool) -> None:
     shape = body.node("Concat", [groups, body.constant([1]), body.constant([-1])], axis=0)
     by_row = body.node("Reshape", ["S", shape])  # [G, 1, N], or [1, 1, 1]
     scales = body.node("Mul", [body.node("Reshape", [scale, body.constant([1, -1, 1])]), by_row])
-    summed = body.node("ReduceSum", [body.node("Mul", [dots, scales]), body.constant([0])], keepdims=0)
+    summed = body.node("ReduceSum", [body.node("Mul", [dots, scales]), body.constant([0, 1])], keepdims=0)
     tokens = body.node("Shape", ["X"], start=0, end=-1)
     body.node("Reshape", [summed, body.node("Concat", [tokens, body.attribute("N")], axis=0)], outputs=["Y"])
 
@@ -100,7 +100,11 @@ def _exact_int8(body: Body) -> None:
     columns = body.node("Transpose", ["B"], perm=[1, 0])
     weights = body.node("Slice", [columns, body.constant([0]), body.attribute("K"), body.constant([0])])
     dots = _dots(body, [(plane, weights) for plane in planes], body.constant(128, np.uint8))
-    body.node("Mul", [dots, body.node("Mul", ["S", scale])], outputs=["Y"])
+    _scaled(body, dots, body.node("Mul", ["S", scale]))
+
+
+def _scaled(body: Body, dots: str, scales: str) -> None:
+    body.node("Squeeze", [body.node("Mul", [dots, scales]), body.constant([0])], outputs=["Y"])
 
 
 def _quantised_int8(body: Body) -> tuple[list[str], str]:
@@ -155,9 +159,16 @@ def _by_group(body: Body, plane: str) -> str:
 
 
 def _dots(body: Body, products: list[tuple[str, str]], weight_zero: str) -> str:
-    """The integer products of one plane, or 128 times those of the first plus those of the second, as floats."""
-    middle = body.constant(128, np.uint8)
-    dots = [body.node("MatMulInteger", [plane, weights, middle, weight_zero]) for plane, weights in products]
+    """The integer products of one plane, or 128 times those of the first plus those of the second, as floats, [1, ...].
+
+    The axis before the others keeps ONNX Runtime from making one operator of the product, the cast and the scales,
+    which multiplies in another order.
+    """
+    middle, axis = body.constant(128, np.uint8), body.constant([0])
+    dots = [
+        body.node("Unsqueeze", [body.node("MatMulInteger", [plane, weights, middle, weight_zero]), axis])
+        for plane, weights in products
+    ]
     if len(dots) == 1:
         return body.cast(dots[0], ElementType.FLOAT)
     high, low = (body.cast(each, ElementType.INT64) for each in dots)
