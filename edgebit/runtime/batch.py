@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgebit.runtime.generation import Generation
-from edgebit.runtime.native import Drafting, Engine
+from edgebit.runtime.native import Drafting
+from edgebit.runtime.token_engine import TokenEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ def plan(
     return shares
 
 
-def compute(engine: Engine, shares: Sequence[Share]) -> int:
-    """One pass for all shares; gives how long it took, in nanoseconds. Raises as Engine.eval_batch() does."""
+def compute(engine: TokenEngine, shares: Sequence[Share]) -> int:
+    """One pass for all shares; gives how long it took, in nanoseconds. Raises as its eval_batch() does."""
     tokens: list[int] = []
     sequences: list[int] = []
     wanted: list[bool] = []
@@ -65,7 +66,7 @@ def compute(engine: Engine, shares: Sequence[Share]) -> int:
 
 
 def hand_out(
-    engine: Engine, shares: Sequence[Share], took_ns: int, drafting: Drafting | None
+    engine: TokenEngine, shares: Sequence[Share], took_ns: int, drafting: Drafting | None
 ) -> list[tuple[Generation, list[str]]]:
     """Let each answer go on from what its share has computed; gives the text of the tokens that each has drawn."""
     shown, first_row = [], 0

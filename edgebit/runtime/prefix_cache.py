@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgebit.errors import EdgebitError, EngineError
 
@@ -34,6 +34,7 @@ _HEADER = struct.Struct("<8s32sI")  # magic, the block before, number of tokens;
 _MAGIC = b"EBPFX\r\n\x01"
 
 
+@runtime_checkable
 class StatefulEngine(Protocol):
     """What the cache needs of an engine: native.Engine has it."""
 

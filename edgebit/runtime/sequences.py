@@ -8,11 +8,30 @@ from edgebit.errors import EngineError
 from edgebit.runtime.prefix_cache import PrefixCache, StatefulEngine
 
 
-class SequenceEngine(StatefulEngine, Protocol):
+class SequenceEngine(Protocol):
     """What the pool needs of an engine: native.Engine has it."""
+
+    def truncate(self, sequence: int = 0, length: int = 0) -> None:
+        """Forget the tokens from position `length` on."""
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Make `target` begin with the first `length` tokens of `source`, and hold no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """A prefix cache and the engine whose states it keeps."""
+
+    cache: PrefixCache
+    engine: StatefulEngine
+
+    def restore(self, sequence: int, tokens: Sequence[int], owner: str) -> int:
+        """Make the sequence hold as much of the beginning of `tokens` as is known; gives how much that is."""
+        return self.cache.restore(self.engine, sequence, tokens, owner)
+
+    def store(self, sequence: int, tokens: Sequence[int], owner: str) -> None:
+        """Keep what the engine has computed for `tokens`."""
+        self.cache.store(self.engine, sequence, tokens, owner)
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +53,7 @@ class SequencePool:
     What was computed for one owner is never used for another. One thread at a time.
     """
 
-    def __init__(self, engine: SequenceEngine, count: int, prefixes: PrefixCache | None) -> None:
+    def __init__(self, engine: SequenceEngine, count: int, prefixes: Prefixes | None) -> None:
         self._engine = engine
         self._prefixes = prefixes
         self._sequences = [HeldSequence(index) for index in range(count)]
@@ -66,7 +85,7 @@ class SequencePool:
                 self._engine.truncate(held.index, shared)
             held.tokens[:] = wanted[:shared]
             if self._prefixes is not None:
-                held.tokens[:] = wanted[: self._prefixes.restore(self._engine, held.index, wanted, owner)]
+                held.tokens[:] = wanted[: self._prefixes.restore(held.index, wanted, owner)]
         except BaseException:
             self.forget(held)
             raise
@@ -94,7 +113,7 @@ class SequencePool:
         for held in self._sequences:
             if not held.taken and not held.kept:
                 held.kept = True
-                self._prefixes.store(self._engine, held.index, held.tokens, held.owner)
+                self._prefixes.store(held.index, held.tokens, held.owner)
 
     def _free_for(self, source: HeldSequence | None, shared: int) -> HeldSequence:
         """`source` itself where little of it would be lost, else the free one used longest ago."""

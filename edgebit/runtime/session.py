@@ -19,9 +19,10 @@ from edgebit.runtime.native import (
     SamplingParams,
     Tokenizer,
 )
-from edgebit.runtime.prefix_cache import PrefixCache
+from edgebit.runtime.prefix_cache import PrefixCache, StatefulEngine
 from edgebit.runtime.prompt_sharing import PromptSharing
-from edgebit.runtime.sequences import SequencePool
+from edgebit.runtime.sequences import Prefixes, SequencePool
+from edgebit.runtime.token_engine import EngineOpener
 
 # What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
 _ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {
@@ -49,6 +50,7 @@ class Session:
         speculate: int = SPECULATE,
         prefix_cache: PrefixCache | None = None,
         batch_len: int = 0,
+        open_engine: EngineOpener = Engine,
     ) -> None:
         """Prepare an engine for `model`, which must stay open; ctx_len 0 takes the model's own maximum.
 
@@ -56,7 +58,8 @@ class Session:
         speculate: tokens that may be drafted from the text and verified in one pass; 0: none. Changes no answer.
         prefix_cache: where beginnings of prompts are looked for, and where keep() puts them. Changes no answer.
         batch_len: tokens of a prefill pass; 0: 128
-        Raises EngineError where memory is short.
+        open_engine: gives the engine that computes, by default our own
+        Raises EngineError where memory is short, or the engine does not do what is asked for.
         """
         section = model.section("PRMT")
         self.model = model
@@ -64,7 +67,7 @@ class Session:
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
         self._pass_len = batch_len or BATCH_LEN
-        self.engine = Engine(
+        self.engine = open_engine(
             model,
             ctx_len=ctx_len,
             threads=threads,
@@ -74,7 +77,7 @@ class Session:
             logits_rows=max(sequences, 1 + speculate),
         )
         self._drafting = Drafting(model.library, speculate)
-        self.pool = SequencePool(self.engine, sequences, prefix_cache)
+        self.pool = SequencePool(self.engine, sequences, self._prefixes(prefix_cache))
         self._sharing = PromptSharing(self.engine)
 
     def close(self) -> None:
@@ -211,6 +214,13 @@ class Session:
     def cancel(self) -> None:
         """End the pass in progress, in the middle of a long prefill too, or the next one. From any thread."""
         self.engine.cancel()
+
+    def _prefixes(self, cache: PrefixCache | None) -> Prefixes | None:
+        if cache is None:
+            return None
+        if not isinstance(self.engine, StatefulEngine):
+            raise EngineError("this engine does not give its states out: there is no prefix cache with it")
+        return Prefixes(cache, self.engine)
 
     def _step_alone(self, generation: Generation, cancelled: Callable[[], bool]) -> list[str]:
         if not cancelled():
