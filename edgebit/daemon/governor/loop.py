@@ -30,11 +30,14 @@ class GovernorLoop:
         readings: Callable[[], Mapping[str, Reading]],
         threads: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        threads_fixed: bool = False,
     ) -> None:
-        """`threads`: that the engine was opened with."""
+        """`threads`: that the engine was opened with, and stays at where they are fixed."""
         self._governed = governed
         self._readings = readings
         self._threads = threads
+        self._threads_fixed = threads_fixed
         self._clock = clock
         self._steering = Steering(config, clock)
         self._before = PassTotals()
@@ -70,6 +73,7 @@ class GovernorLoop:
         drawn = totals.drawn - before.drawn
         return Engine(
             threads=self._threads(),
+            threads_fixed=self._threads_fixed,
             busy=min(max(busy_s / elapsed_s, 0.0), 1.0) if elapsed_s > 0 else 0.0,
             tok_s=drawn / decode_s if decode_s > 0 and drawn else None,
             streams=max(round((totals.answer_s - before.answer_s) / decode_s), 1) if decode_s > 0 else 1,

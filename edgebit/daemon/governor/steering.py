@@ -28,6 +28,7 @@ class Engine:
     """What the engine did since the look before."""
 
     threads: int  # that it was opened with
+    threads_fixed: bool = False  # it cannot compute with fewer
     busy: float  # share of the time that it computed
     tok_s: float | None = None  # decode speed while it computed
     streams: int = 1  # answers decoded together
@@ -48,7 +49,7 @@ class Steering:
         self._config = config
         self._clock = clock
         self._state = State()
-        self._settings = _settings(config, 1)
+        self._settings = _settings(config, Engine(threads=1, busy=0.0))
         self._looked_at: float | None = None
         self.levers = Levers()
 
@@ -59,7 +60,7 @@ class Steering:
     def look(self, readings: Mapping[str, Reading], engine: Engine) -> list[Happening]:
         """Take a look and set the levers; gives what has happened since the one before."""
         now = self._looked_at = self._clock()
-        self._settings = _settings(self._config, engine.threads)
+        self._settings = _settings(self._config, engine)
         before, levers_before = self._state, self.levers
         self.levers, self._state = decide(before, _look(readings, engine), self._settings, now)
         return list(_happenings(before, self._state, levers_before, self.levers, self._settings))
@@ -86,9 +87,10 @@ class Steering:
         }
 
 
-def _settings(config: GovernorConfig, threads: int) -> Settings:
+def _settings(config: GovernorConfig, engine: Engine) -> Settings:
     return Settings(
-        threads_max=threads,
+        threads_max=engine.threads,
+        lower_threads=not engine.threads_fixed,
         hold_target=config.mode == "temperature",
         leave_hot=config.mode == "temperature",
         target_c=config.target_c,
@@ -126,13 +128,15 @@ def _look(readings: Mapping[str, Reading], engine: Engine) -> Readings:
 def _happenings(
     before: State, after: State, levers_before: Levers, levers: Levers, settings: Settings
 ) -> Iterator[Happening]:
+    fewer = ": half of the threads for a while" if settings.lower_threads else ""
     heat = {"value": after.celsius, "limit": settings.target_c, "unit": "C"}
     if after.throttled.held and not before.throttled.held:
         yield Happening("throttled", {"value": after.celsius, "unit": "C", "message": "the firmware slows the cores"})
     if after.voltage.held and not before.voltage.held:
-        yield Happening("undervoltage", {"message": "the power supply is too weak: half of the threads for a while"})
+        yield Happening("undervoltage", {"message": f"the power supply is too weak{fewer}"})
     if after.is_lost and not before.is_lost:
-        yield Happening("sensor_lost", {"name": "t_soc", "message": "half of the threads until it is back"})
+        held_back = "half of the threads until it is back" if settings.lower_threads else "the temperature is not known"
+        yield Happening("sensor_lost", {"name": "t_soc", "message": held_back})
     if levers.hot != levers_before.hot:
         yield Happening("hot" if levers.hot else "cooled", {**heat, "reason": levers.reason})
     if levers.admit != levers_before.admit:

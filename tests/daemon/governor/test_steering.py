@@ -126,3 +126,17 @@ def test_metrics_say_what_is_known_and_done():
         "sustainable_tok_s": 5.0,
         "reason": "",
     }
+
+
+def test_fixed_threads_leave_pauses():
+    """An engine that cannot compute with fewer is held back by pauses where a target is held, and by nothing else."""
+    fixed = Engine(threads=4, threads_fixed=True, busy=1.0)
+    target = GovernorConfig(mode="temperature", target_c=60.0, stop_c=95.0)
+    steering, _ = steered([(60, {"t_soc": 85.0})], target, fixed)
+    assert steering.levers.threads == 4 and steering.levers.duty < 1
+    assert "threads" not in steering.levers.reason and "of the time" in steering.levers.reason
+    steering, told = steered([(60, {"t_soc": 85.0, "undervoltage": 1.0})], GovernorConfig(), fixed)
+    assert (steering.levers.threads, steering.levers.duty, steering.levers.admit) == (4, 1.0, True)
+    assert [each.facts["message"] for _, each in told if each.event == "undervoltage"] == [
+        "the power supply is too weak"
+    ]
