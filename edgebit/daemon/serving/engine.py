@@ -12,18 +12,12 @@ from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open
 from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest, Refusal
-from edgebit.daemon.serving.golden_probes import GoldenProbes
-from edgebit.runtime.cores import default_threads
-from edgebit.runtime.defaults import CTX_LEN
+from edgebit.daemon.serving.session_opening import Opened, open_native
 from edgebit.runtime.generation import Answer, Generation
 from edgebit.runtime.memory import available_memory_bytes, total_memory_bytes
-from edgebit.runtime.native import Library, Model, ModelInfo
-from edgebit.runtime.prefix_cache import PrefixCache
-from edgebit.runtime.session import Session
+from edgebit.runtime.native import Library, Model
 from edgebit.runtime.token_ids import spread_ids
 
-SEQUENCES = 4  # answers at once, unless the configuration says otherwise or memory is short
-KV_BYTES = {"f16": 2, "int8": 1, "f32": 4}  # of an element of the KV cache
 LEFT_BYTES = 16 << 20  # of memory, that a request must leave to others
 MEMORY_RETRY_MS = 10_000
 _WARM_UP_PROMPT, _WARM_UP_ANSWER = 32, 8  # tokens
@@ -39,20 +33,20 @@ class LoadedModel:
         self,
         library: Library,
         model: Model,
-        session: Session,
+        opened: Opened,
         bundle: Bundle | None,
-        probes: GoldenProbes,
         aliases: Sequence[str] = (),
     ) -> None:
         self._library = library
         self._meta = model.meta()
         self._model = model
-        self._session = session
-        self._threads = session.engine.stats().n_threads
+        self._session = opened.session
+        self._about = opened.about
+        self._threads = self._session.engine.stats().n_threads
         self._bundle = bundle
         self._aliases = aliases
         self._going: dict[Generation, int] = {}  # tokens of its KV cache that each answer in the making may come to
-        self.probes = probes
+        self.probes = opened.probes
         self._description = self._describe()
 
     @classmethod
@@ -67,21 +61,11 @@ class LoadedModel:
         library = load_library(bundle, config.isa or None)
         model = Model.open(library, place.path, offset=place.offset, size=place.size)
         try:
-            session = Session(
-                model,
-                ctx_len=_ctx_len(model.info, config),
-                threads=config.threads or default_threads(),
-                sequences=config.sequences or _sequences(model.info, config),
-                kv=config.kv,
-                speculate=config.speculate,
-                prefix_cache=_prefix_cache(config, state_dir),
-                batch_len=config.batch_len,
-            )
+            opened = open_native(model, place, config, state_dir)
         except BaseException:
             model.close()
             raise
-        probes = GoldenProbes(model, place, session.engine.stats().n_threads)
-        return cls(library, model, session, bundle, probes, config.aliases)
+        return cls(library, model, opened, bundle, config.aliases)
 
     @property
     def sequences(self) -> int:
@@ -127,6 +111,7 @@ class LoadedModel:
                 "weight_bytes": stats.weight_bytes,
                 "kv_bytes": stats.kv_bytes,
                 "arena_bytes": stats.arena_bytes,
+                **self._about,
             },
         }
 
@@ -257,30 +242,6 @@ class LoadedModel:
 def _to_touch(generation: Generation, tokens: int) -> int:
     """For how many of the tokens that an answer may come to, prompt and all, its KV cache has taken no memory yet."""
     return max(tokens - max(generation.held.touched, len(generation.held.tokens)), 0)
-
-
-def _ctx_len(info: ModelInfo, config: EngineConfig) -> int:
-    return min(config.ctx_len or CTX_LEN, info.context_max)
-
-
-def _sequences(info: ModelInfo, config: EngineConfig) -> int:
-    """As many answers at once as pay (decisions/continuous-batching.md), with a quarter of the memory for KV caches."""
-    a_token = 2 * info.n_layers * info.n_kv_heads * info.head_dim * KV_BYTES[config.kv]
-    memory = total_memory_bytes()
-    if memory is None:
-        return 1
-    return max(1, min(SEQUENCES, memory // 4 // (a_token * _ctx_len(info, config))))
-
-
-def _prefix_cache(config: EngineConfig, state_dir: Path | None) -> PrefixCache | None:
-    on_disk = state_dir is not None and config.prefix_disk_mib > 0
-    if not on_disk and not config.prefix_memory_mib:
-        return None
-    return PrefixCache(
-        memory_bytes=config.prefix_memory_mib << 20,
-        folder=state_dir / "prefixes" if state_dir is not None and on_disk else None,
-        disk_bytes=config.prefix_disk_mib << 20,
-    )
 
 
 def load_library(bundle: Bundle | None, isa: str | None) -> Library:

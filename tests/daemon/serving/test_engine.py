@@ -136,7 +136,7 @@ def test_sequences_are_as_many_as_memory_allows(reference_model, native, monkeyp
     """Four, unless the configuration says otherwise; a quarter of the memory is for their KV caches."""
     found = []
     for memory, asked in ((None, 0), (1 << 30, 0), (1, 0), (1, 3), (4 * 150_000, 0)):
-        monkeypatch.setattr("edgebit.daemon.serving.engine.total_memory_bytes", lambda memory=memory: memory)
+        monkeypatch.setattr("edgebit.daemon.serving.session_opening.total_memory_bytes", lambda memory=memory: memory)
         model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=64, sequences=asked))
         found.append((model.sequences, model.describe()["engine"]["kv_bytes"]))
         model.close()
