@@ -103,7 +103,13 @@ class Daemon:
         self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
         self._scheduler = Scheduler(config.limits, config.serving, self._endings)
         self._finishing = Finishing(self._scheduler, self._endings)
-        self._governor = GovernorLoop(config.governor, self._scheduler, self._sensors.readings, self._threads_opened)
+        self._governor = GovernorLoop(
+            config.governor,
+            self._scheduler,
+            self._sensors.readings,
+            self._threads_opened,
+            threads_fixed=config.engine.engine != "native",
+        )
         self._model: DaemonModel | None = None
         self._journal = Journal(state_dir / "journal", config.journal)
         self._storage_events = StorageEvents(lambda: self._journal.fault, self._events.publish)

@@ -433,6 +433,11 @@ def tune_and_write(
         if write:
             check_writable(config_path)
     config = read_config(config_path) if config_path is not None and config_path.exists() else Config()
+    if config.engine.engine != "native":
+        raise ConfigError(
+            f'{config_path}: [engine]: engine = "{config.engine.engine}": tune measures our own engine. '
+            "Set threads there by hand, or take that line out"
+        )
     tuning = tune_model(path, name, limits, config.engine, progress)
     settings = engine_settings(tuning)
     if config_path is None or not write:

@@ -50,6 +50,19 @@ REFUSED = [
     ("[defaults]\ntop_p = 1.5", "top_p is 1.5, it must lie between"),
     ("[engine]\nspeculate = 65", "speculate is 65, it must lie between 0 and 64"),
     ("[engine]\nprefix_disk_mib = -1", "prefix_disk_mib is -1, it must lie between"),
+    ("[engine]\nengine = 'llama'", '[engine]: engine is "native" or "onnx", not'),
+    ("[engine]\nengine = 'onnx'", '[engine]: onnx_folder is needed with engine = "onnx"'),
+    ("[engine]\nengine = 'onnx'\nonnx_folder = 'none'", "none is not there or cannot be read"),
+    *(
+        (f"[engine]\nengine = 'onnx'\nonnx_folder = '.'\n{line}", f"{line.partition(' ')[0]} = {words}")
+        for line, words in (
+            ("kv = 'int8'", "'int8' is not for engine = \"onnx\": its KV cache is f32"),
+            ("isa = 'avx2'", "'avx2' is not for engine"),
+            ("speculate = 8", '8 is not for engine = "onnx": it tries no drafts'),
+            ("prefix_memory_mib = 64", '64 is not for engine = "onnx": it gives no states'),
+            ("prefix_disk_mib = 64", "64 is not for engine"),
+        )
+    ),
     ("[governor]\nmode = 'on'", 'mode is "speed", "temperature" or "off", not'),
     ("[governor]\ntarget_c = 200.0", "target_c is 200.0, it must lie between 30 and 105"),
     ("[governor]\ntarget_c = 86.0", "stop_c must lie 5 or more above target_c"),
@@ -101,6 +114,13 @@ def test_a_wrong_file_is_refused(tmp_path, text, words):
     with pytest.raises(ConfigError) as refused:
         read_config(path)
     assert words in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_what_asks_another_engine_for_nothing_is_taken():
+    """The defaults, and what it does anyway; the folder may stay where our own engine computes again."""
+    section = {"engine": "onnx", "onnx_folder": ".", "threads": 2, "ctx_len": 64, "sequences": 2, "batch_len": 16}
+    for more in ({}, {"kv": "f32", "speculate": 0, "prefix_memory_mib": 0}, {"engine": "native", "kv": "int8"}):
+        assert config_from({"engine": {**section, **more}}, "here", ROOT).engine.onnx_folder == str(ROOT)
 
 
 def test_an_empty_file_is_enough():

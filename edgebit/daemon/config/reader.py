@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from edgebit.daemon.config import fields
+from edgebit.daemon.config.foreign_engine import foreign_engine_fault
 from edgebit.daemon.config.safeguards import identity_fault
 from edgebit.daemon.config.secret_files import SECRET_WORDS, read_secret, too_open
 from edgebit.daemon.config.sections import AlertsConfig, Config, MqttConfig, PowerConfig, is_broker_address
@@ -118,6 +119,8 @@ def _check(config: Config, where: str) -> None:
     for section in dataclasses.fields(config):
         if why := fields.fault(getattr(config, section.name)):
             raise ConfigError(f"{where}: [{section.name}]: {why}")
+    if why := foreign_engine_fault(config.engine):
+        raise ConfigError(f"{where}: [engine]: {why}")
     _check_power(config.power, where)
     _check_alerts(config.alerts, where)
     if config.defaults.max_tokens > config.limits.max_tokens:

@@ -101,6 +101,8 @@ class DefaultsConfig:
 class EngineConfig:
     """[engine]"""
 
+    engine: str = one_of("native", "onnx")  # what computes: our own, or ONNX Runtime (foreign_engine.py)
+    onnx_folder: str = file_name()  # what `edgebit export onnx` wrote of the bundle's model
     threads: int = within(0, 256, 0)  # 0: one for each big core
     ctx_len: int = within(0, SIZE_MAX["context_max"], 0)  # tokens; 0: the model's own maximum, at most 2048
     kv: str = one_of(*KV_TYPES)  # how the KV cache holds keys and values; int8 takes half the memory
