@@ -51,7 +51,7 @@ SERVICES = {
     "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy",
                        "edgebit.device_probe", "edgebit.keys", "edgebit.probe_runs", "edgebit.verify"},
     "edgebit.engines": set(),
-    "edgebit.evaluate": set(),
+    "edgebit.evaluate": {"edgebit.engines"},
     "edgebit.export": set(),
     "edgebit.fleet": {"edgebit.daemon", "edgebit.deploy", "edgebit.device_probe", "edgebit.mqtt_client"},
     "edgebit.keys": set(),

@@ -5,7 +5,6 @@ runs in processes of its own, kept to as many cores as it has threads.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.machine import cores_for, load_now, pinned
 from edgebit.bench.peers import Peer, PeerRun
 from edgebit.bench.worker import Spec
@@ -159,7 +159,7 @@ class _Edgebit:
     def __init__(self, options: BenchOptions) -> None:
         self._options = options
         self._stack = contextlib.ExitStack()
-        self._processes: dict[tuple[str, int], _Process] = {}
+        self._processes: dict[tuple[str, int], AskedProcess] = {}
         self.facts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -173,7 +173,7 @@ class _Edgebit:
 
     def check(self) -> int:
         """Golden probes that came out bit for bit as they must, which also brings the model into the page cache."""
-        with _Process(self._spec("check", max(self._options.threads))) as process:
+        with _start_worker(self._spec("check", max(self._options.threads))) as process:
             return int(process.ask("probes")["probes"])
 
     def limits(self, threads: int, buffer_bytes: int) -> dict[str, float]:
@@ -216,7 +216,7 @@ class _Edgebit:
         """A fresh process up to its first token and its end; the page cache has the model by now."""
         spec = self._spec("prefill", threads)
         began = time.monotonic_ns()
-        with _Process(spec) as process:
+        with _start_worker(spec) as process:
             clock = process.ask("start")["clock_ns"]
         ended = time.monotonic_ns()
         figures = {
@@ -263,48 +263,13 @@ class _Edgebit:
             isa=options.isa,
         )
 
-    def _process(self, kind: str, threads: int) -> "_Process":
+    def _process(self, kind: str, threads: int) -> AskedProcess:
         if (kind, threads) not in self._processes:
-            self._processes[kind, threads] = self._stack.enter_context(_Process(self._spec(kind, threads)))
+            self._processes[kind, threads] = self._stack.enter_context(_start_worker(self._spec(kind, threads)))
         return self._processes[kind, threads]
 
 
-class _Process:
+def _start_worker(spec: Spec) -> AskedProcess:
     """edgebit/bench/worker.py in a process of its own."""
-
-    def __init__(self, spec: Spec) -> None:
-        parent = str(Path(package_dir()).parent)
-        argv = [sys.executable, "-I", "-S", "-c", _START_WORKER, parent, spec.argument()]
-        with pinned(cores_for(spec.threads)):
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-            )
-
-    def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
-        """What the worker answers; EngineError in its own words, or where it has died."""
-        request = json.dumps({"do": name, **arguments})
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died; if it said why, that is still to be read
-            self._process.stdin.write(request + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise EngineError(f"the process that was measured died ({name}): exit code {self._process.wait(30)}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise EngineError(answer["error"])
-        return answer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        if kind is not None:
-            self._process.kill()  # Ctrl-C, or another one's fault: no need to wait for what it computes
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+    parent = str(Path(package_dir()).parent)
+    return AskedProcess([sys.executable, "-I", "-S", "-c", _START_WORKER, parent, spec.argument()], spec.threads)

@@ -63,7 +63,7 @@ class Session:
         """
         section = model.section("PRMT")
         self.model = model
-        self._advice = _advice(model.meta())
+        self._advice = advised_sampling(model.meta().get("generation"))
         self.tokenizer = Tokenizer.from_model(model)
         self.program = PromptProgram.from_bytes(section) if section is not None else None
         self._pass_len = batch_len or BATCH_LEN
@@ -235,9 +235,8 @@ class Session:
         return [bos] if bos is not None else []
 
 
-def _advice(meta: Mapping[str, Any]) -> dict[str, float]:
-    """What the model's makers advise for sampling, as far as META has numbers for it that the sampler takes."""
-    given = meta.get("generation")
+def advised_sampling(given: object) -> dict[str, float]:
+    """What a model's makers advise for sampling: of `given`, a JSON object, the numbers that the sampler takes."""
     if not isinstance(given, dict):
         return {}
     return {

@@ -1,11 +1,10 @@
 """A checkpoint run by Hugging Face transformers: the reference that the engine is held to.
 
 Weights stay in the checkpoint's own type in memory; each layer is widened while it runs and computes in float32, so the
-reference never rounds to bf16. What transformers needs for these models (versions 5.23 and 5.24) is all here.
+reference never rounds to bf16.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.checkpoint.hugging_face.json_file import read_json
-from edgebit.errors import CheckpointError, EdgebitError
+from edgebit.engines.causal_lm import import_transformers, load_causal_lm
+from edgebit.errors import CheckpointError
 from edgebit.evaluate.parity.agreement import row_errors
 
 _HEAD_ROWS = 16384  # of the head that are float32 at once
 _NOISY_RUNS = 8
 _NOISE = 1e-6  # of each value: several times what float32 rounds off, so that what may fall either way does
-# 1bitLLM's own modelling file is not run: its mathematics is BitNetForCausalLM's, quantised online, with other names.
-_LEGACY_ARCHITECTURE = "BitnetForCausalLM"
-_LEGACY_NAMES = {"inner_attn_ln": "attn_sub_norm", "ffn_layernorm": "ffn_sub_norm"}
-_LEGACY_KEYS = ("model_type", "architectures", "weight_bits", "input_bits", "torch_dtype", "dtype", "auto_map")
-_ONLINE = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +47,9 @@ class Reference:
 
         Raises EdgebitError where transformers is not installed, CheckpointError where it cannot load it, saying why.
         """
-        self._torch, transformers = _import_them()
+        self._torch, transformers = import_transformers()
         self.name = f"transformers {transformers.__version__}, torch {self._torch.__version__}"
-        with self._torch.compiler.set_stance("force_eager"):  # nothing is compiled, which would need a C++ compiler
-            self._model = _load(transformers, folder)
+        self._model = load_causal_lm(self._torch, transformers, folder)
         base = self._model.base_model
         self._embed, self._head = self._model.get_input_embeddings(), self._model.get_output_embeddings()
         if not (hasattr(base, "layers") and hasattr(base, "norm") and self._head is not None):
@@ -64,9 +57,6 @@ class Reference:
         self._base, self._layers, self._norm = base, base.layers, base.norm
         self.n_layers, self.hidden_size = len(base.layers), int(self._embed.weight.shape[1])
         self.vocab_size = int(self._head.weight.shape[0])
-        for module in self._model.modules():
-            if type(module).__name__ == "BitLinear":
-                module.dtype = self._torch.float32  # what it computes in; it kept the file's
         for module in (*self._layers, self._norm):
             self._widen_while_it_runs(module)
         self._embed.register_forward_hook(lambda module, given, made: made.float())
@@ -166,62 +156,3 @@ class Reference:
 def _first(made: Any) -> Any:
     """A layer's hidden states: some versions give a tuple that begins with them."""
     return made[0] if isinstance(made, tuple) else made
-
-
-def _import_them() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise EdgebitError(
-            "the reference implementation is not installed. Install it: pip install 'edgebit[parity]'"
-        ) from error
-    return torch, transformers
-
-
-def _load(transformers: Any, folder: Path) -> Any:
-    config = read_json(folder / "config.json")
-    architectures = config.get("architectures")
-    name = architectures[0] if isinstance(architectures, list) and architectures else None
-    options: dict[str, Any] = {
-        "dtype": "auto", "attn_implementation": "eager", "local_files_only": True, "output_loading_info": True,
-    }  # fmt: skip
-    if name == _LEGACY_ARCHITECTURE:
-        loader = transformers.BitNetForCausalLM
-        kept = {key: value for key, value in config.items() if key not in _LEGACY_KEYS}
-        options["config"] = transformers.BitNetConfig(**kept)
-        options["config"].quantization_config = _ONLINE
-        options["key_mapping"] = _LEGACY_NAMES
-    elif isinstance(name, str) and name.endswith("ForCausalLM") and hasattr(transformers, name):
-        loader = getattr(transformers, name)
-    else:
-        raise CheckpointError(
-            f"{folder}: transformers {transformers.__version__} has no class {name!r}, so it cannot be the reference "
-            "of this model (modelling files beside a checkpoint are never run)"
-        )
-    with _quiet(transformers):
-        try:
-            model, info = loader.from_pretrained(folder, **options)
-        except Exception as error:  # safetensors' and tokenizers' own are of no narrower class
-            said = " ".join(str(error).split())[:400]
-            raise CheckpointError(
-                f"{folder}: transformers {transformers.__version__} cannot load it: {said}"
-            ) from error
-    lost = sorted({str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]})
-    if lost:
-        raise CheckpointError(f"{folder}: transformers' {name} does not take it as it is: {', '.join(lost[:5])}")
-    return model.eval()
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the warnings and bars that transformers prints while it loads."""
-    logging = transformers.utils.logging
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()

@@ -1,0 +1,54 @@
+"""A process that is measured: started on its cores, asked one thing at a time, and gone when its block ends.
+
+Each question is a line of JSON on its standard input, {"do": NAME, ...}; it answers each with one on standard output,
+and with {"error": WORDS} where it cannot.
+"""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from edgebit.bench.machine import cores_for, pinned
+from edgebit.errors import EngineError
+
+
+class AskedProcess:
+    """`argv`, kept to as many cores as it has threads, and in a session of its own: Ctrl-C reaches its parent alone."""
+
+    def __init__(self, argv: Sequence[str], threads: int) -> None:
+        with pinned(cores_for(threads)):
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
+
+    def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """What it answers; EngineError in its own words, or where it has died."""
+        request = json.dumps({"do": name, **arguments})
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died; if it said why, that is still to be read
+            self._process.stdin.write(request + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise EngineError(f"the process that was measured died ({name}): exit code {self._process.wait(30)}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise EngineError(answer["error"])
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        if kind is not None:
+            self._process.kill()  # Ctrl-C, or another one's fault: no need to wait for what it computes
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
