@@ -1,0 +1,48 @@
+#include "runtime.hpp"
+
+#include <dlfcn.h>
+
+namespace {
+/* 1.19 is the first release whose operators run these models; what is called here is older. */
+constexpr std::uint32_t kOldestApi = 19;
+} // namespace
+
+Runtime::Runtime(const std::string &library) {
+    void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL); // never closed: its threads live as long as we do
+    if (handle == nullptr)
+        throw Error(std::string("ONNX Runtime cannot be loaded: ") + dlerror() +
+                    ". Name libonnxruntime.so by --ort PATH or ORT_LIBRARY.");
+    using GetApiBase = const OrtApiBase *(*)();
+    const auto get_base = reinterpret_cast<GetApiBase>(dlsym(handle, "OrtGetApiBase"));
+    if (get_base == nullptr)
+        throw Error(library + ": not ONNX Runtime: it has no OrtGetApiBase. Name libonnxruntime.so by --ort PATH.");
+    version_ = get_base()->GetVersionString();
+    api_ = get_base()->GetApi(kOldestApi);
+    if (api_ == nullptr)
+        throw Error(library + ": ONNX Runtime " + version_ + " is too old: take 1." + std::to_string(kOldestApi) +
+                    " or later.");
+    // Each failure comes back as a status, so the log has nothing to add.
+    OrtEnv *env = nullptr;
+    check(api_->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "edgebit", &env), "ONNX Runtime does not start");
+    env_ = {env, api_->ReleaseEnv};
+}
+
+void Runtime::check(OrtStatus *status, const std::string &what) const {
+    if (status == nullptr)
+        return;
+    const std::string message = api_->GetErrorMessage(status);
+    api_->ReleaseStatus(status);
+    throw Error(what + ": " + message);
+}
+
+std::uint64_t edgebit_kernels(const std::string &library) {
+    void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL); // the copy that ONNX Runtime has loaded
+    if (handle == nullptr)
+        throw Error(std::string("the operators' library cannot be loaded: ") + dlerror());
+    const auto count = reinterpret_cast<std::uint64_t (*)()>(dlsym(handle, "edgebit_ort_kernels"));
+    if (count == nullptr)
+        throw Error(library + ": not edgebit's library: it has no edgebit_ort_kernels");
+    const std::uint64_t kernels = count();
+    dlclose(handle);
+    return kernels;
+}

@@ -1,0 +1,108 @@
+"""Answers a prompt with a folder that `edgebit export onnx` wrote: greedy decoding with a KV cache.
+
+Needs onnxruntime >= 1.19.2 (>= 1.24 for `--ops standard`), numpy and tokenizers; edgebit itself is not used.
+
+    pip install numpy onnxruntime tokenizers
+    python answer.py model-onnx "The capital of France is"
+"""
+
+import argparse
+import ctypes
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+LIBRARY = "libedgebit_ort.so"
+
+
+def open_session(folder: Path, library: Path | None, threads: int = 0) -> ort.InferenceSession:
+    """The model of `folder` with edgebit's operators from `library`, or with those that the model carries for None."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads  # 0: one for each core
+    options.log_severity_level = 4  # what goes wrong comes as an exception too
+    if library is not None:
+        options.register_custom_ops_library(str(library))
+    # By path: ONNX Runtime maps the weights in model.onnx.data and the kernel reads them where they lie.
+    return ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def is_bound(library: Path | None) -> bool:
+    """Whether edgebit's kernel runs: the library counts those that it has made in this process."""
+    if library is None:
+        return False
+    count = ctypes.CDLL(str(library)).edgebit_ort_kernels
+    count.restype = ctypes.c_uint64
+    return count() > 0
+
+
+def read_conf(session: ort.InferenceSession) -> dict[str, Any]:
+    """What the exporter knew of the model: stop tokens, context, ..."""
+    return json.loads(session.get_modelmeta().custom_metadata_map["edgebit.conf"])
+
+
+def empty_cache(session: ort.InferenceSession) -> dict[str, np.ndarray]:
+    """A KV cache of no tokens: [1, kv heads, 0, head size] for each input named past_key_values.N.key or .value."""
+    past = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
+    return {node.name: np.zeros((1, node.shape[1], 0, node.shape[3]), np.float32) for node in past}
+
+
+def generate(session: ort.InferenceSession, prompt: list[int], stop: set[int], limit: int) -> Iterator[int]:
+    """Yields the tokens after `prompt`, the likeliest at each step, up to one of `stop` (not yielded) or to `limit`."""
+    cache = empty_cache(session)
+    outputs = ["logits", *(name.replace("past_key_values", "present") for name in cache)]
+    new, n_tokens = prompt, 0
+    for _ in range(limit):
+        n_tokens += len(new)
+        feeds = {"input_ids": np.array([new], np.int64), "attention_mask": np.ones((1, n_tokens), np.int64)}
+        logits, *present = session.run(outputs, feeds | cache)
+        cache = dict(zip(cache, present, strict=True))  # what is present now is past at the next step
+        token = int(logits[0, -1].argmax())
+        if token in stop:
+            return
+        yield token
+        new = [token]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Answers a prompt with a folder that `edgebit export onnx` wrote.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="at most so many new tokens (default: 64)")
+    parser.add_argument("--threads", type=int, default=0, help="default: one for each core")
+    parser.add_argument("--no-library", action="store_true", help="run the function that the model carries instead")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    if not (folder / "model.onnx").is_file():
+        sys.exit(f"error: {folder}/model.onnx: no such file. Give the folder that `edgebit export onnx` wrote.")
+
+    library = (folder / LIBRARY).resolve()
+    used = None if arguments.no_library or not library.is_file() else library
+    try:
+        session = open_session(folder, used, arguments.threads)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime gives its exceptions no class of their own
+        sys.exit(f"error: {folder}: {error}")
+    bound = "edgebit's kernel is bound" if is_bound(used) else "without edgebit's kernel"
+    print(f"ONNX Runtime {ort.__version__}, {bound}", file=sys.stderr)
+
+    conf = read_conf(session)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    prompt = tokenizer.encode(arguments.prompt).ids
+    limit = min(arguments.tokens, conf["context"] - len(prompt))
+    if not prompt or limit < 1:
+        sys.exit(f"error: the prompt has {len(prompt)} tokens; the model takes 1 to {conf['context'] - 1}")
+    answer: list[int] = []
+    for token in generate(session, prompt, set(conf["stop_tokens"]), limit):
+        shown = len(tokenizer.decode(answer))
+        answer.append(token)
+        print(tokenizer.decode(answer)[shown:], end="", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()

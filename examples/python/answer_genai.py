@@ -1,0 +1,35 @@
+"""Answers a prompt with onnxruntime-genai, which reads genai_config.json of the folder and loads the library itself.
+
+pip install onnxruntime-genai
+edgebit export onnx MODEL --out model-onnx        # --ops contrib, the default
+python answer_genai.py model-onnx "The capital of France is"
+"""
+
+import argparse
+
+import onnxruntime_genai as genai
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Answers a prompt with onnxruntime-genai.")
+    parser.add_argument("folder")
+    parser.add_argument("prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="at most so many new tokens (default: 64)")
+    arguments = parser.parse_args()
+
+    model = genai.Model(arguments.folder)
+    tokenizer = genai.Tokenizer(model)
+    prompt = tokenizer.encode(arguments.prompt)
+    settings = genai.GeneratorParams(model)
+    settings.set_search_options(do_sample=False, max_length=len(prompt) + arguments.tokens)
+    generator = genai.Generator(model, settings)
+    generator.append_tokens(prompt)
+    stream = tokenizer.create_stream()
+    while not generator.is_done():
+        generator.generate_next_token()
+        print(stream.decode(generator.get_next_tokens()[0]), end="", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()

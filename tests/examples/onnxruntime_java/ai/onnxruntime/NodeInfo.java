@@ -1,0 +1,7 @@
+package ai.onnxruntime;
+
+public class NodeInfo {
+    public native String getName();
+
+    public native ValueInfo getInfo();
+}

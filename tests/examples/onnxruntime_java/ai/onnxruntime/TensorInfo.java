@@ -1,0 +1,5 @@
+package ai.onnxruntime;
+
+public class TensorInfo implements ValueInfo {
+    public native long[] getShape();
+}

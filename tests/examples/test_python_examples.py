@@ -1,0 +1,84 @@
+"""examples/python answers as the engine does, with the library and without it."""
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="runs the example (pip install 'edgebit[onnx]')")
+tokenizers = pytest.importorskip("tokenizers", reason="the example's tokenizer (pip install tokenizers)")
+
+ANSWER = Path(__file__).resolve().parents[2] / "examples" / "python" / "answer.py"
+PROMPT = "Who are you?"
+N = 24
+
+
+@pytest.fixture(scope="module")
+def answer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example_answer", ANSWER)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ANSWER), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_tokens_are_the_engines(answer, onnx_folder, engine_greedy):
+    """With the kernel bound: the same bits in every projection, so the same greedy tokens."""
+    ids = tokenizers.Tokenizer.from_file(str(onnx_folder / "tokenizer.json")).encode(PROMPT).ids
+    session = answer.open_session(onnx_folder, onnx_folder / answer.LIBRARY, threads=1)
+
+    assert answer.is_bound(onnx_folder / answer.LIBRARY)
+    assert list(answer.generate(session, ids, set(), N)) == engine_greedy(ids, N)
+
+
+@pytest.mark.parametrize("option", [[], ["--no-library"]], ids=["library", "fallback"])
+def test_program_answers_and_says_what_runs(option, onnx_folder):
+    """Text on standard output; which kernel ran on standard error."""
+    done = run(onnx_folder, PROMPT, "--tokens", "8", *option)
+
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip()) > 0
+    assert done.stderr.strip().endswith("without edgebit's kernel" if option else "edgebit's kernel is bound")
+
+
+@pytest.mark.parametrize(
+    ("damage", "promised"),
+    [
+        (lambda folder: (folder / "model.onnx").unlink(), "no such file. Give the folder"),
+        (lambda folder: (folder / "model.onnx.data").unlink(), "model.onnx.data"),
+        (lambda folder: (folder / "libedgebit_ort.so").write_bytes(b"\x7fELF"), "libedgebit_ort.so"),
+    ],
+    ids=["no model", "no data", "broken library"],
+)
+def test_damaged_folder_is_one_line(damage: Callable[[Path], None], promised: str, onnx_folder, copy_of):
+    """What is wrong and where, without a traceback."""
+    folder = copy_of(onnx_folder)
+    damage(folder)
+
+    done = run(folder, PROMPT)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert promised in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.reference
+def test_genai_answers_alike(onnx_folder):
+    """The second script, by onnxruntime-genai: the same text as by the first."""
+    pytest.importorskip("onnxruntime_genai", reason="runs the example (pip install 'edgebit[genai]')")
+    command = [sys.executable, str(ANSWER.with_name("answer_genai.py")), str(onnx_folder), PROMPT, "--tokens", "8"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == run(onnx_folder, PROMPT, "--tokens", "8").stdout
