@@ -44,7 +44,7 @@ public final class EdgebitModel implements AutoCloseable {
         session = environment.createSession(modelPath, options);
     }
 
-    /** What the exporter knew of the model, as JSON: "stop_tokens", "context", ... */
+    /** What the exporter knew of the model, as JSON: "stop_tokens", "context_max", ... */
     public String conf() throws OrtException {
         return session.getMetadata().getCustomMetadata().get("edgebit.conf");
     }

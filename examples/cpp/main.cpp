@@ -124,7 +124,7 @@ void generate(const Options &options) {
     const std::string stop_text = options.own_stop ? options.stop : conf_value(decoder, "stop_tokens");
     const std::vector<std::int64_t> stop =
         stop_text == "none" ? std::vector<std::int64_t>{} : parse_ids(stop_text, "--stop");
-    const std::vector<std::int64_t> context = parse_ids(conf_value(decoder, "context"), "context");
+    const std::vector<std::int64_t> context = parse_ids(conf_value(decoder, "context_max"), "context_max");
     for (int i = 0; i < options.tokens; i++) {
         if (!context.empty() && static_cast<std::int64_t>(decoder.tokens() + ids.size()) > context[0])
             throw Error("the context of " + std::to_string(context[0]) + " tokens is full");

@@ -93,7 +93,7 @@ def main() -> None:
     conf = read_conf(session)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompt = tokenizer.encode(arguments.prompt).ids
-    limit = min(arguments.tokens, conf["context"] - len(prompt))
+    limit = min(arguments.tokens, conf["context_max"] - len(prompt))
     if not prompt or limit < 1:
         sys.exit(f"error: the prompt has {len(prompt)} tokens; the model takes 1 to {conf['context'] - 1}")
     answer: list[int] = []
