@@ -20,10 +20,26 @@ uint64_t eb_kernels_made(void) { return __atomic_load_n(&n_made, __ATOMIC_RELAXE
 
 /* ---- weights ---- */
 
-static OrtStatus *refuse_shape(const kernel *k, const char *what, const eb_shape *is, const int64_t *wanted,
-                               size_t rank) {
+static OrtStatus *refuse_shape(const kernel *k, const char *what, const eb_shape *is, eb_shape_text wanted) {
     EB_REFUSE(&k->node, "%s has the shape %s; with K = %llu and N = %llu it must be %s", what,
-              eb_shape_told(is->dim, is->rank).text, (ull)k->columns, (ull)k->rows, eb_shape_told(wanted, rank).text);
+              eb_shape_told(is->dim, is->rank).text, (ull)k->columns, (ull)k->rows, wanted.text);
+}
+
+/* One scale for all, one for each row or, with several groups, one for each row of each. */
+static OrtStatus *ternary_scales(const kernel *k, const eb_shape *shape, int64_t groups, int *by_row) {
+    const int64_t all[] = {groups, k->rows}, one[] = {1};
+    const int is_one = groups == 1 && eb_shape_is(shape, one, 1),
+              is_rows = groups == 1 && eb_shape_is(shape, all + 1, 1);
+    *by_row = !is_one;
+    if (is_one || is_rows || eb_shape_is(shape, all, 2))
+        return NULL;
+    if (groups > 1)
+        return refuse_shape(k, "S", shape, eb_shape_told(all, 2));
+    eb_error wanted;
+    eb_fail(&wanted, "[1] or [%llu]", (ull)k->rows);
+    eb_shape_text text;
+    eb_memcpy(text.text, wanted.text, sizeof text.text);
+    return refuse_shape(k, "S", shape, text);
 }
 
 static OrtStatus *ternary_weights(const kernel *k, const OrtValue *b, const OrtValue *s, eb_n2 *out) {
@@ -31,23 +47,19 @@ static OrtStatus *ternary_weights(const kernel *k, const OrtValue *b, const OrtV
     void *codes, *values;
     EB_TRY(eb_node_tensor(&k->node, b, "B", &shape, &codes));
     EB_TRY(eb_node_tensor(&k->node, s, "S", &scales, &values));
-    const int64_t groups = shape.rank ? shape.dim[0] : 0;
+    const int64_t groups = shape.rank == 5 ? shape.dim[0] : 1;
     if (groups < 1 || k->columns % groups)
-        EB_REFUSE(&k->node,
-                  "B has the shape %s: its first dimension is the number of groups, which must divide K = %llu",
-                  eb_shape_told(shape.dim, shape.rank).text, (ull)k->columns);
+        EB_REFUSE(&k->node, "B has %llu groups of columns, and K = %llu is no multiple of that", (ull)groups,
+                  (ull)k->columns);
     const int64_t in_group = k->columns / groups;
     const int64_t wanted[] = {groups, (k->rows + 3) / 4, (in_group + 63) / 64, 4, 16};
     if (!eb_shape_is(&shape, wanted, 5))
-        return refuse_shape(k, "B", &shape, wanted, 5);
+        return refuse_shape(k, "B", &shape, eb_shape_told(wanted, 5));
     if (in_group > EB_MOST_GROUP_COLUMNS)
         EB_REFUSE(&k->node, "a group has %llu columns, and %u is the limit", (ull)in_group, EB_MOST_GROUP_COLUMNS);
-    const int64_t one[] = {1}, by_group[] = {groups, k->rows};
-    const int is_one = groups == 1 && eb_shape_is(&scales, one, 1);
-    if (!is_one && !eb_shape_is(&scales, by_group, 2) && !(groups == 1 && eb_shape_is(&scales, by_group + 1, 1)))
-        return refuse_shape(k, groups == 1 ? "S ([1] is right too)" : "S", &scales,
-                            groups == 1 ? by_group + 1 : by_group, groups == 1 ? 1 : 2);
-    *out = (eb_n2){codes, values, (size_t)groups, !is_one, k->is_i15};
+    int by_row;
+    EB_TRY(ternary_scales(k, &scales, groups, &by_row));
+    *out = (eb_n2){codes, values, (size_t)groups, by_row, k->is_i15};
     return NULL;
 }
 
@@ -58,9 +70,9 @@ static OrtStatus *int8_weights(const kernel *k, const OrtValue *b, const OrtValu
     EB_TRY(eb_node_tensor(&k->node, s, "S", &scales, &values));
     const int64_t wanted[] = {k->rows, (k->columns + 15) / 16 * 16};
     if (!eb_shape_is(&shape, wanted, 2))
-        return refuse_shape(k, "B", &shape, wanted, 2);
+        return refuse_shape(k, "B", &shape, eb_shape_told(wanted, 2));
     if (!eb_shape_is(&scales, wanted, 1))
-        return refuse_shape(k, "S", &scales, wanted, 1);
+        return refuse_shape(k, "S", &scales, eb_shape_told(wanted, 1));
     *out = (eb_u8_rows){codes, values, (size_t)wanted[1]};
     return NULL;
 }
@@ -191,16 +203,31 @@ static OrtStatus *compute(void *made, OrtKernelContext *context) {
 
 /* ---- shape inference ---- */
 
+/* Whether each dimension has a size or a name. The runtime takes one that has neither for a size of -1. */
+static OrtStatus *is_known(const OrtApi *api, const OrtTensorTypeAndShapeInfo *info, const eb_shape *shape,
+                           int *known) {
+    const char *name[EB_MOST_DIMS];
+    EB_TRY(EB_ORT(api, GetSymbolicDimensions)(info, name, shape->rank));
+    *known = 1;
+    for (size_t i = 0; i < shape->rank; i++)
+        *known = *known && (shape->dim[i] >= 0 || name[i][0]);
+    return NULL;
+}
+
 /* Y is shaped as X, with N for its last dimension. What is wrong with X is said by compute(), which knows all of it. */
 static OrtStatus *put_shape(const OrtApi *api, OrtShapeInferContext *context, OrtTensorTypeAndShapeInfo *info) {
     const OrtOpAttr *attribute;
     eb_shape shape;
     size_t size;
     int64_t rows;
+    int known;
     EB_TRY(EB_ORT(api, GetDimensionsCount)(info, &shape.rank));
     if (!shape.rank || shape.rank > EB_MOST_DIMS)
         return NULL;
     EB_TRY(EB_ORT(api, GetDimensions)(info, shape.dim, shape.rank));
+    EB_TRY(is_known(api, info, &shape, &known));
+    if (!known)
+        return NULL;
     EB_TRY(EB_ORT(api, ShapeInferContext_GetAttribute)(context, "N", &attribute));
     EB_TRY(EB_ORT(api, ReadOpAttr)(attribute, EB_ORT_ATTRIBUTE_INT, &rows, sizeof rows, &size));
     shape.dim[shape.rank - 1] = rows;

@@ -53,6 +53,7 @@ typedef struct OrtApiBase {
     F(GetTensorElementType, 60, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, eb_ort_type *))                       \
     F(GetDimensionsCount, 61, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, size_t *))                              \
     F(GetDimensions, 62, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, int64_t *, size_t))                          \
+    F(GetSymbolicDimensions, 63, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, const char **, size_t))              \
     F(GetTensorTypeAndShape, 65, OrtStatus *, (const OrtValue *, OrtTensorTypeAndShapeInfo **))                        \
     F(AllocatorAlloc, 75, OrtStatus *, (OrtAllocator *, size_t, void **))                                              \
     F(AllocatorFree, 76, OrtStatus *, (OrtAllocator *, void *))                                                        \
