@@ -1,0 +1,33 @@
+"""The products of the ONNX operators as C checks, without ONNX Runtime: at each ISA level, under sanitizers, on AArch64."""
+
+from collections.abc import Callable
+
+import pytest
+
+from edgebit.runtime.native import Library
+from tests.kernels.conftest import CheckBuild
+from tests.kernels.test_ukernels import AARCH64_LEVELS
+
+PROGRAM = "checks/check_ort_matmul"
+
+
+def test_products_are_as_defined_at_each_isa_level(native: Library, check_build: Callable[[str], CheckBuild]):
+    """To the last bit: odd shapes, groups, 8 and 15 bits, 1 to 200 tokens, 16-bit floats, NaN, parts in any order."""
+    build = check_build("host")
+
+    for isa in native.isa_names:
+        assert f"all products are as defined ({isa})" in build.run(PROGRAM, isa=isa)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sanitized", "threads"])
+def test_products_hold_under_sanitizers(kind: str, check_build: Callable[[str], CheckBuild]):
+    """No access outside of a buffer or of the scratch memory that was asked for, nothing undefined; no race of parts."""
+    assert "all products are as defined" in check_build(kind).run(PROGRAM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("isa", "cpu"), AARCH64_LEVELS)
+def test_products_are_as_defined_on_aarch64(isa: str, cpu: str, check_build: Callable[[str], CheckBuild]):
+    """And HWCAP is what getauxval() says, found without it."""
+    assert f"all products are as defined ({isa})" in check_build("aarch64").run(PROGRAM, isa=isa, cpu=cpu)
