@@ -1,4 +1,4 @@
-"""The products of the ONNX operators as C checks, without ONNX Runtime: at each ISA level, under sanitizers, on AArch64."""
+"""The ONNX operators as C checks, without ONNX Runtime: at each ISA level, under sanitizers, on AArch64."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def test_products_are_as_defined_at_each_isa_level(native: Library, check_build:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sanitized", "threads"])
 def test_products_hold_under_sanitizers(kind: str, check_build: Callable[[str], CheckBuild]):
-    """No access outside of a buffer or of the scratch memory that was asked for, nothing undefined; no race of parts."""
+    """No access outside of a buffer or of the scratch memory that was asked for, nothing undefined; no race."""
     assert "all products are as defined" in check_build(kind).run(PROGRAM)
 
 
