@@ -17,7 +17,6 @@ from edgebit.targets import Target
 
 SONAME = "libedgebit.so"
 ORT_SONAME = "libedgebit_ort.so"
-ORT_EXPORTS = frozenset({"RegisterCustomOps", "edgebit_ort_kernels", "edgebit_ort_version"})
 LIBRARY_ALIGN = 65536  # loads on kernels with pages of 4, 16 and 64 KB
 
 
@@ -33,9 +32,9 @@ def check_library(data: bytes, target: Target, exports: frozenset[str]) -> list[
     return _check_shared_library(data, target, SONAME, exports, "edgebit.h")
 
 
-def check_ort_library(data: bytes, target: Target) -> list[Check]:
-    """The checks of libedgebit_ort.so, the operators for ONNX Runtime, for `target`."""
-    return _check_shared_library(data, target, ORT_SONAME, ORT_EXPORTS, "docs/onnx.md")
+def check_ort_library(data: bytes, target: Target, exports: frozenset[str]) -> list[Check]:
+    """The same of libedgebit_ort.so, the operators for ONNX Runtime."""
+    return _check_shared_library(data, target, ORT_SONAME, exports, "edgebit_ort.h")
 
 
 def _check_shared_library(
@@ -105,8 +104,8 @@ def check_for_android(data: bytes, target: Target, *, name: str) -> list[Check]:
 
 
 def header_exports(header: str) -> frozenset[str]:
-    """The functions that the text of edgebit.h declares for its callers."""
-    return frozenset(re.findall(r"^EB_API[^;(]*?\b(eb_\w+)\(", header, re.MULTILINE))
+    """The functions that the text of edgebit.h or edgebit_ort.h declares for its callers."""
+    return frozenset(re.findall(r"^EB_API[^;(]*?\b(\w+)\(", header, re.MULTILINE))
 
 
 def header_abi_version(header: str) -> int:
@@ -120,6 +119,11 @@ def header_abi_version(header: str) -> int:
 def read_header() -> str:
     """The text of the edgebit.h that ships."""
     return (kernels_dir() / "include" / "edgebit.h").read_text(encoding="utf-8")
+
+
+def read_ort_header() -> str:
+    """The text of the edgebit_ort.h that ships."""
+    return (kernels_dir() / "ort" / "edgebit_ort.h").read_text(encoding="utf-8")
 
 
 def _check_libc(file: Elf, target: Target) -> list[Check]:

@@ -28,6 +28,7 @@ from edgebit.bundle.manifest import (
     DAEMON_MEMBER,
     LIBRARY_MEMBER,
     MODEL_MEMBER,
+    ORT_LIBRARY_MEMBER,
     RUNNER_MEMBER,
     SERVICE_MEMBER,
     BuildInfo,
@@ -43,7 +44,8 @@ from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, model_files, open_checkpoint
 from edgebit.checks import Check
 from edgebit.convert import convert
-from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
+from edgebit.cross.native import ORT_LIBRARY_NAME, NativeFiles, build_native, needed_toolchain
+from edgebit.cross.ort_library import check_ort_file, require_ort_library
 from edgebit.errors import BuildError
 from edgebit.instructions import check_instructions
 from edgebit.keys import Signing
@@ -85,6 +87,7 @@ class BuildOptions:
     embedding: Literal["exact", "int8"] = "exact"
     hints: Hints = NO_HINTS  # of the checkpoint
     template: str | None = None  # a chat template in the place of the checkpoint's: a name, a file, or "none"
+    onnx_library: bool = False  # also the operators for ONNX Runtime
     name: str | None = None  # of the bundle; None: of its file
     force: bool = False  # replace a bundle that is there
     signing: Signing | None = None  # None: the bundle is not signed
@@ -135,9 +138,12 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         native = build_native(target, options.builder, toolchain=toolchain, report=listener.note)
         clock.begin("artifact checks")
         checks = check_native(native, target)
+        if options.onnx_library:
+            found = check_ort_file(require_ort_library(native), target)
+            checks += [Check(f"{ORT_LIBRARY_NAME}: {check.name}", check.status, check.detail) for check in found]
         require(
             checks,
-            f"the engine built by {native.builder} does not hold what the target promises:",
+            f"what {native.builder} built does not hold what the target promises:",
             "A toolchain at fault: try another --builder",
         )
 
@@ -162,6 +168,8 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         }
         if native.runner is not None:
             sources[RUNNER_MEMBER] = native.runner
+        if options.onnx_library:
+            sources[ORT_LIBRARY_MEMBER] = require_ort_library(native)
         total = 2 * sum(path.stat().st_size for path in sources.values())
         count = _Counter(total, listener)
         manifest = Manifest(

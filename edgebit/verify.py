@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from edgebit.artifacts import (
     check_library,
+    check_ort_library,
     check_program,
     header_abi_version,
     header_exports,
     read_header,
+    read_ort_header,
 )
 from edgebit.bundle.archive import Bundle, Member, Progress, hash_file, open_bundle
 from edgebit.bundle.manifest import (
     DAEMON_MEMBER,
     LIBRARY_MEMBER,
     MODEL_MEMBER,
+    ORT_LIBRARY_MEMBER,
     RUNNER_MEMBER,
     SERVICE_MEMBER,
     Manifest,
@@ -145,12 +149,18 @@ def target_of(manifest: Manifest) -> Target | None:
 
 
 def _check_native(bundle: Bundle, target: Target) -> list[Group]:
+    judges: dict[str, Callable[[bytes], list[Check]]] = {
+        LIBRARY_MEMBER: lambda data: check_library(data, target, header_exports(read_header())),
+        ORT_LIBRARY_MEMBER: lambda data: check_ort_library(data, target, header_exports(read_ort_header())),
+    }
     groups = []
-    if LIBRARY_MEMBER in bundle.members:
-        checks = _guarded("ELF file", lambda: check_library(_bytes(bundle, LIBRARY_MEMBER), target, _exports()))
-        with member_as_file(bundle, LIBRARY_MEMBER) as library:
+    for member, judge in judges.items():
+        if member not in bundle.members:
+            continue
+        checks = _guarded("ELF file", partial(judge, _bytes(bundle, member)))
+        with member_as_file(bundle, member) as library:
             checks.append(check_instructions(library, target))
-        groups.append(Group(LIBRARY_MEMBER, tuple(checks)))
+        groups.append(Group(member, tuple(checks)))
     if RUNNER_MEMBER in bundle.members:
         checks = _guarded("ELF file", lambda: check_program(_bytes(bundle, RUNNER_MEMBER), target))
         groups.append(Group(RUNNER_MEMBER, tuple(checks)))
@@ -162,10 +172,6 @@ def _guarded(name: str, run: Callable[[], list[Check]]) -> list[Check]:
         return run()
     except BuildError as error:
         return [Check(name, "failed", str(error))]
-
-
-def _exports() -> frozenset[str]:
-    return header_exports(read_header())
 
 
 def _check_model(bundle: Bundle) -> list[Check]:
@@ -211,7 +217,9 @@ def _check_rebuild(bundle: Bundle, target: Target, extent: Extent) -> Check:
         native = build_native(target, builder, fresh=True)
     except BuildError as error:
         return Check(name, "not run", str(error))
-    built = {LIBRARY_MEMBER: native.library, RUNNER_MEMBER: native.runner}
+    built = {
+        LIBRARY_MEMBER: native.library, ORT_LIBRARY_MEMBER: native.ort_library, RUNNER_MEMBER: native.runner
+    }  # fmt: skip
     differing = [
         member
         for member, path in built.items()
@@ -220,7 +228,8 @@ def _check_rebuild(bundle: Bundle, target: Target, extent: Extent) -> Check:
         and hash_file(path).sha256 != bundle.manifest.files[member].sha256
     ]
     if not differing:
-        return Check(name, "passed", f"libedgebit.so and edgebit-run, by {native.builder} ({native.compiler})")
+        files = ", ".join(Path(member).name for member in built if member in bundle.members)
+        return Check(name, "passed", f"{files}: by {native.builder} ({native.compiler})")
     if native.toolchain_id == build.toolchain_id:
         return Check(name, "failed", f"{' and '.join(differing)}: other bytes from the same sources and compiler")
     if native.compiler != build.compiler:

@@ -10,7 +10,15 @@ from click.testing import CliRunner
 from edgebit import verify
 from edgebit.artifacts import SONAME
 from edgebit.bundle.archive import hash_file, write_archive
-from edgebit.bundle.manifest import LIBRARY_MEMBER, RUNNER_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.bundle.manifest import (
+    LIBRARY_MEMBER,
+    ORT_LIBRARY_MEMBER,
+    RUNNER_MEMBER,
+    BuildInfo,
+    Manifest,
+    ModelInfo,
+    TargetInfo,
+)
 from edgebit.checks import Check
 from edgebit.cli import cli
 from edgebit.cross.native import NativeFiles
@@ -24,7 +32,7 @@ BUILD = BuildInfo(builder="system", compiler="gcc 12", toolchain_id="0123456789a
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """The native files of a bundle, as far as their bytes go."""
-    contents = {LIBRARY_MEMBER: b"a library", RUNNER_MEMBER: b"a program"}
+    contents = {LIBRARY_MEMBER: b"a library", ORT_LIBRARY_MEMBER: b"operators", RUNNER_MEMBER: b"a program"}
     paths = {name: tmp_path / name.replace("/", "-") for name in contents}
     for name, path in paths.items():
         path.write_bytes(contents[name])
@@ -46,8 +54,8 @@ def rebuilt(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         )  # fmt: skip
         write_archive(bundle, manifest, files)
         native = NativeFiles(
-            library=files[LIBRARY_MEMBER], runner=files[RUNNER_MEMBER], builder="system", compiler="gcc 12",
-            toolchain_id=BUILD.toolchain_id, from_cache=False,
+            library=files[LIBRARY_MEMBER], ort_library=files[ORT_LIBRARY_MEMBER], runner=files[RUNNER_MEMBER],
+            builder="system", compiler="gcc 12", toolchain_id=BUILD.toolchain_id, from_cache=False,
         )  # fmt: skip
 
         def build_native(target, builder, *, fresh):
@@ -83,9 +91,9 @@ def test_same_bytes_pass(rebuilt):
 
 def test_other_bytes_of_the_same_toolchain_fail(rebuilt, other):
     """The manifest says by which sources and compiler: it is not so."""
-    check = rebuilt(library=other)
-
-    assert (check.status, check.detail.split(":")[0]) == ("failed", LIBRARY_MEMBER)
+    for field, member in (("library", LIBRARY_MEMBER), ("ort_library", ORT_LIBRARY_MEMBER), ("runner", RUNNER_MEMBER)):
+        check = rebuilt(**{field: other})
+        assert (check.status, check.detail.split(":")[0]) == ("failed", member)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ SIGNATURE_NAME = "manifest.sig"
 KEYS_NAME = "manifest.keys"  # in a slot: the public keys that its bundle was accepted by
 MODEL_MEMBER = "model.ebm"
 LIBRARY_MEMBER = "lib/libedgebit.so"
+ORT_LIBRARY_MEMBER = "lib/libedgebit_ort.so"
 RUNNER_MEMBER = "bin/edgebit-run"
 DAEMON_MEMBER = "edgebitd.pyz"
 SERVICE_MEMBER = "service/edgebit-daemon.service"

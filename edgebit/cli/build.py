@@ -62,6 +62,7 @@ from edgebit.targets import find_target
 @click.option("--sequence", type=click.IntRange(0), help="Devices take none lower later.  [default: the time]")
 @click.option("--expires", metavar="DATE|DAYSd", help="Last day that it may be installed.  [default: none]")
 @click.option("--trust", multiple=True, metavar="KEY", help="Devices that keep it trust these keys from then on.")
+@click.option("--onnx-library", is_flag=True, help="Put libedgebit_ort.so in: for ONNX Runtime on the device.")
 @click.option("--name", help="The bundle's name.  [default: of its file]")
 @force_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -79,6 +80,7 @@ def command(
     sequence: int | None,
     expires: str | None,
     trust: tuple[str, ...],
+    onnx_library: bool,
     name: str | None,
     force: bool,
     as_json: bool,
@@ -103,6 +105,7 @@ def command(
         embedding=embedding,
         hints=hints,
         template=template,
+        onnx_library=onnx_library,
         name=name,
         force=force,
         signing=_signing(sign_with, key_password_file, sequence=sequence, expires=expires, trust=trust),

@@ -1,4 +1,4 @@
-"""The engine's native files for a target: plan() decides, build_native() acts, and what was built is cached."""
+"""The native files for a target: plan() decides, build_native() acts, and what was built is cached."""
 
 import dataclasses
 import hashlib
@@ -22,12 +22,15 @@ from edgebit.cross.toolchain import (
     find_tool,
     install_zig,
 )
-from edgebit.errors import BuildError
-from edgebit.resources import cache_dir, cross_dir, kernels_dir, native_library
+from edgebit.errors import BuildError, OnnxError
+from edgebit.resources import cache_dir, cross_dir, kernels_dir, native_library, ort_library
 from edgebit.targets import Target
 
 RUNNER_NAME = "edgebit-run"
-PRODUCTS = ("libedgebit.so", RUNNER_NAME)
+ORT_LIBRARY_NAME = "libedgebit_ort.so"
+LIBRARIES = ("libedgebit.so", ORT_LIBRARY_NAME)  # with no libc in them
+PRODUCTS = (*LIBRARIES, RUNNER_NAME)
+_CMAKE_TARGETS = ("edgebit", "edgebit_ort", RUNNER_NAME)
 _RECORD = "build.json"
 _LOG_LINES = 25
 
@@ -48,9 +51,10 @@ class CrossPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NativeFiles:
-    """The engine for a target."""
+    """The engine for a target, and the operators for ONNX Runtime."""
 
     library: Path
+    ort_library: Path | None  # libedgebit_ort.so; None where the installed edgebit has none
     runner: Path | None  # edgebit-run; None where the installed edgebit has none
     builder: str  # zig, system, ndk, docker, installed
     compiler: str
@@ -70,7 +74,7 @@ def plan(
     jobs: int = 2,
     place: str = "/src",
 ) -> CrossPlan:
-    """The commands that build libedgebit.so and edgebit-run for `target` in `build_dir`. Runs nothing.
+    """The commands that build PRODUCTS for `target` in `build_dir`. Runs nothing.
 
     place: where sources and build folder lie in a container; on this machine they lie where they are.
     """
@@ -89,7 +93,7 @@ def plan(
         *(f"-D{key}={value}" for key, value in sorted(toolchain.variables.items())),
         *(_bionic_variables(target, cross_at) if target.is_android and toolchain.name in ("gcc", "clang") else ()),
     )  # fmt: skip
-    compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", "edgebit", RUNNER_NAME)
+    compile_ = (cmake, "--build", build_at, "--parallel", str(jobs), "--target", *_CMAKE_TARGETS)
     commands: tuple[tuple[str, ...], ...] = (configure, compile_)
     names: tuple[str, ...] = ()
     env = clean_environment(build_dir)
@@ -132,7 +136,7 @@ def build_native(
     fresh: bool = False,
     report: Report = lambda _: None,
 ) -> NativeFiles:
-    """libedgebit.so and edgebit-run for `target`, from the cache where sources and toolchain are as before.
+    """PRODUCTS for `target`, from the cache where sources and toolchain are as before.
 
     The host's come from the installed edgebit unless a builder is named.
     toolchain: what needed_toolchain() found before, so that it is not looked for again.
@@ -205,8 +209,13 @@ def _says_who(toolchain: Toolchain) -> str:
 def _installed() -> NativeFiles:
     library = native_library()
     runner = library.with_name(RUNNER_NAME)
+    try:
+        operators = ort_library()
+    except OnnxError:
+        operators = None
     return NativeFiles(
         library=library,
+        ort_library=operators,
         runner=runner if runner.is_file() else None,
         builder="installed",
         compiler="",
@@ -260,6 +269,6 @@ def _from_cache(place: Path, toolchain: Toolchain, toolchain_id: str) -> NativeF
     if not whole:
         return None
     return NativeFiles(
-        library=place / "libedgebit.so", runner=place / RUNNER_NAME, builder=toolchain.builder,
-        compiler=toolchain.compiler, toolchain_id=toolchain_id, from_cache=True,
+        library=place / "libedgebit.so", ort_library=place / ORT_LIBRARY_NAME, runner=place / RUNNER_NAME,
+        builder=toolchain.builder, compiler=toolchain.compiler, toolchain_id=toolchain_id, from_cache=True,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebit.checks import Check
-from edgebit.cross.native import PRODUCTS, Report, compile_native
+from edgebit.cross.native import LIBRARIES, PRODUCTS, Report, compile_native
 from edgebit.cross.toolchain import BUILDERS, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
 from edgebit.resources import cross_dir, kernels_dir
@@ -84,7 +84,7 @@ def compare_builds(built: Rebuild) -> Check:
 
 
 def compare_builders(rebuilds: Sequence[Rebuild]) -> list[Check]:
-    """Whether builders with one toolchain id made one file, and one compiler one library whatever its libc."""
+    """Whether builders with one toolchain id made one file, and one compiler the same libraries whatever its libc."""
     checks = []
     for number, first in enumerate(rebuilds):
         for second in rebuilds[number + 1 :]:
@@ -92,7 +92,7 @@ def compare_builders(rebuilds: Sequence[Rebuild]) -> list[Check]:
             if first.toolchain_id == second.toolchain_id:
                 files = list(PRODUCTS)
             elif _compiler(first) == _compiler(second):
-                files = [PRODUCTS[0]]  # the library has no libc in it
+                files = list(LIBRARIES)  # with no libc in them
             else:
                 checks.append(Check(name, "not run", "other compilers give other bytes, and equal results"))
                 continue
@@ -100,7 +100,7 @@ def compare_builders(rebuilds: Sequence[Rebuild]) -> list[Check]:
             if differ:
                 checks.append(Check(name, "failed", f"{', '.join(differ)}: not the same bytes by the same compiler"))
             else:
-                checks.append(Check(name, "passed", f"{' and '.join(files)}: the same bytes"))
+                checks.append(Check(name, "passed", f"{', '.join(files)}: the same bytes"))
     return checks
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from edgebit.artifacts import (
     check_library,
+    check_ort_library,
     check_program,
     header_abi_version,
     header_exports,
     read_header,
+    read_ort_header,
     require,
 )
 from edgebit.checks import Check
@@ -98,6 +100,35 @@ def test_bad_library_fails_its_check(compile_, host, name):
     found = failed(check_library(compile_(source, [*FLAGS, *flags]), host, EXPORTS))
 
     assert promised in found[check]
+
+
+ORT_SOURCE = """
+#define API __attribute__((visibility("default")))
+API void *RegisterCustomOps(void *options, const void *base) { return options ? 0 : (void *)base; }
+API unsigned long edgebit_ort_kernels(void) { return 0; }
+API const char *edgebit_ort_version(void) { return "0"; }
+"""
+ORT_EXPORTS = frozenset({"RegisterCustomOps", "edgebit_ort_kernels", "edgebit_ort_version"})
+ORT_FLAGS = [*FLAGS, "-Wl,-soname,libedgebit_ort.so"]
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "found"),
+    [
+        (ORT_SOURCE, ORT_FLAGS, {}),
+        (ORT_SOURCE, FLAGS, {"SONAME": "'libedgebit.so', not 'libedgebit_ort.so'"}),
+        (ORT_SOURCE + "API int eb_eval(void) { return 1; }", ORT_FLAGS, {"exports": "eb_eval is not in edgebit_ort.h"}),
+        (ORT_SOURCE.replace("Ops", "Op"), ORT_FLAGS, {"exports": "RegisterCustomOps is missing"}),
+        (ORT_SOURCE + IMPORT.replace("eb_x", "edgebit_x"), ORT_FLAGS, {"imports nothing": "undefined: puts"}),
+    ],
+    ids=["sound", "the engine's name", "the engine's functions", "not what the runtime calls", "imports"],
+)
+def test_operator_library_is_held_to_the_same(compile_, host, source, flags, found):
+    """It has its own name and its own functions, and imports nothing of ONNX Runtime or a libc."""
+    problems = failed(check_ort_library(compile_(source, flags), host, ORT_EXPORTS))
+
+    assert all(words in problems[check] for check, words in found.items())
+    assert bool(problems) is bool(found)
 
 
 def test_other_architecture_fails(compile_, host):
@@ -195,6 +226,7 @@ def test_header_is_read():
     assert header_exports(header) == {"eb_a", "eb_b"}
     assert header_abi_version(header) == 7
     assert {"eb_abi_version", "eb_eval", "eb_probe_check"} <= header_exports(read_header())
+    assert {"RegisterCustomOps", "edgebit_ort_kernels", "edgebit_ort_version"} <= header_exports(read_ort_header())
 
 
 def test_require_names_every_failure():

@@ -1,5 +1,6 @@
 """edgebit build and verify, from a reference checkpoint to a judged bundle."""
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -24,6 +25,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.checks import Check
 from edgebit.cli import COMMANDS, cli
 from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
+from edgebit.targets import host_target
 
 Checkpoint = Callable[[str], Path]
 
@@ -60,6 +62,26 @@ def test_host_bundle_holds_all_and_verifies(bundle):
     assert report["ok"] and report["bundle"] == opened.id
     probes = [check for check in report["checks"] if check["name"] == "model on this machine's engine"]
     assert re.search(r"[1-9]\d* golden probes bit for bit", probes[0]["detail"])
+
+
+def test_operators_for_onnx_runtime_are_in_on_request_only(native, bundle, reference_checkpoint, tmp_path, monkeypatch):
+    """Checked as the engine is, named with its sum; an installed edgebit without them says so, and nothing is left."""
+    model, out = reference_checkpoint("bitnet-packed"), tmp_path / "with.bundle"
+    arguments = ("build", model, "--target", "host", "--onnx-library", "--json", "--out", out)
+    built = json.loads(edgebit(*arguments).stdout)
+    verified = json.loads(edgebit("verify", out, "--json").output)
+
+    member = "lib/libedgebit_ort.so"
+    assert member in built["manifest"]["files"] and member not in open_bundle(bundle).members
+    assert f"{member[4:]}: exports" in {check["name"] for check in built["checks"] if check["status"] == "passed"}
+    assert verified["ok"] and member in {check["group"] for check in verified["checks"]}
+
+    out.unlink()
+    installed = dataclasses.replace(build_service.build_native(host_target()), ort_library=None)
+    monkeypatch.setattr(build_service, "build_native", lambda *_, **__: installed)
+    with pytest.raises(BuildError, match=r"has no libedgebit_ort\.so\. Compile it"):
+        edgebit(*arguments)
+    assert left_in(tmp_path) == ["host.bundle"]
 
 
 def test_build_leaves_only_the_bundle(bundle):
@@ -385,6 +407,7 @@ def test_pi_bundle_from_either_builder(require_tool, reference_checkpoint, tmp_p
     if builder == "system":
         require_tool("aarch64-linux-gnu-gcc")
     arguments = ["build", reference_checkpoint("bitnet-packed"), "--target", "rpi", "--builder", builder, "--json"]
+    arguments.append("--onnx-library")
     edgebit(*arguments, "--out", tmp_path / "one")
     began = time.monotonic()
     again = json.loads(edgebit(*arguments, "--out", tmp_path / "two").stdout)
@@ -392,6 +415,7 @@ def test_pi_bundle_from_either_builder(require_tool, reference_checkpoint, tmp_p
     probes = [check for check in again["checks"] if check["name"].startswith("probes on cortex")]
     assert [check["status"] for check in probes] == ["passed"] * 3
     assert again["native_from_cache"] and again["seconds"]["native files"] < time.monotonic() - began
+    assert "lib/libedgebit_ort.so" in again["manifest"]["files"]
     verified = edgebit("verify", tmp_path / "two", "--rebuild", "--json")
     checks = json.loads(verified.stdout)["checks"]
     assert verified.exit_code == 0, verified.output

@@ -9,7 +9,8 @@ import pytest
 
 from edgebit.build import check_native
 from edgebit.checks import Check
-from edgebit.cross.native import NativeFiles, build_native, plan
+from edgebit.cross.native import PRODUCTS, NativeFiles, build_native, plan
+from edgebit.cross.ort_library import check_ort_file, require_ort_library
 from edgebit.cross.toolchain import choose_toolchain, find_tool
 from edgebit.elf import PT_LOAD, function_addresses, read_elf
 from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
@@ -46,7 +47,9 @@ def built(require_tool: Callable[[str], str]) -> Callable[[str, str], NativeFile
 def test_built_files_pass_every_check(built, require_tool, target, builder):
     """Nothing fails, and the instructions were judged."""
     require_tool("aarch64-linux-gnu-objdump")
-    checks = check_native(built(target, builder), find_target(target))
+    native = built(target, builder)
+    checks = check_native(native, find_target(target))
+    checks += check_ort_file(require_ort_library(native), find_target(target))
 
     assert [check for check in checks if check.status != "passed"] == []
 
@@ -108,7 +111,7 @@ def test_same_bytes_from_two_folders(require_tool, tmp_path, builder):
         )  # fmt: skip
         for command in planned.commands:
             subprocess.run(command, env=dict(planned.env), check=True, capture_output=True)
-        products.append({file: (place / "build" / file).read_bytes() for file in ("libedgebit.so", "edgebit-run")})
+        products.append({file: (place / "build" / file).read_bytes() for file in PRODUCTS})
         assert not any(str(tmp_path).encode() in data for data in products[-1].values())
 
     for file in products[0]:

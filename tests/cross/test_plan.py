@@ -107,7 +107,7 @@ def test_plan_says_all_and_runs_nothing(tmp_path, monkeypatch):
     assert configure[0] == compile_[0] == "/c/cmake"
     assert f"-DCMAKE_TOOLCHAIN_FILE={cross_dir()}/toolchains/gcc.cmake" in configure
     assert {"-DEB_ARCH_NAME=aarch64", f"-DEB_CC=/usr/bin/{GCC}", "-DCMAKE_MAKE_PROGRAM=/c/ninja"} <= set(configure)
-    assert compile_[3:] == ("--parallel", "3", "--target", "edgebit", "edgebit-run")
+    assert compile_[3:] == ("--parallel", "3", "--target", "edgebit", "edgebit_ort", "edgebit-run")
     assert not {"CFLAGS", "CC", "LD_PRELOAD"} & set(planned.env)
     assert planned.env["LC_ALL"] == "C" and planned.env["SOURCE_DATE_EPOCH"] == "0"
     assert not (tmp_path / "build").exists()
@@ -198,6 +198,7 @@ def fake_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         if "--build" in command:
             build_dir = Path(command[command.index("--build") + 1])
             (build_dir / "libedgebit.so").write_bytes(b"library")
+            (build_dir / "libedgebit_ort.so").write_bytes(b"operators")
             (build_dir / "edgebit-run").write_bytes(b"program")
 
     def start(broken: bool = False) -> list[tuple[str, ...]]:

@@ -11,7 +11,8 @@ from edgebit.errors import BuildError
 from edgebit.targets import Target, find_target
 
 RPI = find_target("rpi")
-FILES = {"libedgebit.so": "1", "edgebit-run": "2"}
+FILES = {"libedgebit.so": "1", "libedgebit_ort.so": "2", "edgebit-run": "3"}
+OTHER_OPERATORS = FILES | {"libedgebit_ort.so": "x"}
 OTHER_LIBRARY, OTHER_PROGRAM = FILES | {"libedgebit.so": "x"}, FILES | {"edgebit-run": "x"}
 MUSL = {"compiler": "gcc 12, ld 2.40, musl", "identity": "b"}
 
@@ -36,10 +37,11 @@ def test_one_builder_must_repeat():
 @pytest.mark.parametrize(
     ("second", "status", "words"),
     [
-        (built("system"), "passed", "libedgebit.so and edgebit-run: the same bytes"),
+        (built("system"), "passed", "libedgebit.so, libedgebit_ort.so, edgebit-run: the same bytes"),
         (built("system", OTHER_PROGRAM), "failed", "edgebit-run"),
         (built("system", OTHER_PROGRAM, **MUSL), "passed", "libedgebit.so"),
         (built("system", OTHER_LIBRARY, **MUSL), "failed", "libedgebit.so"),
+        (built("system", OTHER_OPERATORS, **MUSL), "failed", "libedgebit_ort.so"),
         (built("zig", OTHER_LIBRARY, compiler="zig 1", identity="c"), "not run", "other compilers"),
     ],
 )  # fmt: skip
