@@ -167,6 +167,13 @@ class ModelFileCheckpoint:
         except TokenizerError as error:
             raise TokenizerError(f"{self.path}: section TOKN: {error}") from None
 
+    def source_sums(self) -> dict[str, str]:
+        """SHA-256 of the files that the model file was made from, by name, as far as META says."""
+        source = self._file.meta.get("source")
+        files = source.get("files") if isinstance(source, dict) else None
+        entries = [entry for entry in files if isinstance(entry, dict)] if isinstance(files, list) else []
+        return {str(entry["name"]): str(entry["sha256"]) for entry in entries if {"name", "sha256"} <= set(entry)}
+
     def section(self, tag: str) -> bytes | None:
         """The bytes of a section; None: the file has none of that tag."""
         return self._file.content(tag)

@@ -13,10 +13,11 @@ from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.export.gguf_architecture import ARCHITECTURES
-from edgebit.export.onnx_model.fallback import Fallback
+from edgebit.export.onnx_model.fallback import WITHOUT_LIBRARY, Fallback
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
 from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
+from edgebit.resources import ort_library
 
 _head_from = click.option(
     "--head-from",
@@ -150,6 +151,7 @@ def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool
     help="As the model keeps it, or int8 rows; those of a tied head are shared.",
 )
 @click.option("--ctx", type=click.IntRange(min=1), help="The longest sequence, in tokens.  [default: the model's own]")
+@click.option("--no-library", is_flag=True, help="Leave libedgebit_ort.so out: the fallback computes.")
 @checkpoint_options
 @click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -161,19 +163,22 @@ def onnx(
     logits: Literal["last", "all"],
     embedding: str,
     ctx: int | None,
+    no_library: bool,
     hints: Hints,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write MODEL as a folder that ONNX Runtime runs: graph, weights, tokenizer, README.
+    """Write MODEL as a folder that ONNX Runtime runs: graph, weights, tokenizer, our library of operators, README.
 
     \b
     edgebit export onnx chat.bundle --out ./chat-onnx
     """
     form = OnnxForm(ops=ops, fallback=fallback, logits=logits, int8_embedding=embedding == "int8", context=ctx)
     with progress_bar() as progress:
-        report = export_onnx(model, out, form=form, hints=hints, force=force, progress=progress)
-    _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, fallback {report.fallback}")
+        library = None if no_library else ort_library()
+        report = export_onnx(model, out, form=form, library=library, hints=hints, force=force, progress=progress)
+    meaning = f"{'with' if report.library else 'without'} libedgebit_ort.so; {WITHOUT_LIBRARY[report.fallback]}"
+    _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, {meaning}")
 
 
 def _print(report: Any, as_json: bool, summary: str) -> None:

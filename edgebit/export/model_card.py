@@ -1,6 +1,7 @@
 """README.md of an exported folder: the licence, what the model is, where it came from."""
 
 from pathlib import Path
+from typing import Literal
 
 from edgebit import __version__
 from edgebit.checkpoint.checkpoint import Checkpoint
@@ -16,13 +17,13 @@ def has_our_card(folder: Path) -> bool:
         return False
 
 
-def model_card(checkpoint: Checkpoint) -> str:
-    """The text, with the front matter that the hub reads the licence from."""
+def model_card(checkpoint: Checkpoint, library: Literal["transformers", "onnx"]) -> str:
+    """The text, with the front matter that the hub reads the licence from; library: what runs the folder."""
     config = checkpoint.config
     licence = f"license: {config.licence}\n" if config.licence else ""
     files = ", ".join(path.name for path in checkpoint.weight_files())
     return f"""---
-{licence}library_name: transformers
+{licence}library_name: {library}
 tags: [bitnet, "1.58-bit"]
 ---
 # {config.name}{_MARK}{__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).

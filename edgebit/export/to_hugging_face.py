@@ -64,7 +64,7 @@ def export_hugging_face(
             write_json(folder / "config.json", config)
             write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
             notes = write_tokenizer(folder, checkpoint)
-            write_text(folder / "README.md", model_card(checkpoint))
+            write_text(folder / "README.md", model_card(checkpoint, "transformers"))
         return HuggingFaceReport(
             out=out,
             architecture=kind.architecture,

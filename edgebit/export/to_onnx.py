@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from edgebit.bundle.archive import hash_file
 from edgebit.bundle.model_format import Conf, Role
 from edgebit.bundle.part_file import faults_named
 from edgebit.checkpoint.checkpoint import Checkpoint
@@ -20,8 +19,9 @@ from edgebit.export.onnx_model.fallback import FALLBACK_OPSETS, Fallback, add_fa
 from edgebit.export.onnx_model.graph import Graph, load_onnx
 from edgebit.export.onnx_model.int8_rows import has_int8_rows
 from edgebit.export.onnx_model.interface import declare_interface
-from edgebit.export.onnx_model.metadata import metadata, source_hashes
+from edgebit.export.onnx_model.metadata import file_sums, metadata
 from edgebit.export.onnx_model.operators import rope_tables
+from edgebit.export.onnx_model.packing import LAYOUT
 from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts
 from edgebit.export.onnx_model.text_files import text_files
 from edgebit.export.source import open_source
@@ -81,12 +81,16 @@ def export_onnx(
     with open_source(path, None, hints) as source:
         text = text_files(source.checkpoint)
         with replace_folder(out) as folder:
-            library_sum = _copy_library(library, folder)
-            _write_model(folder, source.checkpoint, text.conf, form, library_sum, progress)
+            if library is not None:
+                with faults_named(folder / LIBRARY_NAME, ExportError):
+                    shutil.copyfile(library, folder / LIBRARY_NAME)
             notes = write_tokenizer(folder, source.checkpoint)
             for name, content in text.contents.items():
-                _write_bytes(folder / name, content)
-            write_text(folder / "README.md", model_card(source.checkpoint))
+                with faults_named(folder / name, ExportError):
+                    (folder / name).write_bytes(content)
+            conf = replace(text.conf, context_max=min(form.context or text.conf.context_max, text.conf.context_max))
+            _write_model(folder, source.checkpoint, conf, form, progress)
+            write_text(folder / "README.md", model_card(source.checkpoint, "onnx"))
     return OnnxReport(
         out=out,
         ops=form.ops,
@@ -98,39 +102,24 @@ def export_onnx(
     )
 
 
-def _write_model(
-    folder: Path, checkpoint: Checkpoint, conf: Conf, form: OnnxForm, library_sum: str | None, progress: Progress
-) -> None:
-    flavour = FLAVOURS[form.ops]
-    positions = min(form.context or conf.context_max, conf.context_max)
-    int8_embedding = form.int8_embedding or has_int8_rows(checkpoint, Role.TOKEN_EMBEDDING)
+def _write_model(folder: Path, checkpoint: Checkpoint, conf: Conf, form: OnnxForm, progress: Progress) -> None:
+    """model.onnx.data and model.onnx, which has the sums of all other files of the folder."""
+    flavour, last = FLAVOURS[form.ops], form.logits == "last"
     with ExternalData(folder / DATA_NAME) as data:
         graph = Graph(data)
-        declare_interface(graph, conf, last_logits=form.logits == "last")
-        operators = flavour.start(graph, conf, rope_tables(conf, checkpoint.config.rope_inv_freq, positions))
+        declare_interface(graph, conf, last_logits=last)
+        operators = flavour.start(graph, conf, rope_tables(conf, checkpoint.config.rope_inv_freq))
         products = OwnProducts(graph, conf, with_block_scales=form.fallback == "compact")
-        choices = Choices(int8_embedding=int8_embedding, last_logits=form.logits == "last")
+        int8_embedding = form.int8_embedding or has_int8_rows(checkpoint, Role.TOKEN_EMBEDDING)
+        choices = Choices(int8_embedding=int8_embedding, last_logits=last)
         Decoder(graph, checkpoint, operators, products, choices).write(progress)
-    opsets = {**flavour.opsets, DOMAIN: DOMAIN_VERSION, **(FALLBACK_OPSETS[form.fallback])}
+    opsets = {**flavour.opsets, DOMAIN: DOMAIN_VERSION, **FALLBACK_OPSETS[form.fallback]}
     add_fallback(graph, form.fallback, bits=products.bits, grouped=products.grouped, opsets=opsets)
-    chosen = {"ops": form.ops, "fallback": form.fallback, "logits": form.logits, "layout": "n2"}
-    if library_sum is not None:
-        chosen["library_sha256"] = library_sum
-    progress("source hashes", 0, 0)
-    props = metadata(checkpoint, replace(conf, context_max=positions), hashes=source_hashes(checkpoint), chosen=chosen)
+    progress("sums", 0, 0)
+    sums = file_sums(folder, {DATA_NAME: data.sha256})
+    chosen = {"ops": form.ops, "fallback": form.fallback, "logits": form.logits, "layout": LAYOUT}
+    if LIBRARY_NAME in sums:
+        chosen["library_sha256"] = sums[LIBRARY_NAME]
+    properties = metadata(checkpoint, conf, files=sums, chosen=chosen)
     with faults_named(folder / MODEL_NAME, ExportError):
-        graph.save(folder / MODEL_NAME, opsets=opsets, ir_version=flavour.ir_version, metadata=props)
-
-
-def _copy_library(library: Path | None, folder: Path) -> str | None:
-    """Put the library into the folder; its SHA-256."""
-    if library is None:
-        return None
-    with faults_named(folder / LIBRARY_NAME, ExportError):
-        shutil.copyfile(library, folder / LIBRARY_NAME)
-    return hash_file(library).sha256
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with faults_named(path, ExportError):
-        path.write_bytes(content)
+        graph.save(folder / MODEL_NAME, opsets=opsets, ir_version=flavour.ir_version, metadata=properties)

@@ -40,7 +40,7 @@ class GroupQueryOperators:
 
     def attention(self, layer: LayerAttention) -> str:
         inputs = [*layer.projected, *[""] * (3 - len(layer.projected)), layer.past_key, layer.past_value]
-        return self._graph.node(
+        attended = self._graph.node(
             "GroupQueryAttention",
             [*inputs, self._last_position, self._total, self._cos, self._sin],
             f"{layer.name}.attention",
@@ -51,6 +51,7 @@ class GroupQueryOperators:
             do_rotary=1,
             rotary_interleaved=0,
         )
+        return self._graph.typed(attended, ElementType.FLOAT, [None, None, self._conf.n_heads * self._conf.head_dim])
 
     def wanted(self, hidden: str, *, last: bool) -> str:
         if last:

@@ -1,5 +1,6 @@
 """model.onnx.data: the bytes of all weights, one tensor after the other, written as they come."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ class Span:
 
 
 class ExternalData:
-    """The file in the making. Raises ExportError where the disk does not take it."""
+    """The file in the making, and its SHA-256. Raises ExportError where the disk does not take it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
+        self._sum = hashlib.sha256()
         with faults_named(path, ExportError):
             self._file = path.open("wb")
 
@@ -42,6 +44,11 @@ class ExternalData:
     ) -> None:
         with faults_named(self.path, ExportError):
             self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        """Of what has been written, in hex."""
+        return self._sum.hexdigest()
 
     def write(self, chunks: Iterable[NDArray[Any]]) -> Span:
         """Append a tensor; only one piece of it is in memory at a time."""
@@ -59,6 +66,8 @@ class ExternalData:
         return self.size
 
     def _append(self, array: NDArray[Any]) -> None:
+        content = array.reshape(-1).view(np.uint8).data
         with faults_named(self.path, ExportError):
-            self._file.write(array.reshape(-1).view(np.uint8).data)
+            self._file.write(content)
+        self._sum.update(content)
         self.size += array.nbytes

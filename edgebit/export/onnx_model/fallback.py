@@ -16,6 +16,11 @@ from edgebit.export.onnx_model.projections import DOMAIN, INT8, TERNARY
 Fallback = Literal["compact", "exact", "none"]
 MICROSOFT = "com.microsoft"
 FALLBACK_OPSETS: Mapping[Fallback, Mapping[str, int]] = {"compact": {MICROSOFT: 1}, "exact": {}, "none": {}}
+WITHOUT_LIBRARY: Mapping[Fallback, str] = {
+    "compact": "without it MatMulNBits computes, whose numbers are near, not the same (fast from ONNX Runtime 1.28 on)",
+    "exact": "without it plain operators compute the same numbers, from weights that take a byte each in memory",
+    "none": "without it the graph does not load",
+}
 _ACCURACY = 4  # MatMulNBits: int8 products
 _INPUTS = ["X", "B", "S"]
 

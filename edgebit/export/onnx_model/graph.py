@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgebit.errors import ExportError, OnnxError
 from edgebit.export.onnx_model.external_data import ExternalData
 
-Dims = Sequence[int | str]  # a name stands for a size that each run has for itself
+Dims = Sequence[int | str | None]  # a name stands for a size that each run has for itself; None: any
 Attribute = int | float | str | list[int]
 
 
@@ -139,6 +139,7 @@ class Graph(Nodes):
         self._data = data
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
+        self._typed: list[Any] = []
         self._initializers: list[Any] = []
         self._functions: list[Any] = []
 
@@ -150,6 +151,11 @@ class Graph(Nodes):
     def output(self, name: str, kind: ElementType, dims: Dims) -> str:
         """Declare an output: a node that gives it names it so."""
         self._outputs.append(self.onnx.helper.make_tensor_value_info(name, int(kind), dims))
+        return name
+
+    def typed(self, name: str, kind: ElementType, dims: Dims) -> str:
+        """Say what a value is that only who knows its operator could tell; the name."""
+        self._typed.append(self.onnx.helper.make_tensor_value_info(name, int(kind), dims))
         return name
 
     def initializer(self, name: str, kind: ElementType, dims: Sequence[int], chunks: Iterable[NDArray[Any]]) -> str:
@@ -187,7 +193,9 @@ class Graph(Nodes):
         Raises ExportError where it would not fit into one: a message of protobuf has 2 GiB at most.
         """
         helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, "edgebit", self._inputs, self._outputs, self._initializers)
+        graph = helper.make_graph(
+            self.nodes, "edgebit", self._inputs, self._outputs, self._initializers, value_info=self._typed
+        )
         model = helper.make_model(
             graph,
             producer_name="edgebit",

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Conf
+from edgebit.errors import ExportError
 from edgebit.export.onnx_model.graph import Graph
+
+_TABLES_MAX = 1 << 30  # bytes
+_POSITIONS = 4096  # whose angles are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,22 @@ class Flavour:
         return self.opsets[""]
 
 
-def rope_tables(conf: Conf, inv_freq: NDArray[np.float32], positions: int) -> RopeTables:
-    """As the engine computes them: the angle in float32, its cosine and sine in double, rounded, times the factor."""
-    angles = np.arange(positions, dtype=np.float32)[:, None] * inv_freq.astype(np.float32)
+def rope_tables(conf: Conf, inv_freq: NDArray[np.float32]) -> RopeTables:
+    """As the engine computes them: the angle in float32, its cosine and sine in double, rounded, times the factor.
+
+    Raises ExportError where they would take more than a GiB.
+    """
+    n_bytes = 8 * conf.context_max * inv_freq.size
+    if n_bytes > _TABLES_MAX:
+        raise ExportError(
+            f"cosines and sines of {conf.context_max} positions take {n_bytes / (1 << 30):.1f} GiB: "
+            f"say how long sequences are, up to --ctx {_TABLES_MAX // (8 * inv_freq.size)}"
+        )
     factor = np.float32(conf.rope_attention_factor)
-    cos, sin = (turn(angles.astype(np.float64)).astype(np.float32) * factor for turn in (np.cos, np.sin))
+    cos, sin = (np.empty((conf.context_max, inv_freq.size), np.float32) for _ in range(2))
+    for first in range(0, conf.context_max, _POSITIONS):
+        positions = np.arange(first, min(first + _POSITIONS, conf.context_max), dtype=np.float32)
+        angles = (positions[:, None] * inv_freq.astype(np.float32)).astype(np.float64)
+        cos[first : first + _POSITIONS] = np.cos(angles).astype(np.float32) * factor
+        sin[first : first + _POSITIONS] = np.sin(angles).astype(np.float32) * factor
     return RopeTables(cos, sin)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.ternary.layouts import TILE_ROWS
 
+LAYOUT = "n2"  # of ternary weights
 BLOCK = 64  # columns that 16 bytes of a row hold
 ROW_STEP = 16  # an int8 row is filled up to a multiple of this
 _CHUNK_ROWS = 1024
