@@ -39,7 +39,7 @@ class OnnxReport:
 
     out: Path
     ops: str
-    fallback: str
+    fallback: Fallback
     size: int  # bytes of model.onnx and its data
     library: str | None  # of which machine
     notes: tuple[str, ...]
@@ -97,7 +97,7 @@ def export_onnx(
         fallback=form.fallback,
         size=sum((out / name).stat().st_size for name in (MODEL_NAME, DATA_NAME)),
         library=None if library is None else str(library),
-        notes=(*source.notes, *text.notes, *notes),
+        notes=(*source.notes, *(text.notes or notes)),
         seconds=time.monotonic() - started,
     )
 

@@ -141,7 +141,8 @@ class Decoder:
             positive = graph.node("Relu", [gate])
             acted = graph.node("Mul", [positive, positive])
         else:
-            acted = graph.node("Mul", [gate, graph.node("Sigmoid", [gate])])
+            grown = graph.node("Exp", [graph.node("Neg", [gate])])
+            acted = graph.node("Div", [gate, graph.node("Add", [grown, graph.constant(1, np.float32)])])
         return graph.node("Mul", [acted, up], f"layers.{layer}.gated")
 
     def _norm(self, x: str, role: Role, layer: int) -> str:
