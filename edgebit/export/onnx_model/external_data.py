@@ -50,20 +50,14 @@ class ExternalData:
         """Of what has been written, in hex."""
         return self._sum.hexdigest()
 
-    def write(self, chunks: Iterable[NDArray[Any]]) -> Span:
-        """Append a tensor; only one piece of it is in memory at a time."""
-        offset: int | None = None
+    def write(self, chunks: Iterable[NDArray[Any]], size: int) -> Span:
+        """Append a tensor of `size` bytes; only one piece of it is in memory at a time."""
+        self._append(np.zeros(-self.size % (_PAGE if size >= _LARGE else _ALIGNMENT), np.uint8))
+        span = Span(self.size, size)
         for chunk in chunks:
-            if offset is None:
-                offset = self._align(_PAGE if chunk.nbytes >= _LARGE else _ALIGNMENT)
             self._append(np.ascontiguousarray(chunk))
-        if offset is None:
-            raise ValueError("a tensor without bytes")
-        return Span(offset, self.size - offset)
-
-    def _align(self, step: int) -> int:
-        self._append(np.zeros(-self.size % step, np.uint8))
-        return self.size
+        assert self.size == span.offset + size, f"{self.size - span.offset} bytes for {size}"
+        return span
 
     def _append(self, array: NDArray[Any]) -> None:
         content = array.reshape(-1).view(np.uint8).data

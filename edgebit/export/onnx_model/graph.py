@@ -4,6 +4,7 @@ The only module that speaks to the package `onnx`, which is an extra. No weight 
 place of its bytes.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -160,9 +161,7 @@ class Graph(Nodes):
 
     def initializer(self, name: str, kind: ElementType, dims: Sequence[int], chunks: Iterable[NDArray[Any]]) -> str:
         """A tensor whose bytes, in pieces, go to external data."""
-        span = self._data.write(chunks)
-        wanted = int(np.prod(dims, dtype=np.int64)) * _BYTES[kind]
-        assert span.size == wanted, f"{name}: {span.size} bytes for {wanted}"
+        span = self._data.write(chunks, math.prod(dims) * _BYTES[kind])
         tensor = self.onnx.TensorProto(name=self._free(name), data_type=int(kind), dims=dims)
         tensor.data_location = self.onnx.TensorProto.EXTERNAL
         for key, value in (("location", self._data.path.name), ("offset", span.offset), ("length", span.size)):
