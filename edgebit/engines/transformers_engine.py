@@ -20,7 +20,7 @@ from edgebit.errors import CheckpointError, EngineError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import ContextFullError, Library, Sampler, SamplingParams
-from edgebit.runtime.session import advised_sampling
+from edgebit.runtime.sampling import advised_sampling
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 

@@ -4,10 +4,10 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
-from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Drafting, Model, Sampler, SamplingParams, TextStream, Tokenizer
+from edgebit.errors import EdgebitError, EngineError
+from edgebit.runtime.native import ContextFullError, Drafting, Sampler, SamplingParams, TextStream, Tokenizer
 from edgebit.runtime.sequences import HeldSequence
 
 DoneReason = Literal["stop", "length", "cancelled"]
@@ -28,6 +28,34 @@ class Answer:
     accepted_tokens: int = 0  # and of these, those that came true
 
 
+def answer_limit(ids: Sequence[int], ctx_len: int, max_tokens: int | None) -> int:
+    """How many tokens an answer to the prompt `ids` may have.
+
+    Raises EngineError where the prompt is empty, ContextFullError where it leaves no room in a context of ctx_len.
+    """
+    if not ids:
+        raise EngineError("the prompt is empty: there is nothing to answer")
+    limit = ctx_len - len(ids)
+    if limit < 1:
+        raise ContextFullError(
+            f"the prompt has {len(ids)} tokens and the context {ctx_len}: "
+            "shorten it, or open the model with a longer context"
+        )
+    return limit if max_tokens is None else min(limit, max_tokens)
+
+
+class Vocabulary(Protocol):
+    """What tokens are drawn from: native.ModelInfo is one."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many logits there are."""
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Those that end an answer."""
+
+
 class Generation:
     """The answer to one prompt, made pass by pass (batch.step). One thread at a time; end() gives its objects back.
 
@@ -38,7 +66,7 @@ class Generation:
 
     def __init__(
         self,
-        model: Model,
+        vocabulary: Vocabulary,
         tokenizer: Tokenizer,
         held: HeldSequence,
         ids: Sequence[int],
@@ -54,13 +82,13 @@ class Generation:
         self.answer = answer
         self.done = False
         self.error: EdgebitError | None = None  # that ended this answer alone
-        self._stop_tokens = model.info.stop_tokens
+        self._stop_tokens = vocabulary.stop_tokens
         self.prompt = ids
         self._limit = limit
         self._drawn = 0
         self._started_ns = started_ns
         self._seen = array("i", ids)  # the prompt and all that was drawn: what drafts are looked up in
-        self._sampler = Sampler(model.library, model.info.vocab_size, sampling)
+        self._sampler = Sampler(tokenizer.library, vocabulary.vocab_size, sampling)
         try:
             self._text = TextStream(tokenizer, stop)
         except BaseException:

@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
 from edgebit.runtime import batch
 from edgebit.runtime.defaults import BATCH_LEN
-from edgebit.runtime.generation import Answer, Generation
+from edgebit.runtime.generation import Answer, Generation, answer_limit
 from edgebit.runtime.native import (
     KV_TYPES,
     Cancelled,
-    ContextFullError,
     Drafting,
     Engine,
     Model,
@@ -20,18 +18,11 @@ from edgebit.runtime.native import (
     Tokenizer,
 )
 from edgebit.runtime.prefix_cache import PrefixCache, StatefulEngine
+from edgebit.runtime.prompt_ids import chat_ids, prompt_ids
 from edgebit.runtime.prompt_sharing import PromptSharing
+from edgebit.runtime.sampling import advised_sampling, choose_sampling
 from edgebit.runtime.sequences import Prefixes, SequencePool
 from edgebit.runtime.token_engine import EngineOpener
-
-# What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
-_ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {
-    "temperature": (float, 0, 10),
-    "top_k": (int, 0, 1 << 20),
-    "top_p": (float, 0, 1),
-    "min_p": (float, 0, 1),
-    "repetition_penalty": (float, 0.01, 100),
-}
 
 SPECULATE = 4  # tokens: the longest draft, unless asked otherwise; how long one is, is decided by what pays
 
@@ -87,25 +78,18 @@ class Session:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Tokens of a plain prompt, begin-of-text first; special tokens in it stay text."""
-        return self._begin() + self.tokenizer.encode(prompt)
+        return prompt_ids(self.tokenizer, self.model.info.bos_token, prompt)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation in the model's own template, ready for the assistant's answer.
 
         Raises EngineError where the model has no template or does not allow the order of roles.
         """
-        if self.program is None:
-            raise EngineError(f"{self.model.source} has no chat template: it is a base model. Give it a plain prompt.")
-        begin = self.model.info.bos_token if self.program.add_bos else None
-        return self.tokenizer.encode_segments(self.program.render(messages), begin=begin)
+        return chat_ids(self.tokenizer, self.program, self.model.info.bos_token, messages, source=self.model.source)
 
     def sampling(self, asked: Mapping[str, float | None], *, seed: int) -> SamplingParams:
         """Fields of SamplingParams as asked for; what is not (or None), as the model's makers advise, else greedy."""
-        values: dict[str, Any] = {
-            **self._advice,
-            **{name: value for name, value in asked.items() if value is not None},
-        }
-        return SamplingParams(**values, seed=seed)
+        return choose_sampling(asked, self._advice, seed=seed)
 
     def begin(
         self,
@@ -123,25 +107,18 @@ class Session:
         ("length"). Tokens that were computed for the same owner before are not computed again. Raises ContextFullError
         where the prompt alone does not fit, EngineError where all sequences are taken.
         """
-        if not ids:
-            raise EngineError("the prompt is empty: there is nothing to answer")
-        limit = self.engine.ctx_len - len(ids)
-        if limit < 1:
-            raise ContextFullError(
-                f"the prompt has {len(ids)} tokens and the context {self.engine.ctx_len}: "
-                "shorten it, or open the model with a longer context"
-            )
+        limit = answer_limit(ids, self.engine.ctx_len, max_tokens)
         started_ns = time.monotonic_ns()
         held = self.pool.take(ids, owner)
         try:
             generation = Generation(
-                self.model,
+                self.model.info,
                 self.tokenizer,
                 held,
                 ids,
                 answer,
                 sampling=sampling or SamplingParams(),
-                limit=limit if max_tokens is None else min(limit, max_tokens),
+                limit=limit,
                 stop=stop,
                 started_ns=started_ns,
             )
@@ -229,18 +206,3 @@ class Session:
             except Cancelled:
                 pass
         return [generation.cancel()]
-
-    def _begin(self) -> list[int]:
-        bos = self.model.info.bos_token
-        return [bos] if bos is not None else []
-
-
-def advised_sampling(given: object) -> dict[str, float]:
-    """What a model's makers advise for sampling: of `given`, a JSON object, the numbers that the sampler takes."""
-    if not isinstance(given, dict):
-        return {}
-    return {
-        name: kind(value)
-        for name, (kind, least, most) in _ADVICE.items()
-        if isinstance(value := given.get(name), int | float) and not isinstance(value, bool) and least <= value <= most
-    }
