@@ -23,7 +23,7 @@ MAY_IMPORT = {
         "edgebit.runtime.defaults",
     },
     "edgebit.transport": set(),
-    "edgebit.onnx_engine": {"edgebit.bundle", "edgebit.runtime"},
+    "edgebit.onnx_engine": {"edgebit.bundle", "edgebit.elf", "edgebit.runtime"},
     "edgebit.runtime": {"edgebit.bundle"},
     "edgebit.daemon": {"edgebit.runtime", "edgebit.bundle"},
     "edgebit.artifacts": {"edgebit.targets", "edgebit.elf", "edgebit.bionic", "edgebit.checks"},
