@@ -20,7 +20,7 @@ class OpenOptions:
     kv: str = KV_TYPES[0]  # native only, as the next two
     speculate: int = SPECULATE
     prefix_cache: Path | None = None
-    ort_library: Path | None = None  # onnx only: the library of operators to take instead of the folder's own
+    ort_library: str | None = None  # onnx only: a library of operators instead of the folder's own, or "none"
 
 
 class TextEngine(Protocol):

@@ -1,0 +1,83 @@
+"""Which engine runs a given thing, and what to do where none, or not the one that was asked for, does."""
+
+import importlib
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from edgebit.bundle.archive import looks_like_bundle
+from edgebit.engines.engine import OpenOptions, TextEngine
+from edgebit.errors import EngineError
+from edgebit.onnx_engine.folder import looks_like_exported, source_of
+
+Kind = Literal["model", "exported", "checkpoint"]
+
+# --engine: the module that has open_engine(path, options).
+ENGINES = {
+    "native": "edgebit.engines.native_engine",
+    "onnx": "edgebit.engines.ort_engine",
+    "transformers": "edgebit.engines.transformers_engine",
+}
+RUNS: dict[Kind, str] = {"model": "native", "exported": "onnx", "checkpoint": "transformers"}
+_NAMES: dict[Kind, str] = {
+    "model": "a bundle or model file",
+    "exported": "a folder exported for ONNX Runtime",
+    "checkpoint": "a Hugging Face checkpoint",
+}
+
+
+class _EngineModule(Protocol):
+    def open_engine(self, path: Path, options: OpenOptions) -> TextEngine: ...
+
+
+def kind_of(path: Path) -> Kind:
+    """What `path` is by its looks; whatever is nothing else counts as a model file, whose reader says what is wrong."""
+    if looks_like_exported(path):
+        return "exported"
+    if path.is_dir() and not looks_like_bundle(path) and (path / "config.json").is_file():
+        return "checkpoint"
+    return "model"
+
+
+def has_transformers() -> bool:
+    """Whether transformers and what it computes with are installed; they are not imported for it."""
+    return all(importlib.util.find_spec(name) is not None for name in ("transformers", "torch"))
+
+
+def choose_engine(path: Path, asked: str = "auto") -> str:
+    """The name of the engine that runs `path`: the one asked for, or for "auto" the one that can.
+
+    Raises EngineError where that cannot be, with what makes of `path` what the engine takes.
+    """
+    kind = kind_of(path)
+    able = RUNS[kind]
+    if asked not in ("auto", able):
+        raise EngineError(
+            f"{path} is {_NAMES[kind]}, which the engine {asked} does not run. {_way_to(asked, path, kind)}"
+        )
+    if able == "transformers" and not has_transformers():
+        raise EngineError(
+            f"{path} is {_NAMES[kind]}, which only transformers runs as it is, and that is not installed: "
+            f"pip install 'edgebit[parity]'. {_way_to('native', path, kind)}"
+        )
+    return able
+
+
+def open_engine(path: Path, options: OpenOptions, asked: str = "auto") -> TextEngine:
+    """The model at `path` in the engine that choose_engine() names, ready to answer; close() it."""
+    module = cast(_EngineModule, importlib.import_module(ENGINES[choose_engine(path, asked)]))
+    return module.open_engine(path, options)
+
+
+def _way_to(engine: str, path: Path, kind: Kind) -> str:
+    """How the model at `path` becomes what `engine` runs."""
+    if kind == "exported":
+        source = source_of(path)
+        return f"It was made from {source}: use that, or a model made from it, with --engine {engine}"
+    here = shlex.quote(str(path))
+    return {
+        "native": f"Convert it: edgebit convert {here} --out model.ebm",
+        "onnx": f"Export it first: edgebit export onnx {here} --out model-onnx, then run model-onnx",
+        "transformers": f"Export it first: edgebit export hf {here} --out model-hf, then run model-hf",
+    }[engine]
