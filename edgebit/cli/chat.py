@@ -1,5 +1,6 @@
 """`edgebit chat`: a conversation on this machine."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -10,12 +11,12 @@ from edgebit.bundle.prompt_program import Message
 from edgebit.cli.generation import (
     GenerationOptions,
     generation_options,
-    open_session,
-    statistics,
     statistics_line,
     stop_on_interrupt,
 )
 from edgebit.cli.terminal import echo_piece, printable
+from edgebit.engines.figures import answer_figures
+from edgebit.engines.native_engine import open_engine
 from edgebit.errors import EngineError
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.native import ContextFullError
@@ -36,11 +37,11 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
     \b
     edgebit chat chat.bundle --system "Answer in one sentence."
     """
-    with open_session(model, generation) as session:
-        if session.program is None:
+    with contextlib.closing(open_engine(model, generation.open_options())) as engine:
+        if not engine.has_chat_template:
             raise EngineError(f"{model} has no chat template: it is a base model. Use edgebit run --raw")
         beginning = [Message("system", system)] if system is not None else []
-        sampling = generation.sampling(session)
+        sampling = generation.sampling(engine)
         messages = list(beginning)
         unanswered = 0
         if sys.stdin.isatty():
@@ -57,11 +58,11 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
             if not said:
                 continue
             messages.append(Message("user", said))
-            ids = session.chat_ids(messages)
+            ids = engine.chat_ids(messages)
             answer = Answer(prompt_tokens=len(ids))
             try:
                 with stop_on_interrupt() as interrupted:
-                    for piece in session.generate(
+                    for piece in engine.generate(
                         ids,
                         answer,
                         sampling=sampling,
@@ -78,8 +79,8 @@ def command(model: Path, system: str | None, generation: GenerationOptions, stat
             click.echo()
             messages.append(Message("assistant", answer.text))
             if stats:
-                click.secho(statistics_line(statistics(session, answer, sampling)), dim=True, err=True)
-            session.keep()
+                click.secho(statistics_line(answer_figures(engine, answer, sampling)), dim=True, err=True)
+            engine.keep()
     if unanswered and not sys.stdin.isatty():  # a script reads the exit code alone
         raise EngineError(f"{unanswered} of the messages got no answer, for the reason above")
 

@@ -1,4 +1,4 @@
-"""What `run` and `chat` share: the options of a generation, an opened session, and the report of its statistics."""
+"""What `run` and `chat` share: the options of a generation, how Ctrl-C ends one, and its statistics in words."""
 
 import contextlib
 import functools
@@ -12,17 +12,11 @@ from typing import Any
 
 import click
 
-from edgebit.bundle.archive import locate_model
 from edgebit.bundle.conf_section import SIZE_MAX
+from edgebit.engines.engine import OpenOptions, TextEngine
 from edgebit.runtime.abi import MAX_DRAFT
-from edgebit.runtime.cores import default_threads
-from edgebit.runtime.generation import Answer
-from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import KV_TYPES, Library, Model, SamplingParams
-from edgebit.runtime.prefix_cache import PrefixCache
-from edgebit.runtime.session import SPECULATE, Session
-
-_PREFIX_BYTES = 1 << 30
+from edgebit.runtime.native import KV_TYPES, SamplingParams
+from edgebit.runtime.session import SPECULATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +37,18 @@ class GenerationOptions:
     speculate: int
     prefix_cache: Path | None
 
-    def sampling(self, session: Session) -> SamplingParams:
+    def open_options(self, library: str | None = None) -> OpenOptions:
+        """What an engine is opened with."""
+        return OpenOptions(
+            threads=self.threads,
+            ctx_len=self.ctx,
+            kv=self.kv,
+            speculate=self.speculate,
+            prefix_cache=self.prefix_cache,
+            ort_library=library,
+        )
+
+    def sampling(self, engine: TextEngine) -> SamplingParams:
         """What was asked for, then what the model's makers advise, then greedy."""
         asked = {
             "temperature": self.temperature,
@@ -52,7 +57,7 @@ class GenerationOptions:
             "min_p": self.min_p,
             "repetition_penalty": self.repeat_penalty,
         }
-        return session.sampling(asked, seed=self.seed if self.seed is not None else secrets.randbits(32))
+        return engine.sampling(asked, seed=self.seed if self.seed is not None else secrets.randbits(32))
 
 
 def generation_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -113,28 +118,6 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def open_session(path: Path, generation: GenerationOptions) -> Iterator[Session]:
-    """The model at `path`, a model file or a bundle, ready to generate on this machine."""
-    place = locate_model(path)
-    prefixes = None
-    if generation.prefix_cache is not None:
-        prefixes = PrefixCache(memory_bytes=0, folder=generation.prefix_cache, disk_bytes=_PREFIX_BYTES)
-    with Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
-        session = Session(
-            model,
-            threads=generation.threads or default_threads(),
-            ctx_len=generation.ctx,
-            kv=generation.kv,
-            speculate=generation.speculate,
-            prefix_cache=prefixes,
-        )
-        try:
-            yield session
-        finally:
-            session.close()
-
-
-@contextlib.contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Within it Ctrl-C raises nothing: the function it gives says whether it was pressed."""
     pressed = False
@@ -150,44 +133,25 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def statistics(session: Session, answer: Answer, sampling: SamplingParams) -> dict[str, Any]:
-    """Tokens, tok/s, memory in MiB, ISA level and threads of one answer."""
-    stats = session.engine.stats()
-    computed = answer.prompt_tokens - answer.reused_tokens
-    decoded = max(len(answer.tokens) - 1, 0)  # the first token comes with the prefill
-    return {
-        "prompt_tokens": answer.prompt_tokens,
-        "reused_tokens": answer.reused_tokens,
-        "answer_tokens": len(answer.tokens),
-        "prefill_tok_s": _rate(computed, answer.prompt_ns),
-        "decode_tok_s": _rate(decoded, answer.decode_ns),
-        "drafted_tokens": answer.drafted_tokens,
-        "accepted_tokens": answer.accepted_tokens,
-        "head_rows_reread": _rows_a_token(stats.head_middle_rows, stats.head_tokens),
-        "first_token_s": round(answer.prompt_ns / 1e9, 4),
-        "weights_mib": round(stats.weight_bytes / 2**20, 1),
-        "kv_cache_mib": round(stats.kv_bytes / 2**20, 1),
-        "scratch_mib": round(stats.arena_bytes / 2**20, 1),
-        "peak_rss_mib": round(peak_rss_bytes() / 2**20, 1),
-        "isa": session.engine.isa,
-        "threads": stats.n_threads,
-        "seed": sampling.seed,
-        "temperature": sampling.temperature,
-        "done_reason": answer.done_reason,
-    }
-
-
-def _rows_a_token(rows: int, tokens: int) -> float | None:
-    """Rows of the head that were read past their high plane, a token; None where all logits were wanted."""
-    return round(rows / tokens, 1) if tokens else None
-
-
-def _rate(tokens: int, nanoseconds: int) -> float:
-    return round(tokens / nanoseconds * 1e9, 2) if nanoseconds else 0.0
-
-
 def statistics_line(figures: dict[str, Any]) -> str:
-    """The same for people, on one line."""
+    """The figures of an answer for people, on one line."""
+    return _native_line(figures) if figures["engine"] == "native" else _line(figures)
+
+
+def _line(figures: dict[str, Any]) -> str:
+    """Of any engine."""
+    own = {name: figures[name] for name in ("kernel", "fallback", "onnxruntime") if figures.get(name) is not None}
+    return (
+        f"{figures['engine']}: loaded in {figures['load_s']} s, "
+        f"prefill {figures['prompt_tokens'] - figures['reused_tokens']} tokens at {figures['prefill_tok_s']} tok/s, "
+        f"decode {figures['answer_tokens']} tokens at {figures['decode_tok_s']} tok/s, "
+        f"first token after {figures['first_token_s']} s; peak RSS {figures['peak_rss_mib']} MiB; "
+        f"{''.join(f'{name} {value}, ' for name, value in own.items())}{figures['threads']} threads, "
+        f"seed {figures['seed']}; ended by: {figures['done_reason']}"
+    )
+
+
+def _native_line(figures: dict[str, Any]) -> str:
     return (
         f"prefill {figures['prompt_tokens'] - figures['reused_tokens']} tokens at {figures['prefill_tok_s']} tok/s, "
         f"decode {figures['answer_tokens']} tokens at {figures['decode_tok_s']} tok/s "
