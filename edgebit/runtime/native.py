@@ -515,6 +515,7 @@ class Engine(_Native):
     """Prefill and decode of several sequences over one model. One thread at a time, but for cancel()."""
 
     _close_function = "eb_engine_close"
+    keeps_memory = True
 
     def __init__(
         self,

@@ -26,6 +26,10 @@ class TokenEngine(SequenceEngine, Protocol):
     def kv(self) -> str:
         """How it holds keys and values: one of native.KV_TYPES."""
 
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether a sequence keeps the memory that its tokens have taken once they are gone."""
+
     def eval_batch(
         self,
         tokens: Sequence[int],

@@ -8,7 +8,18 @@ from edgebit.runtime.native import Engine, Model
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Session
 
-PASSED_ON = ("ctx_len", "sequences", "isa", "kv", "eval_batch", "logits", "truncate", "copy_sequence", "close")
+PASSED_ON = (
+    "ctx_len",
+    "sequences",
+    "isa",
+    "kv",
+    "keeps_memory",
+    "eval_batch",
+    "logits",
+    "truncate",
+    "copy_sequence",
+    "close",
+)
 
 
 class Foreign:

@@ -12,6 +12,7 @@ from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open
 from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest, Refusal
+from edgebit.daemon.serving.onnx_opening import open_onnx
 from edgebit.daemon.serving.session_opening import Opened, open_native
 from edgebit.runtime.generation import Answer, Generation
 from edgebit.runtime.memory import available_memory_bytes, total_memory_bytes
@@ -61,7 +62,10 @@ class LoadedModel:
         library = load_library(bundle, config.isa or None)
         model = Model.open(library, place.path, offset=place.offset, size=place.size)
         try:
-            opened = open_native(model, place, config, state_dir)
+            if config.engine == "onnx":
+                opened = open_onnx(model, place, _sha256(bundle), config)
+            else:
+                opened = open_native(model, place, config, state_dir)
         except BaseException:
             model.close()
             raise
@@ -75,7 +79,7 @@ class LoadedModel:
     @property
     def names(self) -> set[str]:
         """What a request may call the model: its name, its hash if it came in a bundle, and what the owner calls it."""
-        return {str(name) for name in (self._name, self._sha256, *self._aliases) if name}
+        return {str(name) for name in (self._name, _sha256(self._bundle), *self._aliases) if name}
 
     @property
     def ctx_len(self) -> int:
@@ -92,7 +96,7 @@ class LoadedModel:
             "model": {
                 "name": self._name,
                 "aliases": list(self._aliases),
-                "sha256": self._sha256,
+                "sha256": _sha256(self._bundle),
                 "family": self._meta.get("family"),
                 "licence": self._meta.get("licence"),
                 "parameters": self._meta.get("parameters"),
@@ -150,7 +154,7 @@ class LoadedModel:
         )
         tokens = min(len(ids) + request.max_tokens, self.ctx_len)
         try:
-            self._check_memory(_to_touch(generation, tokens))
+            self._check_memory(self._to_touch(generation, tokens))
         except Refusal:
             self._session.end(generation)
             raise
@@ -164,7 +168,7 @@ class LoadedModel:
             return
         engine = self._session.engine
         a_token = engine.stats().kv_bytes / (engine.ctx_len * engine.sequences)
-        free -= int(a_token * sum(_to_touch(each, most) for each, most in self._going.items()))
+        free -= int(a_token * sum(self._to_touch(each, most) for each, most in self._going.items()))
         wanted = int(a_token * tokens)
         if wanted + LEFT_BYTES <= free:
             return
@@ -177,6 +181,12 @@ class LoadedModel:
         if total is not None and wanted + LEFT_BYTES > total:
             raise Refusal(507, "memory", words)
         raise Refusal(503, "memory_short", words, retryable=True, retry_after_ms=MEMORY_RETRY_MS)
+
+    def _to_touch(self, generation: Generation, tokens: int) -> int:
+        """For how many of the tokens that an answer may come to, prompt and all, there is no memory taken yet."""
+        held = generation.held
+        taken = max(held.touched, len(held.tokens)) if self._session.engine.keeps_memory else len(held.tokens)
+        return max(tokens - taken, 0)
 
     def step(
         self, generations: Sequence[Generation], prompt_most: int | None = None
@@ -234,14 +244,10 @@ class LoadedModel:
     def _name(self) -> str:
         return self._bundle.manifest.model.name if self._bundle is not None else str(self._meta.get("name", "model"))
 
-    @property
-    def _sha256(self) -> str | None:
-        return self._bundle.manifest.files[MODEL_MEMBER].sha256 if self._bundle is not None else None
 
-
-def _to_touch(generation: Generation, tokens: int) -> int:
-    """For how many of the tokens that an answer may come to, prompt and all, its KV cache has taken no memory yet."""
-    return max(tokens - max(generation.held.touched, len(generation.held.tokens)), 0)
+def _sha256(bundle: Bundle | None) -> str | None:
+    """Of the model file, as the manifest has it."""
+    return bundle.manifest.files[MODEL_MEMBER].sha256 if bundle is not None else None
 
 
 def load_library(bundle: Bundle | None, isa: str | None) -> Library:

@@ -1,7 +1,7 @@
 """Opens what computes for the daemon: a session over the model, its golden probes, and what is said of both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Opened:
 
     session: Session
     probes: Probes
-    about: Mapping[str, Any] = field(default_factory=dict)  # of the engine, in the info document beside what all say
+    about: Mapping[str, Any]  # of the engine, in the info document beside what all say
 
 
 def open_native(model: Model, place: Member, config: EngineConfig, state_dir: Path | None) -> Opened:
@@ -44,7 +44,7 @@ def open_native(model: Model, place: Member, config: EngineConfig, state_dir: Pa
         prefix_cache=_prefix_cache(config, state_dir),
         batch_len=config.batch_len,
     )
-    return Opened(session, GoldenProbes(model, place, session.engine.stats().n_threads))
+    return Opened(session, GoldenProbes(model, place, session.engine.stats().n_threads), {"name": "native"})
 
 
 def context_len(info: ModelInfo, config: EngineConfig) -> int:
