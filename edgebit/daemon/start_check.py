@@ -12,7 +12,10 @@ from edgebit.errors import ConfigError
 
 
 def check_start(config: Config) -> None:
-    """Read the files that a configuration names, and write nothing. Raises ConfigError for the first that is wrong."""
+    """Read the files that a configuration names, and write nothing.
+
+    Raises ConfigError for the first that is wrong, OnnxError where it is what ONNX Runtime needs.
+    """
     tls_context(config.mqtt)
     if config.mqtt.cert:
         read_validity(Path(config.mqtt.cert))
@@ -21,6 +24,17 @@ def check_start(config: Config) -> None:
     ContentFilter(config.content_filter)
     if config.content_filter.classifier:
         _check_program(config.content_filter.classifier[0])
+    if config.engine.engine == "onnx":
+        _check_onnx(Path(config.engine.onnx_folder))
+
+
+def _check_onnx(folder: Path) -> None:
+    """Imported for those who use it: a device need have neither onnxruntime nor numpy."""
+    from edgebit.onnx_engine.folder import OnnxFolder
+    from edgebit.onnx_engine.session import import_onnxruntime
+
+    OnnxFolder.open(folder)
+    import_onnxruntime()
 
 
 def _check_program(name: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pki_fixtures import Authority
 
 from edgebit.daemon.__main__ import main
-from edgebit.errors import ConfigError
+from edgebit.errors import ConfigError, OnnxError
 
 SIGNED = '[mqtt]\nauth = "topic"\n[identity]\nprincipals = "other"\n'
 
@@ -68,3 +68,9 @@ def test_a_certificate_without_its_key(tmp_path):
     config = tmp_path / "edgebitd.toml"
     config.write_text(f'[device]\nname = "pi"\n[mqtt]\nurl = "mqtts://h"\ncert = "{cert}"\nkey = "{key}"\n')
     assert main(["run", "--root", str(tmp_path), "--check-config"]) == ConfigError.exit_code
+
+
+def test_what_onnx_runtime_needs_is_looked_at(check, tmp_path):
+    """The folder is one that edgebit wrote; what else it takes, a start finds out."""
+    code, words = check(f'[engine]\nengine = "onnx"\nonnx_folder = "{tmp_path}"\n')
+    assert code == OnnxError.exit_code and "holds no model.onnx" in words

@@ -302,6 +302,15 @@ def test_a_real_run_writes_the_configuration_once(native, tiny, tmp_path):
     assert any(text.startswith("threads 1") for text in said)
 
 
+def test_another_engine_is_not_tuned(native, tiny, tmp_path):
+    """What would be measured is not what answers; nothing is written."""
+    config = tmp_path / "edgebitd.toml"
+    config.write_text('[engine]\nengine = "onnx"\nonnx_folder = "."\n')
+    with pytest.raises(ConfigError, match="tune measures our own engine"):
+        tune_and_write(tiny, "edge", Limits(threads=1, seconds=1), config)
+    assert "kv" not in config.read_text()
+
+
 def test_a_link_to_the_configuration_stays_one(native, tiny, tmp_path):
     """What it leads to is written."""
     config, link = tmp_path / "own.toml", tmp_path / "link.toml"

@@ -114,7 +114,6 @@ class LoadedModel:
                 "sequences": self.sequences,
                 "weight_bytes": stats.weight_bytes,
                 "kv_bytes": stats.kv_bytes,
-                "arena_bytes": stats.arena_bytes,
                 **self._about,
             },
         }

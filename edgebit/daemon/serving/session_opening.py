@@ -44,7 +44,9 @@ def open_native(model: Model, place: Member, config: EngineConfig, state_dir: Pa
         prefix_cache=_prefix_cache(config, state_dir),
         batch_len=config.batch_len,
     )
-    return Opened(session, GoldenProbes(model, place, session.engine.stats().n_threads), {"name": "native"})
+    stats = session.engine.stats()
+    about = {"name": "native", "arena_bytes": stats.arena_bytes}
+    return Opened(session, GoldenProbes(model, place, stats.n_threads), about)
 
 
 def context_len(info: ModelInfo, config: EngineConfig) -> int:
