@@ -15,6 +15,7 @@ from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.doctor.device import check_device
 from edgebit.doctor.finding import Finding
 from edgebit.doctor.machine import check_machine
+from edgebit.doctor.onnx_runtime import check_onnx_folder, check_onnx_runtime
 from edgebit.doctor.phone_libc import check_phone_libc
 from edgebit.errors import EdgebitError
 
@@ -31,9 +32,17 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "unknown": "cyan
     type=click.Path(exists=True, path_type=Path),
     help="With --pull-bionic: run this bundle's golden probes on them, emulated.",
 )
+@click.option(
+    "--onnx",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FOLDER",
+    help="What edgebit export onnx wrote: is it whole, and does the fast kernel run it here?",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_options
-def command(url: str | None, pull_bionic: bool, bundle: Path | None, as_json: bool, **device: Any) -> None:
+def command(
+    url: str | None, pull_bionic: bool, bundle: Path | None, onnx: Path | None, as_json: bool, **device: Any
+) -> None:
     """Look for whatever could be wrong on this machine and, with a URL, on the device there. Changes nothing.
 
     Each finding has its mend. Exit code 1 where something failed; what is only warned about concerns a part that you
@@ -43,12 +52,15 @@ def command(url: str | None, pull_bionic: bool, bundle: Path | None, as_json: bo
     edgebit doctor
     edgebit doctor ssh://pi@raspberrypi.local
     edgebit doctor adb:// --pull-bionic --bundle chat.bundle
+    edgebit doctor --onnx chat-onnx
     """
     if pull_bionic and url is None:
         raise click.UsageError("--pull-bionic needs the phone's URL: edgebit doctor adb:// --pull-bionic")
     if bundle is not None and not pull_bionic:
         raise click.UsageError("--bundle goes with --pull-bionic")
-    findings = check_machine()
+    findings = [*check_machine(), *check_onnx_runtime()]
+    if onnx is not None:
+        findings += check_onnx_folder(onnx)
     if url is not None:
         findings += check_device(url, way(**device))
         if pull_bionic:

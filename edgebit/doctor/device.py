@@ -80,6 +80,7 @@ def judge_device(state: DeviceState, facts: Facts) -> list[Finding]:
         _architecture(state),
         _isa(state, facts),
         _python(state),
+        *_onnxruntime(state, facts),
         _memory(state),
         *_swap(facts),
         _disk(state),
@@ -133,6 +134,13 @@ def _python(state: DeviceState) -> Finding:
         lacks = ", ".join(state.python.lacks)
         return _found(name, "fail", f"{version} lacks {lacks}", "sudo apt install python3-full")
     return _found(name, "ok", f"{version} ({state.python.path})")
+
+
+def _onnxruntime(state: DeviceState, facts: Facts) -> Iterator[Finding]:
+    """An option: that it is not there is no fault."""
+    if state.python is not None:
+        words = facts.onnxruntime or 'not installed; only a daemon with engine = "onnx" needs it'
+        yield _found("onnxruntime (an option)", "ok", words)
 
 
 def _memory(state: DeviceState) -> Finding:

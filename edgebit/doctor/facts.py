@@ -55,6 +55,8 @@ case $kind in
 esac
 run=$root/active/bin/edgebit-run
 [ -x "$run" ] && echo "isa $(limit "$run" --isa 2>&1 | head -n 1)"
+ask='import importlib.metadata as found; print(found.version("onnxruntime"))'
+command -v python3 >/dev/null 2>&1 && echo "onnxruntime $(limit python3 -c "$ask" 2>/dev/null)"
 for log in "$root/run/edgebitd.log" "$root/run/edgebitd.log.1"; do
   [ -f "$log" ] && echo "log_bytes $(wc -c <"$log")"
 done
@@ -90,6 +92,7 @@ class Facts:
     linger: bool = False
     synchronised: bool | None = None
     enabled: str = ""  # what systemctl says of the daemon's unit
+    onnxruntime: str = ""  # its version, for the daemon's [engine] engine = "onnx"
     log_bytes: int = 0
 
 
@@ -135,6 +138,7 @@ def parse_facts(text: str) -> Facts:
         linger="linger" in last,
         synchronised={"yes": True, "no": False}.get(last.get("synchronised", "")),
         enabled=last.get("enabled", ""),
+        onnxruntime=last.get("onnxruntime", ""),
         log_bytes=log_bytes,
     )
 

@@ -57,6 +57,8 @@ DEVICE_FAULTS: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("Python", "warn", "edgebit-run alone", {"python": None}, {}),
     ("Python", "fail", "needs 3.11", {"python": Python((3, 9, 2), "p", ())}, {}),
     ("Python", "fail", "lacks ssl", {"python": Python((3, 13, 0), "p", ("ssl",))}, {}),
+    ("onnxruntime (an option)", "ok", "1.22.0", {}, {"onnxruntime": "1.22.0"}),
+    ("onnxruntime (an option)", "ok", "not installed", {}, {}),
     ("memory", "warn", "100 MiB of 4,096 MiB", {"available_bytes": 100 << 20}, {}),
     ("memory", "unknown", "meminfo", {"memory_bytes": 0}, {}),
     ("swap", "warn", "900 MiB of 1,024 MiB used", {}, {"swap_bytes": GIB, "swap_used_bytes": 900 << 20}),
@@ -196,7 +198,7 @@ def test_a_device_is_read_from_its_words():
         "features Features\t: fp asimd evtstrm crc32 cpuid\nswap_kib 524284\nswap_free_kib 262142\n"
         "zone cpu-thermal 48692 80000\nzone nvme  \ncooling 0\ncooling 2\ngovernor ondemand\n"
         "throttled throttled=0x50005\nlinger 1\nsynchronised no\nenabled enabled-runtime\nlog_bytes 1000\n"
-        "log_bytes   24\nisa neon (of: scalar neon)\nend 1\n"
+        "log_bytes   24\nisa neon (of: scalar neon)\nonnxruntime 1.22.0\nend 1\n"
     )
 
     assert told == Facts(
@@ -204,7 +206,7 @@ def test_a_device_is_read_from_its_words():
         features=frozenset({"fp", "asimd", "evtstrm", "crc32", "cpuid"}), isa="neon (of: scalar neon)",
         swap_bytes=524284 * 1024, swap_used_bytes=262142 * 1024, zones=(Zone("cpu-thermal", 48.692, 80.0),),
         cooling=True, governor="ondemand", throttled=0x50005, linger=True, synchronised=False,
-        enabled="enabled-runtime", log_bytes=1024,
+        enabled="enabled-runtime", log_bytes=1024, onnxruntime="1.22.0",
     )  # fmt: skip
 
 

@@ -1,0 +1,135 @@
+"""ONNX Runtime as the doctor sees it: absent, there, with wrong kernels, and a folder in all states."""
+
+import importlib.util
+import shutil
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from edgebit.cli import cli
+from edgebit.doctor import onnx_runtime
+from edgebit.doctor.onnx_runtime import check_onnx_folder, check_onnx_runtime, n2_tiles
+from edgebit.errors import OnnxError
+from edgebit.resources import ort_library
+
+
+def named(findings):
+    return {finding.name: finding for finding in findings}
+
+
+@pytest.fixture
+def installed(native):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    """No onnxruntime, as on most machines."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+
+@pytest.fixture(scope="module")
+def exported(native, reference_checkpoint, tmp_path_factory):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from edgebit.export.to_onnx import export_onnx
+
+    folder = tmp_path_factory.mktemp("onnx") / "exported"
+    export_onnx(reference_checkpoint("bitnet-packed"), folder, library=ort_library())
+    return folder
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "folder")
+
+
+def test_that_it_is_absent_is_no_fault(absent):
+    """One finding, which says what it would be for and how to get it."""
+    (finding,) = check_onnx_runtime()
+    assert (finding.state, finding.mend) == ("ok", "pip install 'edgebit[onnx]'")
+    assert "not installed" in finding.detail
+
+
+def test_our_kernels_are_tried(installed):
+    findings = named(check_onnx_runtime())
+    assert {finding.state for finding in findings.values()} == {"ok"}
+    assert findings["its kernels"].detail == "both are bound, and compute what they must"
+    assert findings["onnxruntime"].detail == sys.modules["onnxruntime"].__version__
+
+
+def test_without_onnx_no_kernel_is_tried(installed, monkeypatch):
+    """ONNX Runtime alone runs folders; only the doctor writes a graph."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    finding = named(check_onnx_runtime())["its kernels"]
+    assert (finding.state, finding.mend) == ("unknown", "pip install 'edgebit[onnx]'")
+
+
+def test_kernels_that_compute_something_else_are_a_fault(installed, monkeypatch):
+    """Here the graph has other weights than those that the sums are taken of."""
+    monkeypatch.setattr(onnx_runtime, "n2_tiles", lambda rows: n2_tiles([*rows[1:], rows[0]]))
+    finding = named(check_onnx_runtime())["its kernels"]
+    assert finding.state == "fail" and "TernaryMatMul gives" in finding.detail and "must give" in finding.detail
+
+
+def test_a_missing_library_is_a_warning(installed, monkeypatch):
+    def missing():
+        raise OnnxError("the library of ONNX operators is missing: x.so. Build it: cmake")
+
+    monkeypatch.setattr(onnx_runtime, "ort_library", missing)
+    finding = named(check_onnx_runtime())["library of operators"]
+    assert (finding.state, finding.mend) == ("warn", "Build it: cmake")
+
+
+def test_an_old_runtime_is_a_warning(installed, monkeypatch):
+    monkeypatch.setattr(sys.modules["onnxruntime"], "__version__", "1.18.1")
+    finding = named(check_onnx_runtime())["onnxruntime"]
+    assert (finding.state, finding.detail) == ("warn", "1.18.1, folders need 1.19 or later")
+
+
+def test_a_sound_folder(folder):
+    """Whose kernel runs is read off the library's own count, not off the file that lies there."""
+    findings = named(check_onnx_folder(folder))
+    assert findings["graph"].detail.startswith("bitnet-packed, written by edgebit")
+    assert {finding.state for finding in findings.values()} <= {"ok", "unknown"}
+    assert findings["fast kernel"].detail.startswith(f"bound, from {folder / 'libedgebit_ort.so'}")
+    assert findings["without the library"].detail.startswith("compact: ")
+
+
+def test_without_the_library_the_fallback_runs(folder):
+    (folder / "libedgebit_ort.so").unlink()
+    findings = named(check_onnx_folder(folder))
+    assert (findings["its library"].state, findings["fast kernel"].state) == ("warn", "warn")
+    assert "the fallback 'compact' runs" in findings["fast kernel"].detail
+
+
+def test_a_library_for_another_machine(folder):
+    """It is no fault of a folder that is made for a device; whether it runs fast there cannot be tried here."""
+    library = folder / "libedgebit_ort.so"
+    data = bytearray(library.read_bytes())
+    data[18:20] = b"\xf3\x00"  # e_machine: RISC-V
+    library.unlink()
+    library.write_bytes(data)
+    findings = named(check_onnx_folder(folder))
+    assert findings["its library"].state == "warn" and findings["fast kernel"].state == "unknown"
+    assert "riscv64" in findings["its library"].detail or "ELF machine 243" in findings["its library"].detail
+
+
+def test_a_damaged_folder_fails(folder):
+    """Cut short, it is no folder; and the command's exit code says so."""
+    data = folder / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-1])
+    (finding,) = check_onnx_folder(folder)
+    assert finding.state == "fail" and "a copy cut short" in finding.detail + finding.mend
+    assert CliRunner().invoke(cli, ["doctor", "--onnx", str(folder)]).exit_code == 1
+
+
+def test_a_folder_without_onnxruntime(exported, absent):
+    """What needs none is told all the same."""
+    findings = named(check_onnx_folder(exported))
+    assert findings["its library"].state == "ok" and findings["fast kernel"].state == "unknown"
+    assert "pip install" in findings["fast kernel"].mend
