@@ -1,12 +1,16 @@
 """A daemon that answers with ONNX Runtime, over a real broker: what a caller sees is what our own engine would say."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.serving.engine import LoadedModel
+from edgebit.errors import OnnxError
+from edgebit.pyz import build_pyz
 from edgebit.resources import ort_library
 from edgebit.runtime.generation import Answer
 
@@ -121,3 +125,16 @@ def test_a_start_that_fails_is_a_fault_as_any_other(broker, daemons, ears, refer
     reply = json.loads(ear.until(lambda message: message.topic.startswith(OUT)).payload)
     assert (reply["error"]["code"], reply["error"]["retryable"]) == ("fault", False)
     assert daemon.stop() == 9
+
+
+def test_the_one_file_has_what_it_takes(exported, tmp_path):
+    """Beside a python3 with onnxruntime it is ready to start; without, it says what is missing and how to get it."""
+    build_pyz(tmp_path / "edgebitd.pyz")
+    (tmp_path / "edgebitd.toml").write_text(f'[engine]\nengine = "onnx"\nonnx_folder = "{exported}"\n')
+    for options, code, words in (
+        ((), 0, "broker mqtt://"),
+        (("-S",), OnnxError.exit_code, "pip install 'edgebit[onnx]'"),
+    ):
+        argv = [sys.executable, "-I", *options, str(tmp_path / "edgebitd.pyz"), "run", "--root", str(tmp_path)]
+        done = subprocess.run([*argv, "--check-config"], capture_output=True, text=True, check=False)
+        assert done.returncode == code and words in done.stdout + done.stderr

@@ -13,6 +13,7 @@ from edgebit.daemon.contract.messages import GenerateRequest, Refusal
 from edgebit.daemon.serving.engine import LEFT_BYTES, LoadedModel
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.generation import Answer
+from edgebit.runtime.native import Engine
 
 
 def request(**named):
@@ -224,6 +225,21 @@ def test_a_request_is_refused_where_its_kv_cache_finds_no_memory(reference_model
     assert len(answer_of(model, request(messages=(), max_tokens=length - 1)).tokens) == length - 1
     with pytest.raises(Refusal):
         answer_of(model, request(messages=(), max_tokens=60))
+    model.close()
+
+
+def test_memory_that_an_engine_gives_back_is_taken_anew(reference_model, native, monkeypatch):
+    """A sequence that has been used has no memory left then, but for what its tokens hold."""
+    monkeypatch.setattr(Engine, "keeps_memory", False)
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(threads=1, ctx_len=1024, sequences=1))
+    asked = request(messages=(), max_tokens=40)
+    other = request(prompt="another thing", messages=(), max_tokens=40)
+    answer_of(model, asked)
+    monkeypatch.setattr("edgebit.daemon.serving.engine.available_memory_bytes", lambda: LEFT_BYTES)
+    with pytest.raises(Refusal):
+        answer_of(model, other)
+    monkeypatch.setattr(Engine, "keeps_memory", True)
+    assert answer_of(model, request(prompt="another", messages=(), max_tokens=4)).tokens
     model.close()
 
 
