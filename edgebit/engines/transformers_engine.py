@@ -18,9 +18,9 @@ from edgebit.engines.engine import OpenOptions
 from edgebit.engines.text_pieces import TextPieces
 from edgebit.errors import CheckpointError, EngineError
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import ContextFullError, Library, Sampler, SamplingParams
-from edgebit.runtime.sampling import advised_sampling
+from edgebit.runtime.generation import Answer, answer_limit
+from edgebit.runtime.native import Library, Sampler, SamplingParams
+from edgebit.runtime.sampling import advised_sampling, choose_sampling
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -97,9 +97,7 @@ class TransformersEngine:
 
     def sampling(self, asked: Mapping[str, float | None], *, seed: int) -> SamplingParams:
         """As asked for, then as the model's makers advise, then greedy."""
-        wanted = {name: value for name, value in asked.items() if value is not None}
-        values: dict[str, Any] = {**self._advice, **wanted}
-        return SamplingParams(**values, seed=seed)
+        return choose_sampling(asked, self._advice, seed=seed)
 
     def generate(
         self,
@@ -112,8 +110,7 @@ class TransformersEngine:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[str]:
         """Yield the answer to `ids` piece by piece, and fill in `answer`."""
-        limit = self._room(ids)
-        limit = limit if max_tokens is None else min(limit, max_tokens)
+        limit = answer_limit(ids, self._context_len, max_tokens)
         pieces = TextPieces(self._decode, stop)
         with Sampler(self._library, self._vocab_size, sampling) as sampler:
             for token in ids:
@@ -169,18 +166,6 @@ class TransformersEngine:
             answer.prompt_ns = answer.prompt_ns or now_ns
             answer.decode_ns = now_ns - answer.prompt_ns
             yield step[0]
-
-    def _room(self, ids: Sequence[int]) -> int:
-        """Tokens that an answer to `ids` may have."""
-        if not ids:
-            raise EngineError("the prompt is empty: there is nothing to answer")
-        room = self._context_len - len(ids)
-        if room < 1:
-            raise ContextFullError(
-                f"the prompt has {len(ids)} tokens and the context {self._context_len}: "
-                "shorten it, or open the model with a longer context"
-            )
-        return room
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self._own_tokenizer().decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
