@@ -6,7 +6,10 @@ and with {"error": WORDS} where it cannot.
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -14,15 +17,19 @@ from typing import Any, Self
 from edgebit.bench.machine import cores_for, pinned
 from edgebit.errors import EngineError
 
+_LAST_WORDS = 300  # bytes of what it wrote to standard error
+
 
 class AskedProcess:
     """`argv`, kept to as many cores as it has threads, and in a session of its own: Ctrl-C reaches its parent alone."""
 
     def __init__(self, argv: Sequence[str], threads: int) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         with pinned(cores_for(threads)):
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-            )
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
+                start_new_session=True,
+            )  # fmt: skip
 
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         """What it answers; EngineError in its own words, or where it has died."""
@@ -33,7 +40,7 @@ class AskedProcess:
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise EngineError(f"the process that was measured died ({name}): exit code {self._process.wait(30)}")
+            raise EngineError(f"the process that was measured died ({name}): {self._end()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise EngineError(answer["error"])
@@ -52,3 +59,12 @@ class AskedProcess:
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        self._said.close()
+
+    def _end(self) -> str:
+        """How it ended, with its last words."""
+        code = self._process.wait(30)
+        self._said.seek(max(self._said.seek(0, os.SEEK_END) - _LAST_WORDS, 0))
+        said = " ".join(self._said.read().decode(errors="replace").split())
+        why = "killed, as a system does that runs out of memory" if code == -signal.SIGKILL else f"exit code {code}"
+        return f"{why}: {said}" if said else why

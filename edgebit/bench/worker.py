@@ -1,8 +1,7 @@
 """The process that is measured: one engine, kept to its cores, asked one thing at a time.
 
-Run as a program with its Spec as a JSON argument. It answers each line on standard input, a JSON object, with one on
-standard output; an EdgebitError becomes {"error": ...}. Standard library and runtime only, as on a device, so that
-its start is that of an engine and not of a command line.
+Run as a program with its Spec as a JSON argument (edgebit.bench.serving). Standard library and runtime only, as on a
+device, so that its start is that of an engine and not of a command line.
 """
 
 import json
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebit.errors import EdgebitError
+from edgebit.bench.serving import serve
 from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import KV_TYPES, Engine, Library, Model, Sampler, SamplingParams
 from edgebit.runtime.token_ids import spread_ids
@@ -151,25 +150,8 @@ _REQUESTS = ("facts", "probes", "prefill", "decode", "sequences", "memory", "lim
 
 
 def main(argument: str) -> None:
-    """Open what `argument` says, then answer line by line until there are no more."""
-    try:
-        worker = Worker(Spec(**json.loads(argument)))
-    except EdgebitError as error:
-        _answer({"error": str(error)})
-        return
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request.pop("do")
-        assert name in _REQUESTS, name
-        try:
-            _answer(getattr(worker, name)(**request))
-        except EdgebitError as error:
-            _answer({"error": str(error)})
-
-
-def _answer(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content) + "\n")
-    sys.stdout.flush()
+    """Open what `argument` says, then answer."""
+    serve(lambda: Worker(Spec(**json.loads(argument))), _REQUESTS)
 
 
 if __name__ == "__main__":
