@@ -42,6 +42,8 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
 SERVICES = {
     "edgebit.bench": {"edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
+    "edgebit.compare": {"edgebit.bench", "edgebit.convert", "edgebit.engines", "edgebit.export", "edgebit.line_plot",
+                        "edgebit.synthesize"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),
     "edgebit.demo": {"edgebit.build", "edgebit.convert", "edgebit.cross", "edgebit.deploy", "edgebit.device_probe",

@@ -24,6 +24,7 @@ COMMANDS = {
     "parity": "Run a bundle beside its reference, and say where they depart.",
     "run": "Answer one prompt on this machine.",
     "chat": "Talk with a model on this machine.",
+    "compare": "Run several engines on the same prompts, side by side.",
     "eval": "Score a model: perplexity, multiple choice, divergence from another.",
     "bench": "Measure a model on this machine, beside its limits and other engines.",
     "deploy": "Put a bundle on a device, or on many, and switch its daemon over.",

@@ -1,0 +1,99 @@
+"""What is compared: a model as one engine runs it."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgebit.checkpoint.model_file_checkpoint import is_model_file
+from edgebit.engines.choice import choose_engine, has_transformers, kind_of
+from edgebit.engines.engine import OpenOptions
+from edgebit.errors import EngineError
+from edgebit.onnx_engine.binding import NO_LIBRARY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What is the same for all of them."""
+
+    threads: int
+    ctx_len: int = 0  # tokens; 0: the model's own maximum
+    kv: str = "f32"  # native only: the type that the others have
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contestant:
+    """One that is asked."""
+
+    name: str  # in the report, each another
+    path: Path  # the model
+    engine: str  # as --engine has it
+    settings: Settings
+    without_library: bool = False  # onnx only: its fallback
+
+    def options(self) -> OpenOptions:
+        """What its engine is opened with. No drafts: where they come true, a step's time says nothing."""
+        return OpenOptions(
+            threads=self.settings.threads,
+            ctx_len=self.settings.ctx_len,
+            kv=self.settings.kv,
+            speculate=0,
+            ort_library=NO_LIBRARY if self.without_library else None,
+        )
+
+
+def choose_contestants(
+    models: Sequence[Path], engines: Sequence[str], settings: Settings, *, also_fallback: bool = False
+) -> list[Contestant]:
+    """Each model in each of the engines; without any, several models in their own, and a single one in all there are.
+
+    also_fallback: ONNX Runtime a second time, without our operators
+    Raises EngineError where an engine can run neither a model nor what can be made of it, or there is one alone.
+    """
+    found: list[Contestant] = []
+    for model in models:
+        chosen = engines or (engines_for(model) if len(models) == 1 else [choose_engine(model)])
+        for engine in chosen:
+            is_run_as_it_is(model, engine)  # or raises
+            name = engine if len(models) == 1 else f"{model}, {engine}" if len(chosen) > 1 else str(model)
+            found.append(Contestant(name=name, path=model, engine=engine, settings=settings))
+            if also_fallback and engine == "onnx":
+                found.append(replace(found[-1], name=f"{name}, without library", without_library=True))
+    if len(found) < 2:
+        raise EngineError(
+            f"only the engine {found[0].engine} is asked of {models[0]}: there is nothing to compare it with. "
+            "Name a second MODEL, or install an engine: pip install 'edgebit[onnx]' or 'edgebit[parity]'"
+        )
+    return _distinct(found)
+
+
+def engines_for(model: Path) -> list[str]:
+    """All engines that are installed and can run a model, or what can be made of it."""
+    if kind_of(model) == "exported":
+        return ["onnx"]
+    has_onnx = all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
+    return ["native", *(["onnx"] if has_onnx else []), *(["transformers"] if has_transformers() else [])]
+
+
+def is_run_as_it_is(model: Path, engine: str) -> bool:
+    """Whether an engine takes a model; if not, making.make() makes of it what the engine takes.
+
+    Raises EngineError where neither can be, saying what to use.
+    """
+    kind = kind_of(model)
+    if kind == "exported":
+        choose_engine(model, engine)
+        return True
+    if engine == "native":
+        return kind == "model" and is_model_file(model)
+    return engine == "transformers" and kind == "checkpoint"
+
+
+def _distinct(contestants: list[Contestant]) -> list[Contestant]:
+    """With a number behind a name that stood before."""
+    seen: dict[str, int] = {}
+    out = []
+    for contestant in contestants:
+        count = seen[contestant.name] = seen.get(contestant.name, 0) + 1
+        out.append(contestant if count == 1 else replace(contestant, name=f"{contestant.name} ({count})"))
+    return out
