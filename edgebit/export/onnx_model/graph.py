@@ -34,7 +34,9 @@ class ElementType(IntEnum):
     BFLOAT16 = 16
 
 
-_BYTES = {ElementType.FLOAT: 4, ElementType.UINT8: 1, ElementType.FLOAT16: 2, ElementType.BFLOAT16: 2}  # of weights
+_BYTES = {  # of weights
+    ElementType.FLOAT: 4, ElementType.FLOAT16: 2, ElementType.BFLOAT16: 2, ElementType.UINT8: 1, ElementType.INT8: 1,
+}  # fmt: skip
 
 
 def load_onnx() -> ModuleType:

@@ -1,0 +1,188 @@
+"""One ternary projection in ONNX Runtime, in every way that it can be computed there: time, error, memory, load.
+
+    python bench/onnx_op.py [--shapes 2560x6912,...] [--tokens 1,8,64] [--threads 1,2] [--rounds 15] [--json]
+
+Needs edgebit[onnx] and a built library. A shape is columns x rows, K x N. Each way has a process of its own for each
+thread count, kept to as many cores; a round asks all of them, one after the other, each round another first. A time is
+the median of the rounds, with the least and the most, of calls that go on for 30 ms at least. Error: the largest
+difference from what BitNet defines, over the largest value. Memory: what the process has grown by from before the
+session to after its calls, its own (anon) and of mapped files; load: of the session.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx_process import open_graph
+from onnx_projections import WAYS, PeerProducts, Way, bitnet
+
+from edgebit.bench.asked_process import AskedProcess
+from edgebit.bench.machine import load_now, machine_facts
+from edgebit.checkpoint.checkpoint import Projection
+from edgebit.errors import EngineError
+from edgebit.export.onnx_model.contrib import CONTRIB
+from edgebit.export.onnx_model.external_data import ExternalData
+from edgebit.export.onnx_model.fallback import FALLBACK_OPSETS, MICROSOFT, add_fallback
+from edgebit.export.onnx_model.graph import ElementType, Graph
+from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts, Stack
+from edgebit.resources import ort_library
+from edgebit.synthesize import SHAPES as MODELS
+
+SHAPES, TOKENS, THREADS = "2560x6912,2560x2560,6912x2560", "1,8,64", "1,2"
+_SCALE = 0.023  # of the weights; any
+_MIB = 1 << 20
+
+
+@dataclass(slots=True)
+class Row:
+    """What one way came to, for one shape and thread count."""
+
+    way: str
+    shape: str
+    threads: int
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # by tokens, one a round
+    error: float | None = None
+    opened: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--shapes", default=SHAPES, help=f"KxN, with commas.  [default: {SHAPES}]")
+    parser.add_argument("--tokens", default=TOKENS)
+    parser.add_argument("--threads", default=THREADS)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    tokens, threads = ([int(word) for word in text.split(",")] for text in (options.tokens, options.threads))
+    before, rows = load_now(), []
+    for shape in options.shapes.split(","):
+        rows += measure_shape(shape, tokens, threads, options.rounds)
+    facts = {**machine_facts(), "load": [before, load_now()]}
+    if options.json:
+        print(json.dumps({"machine": facts, "rows": [row_json(row) for row in rows]}, indent=1))
+    else:
+        print(table(rows, tokens, facts))
+
+
+def measure_shape(shape: str, tokens: Sequence[int], threads: Sequence[int], rounds: int) -> list[Row]:
+    """All ways, for each thread count."""
+    columns, n_rows = map(int, shape.split("x"))
+    random = np.random.default_rng(0)
+    weights = random.integers(-1, 2, (n_rows, columns), np.int8)
+    with tempfile.TemporaryDirectory(prefix="onnx-op-") as name, ExitStack() as stack:
+        folder = Path(name)
+        for count in tokens:
+            np.save(folder / f"x{count}.npy", random.standard_normal((count, columns), np.float32))
+        contestants = []
+        for way in WAYS:
+            model = write_graph(way, weights, folder / f"way{len(contestants) // len(threads)}")
+            contestants += [(Row(way.name, shape, count), way, model) for count in threads]
+        processes = {}
+        for number, (row, way, model) in enumerate(contestants):
+            process = stack.enter_context(
+                open_graph(model, row.threads, ort_library() if way.body == "kernel" else None)
+            )
+            try:
+                check(row, way, process, folder, tokens, weights)
+                processes[number] = process
+            except EngineError as error:
+                row.failure = str(error)
+        for turn in range(rounds):
+            order = [(turn + place) % len(contestants) for place in range(len(contestants))]
+            for number in order:
+                if number in processes:
+                    for count in tokens:
+                        seconds = processes[number].ask("time", x=str(folder / f"x{count}.npy"))["seconds"]
+                        contestants[number][0].seconds.setdefault(count, []).append(seconds)
+    return [row for row, _, _ in contestants]
+
+
+def write_graph(way: Way, weights: NDArray[np.int8], folder: Path) -> Path:
+    """model.onnx with the one product; its weights are external data, as in an exported folder."""
+    folder.mkdir()
+    stack = Stack((Projection(weights, np.array([_SCALE], np.float32)),), 1)
+    opsets = {**CONTRIB.opsets, MICROSOFT: 1}
+    with ExternalData(folder / "model.onnx.data") as data:
+        graph = Graph(data)
+        x = graph.input("X", ElementType.FLOAT, ["tokens", stack.columns])
+        if way.write is None:
+            products = OwnProducts(graph, MODELS["2b4t"].conf, with_block_scales=way.body != "exact")
+            made = products.ternary(x, stack, "product")
+            opsets[DOMAIN] = DOMAIN_VERSION
+            fallback = "exact" if way.body == "exact" else "compact"
+            add_fallback(graph, fallback, bits=8, grouped=False, opsets={**opsets, **FALLBACK_OPSETS[fallback]})
+        else:
+            made = PeerProducts(graph, way.write).ternary(x, stack, "product")
+        graph.output(made, ElementType.FLOAT, ["tokens", stack.rows])
+    path = folder / "model.onnx"
+    graph.save(path, opsets=opsets, ir_version=CONTRIB.ir_version, metadata={})
+    return path
+
+
+def check(
+    row: Row, way: Way, process: AskedProcess, folder: Path, tokens: Sequence[int], weights: NDArray[np.int8]
+) -> None:
+    """Error, memory and load of a way that was just opened; EngineError where it cannot run."""
+    largest = 0.0
+    for count in tokens:
+        x, y = folder / f"x{count}.npy", folder / "y.npy"
+        process.ask("run", x=str(x), y=str(y))
+        wanted = bitnet(np.load(x), weights, float(np.float32(_SCALE)))
+        largest = max(largest, float(np.abs(np.load(y) - wanted).max() / np.abs(wanted).max()))
+    row.error, row.opened = largest, process.ask("opened")
+    if way.body == "kernel" and not row.opened["kernels"]:
+        raise EngineError("the library was registered and made no kernel")
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    return {
+        "way": row.way, "shape": row.shape, "threads": row.threads, "error": row.error, "failure": row.failure,
+        "seconds": {str(count): values for count, values in row.seconds.items()}, **row.opened,
+    }  # fmt: skip
+
+
+def table(rows: Sequence[Row], tokens: Sequence[int], facts: dict[str, Any]) -> str:
+    """Markdown."""
+    version = next((row.opened["onnxruntime"] for row in rows if row.opened), "?")
+    loads = ", ".join(str(load["load_1_min"]) for load in facts["load"])
+    lines = [f"{facts['cpu']}, {facts['usable_cores']} cores, ONNX Runtime {version}, load average {loads}", ""]
+    heads = ["way", "thr", *(f"M = {count}, ms" for count in tokens), "error", "anon MiB", "file MiB", "load ms"]
+    for shape in dict.fromkeys(row.shape for row in rows):
+        columns, n_rows = shape.split("x")
+        lines += [f"K = {columns}, N = {n_rows}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        lines += [f"| {' | '.join(cells(row, tokens))} |" for row in rows if row.shape == shape]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cells(row: Row, tokens: Sequence[int]) -> list[str]:
+    if row.failure is not None:
+        return [row.way, str(row.threads), f"failed: {row.failure}", *[""] * (len(tokens) + 3)]
+    opened = row.opened
+    return [
+        row.way,
+        str(row.threads),
+        *(spread(row.seconds[count]) for count in tokens),
+        f"{row.error:.1e}",
+        f"{opened['anon_bytes'] / _MIB:.1f}",
+        f"{opened['file_bytes'] / _MIB:.1f}",
+        f"{opened['load_s'] * 1e3:.0f}",
+    ]
+
+
+def spread(seconds: Sequence[float]) -> str:
+    median, least, most = (1e3 * value for value in (statistics.median(seconds), min(seconds), max(seconds)))
+    return f"{median:.2f} ({least:.2f} to {most:.2f})"
+
+
+if __name__ == "__main__":
+    main()
