@@ -6,12 +6,11 @@ namespace {
 const std::string kPast = "past_key_values.";
 const std::string kPresent = "present.";
 
-std::vector<const char *> pointers(const std::vector<std::string> &first, const std::vector<std::string> &rest) {
-    std::vector<const char *> out;
-    for (const std::vector<std::string> *names : {&first, &rest})
-        for (const std::string &name : *names)
-            out.push_back(name.c_str());
-    return out;
+/* `first` and then `names`, which must outlive what is returned. */
+std::vector<const char *> after(std::vector<const char *> first, const std::vector<std::string> &names) {
+    for (const std::string &name : names)
+        first.push_back(name.c_str());
+    return first;
 }
 } // namespace
 
@@ -68,8 +67,8 @@ std::vector<float> Decoder::step(const std::vector<std::int64_t> &ids) {
     std::vector<const OrtValue *> values{input_ids.get(), attention_mask.get()};
     for (const Handle<OrtValue> &past : cache_)
         values.push_back(past.get());
-    const std::vector<const char *> from = pointers({"input_ids", "attention_mask"}, past_names_);
-    const std::vector<const char *> to = pointers({"logits"}, present_names_);
+    const std::vector<const char *> from = after({"input_ids", "attention_mask"}, past_names_);
+    const std::vector<const char *> to = after({"logits"}, present_names_);
     std::vector<OrtValue *> results(to.size(), nullptr);
     runtime_.check(api_.Run(session_.get(), nullptr, from.data(), values.data(), values.size(), to.data(), to.size(),
                             results.data()),

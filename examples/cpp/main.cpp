@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
-#include <regex>
 #include <sstream>
 
 namespace {
@@ -103,12 +102,15 @@ std::string find_library(const Options &options) {
     return std::ifstream(beside) ? beside : "";
 }
 
-/* The value of `key` in the model's edgebit.conf, a JSON object: what one regular expression can read of it. */
-std::string conf_value(const Decoder &decoder, const std::string &key) {
+/* The numbers of `key` in the model's edgebit.conf, a flat JSON object; empty where it has none. */
+std::string conf_numbers(const Decoder &decoder, const std::string &key) {
     const std::string conf = decoder.metadata("edgebit.conf");
-    std::smatch found;
-    std::regex_search(conf, found, std::regex('"' + key + "\"\\s*:\\s*\\[?([-0-9, ]+)"));
-    return found.empty() ? "" : found[1].str();
+    const std::string name = '"' + key + "\":";
+    const std::size_t at = conf.find(name);
+    if (at == std::string::npos)
+        return {};
+    const std::size_t from = conf.find_first_not_of(" [", at + name.size());
+    return conf.substr(from, conf.find_first_not_of("0123456789, ", from) - from);
 }
 
 void generate(const Options &options) {
@@ -121,10 +123,10 @@ void generate(const Options &options) {
                                                                    : "edgebit's kernel is bound")
               << '\n';
 
-    const std::string stop_text = options.own_stop ? options.stop : conf_value(decoder, "stop_tokens");
+    const std::string stop_text = options.own_stop ? options.stop : conf_numbers(decoder, "stop_tokens");
     const std::vector<std::int64_t> stop =
         stop_text == "none" ? std::vector<std::int64_t>{} : parse_ids(stop_text, "--stop");
-    const std::vector<std::int64_t> context = parse_ids(conf_value(decoder, "context_max"), "context_max");
+    const std::vector<std::int64_t> context = parse_ids(conf_numbers(decoder, "context_max"), "context_max");
     for (int i = 0; i < options.tokens; i++) {
         if (!context.empty() && static_cast<std::int64_t>(decoder.tokens() + ids.size()) > context[0])
             throw Error("the context of " + std::to_string(context[0]) + " tokens is full");

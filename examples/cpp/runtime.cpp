@@ -1,5 +1,6 @@
 #include "runtime.hpp"
 
+#include <algorithm>
 #include <dlfcn.h>
 
 namespace {
@@ -30,8 +31,9 @@ Runtime::Runtime(const std::string &library) {
 void Runtime::check(OrtStatus *status, const std::string &what) const {
     if (status == nullptr)
         return;
-    const std::string message = api_->GetErrorMessage(status);
+    std::string message = api_->GetErrorMessage(status);
     api_->ReleaseStatus(status);
+    std::replace(message.begin(), message.end(), '\n', ' ');
     throw Error(what + ": " + message);
 }
 

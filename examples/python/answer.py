@@ -1,9 +1,10 @@
 """Answers a prompt with a folder that `edgebit export onnx` wrote: greedy decoding with a KV cache.
 
-Needs onnxruntime >= 1.19.2 (>= 1.24 for `--ops standard`), numpy and tokenizers; edgebit itself is not used.
+Needs onnxruntime >= 1.19.2 (>= 1.24 for `--ops standard`), numpy and tokenizers, and jinja2 for chat templates; edgebit
+itself is not used.
 
-    pip install numpy onnxruntime tokenizers
-    python answer.py model-onnx "The capital of France is"
+    pip install numpy onnxruntime tokenizers jinja2
+    python answer.py model-onnx "Why is the sky blue?"
 """
 
 import argparse
@@ -46,6 +47,21 @@ def read_conf(session: ort.InferenceSession) -> dict[str, Any]:
     return json.loads(session.get_modelmeta().custom_metadata_map["edgebit.conf"])
 
 
+def encode(tokenizer: Tokenizer, folder: Path, text: str, *, raw: bool) -> list[int]:
+    """The prompt's tokens: `text` as a user's message in the model's chat template if it has one, or as it is."""
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = config.get("chat_template")
+    if template and not raw:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        messages = [{"role": "user", "content": text}]
+        text = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **config)
+    # Some templates write the begin-of-text token themselves.
+    has_bos = bool(config.get("bos_token")) and text.startswith(config["bos_token"])
+    return tokenizer.encode(text, add_special_tokens=not has_bos).ids
+
+
 def empty_cache(session: ort.InferenceSession) -> dict[str, np.ndarray]:
     """A KV cache of no tokens: [1, kv heads, 0, head size] for each input named past_key_values.N.key or .value."""
     past = [node for node in session.get_inputs() if node.name.startswith("past_key_values.")]
@@ -75,6 +91,7 @@ def main() -> None:
     parser.add_argument("prompt")
     parser.add_argument("--tokens", type=int, default=64, help="at most so many new tokens (default: 64)")
     parser.add_argument("--threads", type=int, default=0, help="default: one for each core")
+    parser.add_argument("--raw", action="store_true", help="the prompt as it is, without the model's chat template")
     parser.add_argument("--no-library", action="store_true", help="run the function that the model carries instead")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
@@ -86,21 +103,28 @@ def main() -> None:
     try:
         session = open_session(folder, used, arguments.threads)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime gives its exceptions no class of their own
-        sys.exit(f"error: {folder}: {error}")
+        hint = (
+            ""
+            if used
+            else " (Without the library it needs ONNX Runtime 1.24 or later, or an export by --fallback exact.)"
+        )
+        sys.exit(f"error: {folder}: {' '.join(str(error).split())}{hint}")
     bound = "edgebit's kernel is bound" if is_bound(used) else "without edgebit's kernel"
     print(f"ONNX Runtime {ort.__version__}, {bound}", file=sys.stderr)
 
     conf = read_conf(session)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    prompt = tokenizer.encode(arguments.prompt).ids
+    prompt = encode(tokenizer, folder, arguments.prompt, raw=arguments.raw)
     limit = min(arguments.tokens, conf["context_max"] - len(prompt))
     if not prompt or limit < 1:
         sys.exit(f"error: the prompt has {len(prompt)} tokens; the model takes 1 to {conf['context'] - 1}")
-    answer: list[int] = []
+    answer, shown = [], ""
     for token in generate(session, prompt, set(conf["stop_tokens"]), limit):
-        shown = len(tokenizer.decode(answer))
         answer.append(token)
-        print(tokenizer.decode(answer)[shown:], end="", flush=True)
+        text = tokenizer.decode(answer)
+        if not text.endswith("\ufffd"):  # a character that later tokens complete
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
     print()
 
 

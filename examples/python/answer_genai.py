@@ -2,10 +2,11 @@
 
 pip install onnxruntime-genai
 edgebit export onnx MODEL --out model-onnx        # --ops contrib, the default
-python answer_genai.py model-onnx "The capital of France is"
+python answer_genai.py model-onnx "Why is the sky blue?"
 """
 
 import argparse
+import json
 
 import onnxruntime_genai as genai
 
@@ -19,7 +20,8 @@ def main() -> None:
 
     model = genai.Model(arguments.folder)
     tokenizer = genai.Tokenizer(model)
-    prompt = tokenizer.encode(arguments.prompt)
+    message = json.dumps([{"role": "user", "content": arguments.prompt}])
+    prompt = tokenizer.encode(tokenizer.apply_chat_template(message, add_generation_prompt=True))
     settings = genai.GeneratorParams(model)
     settings.set_search_options(do_sample=False, max_length=len(prompt) + arguments.tokens)
     generator = genai.Generator(model, settings)
