@@ -118,6 +118,10 @@ void generate(const Options &options) {
     const Runtime runtime(options.ort);
     const std::string library = find_library(options);
     Decoder decoder(runtime, options.folder, library, options.threads);
+    const std::vector<std::int64_t> vocabulary = parse_ids(conf_numbers(decoder, "vocab_size"), "vocab_size");
+    for (const std::int64_t id : ids)
+        if (!vocabulary.empty() && id >= vocabulary[0])
+            throw Error("there is no token " + std::to_string(id) + ": the model has " + std::to_string(vocabulary[0]));
     std::cerr << "ONNX Runtime " << runtime.version() << ", "
               << (library.empty() || edgebit_kernels(library) == 0 ? "without edgebit's kernel"
                                                                    : "edgebit's kernel is bound")
