@@ -85,7 +85,20 @@ def generate(session: ort.InferenceSession, prompt: list[int], stop: set[int], l
         new = [token]
 
 
-def main() -> None:
+def show(tokenizer: Tokenizer, tokens: Iterator[int]) -> None:
+    """Print the text as it grows."""
+    answer: list[int] = []
+    text = shown = ""
+    for token in tokens:
+        answer.append(token)
+        text = tokenizer.decode(answer)
+        if not text.endswith("\ufffd"):  # the beginning of a character that later tokens complete
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    print(text[len(shown) :])
+
+
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Answers a prompt with a folder that `edgebit export onnx` wrote.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("prompt")
@@ -94,20 +107,21 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true", help="the prompt as it is, without the model's chat template")
     parser.add_argument("--no-library", action="store_true", help="run the function that the model carries instead")
     arguments = parser.parse_args()
-    folder: Path = arguments.folder
-    if not (folder / "model.onnx").is_file():
-        sys.exit(f"error: {folder}/model.onnx: no such file. Give the folder that `edgebit export onnx` wrote.")
+    for name in ("model.onnx", "tokenizer.json"):
+        if not (arguments.folder / name).is_file():
+            sys.exit(f"error: {arguments.folder} has no {name}. Give the folder that `edgebit export onnx` wrote.")
+    return arguments
 
+
+def main() -> None:
+    arguments = read_arguments()
+    folder: Path = arguments.folder
     library = (folder / LIBRARY).resolve()
     used = None if arguments.no_library or not library.is_file() else library
     try:
         session = open_session(folder, used, arguments.threads)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime gives its exceptions no class of their own
-        hint = (
-            ""
-            if used
-            else " (Without the library it needs ONNX Runtime 1.24 or later, or an export by --fallback exact.)"
-        )
+        hint = "" if used else ". Without the library it takes ONNX Runtime 1.24, or an export with --fallback exact"
         sys.exit(f"error: {folder}: {' '.join(str(error).split())}{hint}")
     bound = "edgebit's kernel is bound" if is_bound(used) else "without edgebit's kernel"
     print(f"ONNX Runtime {ort.__version__}, {bound}", file=sys.stderr)
@@ -115,17 +129,10 @@ def main() -> None:
     conf = read_conf(session)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompt = encode(tokenizer, folder, arguments.prompt, raw=arguments.raw)
-    limit = min(arguments.tokens, conf["context_max"] - len(prompt))
-    if not prompt or limit < 1:
-        sys.exit(f"error: the prompt has {len(prompt)} tokens; the model takes 1 to {conf['context'] - 1}")
-    answer, shown = [], ""
-    for token in generate(session, prompt, set(conf["stop_tokens"]), limit):
-        answer.append(token)
-        text = tokenizer.decode(answer)
-        if not text.endswith("\ufffd"):  # a character that later tokens complete
-            print(text[len(shown) :], end="", flush=True)
-            shown = text
-    print()
+    room = conf["context_max"] - len(prompt)
+    if not prompt or room < 1:
+        sys.exit(f"error: the prompt has {len(prompt)} tokens, the model takes 1 to {conf['context_max'] - 1}")
+    show(tokenizer, generate(session, prompt, set(conf["stop_tokens"]), min(arguments.tokens, room)))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_program_answers_and_says_what_runs(option, onnx_folder):
 @pytest.mark.parametrize(
     ("damage", "promised"),
     [
-        (lambda folder: (folder / "model.onnx").unlink(), "no such file. Give the folder"),
+        (lambda folder: (folder / "model.onnx").unlink(), "has no model.onnx. Give the folder"),
         (lambda folder: (folder / "model.onnx.data").unlink(), "model.onnx.data"),
         (lambda folder: (folder / "libedgebit_ort.so").write_bytes(b"\x7fELF"), "libedgebit_ort.so"),
     ],
