@@ -9,6 +9,12 @@ from tests.kernels.conftest import CheckBuild
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 
 PROGRAM = "checks/check_ort_matmul"
+RUNTIME = "checks/check_ort_runtime"
+
+
+def test_nothing_is_left_behind_whatever_a_runtime_refuses(check_build: Callable[[str], CheckBuild]):
+    """Each call refused in turn, registrations from threads, several runtimes, one that is too old."""
+    assert "leave nothing behind" in check_build("host").run(RUNTIME)
 
 
 def test_products_are_as_defined_at_each_isa_level(native: Library, check_build: Callable[[str], CheckBuild]):
@@ -23,7 +29,10 @@ def test_products_are_as_defined_at_each_isa_level(native: Library, check_build:
 @pytest.mark.parametrize("kind", ["sanitized", "threads"])
 def test_products_hold_under_sanitizers(kind: str, check_build: Callable[[str], CheckBuild]):
     """No access outside of a buffer or of the scratch memory that was asked for, nothing undefined; no race."""
-    assert "all products are as defined" in check_build(kind).run(PROGRAM)
+    build = check_build(kind)
+
+    assert "all products are as defined" in build.run(PROGRAM)
+    assert "leave nothing behind" in build.run(RUNTIME)
 
 
 @pytest.mark.slow
