@@ -50,7 +50,6 @@ typedef struct OrtApiBase {
     F(AddCustomOpDomain, 28, OrtStatus *, (OrtSessionOptions *, OrtCustomOpDomain *))                                  \
     F(GetTensorMutableData, 51, OrtStatus *, (OrtValue *, void **))                                                    \
     F(SetDimensions, 59, OrtStatus *, (OrtTensorTypeAndShapeInfo *, const int64_t *, size_t))                          \
-    F(GetTensorElementType, 60, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, eb_ort_type *))                       \
     F(GetDimensionsCount, 61, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, size_t *))                              \
     F(GetDimensions, 62, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, int64_t *, size_t))                          \
     F(GetSymbolicDimensions, 63, OrtStatus *, (const OrtTensorTypeAndShapeInfo *, const char **, size_t))              \
@@ -59,7 +58,6 @@ typedef struct OrtApiBase {
     F(AllocatorFree, 76, OrtStatus *, (OrtAllocator *, void *))                                                        \
     F(GetAllocatorWithDefaultOptions, 78, OrtStatus *, (OrtAllocator **))                                              \
     F(KernelInfoGetAttribute_int64, 86, OrtStatus *, (const OrtKernelInfo *, const char *, int64_t *))                 \
-    F(KernelContext_GetInputCount, 88, OrtStatus *, (const OrtKernelContext *, size_t *))                              \
     F(KernelContext_GetInput, 90, OrtStatus *, (const OrtKernelContext *, size_t, const OrtValue **))                  \
     F(KernelContext_GetOutput, 91, OrtStatus *, (OrtKernelContext *, size_t, const int64_t *, size_t, OrtValue **))    \
     F(ReleaseStatus, 93, void, (OrtStatus *))                                                                          \
