@@ -15,10 +15,12 @@ import pytest
 
 import edgebit
 from edgebit import resources
+from edgebit.bundle.model_format import Norms
 from edgebit.errors import OnnxError
-from edgebit.runtime.native import Library
+from edgebit.runtime.native import Engine, Library, Model
 from tests.kernels import ort_cases
 from tests.kernels.ort_cases import Case
+from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -204,16 +206,36 @@ def test_weights_that_are_no_constants_are_looked_at_in_each_run(library: Path):
 
 def test_a_host_that_flushes_denormals_gets_the_same_bits(library: Path):
     """A session's option sets the CPU's float mode on its threads; the kernels have their own."""
-    x = np.float32(1e-38) * TERNARY.x
-    case = replace(TERNARY, x=x, scales=np.full(1, 1e-3, np.float32))
+    case = replace(TERNARY, scales=np.full(1, 1e-39, np.float32))
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.register_custom_ops_library(str(library))
     made = onnxruntime.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
 
-    (y,) = made.run(None, {"X": x})
+    (y,) = made.run(None, {"X": case.x})
 
+    assert 0 < np.abs(y).max() < np.finfo(np.float32).smallest_normal
     assert np.array_equal(y, case.wanted())
+
+
+def test_the_head_has_the_engines_bits(library: Path, native: Library):
+    """The engine's final hidden states through Int8MatMul are the engine's logits."""
+    tiny = TinyModel(tiny_conf(hidden_size=300, ffn_size=64, n_layers=1, vocab_size=1001, norms=Norms(0)), seed=3)
+    codes = np.random.default_rng(5).integers(-127, 128, (1001, 300)).astype(np.int8)
+    scales = np.random.default_rng(6).uniform(0.001, 0.02, 1001).astype("<f4")
+    tiny.set_head(codes, scales=scales)
+    prompts = list(range(20)), list(range(20)), [True] * 20  # of one token each
+    with Model.from_bytes(native, tiny.to_bytes()) as model:
+        with Engine(model, ctx_len=4, sequences=20) as engine:
+            states = np.stack([np.array(state) for state in engine.eval_states(*prompts)])
+        with Engine(model, ctx_len=4, sequences=20) as engine:
+            engine.eval_batch(*prompts, n_best=0)
+            logits = np.stack([np.array(engine.logits(row)) for row in range(20)])
+    head = replace(HEAD, weights=codes, scales=scales, x=states)
+
+    (y,) = session(library, head.model()).run(None, {"X": states})
+
+    assert np.array_equal(y, logits)
 
 
 def test_version_and_isa_level_are_told(library: Path, native: Library):

@@ -9,6 +9,7 @@ from tests.kernels.conftest import CheckBuild
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 
 PROGRAM = "checks/check_ort_matmul"
+ENGINE = "checks/check_ort_engine"
 RUNTIME = "checks/check_ort_runtime"
 
 
@@ -25,6 +26,14 @@ def test_products_are_as_defined_at_each_isa_level(native: Library, check_build:
         assert f"all products are as defined ({isa})" in build.run(PROGRAM, isa=isa)
 
 
+def test_projections_have_the_engines_bits_at_each_isa_level(native: Library, check_build: Callable[[str], CheckBuild]):
+    """The same weights through the engine's layout and code, and through the operator's."""
+    build = check_build("host")
+
+    for isa in native.isa_names:
+        assert f"projections have the engine's bits ({isa})" in build.run(ENGINE, isa=isa)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sanitized", "threads"])
 def test_products_hold_under_sanitizers(kind: str, check_build: Callable[[str], CheckBuild]):
@@ -32,6 +41,7 @@ def test_products_hold_under_sanitizers(kind: str, check_build: Callable[[str], 
     build = check_build(kind)
 
     assert "all products are as defined" in build.run(PROGRAM)
+    assert "projections have the engine's bits" in build.run(ENGINE)
     assert "leave nothing behind" in build.run(RUNTIME)
 
 
@@ -39,4 +49,7 @@ def test_products_hold_under_sanitizers(kind: str, check_build: Callable[[str], 
 @pytest.mark.parametrize(("isa", "cpu"), AARCH64_LEVELS)
 def test_products_are_as_defined_on_aarch64(isa: str, cpu: str, check_build: Callable[[str], CheckBuild]):
     """And HWCAP is what getauxval() says, found without it."""
-    assert f"all products are as defined ({isa})" in check_build("aarch64").run(PROGRAM, isa=isa, cpu=cpu)
+    build = check_build("aarch64")
+
+    assert f"all products are as defined ({isa})" in build.run(PROGRAM, isa=isa, cpu=cpu)
+    assert f"projections have the engine's bits ({isa})" in build.run(ENGINE, isa=isa, cpu=cpu)
