@@ -121,7 +121,7 @@ def pypi_wheel(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFac
     kept = cache.mkdir("wheels") if cache else tmp_path_factory.mktemp("wheels")
 
     def wheel(name: str, *options: str) -> Path:
-        folder = kept / name
+        folder = kept / " ".join((name, *options)).replace("/", "_")
         if not list(folder.glob("*.whl")):
             command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), *options, name]
             try:
