@@ -67,8 +67,11 @@ class NativeRun:
         return np.stack([np.array(self._engine.logits(row)) for row in range(len(ids))])
 
     def states(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """What the head reads, [tokens, hidden], of a sequence that begins with these tokens."""
-        self._engine.truncate()
+        """What the head reads, [tokens, hidden], of tokens that follow."""
         ids = [int(token) for token in tokens]
         rows = self._engine.eval_states(ids, [0] * len(ids), [True] * len(ids))
         return np.stack([np.array(row) for row in rows])
+
+    def forget(self) -> None:
+        """Begin a new sequence."""
+        self._engine.truncate()

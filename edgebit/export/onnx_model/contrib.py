@@ -51,7 +51,9 @@ class GroupQueryOperators:
             do_rotary=1,
             rotary_interleaved=0,
         )
-        return self._graph.typed(attended, ElementType.FLOAT, [None, None, self._conf.n_heads * self._conf.head_dim])
+        return self._graph.typed(
+            attended, ElementType.FLOAT, ["batch", "sequence", self._conf.n_heads * self._conf.head_dim]
+        )
 
     def wanted(self, hidden: str, *, last: bool) -> str:
         if last:

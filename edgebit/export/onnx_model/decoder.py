@@ -54,6 +54,8 @@ class Decoder:
         wanted = self._operators.wanted(hidden, last=self._choices.last_logits)
         normed = self._norm(wanted, Role.FINAL_NORM, NO_LAYER)
         logits = self._products.int8(normed, head or self._head(), "head")
+        positions: int | str = 1 if self._choices.last_logits else "sequence"
+        self._graph.typed(logits, ElementType.FLOAT, ["batch", positions, self._conf.vocab_size])
         self._graph.node("Identity", [logits], outputs=["logits"])
 
     def _head(self) -> Int8Matrix:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgebit.errors import ExportError, OnnxError
 from edgebit.export.onnx_model.external_data import ExternalData
 
-Dims = Sequence[int | str | None]  # a name stands for a size that each run has for itself; None: any
+Dims = Sequence[int | str]  # a name stands for a size that each run has for itself
 Attribute = int | float | str | list[int]
 
 

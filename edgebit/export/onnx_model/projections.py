@@ -102,7 +102,7 @@ class OwnProducts:
             activation_bits=self.bits,
             block_size=block,
         )
-        return self._graph.typed(made, ElementType.FLOAT, [None, None, stack.rows])
+        return self._graph.typed(made, ElementType.FLOAT, ["batch", "sequence", stack.rows])
 
     def int8(self, x: str, matrix: Int8Matrix, name: str) -> str:
         padded = padded_columns(matrix.columns)
@@ -110,9 +110,7 @@ class OwnProducts:
         inputs = [x, matrix.codes, matrix.scales]
         if self._with_block_scales:
             inputs.append(self._scales(f"{name}.block_scale", np.repeat(matrix.values[:, None], padded // block, 1)))
-        sizes = {"K": matrix.columns, "N": matrix.rows, "block_size": block}
-        made = self._graph.node(INT8, inputs, name, domain=DOMAIN, outputs=None, **sizes)
-        return self._graph.typed(made, ElementType.FLOAT, [None, None, matrix.rows])
+        return self._graph.node(INT8, inputs, name, domain=DOMAIN, K=matrix.columns, N=matrix.rows, block_size=block)
 
     def _scales(self, name: str, values: NDArray[np.float32]) -> str:
         return self._graph.initializer(name, ElementType.FLOAT, values.shape, [values])
