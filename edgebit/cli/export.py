@@ -11,13 +11,19 @@ from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
+from edgebit.cli.targets import complete_target
 from edgebit.cli.terminal import printable, printable_json
+from edgebit.cross.ort_library import build_ort_library
+from edgebit.cross.toolchain import BUILDERS
 from edgebit.export.gguf_architecture import ARCHITECTURES
 from edgebit.export.onnx_model.fallback import WITHOUT_LIBRARY, Fallback
+from edgebit.export.onnx_model.graph import load_onnx
+from edgebit.export.target import check_out_folder
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
 from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
 from edgebit.resources import ort_library
+from edgebit.targets import find_target
 
 _head_from = click.option(
     "--head-from",
@@ -151,6 +157,16 @@ def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool
     help="As the model keeps it, or int8 rows; those of a tied head are shared.",
 )
 @click.option("--ctx", type=click.IntRange(min=1), help="The longest sequence, in tokens.  [default: the model's own]")
+@click.option(
+    "--target",
+    "target_name",
+    metavar="TARGET",
+    shell_complete=complete_target,
+    help="The device that runs it (`edgebit targets`): libedgebit_ort.so is built for it.  [default: this machine]",
+)
+@click.option(
+    "--builder", type=click.Choice(BUILDERS), default="auto", show_default=True, help="Who compiles the library."
+)
 @click.option("--no-library", is_flag=True, help="Leave libedgebit_ort.so out: the fallback computes.")
 @checkpoint_options
 @click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
@@ -163,6 +179,8 @@ def onnx(
     logits: Literal["last", "all"],
     embedding: str,
     ctx: int | None,
+    target_name: str | None,
+    builder: str,
     no_library: bool,
     hints: Hints,
     force: bool,
@@ -172,13 +190,27 @@ def onnx(
 
     \b
     edgebit export onnx chat.bundle --out ./chat-onnx
+    edgebit export onnx chat.bundle --target rpi --out ./chat-onnx-rpi
     """
     form = OnnxForm(ops=ops, fallback=fallback, logits=logits, int8_embedding=embedding == "int8", context=ctx)
+    if no_library and (target_name or builder != "auto"):
+        raise click.UsageError("--no-library goes with neither --target nor --builder")
+    load_onnx()
+    check_out_folder(out, force=force, inputs=[model])  # before a compiler runs for minutes
+    library = None if no_library else _ort_library(target_name, builder)
     with progress_bar() as progress:
-        library = None if no_library else ort_library()
         report = export_onnx(model, out, form=form, library=library, hints=hints, force=force, progress=progress)
     meaning = f"{'with' if report.library else 'without'} libedgebit_ort.so; {WITHOUT_LIBRARY[report.fallback]}"
     _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, {meaning}")
+
+
+def _ort_library(target_name: str | None, builder: str) -> Path:
+    """libedgebit_ort.so: the installed one, unless a target or builder is named."""
+    if target_name is None and builder == "auto":
+        return ort_library()
+    return build_ort_library(
+        find_target(target_name or "host"), builder, report=lambda line: click.echo(printable(line), err=True)
+    )
 
 
 def _print(report: Any, as_json: bool, summary: str) -> None:

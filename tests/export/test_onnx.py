@@ -18,6 +18,7 @@ from edgebit.resources import ort_library
 onnx = pytest.importorskip("onnx")
 
 NAMES = sorted(path.name for path in (Path(__file__).parents[1] / "reference").iterdir() if path.is_dir())
+MEMORISED = Path(__file__).with_name("memorised")
 N_TOKENS, N_GREEDY = 40, 64
 PIECES = (0, 17, 18, 33, 40)
 
@@ -219,3 +220,18 @@ def test_context_bounds_the_tables(exported, reference_checkpoint):
             wanted = has or checkpoint.config.conf.context_max
         (cos,) = (tensor for tensor in model.graph.initializer if tensor.name == "rope.cos")
         assert cos.dims[0] == wanted
+
+
+@pytest.mark.parametrize("fallback", ["compact", "exact"])
+def test_the_text_that_a_model_knows_by_heart(fallback, tmp_path):
+    """64 greedy tokens, each going on from its own, from three places of the text."""
+    export_onnx(MEMORISED, tmp_path / "out", form=OnnxForm(fallback=fallback, logits="all"))
+    text = [ord(char) - 32 for char in (MEMORISED / "text.txt").read_text(encoding="ascii").strip()]
+    session = open_session(tmp_path / "out")
+    for first in (0, 64, 192):
+        run, answer = OnnxRun(session), []
+        logits = run.step(text[first : first + 32])
+        for _ in range(N_GREEDY):
+            answer.append(int(logits[0, -1].argmax()))
+            logits = run.step(answer[-1:])
+        assert answer == text[first + 32 : first + 96]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from export.onnx_run import OnnxRun, open_session
 
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.cli import cli
@@ -151,3 +152,46 @@ def test_the_command_prints_what_it_wrote(reference_checkpoint, tmp_path):
     assert (report["out"], report["fallback"], report["library"]) == (str(tmp_path / "two"), "exact", None)
     again = CliRunner().invoke(cli, [*base, str(tmp_path / "two")])
     assert isinstance(again.exception, ExportError)
+
+
+def test_weights_lie_beyond_two_gib(reference_checkpoint, tmp_path, monkeypatch):
+    """As in a large model: the file begins with 3 GiB that no tensor uses, and the graph still finds its weights."""
+
+    class FarData(ExternalData):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.size = 3 << 30
+            self._file.truncate(self.size)
+            self._file.seek(self.size)
+
+    wanted, found = tmp_path / "near", tmp_path / "far"
+    form = OnnxForm(fallback="exact")
+    export_onnx(reference_checkpoint("bitnet-packed"), wanted, form=form)
+    monkeypatch.setattr("edgebit.export.to_onnx.ExternalData", FarData)
+    export_onnx(reference_checkpoint("bitnet-packed"), found, form=form)
+    assert (found / "model.onnx.data").stat().st_size > 3 << 30
+    logits = [OnnxRun(open_session(folder)).step([1, 2, 3]) for folder in (wanted, found)]
+    assert np.array_equal(*logits)
+
+
+def test_the_library_is_that_of_the_target(reference_checkpoint, tmp_path, monkeypatch):
+    """It is built when all else that could be wrong with the command has been looked at."""
+    asked = []
+
+    def build(target, builder, *, report):
+        asked.append((target.name, builder))
+        library = tmp_path / "cross-built.so"
+        library.write_bytes(b"\x7fELF for another machine")
+        return library
+
+    monkeypatch.setattr("edgebit.cli.export.build_ort_library", build)
+    base = ["export", "onnx", str(reference_checkpoint("bonsai-f16")), "--target", "rpi", "--out"]
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    assert isinstance(CliRunner().invoke(cli, [*base, str(full)]).exception, ExportError)
+    assert not asked
+    done = CliRunner().invoke(cli, [*base, str(tmp_path / "out"), "--builder", "zig"])
+    assert done.exit_code == 0, done.output
+    assert asked == [("rpi", "zig")]
+    assert (tmp_path / "out" / "libedgebit_ort.so").read_bytes() == b"\x7fELF for another machine"
