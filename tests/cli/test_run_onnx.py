@@ -1,0 +1,111 @@
+"""`edgebit run` with an exported folder, as a user calls it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
+def edgebit(*arguments, **environment):
+    command = [sys.executable, "-m", "edgebit", *map(str, arguments)]
+    known = {name: value for name, value in os.environ.items() if name != "EDGEBIT_ORT_LIBRARY"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**known, **environment}
+    )
+
+
+@pytest.fixture
+def model(reference_model):
+    return reference_model("bitnet-packed")
+
+
+@pytest.fixture
+def folder(exported, model, ort_library, tmp_path):
+    """With the library inside, as `edgebit export onnx` leaves it."""
+    path = shutil.copytree(exported(model), tmp_path / "exported")
+    shutil.copy(ort_library, path / "libedgebit_ort.so")
+    return path
+
+
+@pytest.mark.parametrize("sampling", [("--temperature", 0), ("--temperature", 1, "--top-k", 40, "--seed", 3)])
+def test_both_engines_give_the_same_answer(model, folder, sampling):
+    """In the model's template, read from one command line."""
+    options = ("Why is the sky blue?", "-n", 64, "--json", *sampling)
+    native = json.loads(edgebit("run", model, *options, "--kv", "f32").stdout)
+    onnx = json.loads(edgebit("run", folder, *options).stdout)
+    assert (native["engine"], onnx["engine"], onnx["kernel"]) == ("native", "onnx", "bound")
+    assert len(onnx["tokens"]) == 64
+    for same in ("tokens", "text", "prompt_tokens", "done_reason", "temperature"):
+        assert onnx[same] == native[same]
+    assert onnx["library"] == str(folder / "libedgebit_ort.so")
+    for figure in ("load_s", "prefill_tok_s", "decode_tok_s", "peak_rss_mib", "weights_mib", "threads"):
+        assert onnx[figure] > 0 and native[figure] > 0
+
+
+def test_the_fallback_is_said_on_standard_error(folder):
+    """And the answer goes on; --stats has it too."""
+    done = edgebit("run", folder, "hello", "-n", 4, "--stats", EDGEBIT_ORT_LIBRARY="none")
+    assert done.returncode == 0, done.stderr
+    assert "the fallback 'compact' runs, not the fast kernel" in done.stderr
+    assert "kernel fallback, fallback compact, onnxruntime" in done.stderr and "tok/s" in done.stderr
+    bound = edgebit("run", folder, "hello", "-n", 4, "--stats")
+    assert "fallback" not in bound.stderr and "kernel bound" in bound.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--speculate", 0), "--speculate belongs to the engine native, and onnx runs this"),
+        (("--kv", "f32"), "--kv belongs to the engine native"),
+        (("--prefix-cache", "cache"), "--prefix-cache belongs to the engine native"),
+    ],
+)
+def test_options_of_the_native_engine_are_refused(folder, options, words):
+    done = edgebit("run", folder, "hello", *options)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+
+
+def test_the_library_is_no_option_of_the_native_engine(model):
+    done = edgebit("run", model, "hello", "--library", "none")
+    assert done.returncode == 2
+    assert "--library belongs to the engine onnx, and native runs this" in " ".join(done.stderr.split())
+
+
+def test_a_bundle_has_to_be_exported_first(model):
+    done = edgebit("run", model, "hello", "--engine", "onnx")
+    assert (done.returncode, done.stdout) == (9, "")
+    assert f"edgebit export onnx {model}" in done.stderr
+
+
+def test_damage_is_one_clear_line(folder):
+    data = folder / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-100])
+    done = edgebit("run", folder, "hello")
+    assert (done.returncode, done.stdout) == (20, "")
+    assert "model.onnx.data ends at byte" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_system_message_wants_a_chat_template(folder):
+    (folder / "edgebit.prmt").unlink()
+    done = edgebit("run", folder, "hello", "--system", "Be kind.")
+    assert (done.returncode, done.stdout) == (9, "")
+    assert "has no chat template, which --system belongs to" in done.stderr
+
+
+def test_ctrl_c_stops_cleanly(folder):
+    """SIGINT ends the answer with exit code 130 and no traceback."""
+    command = [sys.executable, "-m", "edgebit", "run", str(folder), "hello", "--temperature", "2", "--seed", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)  # it answers
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors

@@ -1,0 +1,115 @@
+"""Which library a session registers, what is said of one that cannot be, and whether its kernels run."""
+
+import subprocess
+
+import pytest
+
+from edgebit.errors import OnnxError
+from edgebit.onnx_engine.binding import LIBRARY_VARIABLE, OperatorLibrary, find_library
+from edgebit.onnx_engine.folder import OnnxFolder
+from edgebit.onnx_engine.session import OnnxSession
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+MACHINE_AT = 18  # of an ELF header: e_machine, two bytes
+ANOTHER = {62: 183, 183: 62}  # x86-64, aarch64
+
+DUMB = """
+void *RegisterCustomOps(void *options, const void *api) { (void)options; (void)api; return 0; }
+unsigned long long edgebit_ort_kernels(void) { return 0; }
+const char *edgebit_ort_version(void) { return "0.0.0"; }
+"""
+
+
+@pytest.fixture
+def folder(hand_made, monkeypatch):
+    monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
+    return OnnxFolder.open(hand_made())
+
+
+def binding_of(folder, library=None):
+    return OnnxSession.open(folder, threads=1, library=library).binding
+
+
+def test_with_the_library_the_kernel_is_bound(folder, ort_library):
+    """Also in a second session of the process, whose kernels are counted beside the first one's."""
+    for _ in range(2):
+        binding = binding_of(folder, str(ort_library))
+        assert (binding.state, binding.library, binding.note) == ("bound", ort_library, None)
+    assert OperatorLibrary.load(ort_library).version
+
+
+def test_without_it_the_fallback_runs_and_says_so(folder):
+    binding = binding_of(folder)
+    assert (binding.state, binding.library) == ("fallback", None)
+    assert "the fallback 'exact' runs, not the fast kernel: libedgebit_ort.so is not there" in binding.note
+
+
+def test_a_graph_without_our_operators_needs_none(hand_made):
+    binding = binding_of(OnnxFolder.open(hand_made(own_head=False)), "/no/such/library.so")
+    assert (binding.state, binding.library, binding.note) == ("none", None, None)
+
+
+def test_a_library_that_registers_nothing_is_not_called_bound(folder, require_tool, tmp_path):
+    """The count is what tells: ONNX Runtime itself says nothing."""
+    source, library = tmp_path / "dumb.c", tmp_path / "dumb.so"
+    source.write_text(DUMB)
+    subprocess.run([require_tool("cc"), "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    binding = binding_of(folder, str(library))
+    assert binding.state == "fallback"
+    assert f"{library} made no kernel" in binding.note
+
+
+def test_the_option_goes_before_the_environment_and_that_before_the_folder(folder, monkeypatch, tmp_path):
+    own, named, asked = folder.library_path, tmp_path / "named.so", tmp_path / "asked.so"
+    assert find_library(folder, None) is None
+    for path in (own, named, asked):
+        path.write_bytes(b"")
+    assert find_library(folder, None) == own
+    assert find_library(folder, "none") is None
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(named))
+    assert find_library(folder, None) == named
+    assert find_library(folder, str(asked)) == asked
+    monkeypatch.setenv(LIBRARY_VARIABLE, "none")
+    assert find_library(folder, None) is None
+
+
+@pytest.mark.parametrize("by", ["--library", LIBRARY_VARIABLE])
+def test_a_named_library_that_is_not_there_is_an_error(folder, monkeypatch, by):
+    """Never a silent fallback."""
+    if by == LIBRARY_VARIABLE:
+        monkeypatch.setenv(by, "/no/such.so")
+    with pytest.raises(OnnxError, match=f"{by} names /no/such.so, and there is no such file"):
+        binding_of(folder, "/no/such.so" if by == "--library" else None)
+
+
+def for_another_machine(content: bytes) -> bytes:
+    machine = ANOTHER[int.from_bytes(content[MACHINE_AT : MACHINE_AT + 2], "little")]
+    return content[:MACHINE_AT] + machine.to_bytes(2, "little") + content[MACHINE_AT + 2 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (for_another_machine, "is for (aarch64|x86_64), this machine is "),
+        (lambda content: content[: len(content) // 2], "is a damaged ELF file"),
+        (lambda content: content[:40], "is a damaged ELF file"),
+        (lambda content: b"", "is not an ELF file"),
+        (lambda content: b"MZ" + content[2:], "is not an ELF file"),
+        (lambda content: content.replace(b"RegisterCustomOps", b"RegistrrCustomOps"), "exports no RegisterCustomOps"),
+        (lambda content: content.replace(b"edgebit_ort_kernels", b"edgebit_art_kernels"), "not edgebit's library"),
+    ],
+)  # fmt: skip
+def test_a_library_in_the_folder_that_cannot_be_used_is_named(folder, ort_library, change, words):
+    """With what makes one for this machine, and how to do without."""
+    folder.library_path.write_bytes(change(ort_library.read_bytes()))
+    with pytest.raises(OnnxError, match=words) as refused:
+        binding_of(folder)
+    assert str(folder.library_path) in str(refused.value)
+    assert "--target" in str(refused.value) and "--library none" in str(refused.value)
+    assert binding_of(folder, "none").state == "fallback"
+
+
+def test_another_library_of_ours_is_none_of_operators(folder, native):
+    with pytest.raises(OnnxError, match="exports no RegisterCustomOps: it is no library of operators"):
+        binding_of(folder, str(native.path))

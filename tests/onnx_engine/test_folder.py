@@ -1,0 +1,100 @@
+"""What is taken for an exported folder, and what is said of one that is not whole."""
+
+import json
+
+import pytest
+
+from edgebit.errors import OnnxError
+from edgebit.onnx_engine.folder import OnnxFolder, looks_like_exported, source_of
+
+
+def test_a_whole_folder_says_what_it_is(hand_made):
+    folder = OnnxFolder.open(hand_made())
+    assert (folder.source, folder.ops, folder.fallback) == ("tiny-by-hand", "contrib", "exact")
+    assert folder.own_operators == 1 and folder.has_fallback and folder.groups_queries
+    assert (folder.conf.n_layers, folder.conf.bos_token, folder.conf.stop_tokens) == (2, 0, (1,))
+    assert folder.tokenizer_section() and folder.prompt_program() is not None
+    assert folder.weight_bytes == (folder.path / "model.onnx.data").stat().st_size
+
+
+def test_the_file_itself_names_its_folder(hand_made):
+    path = hand_made()
+    assert looks_like_exported(path) and looks_like_exported(path / "model.onnx")
+    assert OnnxFolder.open(path / "model.onnx").path == path
+
+
+def test_other_things_are_no_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert not looks_like_exported(tmp_path)
+    with pytest.raises(OnnxError, match=r"holds no model\.onnx.*edgebit export onnx MODEL"):
+        OnnxFolder.open(tmp_path)
+    assert "does not name" in source_of(tmp_path)
+
+
+def renamed(old: bytes, new: bytes):
+    return lambda content: content.replace(old, new)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("model.onnx", lambda content: None, "holds no model.onnx"),
+        ("model.onnx", lambda content: b"", "has 0 bytes"),
+        ("model.onnx", lambda content: content[:1000], "damaged or no ONNX file.*cut short"),
+        ("model.onnx", lambda content: b"no model at all", "damaged or no ONNX file"),
+        ("model.onnx", lambda content: LFS, "git lfs pull"),
+        ("model.onnx", renamed(b"edgebit.version", b"another.version"), "was not written by edgebit"),
+        ("model.onnx", renamed(b'"n_layers": 2', b'"n_layers": 0'), "n_layers is 0; 1 to 1024"),
+        ("model.onnx", renamed(b'"n_layers": 2', b'"n_layers": 3'), "has no input past_key_values.2.key"),
+        ("model.onnx", renamed(b'"n_layers": 2', b'"n_layers": 1'), "has a surplus input past_key_values.1.key"),
+        ("model.onnx", renamed(b'"stop_tokens": [1]', b'"stop_tokens": [x]'), "edgebit.conf is no JSON"),
+        ("model.onnx", renamed(b'"bos_token": 0', b'"bos_token":-7'), "begin-of-text token -7"),
+        ("model.onnx", renamed(b"model.onnx.data", b"../../etc/passw"), "a file outside its folder"),
+        ("model.onnx.data", lambda content: None, r"model\.onnx\.data is missing"),
+        ("model.onnx.data", lambda content: content[:-4], "ends at byte .* a copy cut short"),
+        ("model.onnx.data", lambda content: LFS, "git lfs pull"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_refused_with_what_and_where(damaged, name, change, words):
+    path = damaged(name, change)
+    with pytest.raises(OnnxError, match=words) as refused:
+        OnnxFolder.open(path)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("edgebit.tokn", lambda content: None, "cannot take text: edgebit.tokn"),
+        ("edgebit.prmt", lambda content: content[:-1], "edgebit.prmt: section PRMT"),
+    ],
+)
+def test_damaged_texts_are_named_when_they_are_wanted(damaged, name, change, words):
+    folder = OnnxFolder.open(damaged(name, change))
+    with pytest.raises(OnnxError, match=words):
+        folder.tokenizer_section()
+        folder.prompt_program()
+
+
+def test_a_model_without_a_template_has_no_program(damaged):
+    assert OnnxFolder.open(damaged("edgebit.prmt", lambda content: None)).prompt_program() is None
+
+
+def test_verify_finds_a_single_altered_byte(hand_made, damaged):
+    """Sizes show nothing of it, sums do; whole folders pass, and each byte is told of."""
+    whole, told = OnnxFolder.open(hand_made()), []
+    assert whole.verify(told.append) == ["model.onnx.data", "edgebit.tokn"]
+    assert sum(told) == sum((whole.path / name).stat().st_size for name in whole.sums())
+
+    altered = OnnxFolder.open(damaged("model.onnx.data", lambda c: c[:999] + bytes([c[999] ^ 1]) + c[1000:]))
+    with pytest.raises(OnnxError, match=r"model\.onnx\.data is damaged or altered: its SHA-256"):
+        altered.verify()
+
+
+def test_sums_that_are_none_are_refused(hand_made):
+    folder = OnnxFolder.open(hand_made(properties={"edgebit.source_sha256": json.dumps([1])}))
+    with pytest.raises(OnnxError, match="source_sha256 is no JSON of sums"):
+        folder.source_sums()
