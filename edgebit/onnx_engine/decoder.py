@@ -21,8 +21,11 @@ _APPENDS_SEVERAL = (1, 20)
 class Decoder:
     """A KV cache and the graph that fills it. Several can share a session, one run at a time each."""
 
-    def __init__(self, session: OnnxSession, *, ctx_len: int = 0, batch_len: int = BATCH_LEN) -> None:
+    def __init__(
+        self, session: OnnxSession, *, ctx_len: int = 0, batch_len: int = BATCH_LEN, in_place: bool = True
+    ) -> None:
         """ctx_len: tokens that the sequence may have; 0 takes the model's own maximum. batch_len: tokens of one run.
+        in_place: append to the KV cache in place where the graph can
 
         Raises OnnxError where the context is longer than the model's, or memory is short.
         """
@@ -36,15 +39,15 @@ class Decoder:
         self.length = 0  # tokens in the sequence
         self.batch_len = batch_len
         self._np = session.numpy
-        in_place = session.folder.groups_queries
-        self._appends_several = not in_place or version_numbers(session.version) >= _APPENDS_SEVERAL
+        groups_queries = session.folder.groups_queries
+        self._appends_several = not groups_queries or version_numbers(session.version) >= _APPENDS_SEVERAL
         self._all_rows = session.folder.gives_all_logits
         self._bound = session.inference.io_binding()
         self._run_options = session.runtime.RunOptions()
         self._mask = self._np.ones((1, self.ctx_len), self._np.int64)
         self._cache: KvCache
         try:
-            self._cache = SharedCache(session, self.ctx_len) if in_place else GrownCache(session)
+            self._cache = SharedCache(session, self.ctx_len) if groups_queries and in_place else GrownCache(session)
         except MemoryError as error:
             raise OnnxError(
                 f"{session.folder.path}: no memory for a KV cache of {self.ctx_len} tokens. Give a shorter --ctx"

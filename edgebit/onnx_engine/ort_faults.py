@@ -70,12 +70,10 @@ def explain(error: Exception, folder: OnnxFolder, version: str) -> OnnxError:
 
 def explain_library(error: Exception, library: str, version: str) -> OnnxError:
     """The error for a library that ONNX Runtime of that version does not take."""
-    said = _short(str(error))
-    if "API" in said or "version" in said.lower():
-        return OnnxError(
-            f"{library} needs a newer ONNX Runtime than {version} ({said}). Update it: pip install -U onnxruntime"
-        )
-    return OnnxError(f"{library}: ONNX Runtime {version} cannot register it: {said}. Export the model again")
+    return OnnxError(
+        f"{library}: ONNX Runtime {version} does not register it: {_short(str(error))}. "
+        "Update ONNX Runtime: pip install -U onnxruntime, or export the model again"
+    )
 
 
 def _too_old(version: str, folder: OnnxFolder, why: str, way: str = "") -> OnnxError:

@@ -21,6 +21,31 @@ const char *edgebit_ort_version(void) { return "0.0.0"; }
 """
 
 
+# The table's first function is CreateStatus(code, message): the only one that a refusal needs.
+REFUSING = """
+struct base { void *(*const *(*GetApi)(unsigned))(int, const char *); };
+void *RegisterCustomOps(void *options, const struct base *base) {
+    (void)options;
+    return base->GetApi(1)[0](1, "libedgebit_ort 9.9.9 needs ONNX Runtime 1.99 or later, and this is old");
+}
+unsigned long long edgebit_ort_kernels(void) { return 0; }
+const char *edgebit_ort_version(void) { return "9.9.9"; }
+"""
+
+
+@pytest.fixture
+def compiled(require_tool, tmp_path):
+    """Gives a library of a C source."""
+
+    def compile_(source):
+        (tmp_path / "library.c").write_text(source)
+        command = [require_tool("cc"), "-shared", "-fPIC", "-o", "library.so", "library.c"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        return tmp_path / "library.so"
+
+    return compile_
+
+
 @pytest.fixture
 def folder(hand_made, monkeypatch):
     monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
@@ -50,14 +75,20 @@ def test_a_graph_without_our_operators_needs_none(hand_made):
     assert (binding.state, binding.library, binding.note) == ("none", None, None)
 
 
-def test_a_library_that_registers_nothing_is_not_called_bound(folder, require_tool, tmp_path):
+def test_a_library_that_registers_nothing_is_not_called_bound(folder, compiled):
     """The count is what tells: ONNX Runtime itself says nothing."""
-    source, library = tmp_path / "dumb.c", tmp_path / "dumb.so"
-    source.write_text(DUMB)
-    subprocess.run([require_tool("cc"), "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    library = compiled(DUMB)
     binding = binding_of(folder, str(library))
     assert binding.state == "fallback"
     assert f"{library} made no kernel" in binding.note
+
+
+def test_a_library_that_refuses_the_runtime_is_heard(folder, compiled):
+    """What it says goes on to the user, with how to mend it."""
+    library = compiled(REFUSING)
+    with pytest.raises(OnnxError, match=r"needs ONNX Runtime 1\.99 or later.*pip install -U onnxruntime") as refused:
+        binding_of(folder, str(library))
+    assert str(library) in str(refused.value)
 
 
 def test_the_option_goes_before_the_environment_and_that_before_the_folder(folder, monkeypatch, tmp_path):

@@ -6,7 +6,6 @@ import pytest
 from edgebit.errors import OnnxError
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
-from edgebit.onnx_engine.kv_cache import GrownCache
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.runtime.native import Cancelled, ContextFullError
 
@@ -75,10 +74,10 @@ def test_memory_is_that_of_the_kind_of_cache(session):
     assert decoder.held_bytes == a_token * (96 if decoder.keeps_memory else len(TOKENS))
 
 
-def test_appending_in_place_and_growing_give_the_same_bits(hand_made, monkeypatch):
+def test_appending_in_place_and_growing_give_the_same_bits(hand_made):
     session = OnnxSession.open(OnnxFolder.open(hand_made()), threads=1)
-    in_place, grown = Decoder(session), Decoder(session)
-    monkeypatch.setattr(grown, "_cache", GrownCache(session))
+    in_place, grown = Decoder(session), Decoder(session, in_place=False)
+    assert in_place.keeps_memory and not grown.keeps_memory
     for begin, end in ((0, 17), (17, 18), (18, 40)):
         assert (in_place.append(TOKENS[begin:end]) == grown.append(TOKENS[begin:end])).all()
 
