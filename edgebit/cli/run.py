@@ -17,6 +17,7 @@ from edgebit.cli.generation import (
 )
 from edgebit.cli.terminal import echo_piece, printable
 from edgebit.engines.choice import ENGINES, choose_engine, open_engine
+from edgebit.engines.engine import TextEngine
 from edgebit.engines.figures import answer_figures
 from edgebit.errors import EngineError
 from edgebit.runtime.generation import Answer
@@ -75,14 +76,10 @@ def command(
         stop_on_interrupt() as interrupted,
     ):
         for note in opened.notes:
-            click.secho(f"{printable(note)}", fg="yellow", err=True)
+            click.secho(printable(note), fg="yellow", err=True)
         if not opened.has_chat_template and system is not None:
             raise EngineError(f"{model} has no chat template, which --system belongs to. Leave it out")
-        if raw or not opened.has_chat_template:
-            ids = opened.prompt_ids(prompt)
-        else:
-            messages = [Message("system", system)] if system is not None else []
-            ids = opened.chat_ids([*messages, Message("user", prompt)])
+        ids = _prompt_ids(opened, prompt, system, raw=raw)
         answer, sampling = Answer(prompt_tokens=len(ids)), generation.sampling(opened)
         for piece in opened.generate(
             ids,
@@ -104,6 +101,14 @@ def command(
         opened.keep()
     if answer.done_reason == "cancelled":
         raise click.Abort
+
+
+def _prompt_ids(engine: TextEngine, prompt: str, system: str | None, *, raw: bool) -> list[int]:
+    """In the model's template, where it has one and nobody wants it `raw`."""
+    if raw or not engine.has_chat_template:
+        return engine.prompt_ids(prompt)
+    messages = [Message("system", system)] if system is not None else []
+    return engine.chat_ids([*messages, Message("user", prompt)])
 
 
 def _refuse_foreign_options(engine: str) -> None:

@@ -1,4 +1,4 @@
-"""`edgebit run` with an exported folder, as a user calls it."""
+"""`edgebit run` with other engines than ours, as a user calls it."""
 
 import json
 import os
@@ -109,3 +109,14 @@ def test_ctrl_c_stops_cleanly(folder):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.reference
+def test_a_checkpoint_runs_with_transformers(model, reference_checkpoint):
+    """The third engine, picked by what it is given; its first tokens are ours."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    options = ("hello", "-n", 8, "--temperature", 0, "--json")
+    native = json.loads(edgebit("run", model, *options, "--kv", "f32").stdout)
+    theirs = json.loads(edgebit("run", reference_checkpoint("bitnet-packed"), *options).stdout)
+    assert (theirs["engine"], theirs["text"]) == ("transformers", native["text"])
