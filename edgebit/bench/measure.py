@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.machine import cores_for, load_now, pinned
+from edgebit.bench.onnx_peer import OnnxPeer
 from edgebit.bench.peers import Peer, PeerRun
 from edgebit.bench.worker import Spec
 from edgebit.bundle.archive import Member
@@ -38,7 +39,7 @@ _START_WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from edgebit.bench
 class BenchOptions:
     """What is measured, in tokens; the defaults are those of `edgebit bench`."""
 
-    model: Member
+    model: Member | None  # None: our own engine is not measured
     context_max: int  # the model's
     threads: tuple[int, ...]
     rounds: int = 5
@@ -48,7 +49,8 @@ class BenchOptions:
     sequences: tuple[int, ...] = ()
     kv: str = KV_TYPES[0]  # how the KV cache holds keys and values
     isa: str | None = None
-    peers: tuple[Peer, ...] = ()
+    peers: tuple[Peer | OnnxPeer, ...] = ()
+    facts: dict[str, Any] | None = None  # of the model, where that is None
 
     @property
     def ctx_len(self) -> int:
@@ -104,7 +106,7 @@ def measure(options: BenchOptions, listener: Listener = lambda what, done, total
     Raises EngineError where edgebit itself cannot run. A peer that fails is left out from then on, and `failures` has
     the reason.
     """
-    done, total = 0, options.rounds * len(options.threads) * (2 + len(options.peers)) + 1
+    done, total = 0, options.rounds * len(options.threads) * (1 + bool(options.model) + len(options.peers)) + 1
     out = Measurement(options, cache_bytes=last_cache_bytes(), buffer_bytes=read_buffer_bytes())
     with contextlib.ExitStack() as stack:
         edgebit = stack.enter_context(_Edgebit(options))
@@ -119,7 +121,7 @@ def measure(options: BenchOptions, listener: Listener = lambda what, done, total
                     run()
                     done += 1
             out.load.append(load_now())
-        for threads in options.threads:
+        for threads in options.threads if options.model is not None else ():
             out.memory[EDGEBIT, threads] = edgebit.memory(threads)
     listener("done", total, total)
     return out
@@ -135,7 +137,7 @@ def _in_turn(contestants: list[tuple[str, Callable[[], None]]], turn: int) -> It
 def _contestants(
     options: BenchOptions, edgebit: "_Edgebit", out: Measurement, threads: int
 ) -> list[tuple[str, Callable[[], None]]]:
-    def of_peer(peer: Peer) -> None:
+    def of_peer(peer: Peer | OnnxPeer) -> None:
         if (peer.name, threads) in out.failures:
             return
         try:
@@ -148,7 +150,7 @@ def _contestants(
 
     return [
         ("the machine's limits", lambda: out.add(MACHINE, threads, edgebit.limits(threads, out.buffer_bytes))),
-        (EDGEBIT, lambda: out.add(EDGEBIT, threads, edgebit.measure(threads))),
+        *([(EDGEBIT, lambda: out.add(EDGEBIT, threads, edgebit.measure(threads)))] if options.model else []),
         *((peer.name, lambda peer=peer: of_peer(peer)) for peer in options.peers),
     ]
 
@@ -163,7 +165,11 @@ class _Edgebit:
         self.facts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        self.facts = self._process("prefill", self._options.threads[0]).ask("facts")
+        if self._options.model is not None:
+            self.facts = self._process("prefill", self._options.threads[0]).ask("facts")
+        else:
+            about = self._process("limits", self._options.threads[0]).ask("about_library")
+            self.facts = about | (self._options.facts or {})
         return self
 
     def __exit__(
@@ -173,6 +179,8 @@ class _Edgebit:
 
     def check(self) -> int:
         """Golden probes that came out bit for bit as they must, which also brings the model into the page cache."""
+        if self._options.model is None:
+            return 0
         with _start_worker(self._spec("check", max(self._options.threads))) as process:
             return int(process.ask("probes")["probes"])
 
@@ -249,7 +257,7 @@ class _Edgebit:
 
     def _spec(self, kind: str, threads: int) -> Spec:
         options, model = self._options, self._options.model
-        if kind in ("limits", "unmasked limits"):
+        if model is None or kind in ("limits", "unmasked limits"):
             return Spec(model=None, threads=threads, isa=options.isa if kind == "limits" else None)
         sequences = max(options.sequences, default=1) if kind == "sequences" else 1
         return Spec(

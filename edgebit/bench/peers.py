@@ -28,7 +28,7 @@ from edgebit.errors import PeerError
 from edgebit.runtime.memory import peak_rss_bytes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
-_RESERVED = ("edgebit", "machine")
+_RESERVED = ("edgebit", "machine", "onnx")
 _OUTPUT_MOST = 16 << 20
 _TIMEOUT_S = 1800.0
 _HELP_TIMEOUT_S = 60.0
@@ -97,7 +97,7 @@ def parse_peer(text: str) -> Peer:
     if not equals or not _NAME.fullmatch(name) or name in _RESERVED:
         raise PeerError(
             f"--against {text!r}: NAME=COMMAND is needed, such as 'llamacpp=/opt/llama-bench -m model.gguf'; "
-            f"a name has letters, digits and . _ + - and is not {' or '.join(_RESERVED)}"
+            f"a name has letters, digits and . _ + - and is none of {', '.join(_RESERVED)}"
         )
     try:
         argv = shlex.split(command)

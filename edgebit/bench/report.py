@@ -223,7 +223,7 @@ def _ratios(measured: Measurement, engine: dict[str, Any]) -> Iterable[dict[str,
     name, threads = engine["name"], engine["threads"]
     if not engine["peer"]:
         return
-    ours, theirs = measured.series[EDGEBIT, threads], measured.series[name, threads]
+    ours, theirs = measured.series.get((EDGEBIT, threads), {}), measured.series[name, threads]
     same_model = _model_ratio(measured, name, threads) == 1.0
     for figure, values in theirs.items():
         rounds = list(zip(ours.get(figure, []), values, strict=False))  # a peer that failed has fewer

@@ -57,13 +57,19 @@ class Worker:
             self.opened_ns["engine"] = time.monotonic_ns()
             self.sampler = Sampler(self.library, self.model.info.vocab_size, SamplingParams())
 
-    def facts(self) -> dict[str, Any]:
-        """What was opened."""
-        info, stats = self.model.info, self.engine.stats()
+    def about_library(self) -> dict[str, Any]:
+        """Version and ISA levels."""
         return {
             "isa": self.library.isa,
             "isa_names": self.library.isa_names,
             "library_version": self.library.version,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What was opened."""
+        info, stats = self.model.info, self.engine.stats()
+        return {
+            **self.about_library(),
             "info": asdict(info),
             "kv_bytes_per_token": stats.kv_bytes / (self.engine.ctx_len * self.spec.sequences),
             "scratch_bytes": stats.arena_bytes,
@@ -146,7 +152,7 @@ class Worker:
         return spread_ids(room, count, first)
 
 
-_REQUESTS = ("facts", "probes", "prefill", "decode", "sequences", "memory", "limits", "start")
+_REQUESTS = ("about_library", "facts", "probes", "prefill", "decode", "sequences", "memory", "limits", "start")
 
 
 def main(argument: str) -> None:

@@ -86,7 +86,7 @@ def test_what_a_peer_says_against_itself_is_kept(mode, words, against):
     [
         ("llama-bench", "NAME=COMMAND is needed"),
         ("=llama-bench", "NAME=COMMAND is needed"),
-        ("edgebit=true", "is not edgebit or machine"),
+        ("edgebit=true", "none of edgebit, machine, onnx"),
         ("a b=true", "NAME=COMMAND is needed"),
         ("x=", "no program ''"),
         ("x=/nowhere/llama-bench -m model", "no program '/nowhere/llama-bench'"),

@@ -51,6 +51,7 @@ def runner_conf(conf: Conf, generation: dict[str, float]) -> dict[str, Any]:
         "n_kv_heads": conf.n_kv_heads,
         "head_dim": conf.head_dim,
         "hidden_size": conf.hidden_size,
+        "ffn_size": conf.ffn_size,
         "vocab_size": conf.vocab_size,
         "context_max": conf.context_max,
         "bos_token": conf.bos_token,
