@@ -30,7 +30,11 @@ Decoder::Decoder(const Runtime &runtime, const std::string &folder, const std::s
 
     // By path and not from memory: ONNX Runtime maps model.onnx.data and uses the weights where they lie.
     OrtSession *session = nullptr;
-    runtime_.check(api_.CreateSession(runtime_.env(), path.c_str(), options, &session), path);
+    runtime_.check(api_.CreateSession(runtime_.env(), path.c_str(), options, &session),
+                   path +
+                       (library.empty()
+                            ? " without the library, which takes ONNX Runtime 1.24 or an export with --fallback exact"
+                            : ""));
     session_ = {session, api_.ReleaseSession};
     OrtMemoryInfo *memory = nullptr;
     runtime_.check(api_.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "memory");

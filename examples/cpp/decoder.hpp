@@ -14,7 +14,8 @@ class Decoder {
      * Throws Error where the folder cannot be run. The runtime must outlive the decoder. */
     Decoder(const Runtime &runtime, const std::string &folder, const std::string &library, int threads);
 
-    /* Puts `ids` after those of the calls before, and gives the logits of what comes next, [vocabulary]. */
+    /* Puts `ids` after those of the calls before, and gives the logits of what comes next, [vocabulary]. After the first
+     * call one at a time: before ONNX Runtime 1.20 its attention takes several for the beginning of a text. */
     std::vector<float> step(const std::vector<std::int64_t> &ids);
 
     /* The entry `key` of the model's metadata; empty where it has none. */

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -29,11 +30,13 @@ struct Options {
     int tokens = 64, threads = 0;
 };
 
-long number(const std::string &text, const std::string &what) {
+constexpr long kMostThreads = 1024;
+
+long number(const std::string &text, const std::string &what, long most = 0x7fffffff) {
     char *end = nullptr;
     const long value = std::strtol(text.c_str(), &end, 10);
-    if (text.empty() || *end != '\0' || value < 0 || value > 0x7fffffff)
-        throw UsageError(what + ": '" + text + "' is no number from 0 on");
+    if (text.empty() || *end != '\0' || value < 0 || value > most)
+        throw UsageError(what + ": '" + text + "' is no number from 0 to " + std::to_string(most));
     return value;
 }
 
@@ -78,7 +81,7 @@ Options parse(int argc, char **argv) {
         if (word == "--tokens")
             options.tokens = static_cast<int>(number(value, word));
         else if (word == "--threads")
-            options.threads = static_cast<int>(number(value, word));
+            options.threads = static_cast<int>(number(value, word, kMostThreads));
         else if (word == "--stop")
             options.stop = value, options.own_stop = true;
         else if (word == "--library")
@@ -97,9 +100,9 @@ Options parse(int argc, char **argv) {
 
 std::string find_library(const Options &options) {
     if (options.own_library)
-        return options.library == "none" ? "" : options.library;
-    const std::string beside = options.folder + "/libedgebit_ort.so";
-    return std::ifstream(beside) ? beside : "";
+        return options.library == "none" ? "" : std::filesystem::absolute(options.library).string();
+    const std::filesystem::path beside = std::filesystem::absolute(options.folder) / "libedgebit_ort.so";
+    return std::filesystem::exists(beside) ? beside.string() : "";
 }
 
 /* The numbers of `key` in the model's edgebit.conf, a flat JSON object; empty where it has none. */
