@@ -43,6 +43,6 @@ export PATH PYTHONSAFEPATH CMAKE_GENERATOR
 ruff check .
 ruff format --check .
 mypy
-git ls-files -z 'kernels/*.c' 'kernels/*.h' 'tests/*.c' | xargs -0 clang-format --dry-run --Werror
+git ls-files -z 'kernels/*.c' 'kernels/*.h' 'tests/*.c' 'examples/*.[ch]pp' 'examples/*.h' | xargs -0 clang-format --dry-run --Werror
 # Most tests wait for brokers and daemons: three at a time. A file's tests stay together, with what they share.
 pytest --numprocesses 3 --dist loadfile -m "not slow and not reference and not device" "$@"

@@ -1,8 +1,10 @@
 """examples/python answers as the engine does, with the library and without it."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,7 @@ tokenizers = pytest.importorskip("tokenizers", reason="the example's tokenizer (
 
 ANSWER = Path(__file__).resolve().parents[2] / "examples" / "python" / "answer.py"
 PROMPT = "Who are you?"
+FLOOR = "1.19.2"
 N = 24
 
 
@@ -26,9 +29,9 @@ def answer() -> ModuleType:
     return module
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ANSWER), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | (environment or {}))
 
 
 def test_tokens_are_the_engines(answer, onnx_folder, engine_greedy):
@@ -42,12 +45,29 @@ def test_tokens_are_the_engines(answer, onnx_folder, engine_greedy):
 
 @pytest.mark.parametrize("option", [[], ["--no-library"]], ids=["library", "fallback"])
 def test_program_answers_and_says_what_runs(option, onnx_folder):
-    """Text on standard output; which kernel ran on standard error."""
-    done = run(onnx_folder, PROMPT, "--tokens", "8", *option)
+    """The text of `edgebit run` on standard output: the same template, tokens and end; what ran on standard error."""
+    words = ["run", str(onnx_folder), PROMPT, "--temperature", "0", *(["--library", "none"] if option else [])]
+    edgebit = subprocess.run([sys.executable, "-m", "edgebit", *words], capture_output=True, text=True, check=True)
+
+    done = run(onnx_folder, PROMPT, *option)
 
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.strip()) > 0
+    assert len(done.stdout) > 20
+    assert done.stdout == edgebit.stdout
     assert done.stderr.strip().endswith("without edgebit's kernel" if option else "edgebit's kernel is bound")
+
+
+@pytest.mark.slow
+def test_oldest_release_answers_alike(pypi_wheel, onnx_folder, tmp_path):
+    """The first ONNX Runtime that runs these models, with the library."""
+    with zipfile.ZipFile(pypi_wheel(f"onnxruntime=={FLOOR}")) as wheel:
+        wheel.extractall(tmp_path)
+
+    done = run(onnx_folder, PROMPT, environment={"PYTHONPATH": str(tmp_path)})
+
+    assert done.returncode == 0, done.stderr
+    assert f"ONNX Runtime {FLOOR}, edgebit's kernel is bound" in done.stderr
+    assert done.stdout == run(onnx_folder, PROMPT).stdout
 
 
 @pytest.mark.parametrize(
@@ -76,9 +96,9 @@ def test_damaged_folder_is_one_line(damage: Callable[[Path], None], promised: st
 def test_genai_answers_alike(onnx_folder):
     """The second script, by onnxruntime-genai: the same text as by the first."""
     pytest.importorskip("onnxruntime_genai", reason="runs the example (pip install 'edgebit[genai]')")
-    command = [sys.executable, str(ANSWER.with_name("answer_genai.py")), str(onnx_folder), PROMPT, "--tokens", "8"]
+    command = [sys.executable, str(ANSWER.with_name("answer_genai.py")), str(onnx_folder), PROMPT]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == run(onnx_folder, PROMPT, "--tokens", "8").stdout
+    assert done.stdout == run(onnx_folder, PROMPT).stdout
