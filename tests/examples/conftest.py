@@ -15,8 +15,8 @@ from edgebit.runtime.native import Engine, Library, Model
 
 
 @pytest.fixture(scope="session")
-def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as `edgebit export onnx` writes it."""
+def onnx_folder(native: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as `edgebit export onnx` writes it; the operators' library is built with the engine's."""
     pytest.importorskip("onnx", reason="writes the folder (pip install 'edgebit[onnx]')")
     folder = tmp_path_factory.mktemp("onnx") / "demo"
     command = [sys.executable, "-m", "edgebit", "export", "onnx", str(demo_model_dir()), "--out", str(folder)]

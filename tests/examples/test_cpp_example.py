@@ -22,6 +22,7 @@ N = 24
 @pytest.fixture(scope="module")
 def generate(require_tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, by its CMakeLists.txt, every warning an error, with the example's own declarations."""
+    require_tool("c++")
     build = tmp_path_factory.mktemp("build")
     configure = ["-S", str(SOURCES), "-B", str(build), "-DCMAKE_CXX_FLAGS=-Werror", f"-D{INCLUDE}="]
     for words in (configure, ["--build", str(build)]):
