@@ -2,10 +2,11 @@
 
     python bench/greedy_probe_gaps.py MODEL ONNX_FOLDER [--tokens 64]
 
-MODEL is a model file, ONNX_FOLDER what `edgebit export onnx` wrote of it. First our own engine, with a KV cache of f16
-as golden probes have it, draws so many tokens after prompts of 1, 8 and 72; ONNX Runtime reads them and would have
-drawn others where the gap is not 0. Then parts of model.onnx.data at random places are zeroed, and the model's own
-probes read: the largest gap, and how many of their tokens differ. Decides NEAR and MOST_TIES of serving/greedy_probes.py.
+MODEL is a model file, ONNX_FOLDER what `edgebit export onnx` wrote of it. First our own engine, with a KV cache of
+f16 as golden probes have it, draws so many tokens after prompts of 1, 8 and 72; ONNX Runtime reads them and would
+have drawn others where the gap is not 0. Then parts of model.onnx.data at random places are zeroed, and the model's
+own probes read: the largest gap, and how many of their tokens differ. Decides NEAR and MOST_TIES of
+serving/greedy_probes.py.
 """
 
 import argparse
