@@ -17,8 +17,11 @@ def has_our_card(folder: Path) -> bool:
         return False
 
 
-def model_card(checkpoint: Checkpoint, library: Literal["transformers", "onnx"]) -> str:
-    """The text, with the front matter that the hub reads the licence from; library: what runs the folder."""
+def model_card(checkpoint: Checkpoint, library: Literal["transformers", "onnx"], usage: str = "") -> str:
+    """The text, with the front matter that the hub reads the licence from.
+
+    library: what runs the folder; usage: a paragraph on how
+    """
     config = checkpoint.config
     licence = f"license: {config.licence}\n" if config.licence else ""
     files = ", ".join(path.name for path in checkpoint.weight_files())
@@ -29,7 +32,7 @@ tags: [bitnet, "1.58-bit"]
 # {config.name}{_MARK}{__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).
 Ternary codes and their scales are those of the source.
 {config.conf.parameters:,} parameters; context {config.conf.context_max} tokens.
-
+{usage}
 {_licence_text(config.licence)}
 """
 

@@ -31,6 +31,10 @@ from edgebit.progress import Progress, unwatched
 
 MODEL_NAME, DATA_NAME, LIBRARY_NAME = "model.onnx", "model.onnx.data", "libedgebit_ort.so"
 FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB,)}
+_USAGE = f"""
+`edgebit run FOLDER "..."` answers with it, and so does any program on ONNX Runtime: give a session {LIBRARY_NAME} as
+its library of custom operators (where there is one here, for the right machine), and {MODEL_NAME} by its path.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +94,7 @@ def export_onnx(
                     (folder / name).write_bytes(content)
             conf = replace(text.conf, context_max=min(form.context or text.conf.context_max, text.conf.context_max))
             _write_model(folder, source.checkpoint, conf, form, progress)
-            write_text(folder / "README.md", model_card(source.checkpoint, "onnx"))
+            write_text(folder / "README.md", model_card(source.checkpoint, "onnx", _USAGE))
     return OnnxReport(
         out=out,
         ops=form.ops,
