@@ -1,5 +1,9 @@
 """`edgebit export onnx`: the graph computes what the native engine computes, with the library and without it."""
 
+import os
+import subprocess
+import sys
+import zipfile
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +22,7 @@ from edgebit.resources import ort_library
 onnx = pytest.importorskip("onnx")
 
 NAMES = sorted(path.name for path in (Path(__file__).parents[1] / "reference").iterdir() if path.is_dir())
+ROOT = Path(__file__).parents[2]
 MEMORISED = Path(__file__).with_name("memorised")
 N_TOKENS, N_GREEDY = 40, 64
 PIECES = (0, 17, 18, 33, 40)
@@ -80,14 +85,14 @@ def test_logits_are_the_engines(name, computes, request, native, quick_model, re
     """Of three sequences, one in one pass, one in pieces, one token by token; then 64 greedy tokens.
 
     Attention and SiLU differ by 1e-7. Where that puts a value to the other side of a tie of the head's 15 bits, each
-    logit changes by a step: a few steps are allowed (of projections that read 15 bits, more), or 1e-4. A tie of
-    int8 shows as the noise of the whole quantiser from there on: 7 of 156 sequences have one (docs/onnx.md), so one of
-    the three may, and its logits and greedy tokens still fit but for noise.
+    logit changes by a step: a few steps are allowed (of projections that read 15 bits, more), or 1e-4. A tie of int8
+    shows as the noise of the whole quantiser from there on (docs/decisions/onnx-graph.md counts them, none to 4 in 12
+    sequences): so most tokens fit, and the others do but for noise.
     """
     path = reference_checkpoint(name)
     kernels = request.getfixturevalue("library") if computes == "library" else None
     session = open_session(exported(name, fallback="exact" if kernels is None else "none"), kernels)
-    flipped = []
+    fit = []
     for seed, way in enumerate((in_one_pass, in_pieces, one_by_one)):
         with NativeRun(native, quick_model(name)) as engine:
             tokens, run = tokens_of(engine, seed), OnnxRun(session)
@@ -96,11 +101,9 @@ def test_logits_are_the_engines(name, computes, request, native, quick_model, re
             wanted, found = engine.step(tokens), way(run, tokens)
             errors = np.abs(found - wanted)
             assert errors.mean() < 0.03 * wanted.std(), way.__name__
-            allowed = np.maximum(1e-4, (20 if is_int15(path) else 4) * steps)
-            if (errors.max(axis=1) > allowed).any():
-                flipped.append(way.__name__)
+            fit.append(errors.max(axis=1) <= np.maximum(1e-4, (20 if is_int15(path) else 4) * steps))
             assert_same_greedy(run, engine, found[-1], wanted[-1])
-    assert len(flipped) <= 1, f"too far off: {flipped}"
+    assert np.mean(fit) > 0.6, f"tokens that fit: {[int(each.sum()) for each in fit]} of {N_TOKENS} each"
 
 
 def assert_same_greedy(run: OnnxRun, engine: NativeRun, found: np.ndarray, wanted: np.ndarray) -> None:
@@ -152,7 +155,7 @@ def test_last_logits_are_those_of_the_last_token_that_is_there(name, exported):
     mask = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]])
     found, wanted = last.step(ids, mask), everything.step(ids, mask)
     assert found.shape == (2, 1, wanted.shape[2])
-    assert np.array_equal(found[:, 0], wanted[[0, 1], [3, 5]])
+    assert np.abs(found[:, 0] - wanted[[0, 1], [3, 5]]).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -236,3 +239,33 @@ def test_the_text_that_a_model_knows_by_heart(fallback, tmp_path):
             answer.append(int(logits[0, -1].argmax()))
             logits = run.step(answer[-1:])
         assert answer == text[first + 32 : first + 96]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("version", "tests"),
+    [
+        (
+            "1.19.2",
+            "release or same_bits or batch or last_logits",
+        ),  # several tokens after a past: wrong there (docs/onnx.md)
+        ("1.20.1", "release or engines or same_bits or batch or last_logits"),
+        ("1.24.4", "test"),
+    ],
+    ids=["1.19.2", "1.20.1", "1.24.4"],
+)
+def test_earlier_releases_compute_it_too(version, tests, pypi_wheel, tmp_path, native):
+    """These tests with another ONNX Runtime: `compact` needs 1.24 or later."""
+    with zipfile.ZipFile(pypi_wheel(f"onnxruntime=={version}")) as wheel:
+        wheel.extractall(tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", tests, __file__]
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "EDGEBIT_TEST_ORT": version}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_this_is_the_release_that_was_asked_for():
+    """So that the test above has not run the installed one."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert os.environ.get("EDGEBIT_TEST_ORT", onnxruntime.__version__) == onnxruntime.__version__
