@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from edgebit.convert import convert
+from edgebit.errors import OnnxError
+from edgebit.export.to_onnx import OnnxForm, export_onnx
+from edgebit.resources import ort_library
+from edgebit.runtime.native import Library
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +27,28 @@ def quick_model(
         return path
 
     return model
+
+
+@pytest.fixture(scope="session")
+def exported(
+    reference_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Gives the folder of a reference checkpoint, with all logits, made once a run for each form."""
+    parent = tmp_path_factory.mktemp("onnx")
+
+    def folder(name: str, **form: object) -> Path:
+        out = parent / "-".join([name, *(f"{key}={value}" for key, value in form.items())])
+        if not out.exists():
+            export_onnx(reference_checkpoint(name), out, form=OnnxForm(**{"logits": "all", **form}))
+        return out
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def library(native: Library, skip: Callable[[str], NoReturn]) -> Path:
+    """libedgebit_ort.so of this machine."""
+    try:
+        return ort_library()
+    except OnnxError as missing:
+        skip(str(missing))

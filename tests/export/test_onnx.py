@@ -14,10 +14,8 @@ from export.onnx_run import NativeRun, OnnxRun, open_session
 
 from edgebit.bundle.model_format import ActivationQuantisation, Role
 from edgebit.checkpoint.opening import open_checkpoint
-from edgebit.errors import OnnxError
 from edgebit.export.onnx_model.packing import int8_bytes, pack_n2
-from edgebit.export.to_onnx import OnnxForm, export_onnx
-from edgebit.resources import ort_library
+from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
 
 onnx = pytest.importorskip("onnx")
 
@@ -26,29 +24,6 @@ ROOT = Path(__file__).parents[2]
 MEMORISED = Path(__file__).with_name("memorised")
 N_TOKENS, N_GREEDY = 40, 64
 PIECES = (0, 17, 18, 33, 40)
-
-
-@pytest.fixture(scope="session")
-def exported(reference_checkpoint, tmp_path_factory):
-    """Gives the folder of a reference checkpoint, with all logits, made once a run for each form."""
-    parent = tmp_path_factory.mktemp("onnx")
-
-    def folder(name: str, **form: object) -> Path:
-        out = parent / "-".join([name, *(f"{key}={value}" for key, value in form.items())])
-        if not out.exists():
-            export_onnx(reference_checkpoint(name), out, form=OnnxForm(**{"logits": "all", **form}))
-        return out
-
-    return folder
-
-
-@pytest.fixture(scope="session")
-def library(native, skip):
-    """libedgebit_ort.so of this machine."""
-    try:
-        return ort_library()
-    except OnnxError as missing:
-        skip(str(missing))
 
 
 def tokens_of(engine: NativeRun, seed: int) -> np.ndarray:
@@ -126,10 +101,11 @@ def test_a_first_token_has_the_same_bits(level, native, quick_model, exported):
 @pytest.mark.parametrize(
     "name", ["bitnet-packed", "legacy-1bitllm-f16-head100"]
 )  # GroupQueryAttention, plain operators
+@pytest.mark.parametrize("ops", FLAVOURS)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_sequences_of_a_batch_are_as_alone(name, side, exported):
+def test_sequences_of_a_batch_are_as_alone(name, ops, side, exported):
     """Filled up at either side, one of them nothing else; three tokens follow, one at a time."""
-    session, random = open_session(exported(name, fallback="exact")), np.random.default_rng(3)
+    session, random = open_session(exported(name, ops=ops, fallback="exact")), np.random.default_rng(3)
     sequences = [random.integers(0, 60, n) for n in (9, 4, 1, 0)]
     ids, mask = np.zeros((4, 9), np.int64), np.zeros((4, 9), np.int64)
     for row, sequence in enumerate(sequences):
@@ -147,9 +123,11 @@ def test_sequences_of_a_batch_are_as_alone(name, side, exported):
 
 
 @pytest.mark.parametrize("name", ["bitnet-packed", "legacy-1bitllm-f16-head100"])
-def test_last_logits_are_those_of_the_last_token_that_is_there(name, exported):
+@pytest.mark.parametrize("ops", FLAVOURS)
+def test_last_logits_are_those_of_the_last_token_that_is_there(name, ops, exported):
     everything, last = (
-        OnnxRun(open_session(exported(name, fallback="exact", logits=kind)), batch=2) for kind in ("all", "last")
+        OnnxRun(open_session(exported(name, ops=ops, fallback="exact", logits=kind)), batch=2)
+        for kind in ("all", "last")
     )
     ids = np.random.default_rng(5).integers(0, 60, (2, 6))
     mask = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]])
@@ -169,9 +147,10 @@ def test_the_compact_body_is_near(name, native, quick_model, exported):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ops", FLAVOURS)
 @pytest.mark.parametrize("fallback", ["compact", "exact", "none"])
-def test_the_checker_takes_the_graph(name, fallback, exported):
-    onnx.checker.check_model(str(exported(name, fallback=fallback) / "model.onnx"), full_check=True)
+def test_the_checker_takes_the_graph(name, ops, fallback, exported):
+    onnx.checker.check_model(str(exported(name, ops=ops, fallback=fallback) / "model.onnx"), full_check=True)
 
 
 def test_a_model_file_gives_the_same_weights(reference_model, exported, tmp_path):
