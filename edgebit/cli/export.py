@@ -1,6 +1,6 @@
 """`edgebit export`: a model in another program's format."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,10 @@ from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.targets import complete_target
 from edgebit.cli.terminal import printable, printable_json
+from edgebit.compare.logit_distance import LogitDistance, measure_distance
 from edgebit.cross.ort_library import build_ort_library
 from edgebit.cross.toolchain import BUILDERS
+from edgebit.errors import EdgebitError
 from edgebit.export.gguf_architecture import ARCHITECTURES
 from edgebit.export.onnx_model.fallback import WITHOUT_LIBRARY, Fallback
 from edgebit.export.onnx_model.graph import load_onnx
@@ -22,6 +24,7 @@ from edgebit.export.target import check_out_folder
 from edgebit.export.to_gguf import GgufType, export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
 from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
+from edgebit.progress import Progress
 from edgebit.resources import ort_library
 from edgebit.targets import find_target
 
@@ -133,7 +136,7 @@ def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool
     type=click.Choice(sorted(FLAVOURS)),
     default="contrib",
     show_default=True,
-    help="Attention and norms: contrib are ONNX Runtime's own (from 1.19 on, onnxruntime-genai too).",
+    help="Attention and norms: contrib are ONNX Runtime's own (from 1.19 on), standard those of ONNX (opset 24; 1.24).",
 )
 @click.option(
     "--fallback",
@@ -141,6 +144,16 @@ def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool
     default="compact",
     show_default=True,
     help="What computes the weights' products without our library: MatMulNBits, near; plain operators, exact; nothing.",
+)
+@click.option(
+    "--stock",
+    is_flag=True,
+    help="No operator of ours, for runtimes that take no library: MatMulNBits, near (from ONNX Runtime 1.24 on).",
+)
+@click.option(
+    "--text",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --stock: on whose first tokens its distance from the native engine is measured.  [default: one of ours]",
 )
 @click.option(
     "--logits",
@@ -176,6 +189,8 @@ def onnx(
     out: Path,
     ops: Literal["contrib", "standard"],
     fallback: Fallback,
+    stock: bool,
+    text: Path | None,
     logits: Literal["last", "all"],
     embedding: str,
     ctx: int | None,
@@ -191,17 +206,50 @@ def onnx(
     \b
     edgebit export onnx chat.bundle --out ./chat-onnx
     edgebit export onnx chat.bundle --target rpi --out ./chat-onnx-rpi
+    edgebit export onnx chat.bundle --stock --out ./chat-stock
     """
-    form = OnnxForm(ops=ops, fallback=fallback, logits=logits, int8_embedding=embedding == "int8", context=ctx)
+    int8 = embedding == "int8"
+    form = OnnxForm(ops=ops, fallback=fallback, stock=stock, logits=logits, int8_embedding=int8, context=ctx)
+    if text is not None and not stock:
+        raise click.UsageError("--text goes with --stock: it is what the distance of that is measured on")
+    if stock and target_name:
+        raise click.UsageError("--stock has no library to build: leave --target out")
     if no_library and (target_name or builder != "auto"):
         raise click.UsageError("--no-library goes with neither --target nor --builder")
     load_onnx()
     check_out_folder(out, force=force, inputs=[model])  # before a compiler runs for minutes
-    library = None if no_library else _ort_library(target_name, builder)
+    library = None if no_library or stock else _ort_library(target_name, builder)
     with progress_bar() as progress:
         report = export_onnx(model, out, form=form, library=library, hints=hints, force=force, progress=progress)
+        distance = _distance(model, out, text, hints, progress) if stock else None
     meaning = f"{'with' if report.library else 'without'} libedgebit_ort.so; {WITHOUT_LIBRARY[report.fallback]}"
-    _print(report, as_json, f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, {meaning}")
+    if stock:
+        meaning = "none of ours: near the native engine's numbers, not the same (fast from ONNX Runtime 1.28 on)"
+    summary = f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, {meaning}"
+    if isinstance(distance, LogitDistance):
+        if as_json:
+            click.echo(printable_json(_as_dict(report) | {"distance": asdict(distance)}, indent=2))
+            return
+        summary += f"\n  distance {_in_words(distance)}"
+    elif distance is not None:
+        report = replace(report, notes=(*report.notes, distance))
+    _print(report, as_json, summary)
+
+
+def _distance(model: Path, out: Path, text: Path | None, hints: Hints, progress: Progress) -> LogitDistance | str:
+    """Of what was written from the native engine; or why that could not be measured."""
+    try:
+        return measure_distance(model, out, text=text, hints=hints, progress=progress)
+    except EdgebitError as fault:
+        return f"the distance from the native engine was not measured: {fault}"
+
+
+def _in_words(distance: LogitDistance) -> str:
+    return (
+        f"from the native engine: logits {distance.max_difference:.3g} at most, KL {distance.kl_mean:.2g} nats in the "
+        f"mean, the same greedy token {distance.same_greedy:.1%} of the time "
+        f"({distance.tokens} tokens, {distance.text}; {distance.runtime})"
+    )
 
 
 def _ort_library(target_name: str | None, builder: str) -> Path:
@@ -215,8 +263,12 @@ def _ort_library(target_name: str | None, builder: str) -> Path:
 
 def _print(report: Any, as_json: bool, summary: str) -> None:
     if as_json:
-        click.echo(printable_json(asdict(report) | {"out": str(report.out)}, indent=2))
+        click.echo(printable_json(_as_dict(report), indent=2))
         return
     click.echo(f"{report.out}: {summary}")
     for note in report.notes:
         click.echo(f"  note     {printable(note)}")
+
+
+def _as_dict(report: Any) -> dict[str, Any]:
+    return asdict(report) | {"out": str(report.out)}

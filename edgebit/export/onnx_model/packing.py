@@ -43,11 +43,29 @@ def pack_n2(weights: NDArray[np.int8]) -> NDArray[np.uint8]:
     """
     rows, columns = weights.shape
     _, tiles, blocks, _, _ = n2_shape(rows, columns, 1)
-    codes = np.full((tiles * TILE_ROWS, blocks * BLOCK), 2, np.uint8)
-    codes[:rows, :columns] += weights.view(np.uint8)  # modulo 256: 255 stands for -1
-    fours = codes.reshape(len(codes), -1, 4)
-    packed = fours[..., 0] | fours[..., 1] << 2 | fours[..., 2] << 4 | fours[..., 3] << 6
+    packed = pack_rows(weights, tiles * TILE_ROWS, blocks * BLOCK)
     return np.ascontiguousarray(packed.reshape(tiles, TILE_ROWS, blocks, 16).transpose(0, 2, 1, 3))
+
+
+def pack_rows(weights: NDArray[np.int8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Weights {-1, 0, +1} as weight + 2, [rows, columns / 4]: four columns a byte, the first in the lowest bits.
+
+    Filled up with weight 0 to `rows` and `columns`.
+    """
+    codes = np.full((rows, columns), 2, np.uint8)
+    codes[: weights.shape[0], : weights.shape[1]] += weights.view(np.uint8)  # modulo 256: 255 stands for -1
+    fours = codes.reshape(rows, -1, 4)
+    return np.asarray(fours[..., 0] | fours[..., 1] << 2 | fours[..., 2] << 4 | fours[..., 3] << 6, np.uint8)
+
+
+def ternary_block(columns: int) -> int:
+    """Columns that share a scale in MatMulNBits, of `columns` that do: above 128 it has no int8 products of 2 bits."""
+    return 128 if columns % 128 == 0 else 64
+
+
+def int8_block(columns: int) -> int:
+    """The same of int8 rows that are filled up as padded_columns() says."""
+    return next(size for size in (128, 64, 32, ROW_STEP) if padded_columns(columns) % size == 0)
 
 
 def padded_columns(columns: int) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.model_format import ActivationQuantisation, Conf
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.packing import n2_chunks, n2_shape, padded_columns
+from edgebit.export.onnx_model.packing import int8_block, n2_chunks, n2_shape, padded_columns, ternary_block
 
 DOMAIN = "ai.edgebit"
 DOMAIN_VERSION = 1
@@ -59,6 +59,10 @@ class Int8Matrix:
     def rows(self) -> int:
         return len(self.values)
 
+    def block_scales(self, block: int) -> NDArray[np.float32]:
+        """The scale of each `block` columns of a row: [rows, KP / block]."""
+        return np.repeat(self.values[:, None], padded_columns(self.columns) // block, axis=1)
+
 
 class Products(Protocol):
     """The products with weights, on one graph."""
@@ -88,7 +92,7 @@ class OwnProducts:
         packed = self._graph.initializer(
             f"{name}.weight", ElementType.UINT8, shape, n2_chunks(stack.parts, stack.groups)
         )
-        block = 128 if stack.columns // stack.groups % 128 == 0 else 64
+        block = ternary_block(stack.columns // stack.groups)
         inputs = [x, packed, self._scales(f"{name}.scale", stack.scales())]
         if self._with_block_scales:
             inputs.append(self._scales(f"{name}.block_scale", stack.block_scales(block)))
@@ -105,11 +109,10 @@ class OwnProducts:
         return self._graph.typed(made, ElementType.FLOAT, ["batch", "sequence", stack.rows])
 
     def int8(self, x: str, matrix: Int8Matrix, name: str) -> str:
-        padded = padded_columns(matrix.columns)
-        block = next(size for size in (128, 64, 32, 16) if padded % size == 0)
+        block = int8_block(matrix.columns)
         inputs = [x, matrix.codes, matrix.scales]
         if self._with_block_scales:
-            inputs.append(self._scales(f"{name}.block_scale", np.repeat(matrix.values[:, None], padded // block, 1)))
+            inputs.append(self._scales(f"{name}.block_scale", matrix.block_scales(block)))
         return self._graph.node(INT8, inputs, name, domain=DOMAIN, K=matrix.columns, N=matrix.rows, block_size=block)
 
     def _scales(self, name: str, values: NDArray[np.float32]) -> str:
