@@ -12,25 +12,28 @@ from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.errors import ExportError
 from edgebit.export.model_card import model_card
-from edgebit.export.onnx_model.contrib import CONTRIB
+from edgebit.export.onnx_model.contrib import CONTRIB, groups_queries
 from edgebit.export.onnx_model.decoder import Choices, Decoder
 from edgebit.export.onnx_model.external_data import ExternalData
 from edgebit.export.onnx_model.fallback import FALLBACK_OPSETS, Fallback, add_fallback
+from edgebit.export.onnx_model.genai_files import write_genai_files
 from edgebit.export.onnx_model.graph import Graph, load_onnx
 from edgebit.export.onnx_model.int8_rows import has_int8_rows
 from edgebit.export.onnx_model.interface import declare_interface
 from edgebit.export.onnx_model.metadata import file_sums, metadata
 from edgebit.export.onnx_model.operators import rope_tables
 from edgebit.export.onnx_model.packing import LAYOUT
-from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts
-from edgebit.export.onnx_model.text_files import text_files
+from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts, Products
+from edgebit.export.onnx_model.standard import STANDARD
+from edgebit.export.onnx_model.stock import STOCK_LAYOUT, STOCK_OPSETS, StockProducts
+from edgebit.export.onnx_model.text_files import FILES, TextFiles, text_files
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_files import write_text, write_tokenizer
 from edgebit.progress import Progress, unwatched
 
 MODEL_NAME, DATA_NAME, LIBRARY_NAME = "model.onnx", "model.onnx.data", "libedgebit_ort.so"
-FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB,)}
+FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB, STANDARD)}
 _USAGE = f"""
 `edgebit run FOLDER "..."` answers with it, and so does any program on ONNX Runtime: give a session {LIBRARY_NAME} as
 its library of custom operators (where there is one here, for the right machine), and {MODEL_NAME} by its path.
@@ -57,6 +60,7 @@ class OnnxForm:
     ops: Literal["contrib", "standard"] = "contrib"
     fallback: Fallback = "compact"
     logits: Literal["last", "all"] = "last"
+    stock: bool = False  # none of our operators: MatMulNBits, and no fallback
     int8_embedding: bool = False
     context: int | None = None  # positions of RoPE's tables; None: as many as the model was made for
 
@@ -80,19 +84,15 @@ def export_onnx(
     """
     started = time.monotonic()
     load_onnx()
+    if form.stock:
+        form, library = replace(form, fallback="none"), None
     inputs = [each for each in (path, hints.i2s_reference, library) if each is not None]
     check_out_folder(out, force=force, inputs=inputs)
     with open_source(path, None, hints) as source:
         text = text_files(source.checkpoint)
         with replace_folder(out) as folder:
-            if library is not None:
-                with faults_named(folder / LIBRARY_NAME, ExportError):
-                    shutil.copyfile(library, folder / LIBRARY_NAME)
-            notes = write_tokenizer(folder, source.checkpoint)
-            for name, content in text.contents.items():
-                with faults_named(folder / name, ExportError):
-                    (folder / name).write_bytes(content)
             conf = replace(text.conf, context_max=min(form.context or text.conf.context_max, text.conf.context_max))
+            notes = _write_beside(folder, source.checkpoint, replace(text, conf=conf), form, library)
             _write_model(folder, source.checkpoint, conf, form, progress)
             write_text(folder / "README.md", model_card(source.checkpoint, "onnx", _USAGE))
     return OnnxReport(
@@ -101,9 +101,32 @@ def export_onnx(
         fallback=form.fallback,
         size=sum((out / name).stat().st_size for name in (MODEL_NAME, DATA_NAME)),
         library=None if library is None else str(library),
-        notes=(*source.notes, *(text.notes or notes)),
+        notes=(*source.notes, *notes),
         seconds=time.monotonic() - started,
     )
+
+
+def _write_beside(
+    folder: Path, checkpoint: Checkpoint, text: TextFiles, form: OnnxForm, library: Path | None
+) -> list[str]:
+    """All files but the model's and README.md; notes for the user."""
+    if library is not None:
+        with faults_named(folder / LIBRARY_NAME, ExportError):
+            shutil.copyfile(library, folder / LIBRARY_NAME)
+    notes = write_tokenizer(folder, checkpoint)
+    for name, content in text.contents.items():
+        with faults_named(folder / name, ExportError):
+            (folder / name).write_bytes(content)
+    genai_notes = write_genai_files(
+        folder,
+        checkpoint,
+        text.conf,
+        text.contents.get(FILES["PRMT"]),
+        model=MODEL_NAME,
+        library=None if library is None else LIBRARY_NAME,
+        shares_cache=form.ops == "contrib" and groups_queries(text.conf),
+    )
+    return [*(text.notes or notes), *genai_notes]
 
 
 def _write_model(folder: Path, checkpoint: Checkpoint, conf: Conf, form: OnnxForm, progress: Progress) -> None:
@@ -113,15 +136,20 @@ def _write_model(folder: Path, checkpoint: Checkpoint, conf: Conf, form: OnnxFor
         graph = Graph(data)
         declare_interface(graph, conf, last_logits=last)
         operators = flavour.start(graph, conf, rope_tables(conf, checkpoint.config.rope_inv_freq))
-        products = OwnProducts(graph, conf, with_block_scales=form.fallback == "compact")
+        own = OwnProducts(graph, conf, with_block_scales=form.fallback == "compact")
+        products: Products = StockProducts(graph) if form.stock else own
         int8_embedding = form.int8_embedding or has_int8_rows(checkpoint, Role.TOKEN_EMBEDDING)
         choices = Choices(int8_embedding=int8_embedding, last_logits=last)
         Decoder(graph, checkpoint, operators, products, choices).write(progress)
-    opsets = {**flavour.opsets, DOMAIN: DOMAIN_VERSION, **FALLBACK_OPSETS[form.fallback]}
-    add_fallback(graph, form.fallback, bits=products.bits, grouped=products.grouped, opsets=opsets)
+    if form.stock:
+        opsets = {**flavour.opsets, **STOCK_OPSETS}
+    else:
+        opsets = {**flavour.opsets, DOMAIN: DOMAIN_VERSION, **FALLBACK_OPSETS[form.fallback]}
+        add_fallback(graph, form.fallback, bits=own.bits, grouped=own.grouped, opsets=opsets)
     progress("sums", 0, 0)
     sums = file_sums(folder, {DATA_NAME: data.sha256})
-    chosen = {"ops": form.ops, "fallback": form.fallback, "logits": form.logits, "layout": LAYOUT}
+    layout = STOCK_LAYOUT if form.stock else LAYOUT
+    chosen = {"ops": form.ops, "fallback": form.fallback, "logits": form.logits, "layout": layout}
     if LIBRARY_NAME in sums:
         chosen["library_sha256"] = sums[LIBRARY_NAME]
     properties = metadata(checkpoint, conf, files=sums, chosen=chosen)

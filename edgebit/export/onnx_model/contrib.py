@@ -71,10 +71,13 @@ class GroupQueryOperators:
         return self._graph.node("Mod", [moved, self._count])
 
 
+def groups_queries(conf: Conf) -> bool:
+    """Whether attention is GroupQueryAttention, which can write keys and values in place."""
+    return conf.head_dim % _HEAD_STEP == 0
+
+
 def _start(graph: Graph, conf: Conf, rope: RopeTables) -> Operators:
-    if conf.head_dim % _HEAD_STEP:
-        return PlainOperators(graph, conf, rope)
-    return GroupQueryOperators(graph, conf, rope)
+    return GroupQueryOperators(graph, conf, rope) if groups_queries(conf) else PlainOperators(graph, conf, rope)
 
 
 CONTRIB = Flavour(name="contrib", opsets={"": 18, DOMAIN: 1}, ir_version=8, start=_start)
