@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx_process import open_graph
-from onnx_projections import WAYS, PeerProducts, Way, bitnet
+from onnx_projections import WAYS, Way, bitnet, finish, products_of
 
 from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.machine import load_now, machine_facts
@@ -30,9 +30,8 @@ from edgebit.checkpoint.checkpoint import Projection
 from edgebit.errors import EngineError
 from edgebit.export.onnx_model.contrib import CONTRIB
 from edgebit.export.onnx_model.external_data import ExternalData
-from edgebit.export.onnx_model.fallback import FALLBACK_OPSETS, MICROSOFT, add_fallback
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts, Stack
+from edgebit.export.onnx_model.projections import Stack
 from edgebit.resources import ort_library
 from edgebit.synthesize import SHAPES as MODELS
 
@@ -81,7 +80,7 @@ def measure_shape(shape: str, tokens: Sequence[int], threads: Sequence[int], rou
     with tempfile.TemporaryDirectory(prefix="onnx-op-") as name, ExitStack() as stack:
         folder = Path(name)
         for count in tokens:
-            np.save(folder / f"x{count}.npy", random.standard_normal((count, columns), np.float32))
+            np.save(folder / f"x{count}.npy", random.standard_normal((1, count, columns), np.float32))
         contestants = []
         for way in WAYS:
             model = write_graph(way, weights, folder / f"way{len(contestants) // len(threads)}")
@@ -110,19 +109,12 @@ def write_graph(way: Way, weights: NDArray[np.int8], folder: Path) -> Path:
     """model.onnx with the one product; its weights are external data, as in an exported folder."""
     folder.mkdir()
     stack = Stack((Projection(weights, np.array([_SCALE], np.float32)),), 1)
-    opsets = {**CONTRIB.opsets, MICROSOFT: 1}
     with ExternalData(folder / "model.onnx.data") as data:
         graph = Graph(data)
-        x = graph.input("X", ElementType.FLOAT, ["tokens", stack.columns])
-        if way.write is None:
-            products = OwnProducts(graph, MODELS["2b4t"].conf, with_block_scales=way.body != "exact")
-            made = products.ternary(x, stack, "product")
-            opsets[DOMAIN] = DOMAIN_VERSION
-            fallback = "exact" if way.body == "exact" else "compact"
-            add_fallback(graph, fallback, bits=8, grouped=False, opsets={**opsets, **FALLBACK_OPSETS[fallback]})
-        else:
-            made = PeerProducts(graph, way.write).ternary(x, stack, "product")
-        graph.output(made, ElementType.FLOAT, ["tokens", stack.rows])
+        x = graph.input("X", ElementType.FLOAT, ["batch", "tokens", stack.columns])
+        made = products_of(way, graph, MODELS["2b4t"].conf).ternary(x, stack, "product")
+        graph.output(made, ElementType.FLOAT, ["batch", "tokens", stack.rows])
+    opsets = finish(way, graph, CONTRIB.opsets)
     path = folder / "model.onnx"
     graph.save(path, opsets=opsets, ir_version=CONTRIB.ir_version, metadata={})
     return path
@@ -136,8 +128,8 @@ def check(
     for count in tokens:
         x, y = folder / f"x{count}.npy", folder / "y.npy"
         process.ask("run", x=str(x), y=str(y))
-        wanted = bitnet(np.load(x), weights, float(np.float32(_SCALE)))
-        largest = max(largest, float(np.abs(np.load(y) - wanted).max() / np.abs(wanted).max()))
+        wanted = bitnet(np.load(x)[0], weights, float(np.float32(_SCALE)))
+        largest = max(largest, float(np.abs(np.load(y)[0] - wanted).max() / np.abs(wanted).max()))
     row.error, row.opened = largest, process.ask("opened")
     if way.body == "kernel" and not row.opened["kernels"]:
         raise EngineError("the library was registered and made no kernel")

@@ -35,7 +35,6 @@ class Graph:
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._load_s, self._before = time.perf_counter() - began, before
         self._library = library
-        self.caches: dict[str, Any] = {}
 
     def opened(self) -> dict[str, Any]:
         """Seconds to open it, bytes that this process has grown by since, and kernels of the library that are bound."""
@@ -69,33 +68,6 @@ class Graph:
             calls.append(time.perf_counter() - began)
         return {"seconds": statistics.median(calls)}
 
-    def prefill(self, tokens: int) -> dict[str, Any]:
-        """Seconds of a decoder's call with so many tokens and no past, whose cache is kept; argmax of what comes."""
-        past = {given.name: np.zeros([1, given.shape[1], 0, given.shape[3]], np.float32)
-                for given in self.session.get_inputs() if given.name.startswith("past_key_values.")}  # fmt: skip
-        began = time.perf_counter()
-        token = self._step(np.arange(tokens, dtype=np.int64)[None] * 7 % 997, past)
-        return {"seconds": time.perf_counter() - began, "token": token}
-
-    def decode(self, tokens: int) -> dict[str, Any]:
-        """Median seconds of so many steps behind the last prefill, greedily."""
-        token, steps, chosen = 1, [], []
-        for _ in range(tokens):
-            began = time.perf_counter()
-            token = self._step(np.array([[token]], np.int64), self.caches)
-            steps.append(time.perf_counter() - began)
-            chosen.append(token)
-        return {"seconds": statistics.median(steps), "tokens": chosen}
-
-    def _step(self, ids: Any, past: dict[str, Any]) -> int:
-        length = ids.shape[1] + next(iter(past.values())).shape[2]
-        feed = {"input_ids": ids, "attention_mask": np.ones([1, length], np.int64), **past}
-        made = self.session.run(None, feed)
-        names = [output.name for output in self.session.get_outputs()]
-        self.caches = {name.replace("present.", "past_key_values."): value
-                       for name, value in zip(names, made, strict=True) if name.startswith("present.")}  # fmt: skip
-        return int(made[names.index("logits")][0, -1].argmax())
-
 
 def memory() -> dict[str, int]:
     """Resident bytes of this process: its own (anon), and those of mapped files (file)."""
@@ -111,7 +83,7 @@ def open_graph(model: Path, threads: int, library: Path | None) -> AskedProcess:
 
 def main(spec: str) -> None:
     """Open the graph, then answer."""
-    serve(lambda: _opened(**json.loads(spec)), ("opened", "run", "time", "prefill", "decode"))
+    serve(lambda: _opened(**json.loads(spec)), ("opened", "run", "time"))
 
 
 def _opened(**spec: Any) -> Graph:

@@ -4,16 +4,24 @@ Each way writes the same product into a graph. They differ in what they round, a
 own arithmetic, bitnet().
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.export.onnx_model.fallback import MICROSOFT
+from edgebit.bundle.model_format import Conf
+from edgebit.export.onnx_model.fallback import MICROSOFT, add_fallback
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.projections import Int8Matrix, Stack
+from edgebit.export.onnx_model.projections import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    Int8Matrix,
+    OwnProducts,
+    Products,
+    Stack,
+)
 
 _ABSMAX_LEAST = np.float32(1e-5)
 _ACCURACY = 4  # of MatMulNBits: int8 products
@@ -27,6 +35,7 @@ Write = Callable[[Graph, str, Stack, str], str]  # graph, name of X, weights, na
 class Way:
     """One of them: with our operator, a fallback of it (`body`), or operators of ONNX Runtime's own (`write`)."""
 
+    key: str  # short, for command lines
     name: str
     body: Literal["kernel", "compact", "exact"] | None = None
     write: Write | None = None
@@ -39,6 +48,22 @@ def bitnet(x: NDArray[np.float32], weights: NDArray[np.int8], scale: float) -> N
     # Exact: every partial sum is an integer of at most 128 K, below 2^24 for K up to 131,072.
     dots = (rounded @ weights.T.astype(np.float32)).astype(np.float64)
     return dots * (largest.astype(np.float64) / 127 * scale)
+
+
+def products_of(way: Way, graph: Graph, conf: Conf) -> Products:
+    """What writes a way's products into a graph."""
+    if way.write is not None:
+        return PeerProducts(graph, way.write)
+    return OwnProducts(graph, conf, with_block_scales=way.body != "exact")
+
+
+def finish(way: Way, graph: Graph, opsets: Mapping[str, int], *, bits: int = 8) -> dict[str, int]:
+    """Put the fallback into the graph where it is one of ours; gives the versions of all operators' domains."""
+    needed = {**opsets, MICROSOFT: 1}
+    if way.body is not None:
+        needed[DOMAIN] = DOMAIN_VERSION
+        add_fallback(graph, "exact" if way.body == "exact" else "compact", bits=bits, grouped=False, opsets=needed)
+    return needed
 
 
 class PeerProducts:
@@ -119,10 +144,13 @@ def dynamic_quantize(graph: Graph, x: str, stack: Stack, name: str) -> str:
 
 
 WAYS = (
-    Way("edgebit's operator", body="kernel"),
-    Way("its fallback, compact", body="compact"),
-    Way("its fallback, exact", body="exact"),
-    *(Way(f"MatMulNBits {bits} bits, blocks of {size}", write=n_bits(bits, size)) for bits, size in _N_BITS),
-    Way("DynamicQuantizeLinear + MatMulInteger", write=dynamic_quantize),
-    Way("MatMul float32", write=float32),
+    Way("kernel", "edgebit's operator", body="kernel"),
+    Way("compact", "its fallback, compact", body="compact"),
+    Way("exact", "its fallback, exact", body="exact"),
+    *(
+        Way(f"nbits{bits}-{size}", f"MatMulNBits {bits} bits, blocks of {size}", write=n_bits(bits, size))
+        for bits, size in _N_BITS
+    ),
+    Way("dynamic", "DynamicQuantizeLinear + MatMulInteger", write=dynamic_quantize),
+    Way("float32", "MatMul float32", write=float32),
 )
