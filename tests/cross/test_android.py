@@ -14,6 +14,7 @@ from edgebit.checks import Check
 from edgebit.cross.container import ContainerEngine
 from edgebit.cross.native import build_native, plan
 from edgebit.cross.ndk import find_ndk
+from edgebit.cross.ort_library import check_ort_file, require_ort_library
 from edgebit.cross.toolchain import Container, Toolchain, choose_toolchain, compute_toolchain_id
 from edgebit.errors import BuildError
 from edgebit.probe_runs import check_model_probes
@@ -165,15 +166,17 @@ def calls_in(trace: str) -> set[str]:
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("builder", ["zig", "system"])
 def test_one_library_for_a_pi_and_a_phone(require_tool: Callable[[str], str], builder: str):
-    """The same bytes by the same compiler; every check of Android passes; edgebit-run is static by zig alone."""
+    """The same bytes by the same compiler; every check passes; edgebit-run is static by zig alone."""
     require_tool("aarch64-linux-gnu-objdump")
     if builder == "system":
         require_tool("aarch64-linux-gnu-gcc")
     phone, pi = build_native(ANDROID, builder), build_native(RPI, builder)
     assert phone.runner is not None
 
+    operators = require_ort_library(phone)
     assert phone.library.read_bytes() == pi.library.read_bytes()
-    assert failed(check_native(phone, ANDROID)) == []
+    assert operators.read_bytes() == require_ort_library(pi).read_bytes()
+    assert failed([*check_native(phone, ANDROID), *check_ort_file(operators, ANDROID)]) == []
     assert bionic.needs_linker(phone.runner) is (builder == "system")
 
 
@@ -260,8 +263,8 @@ void *dlsym(void *, const char *);
 char *dlerror(void);
 int main(int argc, char **argv) {
     void *library = dlopen(argv[1], 2);
-    const char *(*version)(void) = library ? (const char *(*)(void))dlsym(library, "eb_version") : NULL;
-    if (argc != 2 || !version) {
+    const char *(*version)(void) = library ? (const char *(*)(void))dlsym(library, argv[2]) : NULL;
+    if (argc != 3 || !version) {
         fprintf(stderr, "%s\n", dlerror());
         return 1;
     }
@@ -291,7 +294,8 @@ def test_library_loads_on_bionic(bionic_root: Path, require_tool: Callable[[str]
     link = ["-pie", "-Wl,-dynamic-linker,/system/bin/linker64", "-DEB_API_LEVEL=24", "-Wl,--no-as-needed"]
     sources = [tmp_path / "main.c", android / "bionic_start.c", tmp_path / "libc.so", tmp_path / "libdl.so"]
     subprocess.run([gcc, *flags, *link, *sources, "-o", program], check=True)
-    library = build_native(ANDROID, builder).library
-    done = subprocess.run([qemu, "-L", bionic_root, program, library], capture_output=True, text=True, check=False)
-
-    assert (done.returncode, done.stdout.strip() != "") == (0, True), done.stderr
+    native = build_native(ANDROID, builder)
+    for library, function in ((native.library, "eb_version"), (require_ort_library(native), "edgebit_ort_isa")):
+        command = [qemu, "-L", bionic_root, program, library, function]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip() != "") == (0, True), done.stderr

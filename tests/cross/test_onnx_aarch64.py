@@ -94,8 +94,8 @@ def here(native, require_tool, folder: Path) -> Side:
 
 
 @pytest.fixture(scope="module")
-def there(require_tool, pypi_wheel, folder: Path) -> Callable[[str], Side]:
-    """Gives an emulated CPU, with the oldest and the newest ONNX Runtime for AArch64, from their wheels."""
+def there(require_tool, pypi_wheel, folder: Path) -> Callable[..., Side]:
+    """Gives an emulated CPU: the library by a builder, the oldest and the newest runtime for AArch64 by their wheels."""
     gcc, qemu = require_tool("aarch64-linux-gnu-gcc"), require_tool("qemu-aarch64-static")
     if not (SYSROOT / "lib" / "libstdc++.so.6").exists():
         pytest.skip("no C++ library for AArch64 on this machine: apt-get install libstdc++6-arm64-cross")
@@ -112,9 +112,9 @@ def there(require_tool, pypi_wheel, folder: Path) -> Callable[[str], Side]:
     shim = compile_c(gcc, "arm_cpuinfo.c", folder / "arm_cpuinfo.so", "-shared", "-fPIC")
     cpuinfo = folder / "cpuinfo"
     cpuinfo.write_text("\n".join(CPUINFO.format(number) for number in range(2)))
-    library = build_ort_library(find_target("rpi"), "system")
 
-    def side(cpu: str) -> Side:
+    def side(cpu: str, builder: str = "system") -> Side:
+        library = build_ort_library(find_target("rpi"), builder)
         emulator = [qemu, "-L", str(SYSROOT), "-cpu", cpu, "-E", f"LD_PRELOAD={shim}", "-E", f"ARM_CPUINFO={cpuinfo}"]
         return Side([*emulator, str(program)], library, runtimes, folder / f"{cpu}.out")
 
@@ -169,14 +169,14 @@ def operators(folder: Path) -> tuple[Path, Path]:
     return model, floats
 
 
-@pytest.mark.parametrize("release", [FLOOR, NEWEST])
-def test_operators_give_the_same_bits(here, there, operators, release):
-    """On each core, with its own micro-kernels, in the oldest and the newest runtime."""
+@pytest.mark.parametrize(("release", "builder"), [(FLOOR, "system"), (NEWEST, "system"), (NEWEST, "zig")])
+def test_operators_give_the_same_bits(here, there, operators, release, builder):
+    """On each core, with its own micro-kernels, in the oldest and the newest runtime, by either compiler."""
     model, floats = operators
     right = here.run(model, "floats", floats, 5)
 
     for cpu, isa in CPUS.items():
-        got = there(cpu).run(model, "floats", floats, 5, release=release)
+        got = there(cpu, builder).run(model, "floats", floats, 5, release=release)
         assert (got.version, got.kernels, got.isa) == (release, 3, isa)
         assert got.floats.tobytes() == right.floats.tobytes(), cpu
     assert right.floats.size == 5 * 77 and np.abs(right.floats).max() > 0
