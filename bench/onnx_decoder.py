@@ -115,12 +115,13 @@ def write_folder(way: Way, model: Path, folder: Path) -> None:
 
 
 def table(report: Report, ways: Sequence[Way]) -> str:
-    """Markdown: a row for each way and thread count; our own engine first, once for each kind of its decode."""
-    machine, names = report["machine"], {way.key: way.name for way in ways}
+    """Markdown: our own engine, then a row a way, thread counts beside each other; memory and start of the first."""
+    machine, settings = report["machine"], report["settings"]
     said = next((engine["said"] for engine in report["engines"] if engine["said"]), {})
     loads = ", ".join(str(load["load_1_min"]) for load in machine["load"])
-    heads = ["projections", "thr", *(f"prefill {size}, tok/s" for size in report["settings"]["prefill"]),
-             "decode, tok/s", "peak RSS, MiB", "start to first token, s"]  # fmt: skip
+    tests = [*(f"prefill {size}" for size in settings["prefill"]), "decode"]
+    heads = ["tok/s", *(f"{test}, {count} thr" for test in tests for count in settings["threads"]),
+             "peak RSS, MiB", "start to first token, s"]  # fmt: skip
     lines = [
         f"{report['model']['name']}; {machine['cpu']}, {machine['usable_cores']} cores, {said.get('runtime', '')}, "
         f"load average {loads}",
@@ -128,23 +129,24 @@ def table(report: Report, ways: Sequence[Way]) -> str:
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
     ]
-    for engine in report["engines"]:
-        own = not engine["peer"]
-        name = "edgebit's own engine, all logits" if own else names[engine["name"]]
-        lines.append(f"| {' | '.join(cells(name, engine, 'all_logits'))} |")
-        if own:
-            lines.append(f"| {' | '.join(cells('the same, greedy', engine, 'decode'))} |")
+    own = [engine for engine in report["engines"] if not engine["peer"]]
+    for name, kind in (("edgebit's own engine, all logits", "all_logits"), ("the same, greedy", "decode")):
+        lines.append(f"| {' | '.join(cells(name, own, kind))} |")
+    for way in ways:
+        found = [engine for engine in report["engines"] if engine["name"] == way.key]
+        lines.append(f"| {' | '.join(cells(way.name, found, 'decode')) if found else f'{way.name} | failed'} |")
     return "\n".join(lines)
 
 
-def cells(name: str, engine: dict[str, Any], decode: str) -> list[str]:
+def cells(name: str, engines: Sequence[dict[str, Any]], decode: str) -> list[str]:
+    """Of one engine with each number of threads."""
+    first = engines[0]
     return [
         name,
-        str(engine["threads"]),
-        *(spread(figure) for figure in engine["prefill"].values()),
-        spread(engine[decode]["0"]),
-        f"{engine['peak_rss_bytes']['prefill'] / _MIB:,.0f}",
-        f"{engine['start']['first_token_s']['median']:.2f}",
+        *(spread(engine["prefill"][size]) for size in first["prefill"] for engine in engines),
+        *(spread(engine[decode]["0"]) for engine in engines),
+        f"{first['peak_rss_bytes']['prefill'] / _MIB:,.0f}",
+        f"{first['start']['first_token_s']['median']:.2f}",
     ]
 
 

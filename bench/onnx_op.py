@@ -69,7 +69,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"machine": facts, "rows": [row_json(row) for row in rows]}, indent=1))
     else:
-        print(table(rows, tokens, facts))
+        print(table(rows, tokens, threads, facts))
 
 
 def measure_shape(shape: str, tokens: Sequence[int], threads: Sequence[int], rounds: int) -> list[Row]:
@@ -142,29 +142,34 @@ def row_json(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(rows: Sequence[Row], tokens: Sequence[int], facts: dict[str, Any]) -> str:
-    """Markdown."""
+def table(rows: Sequence[Row], tokens: Sequence[int], threads: Sequence[int], facts: dict[str, Any]) -> str:
+    """Markdown: a table a shape, a row a way."""
     version = next((row.opened["onnxruntime"] for row in rows if row.opened), "?")
     loads = ", ".join(str(load["load_1_min"]) for load in facts["load"])
     lines = [f"{facts['cpu']}, {facts['usable_cores']} cores, ONNX Runtime {version}, load average {loads}", ""]
-    heads = ["way", "thr", *(f"M = {count}, ms" for count in tokens), "error", "anon MiB", "file MiB", "load ms"]
+    times = [f"M = {count}, {thread} thr" for count in tokens for thread in threads]
+    heads = ["ms", *times, "error", "anon MiB", "file MiB", "load ms"]
     for shape in dict.fromkeys(row.shape for row in rows):
         columns, n_rows = shape.split("x")
         lines += [f"K = {columns}, N = {n_rows}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        lines += [f"| {' | '.join(cells(row, tokens))} |" for row in rows if row.shape == shape]
+        of_shape = [row for row in rows if row.shape == shape]
+        for way in dict.fromkeys(row.way for row in of_shape):
+            lines.append(f"| {' | '.join(cells([row for row in of_shape if row.way == way], tokens))} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def cells(row: Row, tokens: Sequence[int]) -> list[str]:
-    if row.failure is not None:
-        return [row.way, str(row.threads), f"failed: {row.failure}", *[""] * (len(tokens) + 3)]
-    opened = row.opened
+def cells(rows: Sequence[Row], tokens: Sequence[int]) -> list[str]:
+    """Of one way, its thread counts beside each other; memory and load are those of the first."""
+    first = rows[0]
+    failed = next((row.failure for row in rows if row.failure is not None), None)
+    if failed is not None:
+        return [first.way, f"failed: {failed}", *[""] * (len(tokens) * len(rows) + 3)]
+    opened = first.opened
     return [
-        row.way,
-        str(row.threads),
-        *(spread(row.seconds[count]) for count in tokens),
-        f"{row.error:.1e}",
+        first.way,
+        *(spread(row.seconds[count]) for count in tokens for row in rows),
+        f"{first.error:.1e}",
         f"{opened['anon_bytes'] / _MIB:.1f}",
         f"{opened['file_bytes'] / _MIB:.1f}",
         f"{opened['load_s'] * 1e3:.0f}",

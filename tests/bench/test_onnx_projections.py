@@ -82,7 +82,9 @@ def test_a_table_of_the_single_product_has_a_row_each(ways, bench, native, monke
     )
     monkeypatch.setattr(module, "WAYS", [ways["kernel"], broken, ways["nbits2-128"]])
     rows = module.measure_shape("256x64", [1, 3], [1], rounds=2)
-    lines = module.table(rows, [1, 3], {"cpu": "a CPU", "usable_cores": 1, "load": [{"load_1_min": 0.0}]}).splitlines()
+    lines = module.table(
+        rows, [1, 3], [1], {"cpu": "a CPU", "usable_cores": 1, "load": [{"load_1_min": 0.0}]}
+    ).splitlines()
 
     ours, failed, peer = rows
     assert ours.failure is None and ours.error < 1e-6 and ours.opened["kernels"] == 1
@@ -91,3 +93,16 @@ def test_a_table_of_the_single_product_has_a_row_each(ways, bench, native, monke
     assert failed.failure and failed.seconds == {}
     assert [line.split(" | ")[0].strip("| ") for line in lines[6:9]] == [ways["kernel"].name, "broken", peer.way]
     assert "failed: " in lines[7]
+
+
+def test_a_table_of_the_decoder_has_a_row_each(ways, bench, reference_model, monkeypatch, capsys):
+    """Our own engine twice, with all logits and greedy; a run of the whole program on a small model."""
+    module = bench("onnx_decoder")
+    monkeypatch.setattr(module, "model_of", lambda shape, layers: reference_model("bitnet-packed"))
+    arguments = ["--ways", "kernel,float32", "--threads", "1", "--rounds", "1", "--prefill", "8", "--decode", "4"]
+    monkeypatch.setattr(sys, "argv", ["onnx_decoder.py", *arguments])
+    module.main()
+
+    names = [line.split(" | ")[0].strip("| ") for line in capsys.readouterr().out.splitlines()[4:]]
+    own = ["edgebit's own engine, all logits", "the same, greedy"]
+    assert names == [*own, ways["kernel"].name, ways["float32"].name]
