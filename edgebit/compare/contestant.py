@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgebit.checkpoint.model_file_checkpoint import is_model_file
-from edgebit.engines.choice import choose_engine, has_transformers, kind_of
+from edgebit.engines.choice import RUNS, choose_engine, has_transformers, kind_of
 from edgebit.engines.engine import OpenOptions
 from edgebit.errors import EngineError
 from edgebit.onnx_engine.binding import NO_LIBRARY
@@ -48,13 +48,12 @@ def choose_contestants(
     """Each model in each of the engines; without any, several models in their own, and a single one in all there are.
 
     also_fallback: ONNX Runtime a second time, without our operators
-    Raises EngineError where an engine can run neither a model nor what can be made of it, or there is one alone.
+    What cannot be run is among them, to be told in its row. Raises EngineError where there is one alone.
     """
     found: list[Contestant] = []
     for model in models:
-        chosen = engines or (engines_for(model) if len(models) == 1 else [choose_engine(model)])
+        chosen = engines or (engines_for(model) if len(models) == 1 else [RUNS[kind_of(model)]])
         for engine in chosen:
-            is_run_as_it_is(model, engine)  # or raises
             name = engine if len(models) == 1 else f"{model}, {engine}" if len(chosen) > 1 else str(model)
             found.append(Contestant(name=name, path=model, engine=engine, settings=settings))
             if also_fallback and engine == "onnx":

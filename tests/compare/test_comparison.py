@@ -120,6 +120,18 @@ def test_one_that_cannot_be_opened_does_not_end_the_others(compare, reference_mo
     assert not all_succeeded(report) and all_equal(report)
 
 
+def test_what_an_engine_does_not_run_is_told_in_its_row(compare, reference_model, tmp_path):
+    """With what to do instead, and the other answers."""
+    exported = tmp_path / "some-onnx"
+    exported.mkdir()
+    (exported / "model.onnx").write_bytes(b"")
+    report = compare(choose_contestants([exported, reference_model(MODEL)], ["native"], ONE_THREAD))
+
+    folder, model = report["engines"]
+    assert "some-onnx is a folder exported for ONNX Runtime" in folder["error"] and "--engine native" in folder["error"]
+    assert model["error"] is None
+
+
 def test_one_that_fails_at_a_prompt_keeps_what_it_had(compare, reference_model):
     """Its context is too short for the second prompt."""
     model = reference_model(MODEL)
