@@ -13,7 +13,7 @@ from edgebit.runtime.session import Session
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from edgebit.export.to_onnx import export_onnx
+from edgebit.export.to_onnx import OnnxForm, export_onnx
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.onnx_engine.token_engine import OnnxEngine
@@ -35,23 +35,37 @@ def model(native, reference_model):
         yield model
 
 
-@pytest.fixture(scope="module")
-def runtime(native, reference_checkpoint, tmp_path_factory):
-    """The same model as a graph, on one thread, with our operators."""
+@pytest.fixture(scope="module", params=["contrib", "standard"])
+def runtime(request, native, reference_checkpoint, tmp_path_factory):
+    """The same model as a graph, on one thread, with our operators; standard makes its KV caches anew in each run."""
     folder = tmp_path_factory.mktemp("onnx") / "exported"
-    export_onnx(reference_checkpoint("bitnet-packed"), folder, library=ort_library())
+    form = OnnxForm(ops=request.param)
+    export_onnx(reference_checkpoint("bitnet-packed"), folder, form=form, library=ort_library())
     session = OnnxSession.open(OnnxFolder.open(folder), threads=1)
     assert session.binding.state == "bound"
     return session
 
 
 @pytest.fixture
-def session(model, runtime):
-    """Over ONNX Runtime, three answers at once, prompts in pieces of 16 tokens."""
-    opener = functools.partial(OnnxEngine, runtime)
-    session = Session(model, ctx_len=CONTEXT, sequences=3, kv="f32", speculate=0, batch_len=16, open_engine=opener)
-    yield session
-    session.close()
+def open_session(model, runtime):
+    """Opens sessions over ONNX Runtime: three answers at once, prompts in pieces of 16 tokens."""
+    opened = []
+
+    def open_one():
+        opener = functools.partial(OnnxEngine, runtime)
+        opened.append(
+            Session(model, ctx_len=CONTEXT, sequences=3, kv="f32", speculate=0, batch_len=16, open_engine=opener)
+        )
+        return opened[-1]
+
+    yield open_one
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def session(open_session):
+    return open_session()
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +89,9 @@ def made(generation):
     return generation.answer.tokens, generation.answer.text, generation.answer.done_reason
 
 
-def test_several_at_once_are_those_of_our_own_engine(session, expected):
-    """However they come and go; prompts that begin alike are computed once, and nothing else changes."""
-    waiting, going, done = list(range(len(ASKED))), {}, {}
-    together = 0
+def all_at_once(session):
+    """Each answer in its order, and how many were in the making together; new ones begin as soon as there is room."""
+    waiting, going, done, together = list(range(len(ASKED))), {}, {}, 0
     while waiting or going:
         if waiting and session.pool.free:
             number = waiting.pop(0)
@@ -89,8 +102,20 @@ def test_several_at_once_are_those_of_our_own_engine(session, expected):
             assert generation.error is None
             done[going.pop(generation)] = generation
             session.end(generation)
-    assert [made(done[number]) for number in range(len(ASKED))] == expected
-    assert together == 3 and done[2].answer.reused_tokens > 0
+    return [done[number] for number in range(len(ASKED))], together
+
+
+def test_several_at_once_are_those_of_our_own_engine(open_session, runtime, expected):
+    """However they come and go; prompts that begin alike are computed once.
+
+    What is not ours to the last bit, as ONNX's own Attention, may draw another of two likely tokens, and does so again.
+    """
+    answers, together = all_at_once(open_session())
+    assert together == 3 and answers[2].answer.reused_tokens > 0
+    if runtime.folder.ops == "contrib":
+        assert [made(each) for each in answers] == expected
+    else:
+        assert [made(each) for each in answers] == [made(each) for each in all_at_once(open_session())[0]]
 
 
 def test_a_prompt_is_computed_in_pieces(session):
@@ -105,9 +130,10 @@ def test_a_prompt_is_computed_in_pieces(session):
         session.end(generation)
 
 
-def test_cancel_ends_a_pass_and_leaves_all_as_before(session, expected, monkeypatch):
+def test_cancel_ends_a_pass_and_leaves_all_as_before(open_session, monkeypatch):
     """The next pass where none is in progress; one in progress in the middle, of whichever sequence it is."""
-    generations = [begun(session, **ASKED[number]) for number in (0, 3)]
+    session, undisturbed = open_session(), open_session()
+    generations, others = ([begun(each, **ASKED[number]) for number in (0, 3)] for each in (session, undisturbed))
     session.step(generations)
     lengths = [decoder.length for decoder in session.engine._decoders]
     session.cancel()
@@ -122,11 +148,10 @@ def test_cancel_ends_a_pass_and_leaves_all_as_before(session, expected, monkeypa
     assert [decoder.length for decoder in session.engine._decoders] == lengths
     session.cancel()
     session.engine.cancel_reset()
-    while not all(generation.done for generation in generations):
-        session.step(generations)
-    assert [made(generation) for generation in generations] == [expected[0], expected[3]]
-    for generation in generations:
-        session.end(generation)
+    for each, making in ((session, generations), (undisturbed, others)):
+        while not all(generation.done for generation in making):
+            each.step(making)
+    assert [made(generation) for generation in generations] == [made(generation) for generation in others]
 
 
 def test_what_does_not_fit_is_refused(session):
@@ -177,6 +202,7 @@ def test_wrong_calls_are_refused(session, model):
 def test_what_it_says_of_itself(session, runtime):
     stats = session.engine.stats()
     conf = runtime.folder.conf
-    assert stats.kv_bytes == 3 * CONTEXT * 2 * 4 * conf.n_layers * conf.n_kv_heads * conf.head_dim
+    keeps = runtime.folder.ops == "contrib"
+    held = 3 * CONTEXT * 2 * 4 * conf.n_layers * conf.n_kv_heads * conf.head_dim
+    assert stats.kv_bytes == (held if keeps else 2 * held) and session.engine.keeps_memory is keeps
     assert stats.weight_bytes == (runtime.folder.path / "model.onnx.data").stat().st_size and stats.n_threads == 1
-    assert session.engine.keeps_memory

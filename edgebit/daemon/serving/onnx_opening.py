@@ -84,7 +84,7 @@ def _tell(runtime: "OnnxSession", name: str, passed: int) -> None:
     if runtime.binding.note:
         log.warning("%s", runtime.binding.note)
     if passed:
-        log.info("its tokens are those of all %d golden probes", passed)
+        log.info("it passes all %d golden probes", passed)
     else:
         log.warning("the model file has no golden probes: nothing shows that its answers are the model's")
 
