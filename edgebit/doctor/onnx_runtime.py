@@ -53,7 +53,7 @@ def check_onnx_folder(path: Path) -> list[Finding]:
         _in_folder("graph", "ok", said),
         _sums(folder),
         library := _library(folder),
-        _in_folder("without the library", "ok", f"{folder.fallback}: {_MEANING.get(folder.fallback, 'not known')}"),
+        *_fallback(folder),
         _kernel(folder, is_foreign=library.state == "warn"),
     ]
 
@@ -190,6 +190,13 @@ def _library(folder: OnnxFolder) -> Finding:
     if here in MACHINES and MACHINES[here] != machine:
         return _in_folder(name, "warn", f"{said}, this machine is {here}", _EXPORT)
     return _in_folder(name, "ok", said)
+
+
+def _fallback(folder: OnnxFolder) -> Iterator[Finding]:
+    """What stands in for our operators, where the graph has any."""
+    if folder.own_operators:
+        meaning = _MEANING.get(folder.fallback, "not known")
+        yield _in_folder("without the library", "ok", f"{folder.fallback}: {meaning}")
 
 
 def _kernel(folder: OnnxFolder, *, is_foreign: bool) -> Finding:

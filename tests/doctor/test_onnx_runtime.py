@@ -107,6 +107,16 @@ def test_without_the_library_the_fallback_runs(folder):
     assert "the fallback 'compact' runs" in findings["fast kernel"].detail
 
 
+def test_a_stock_folder_needs_none_of_it(installed, reference_checkpoint, tmp_path):
+    """No library, no fallback, and no word of either."""
+    from edgebit.export.to_onnx import OnnxForm, export_onnx
+
+    export_onnx(reference_checkpoint("bitnet-packed"), tmp_path / "stock", form=OnnxForm(stock=True, fallback="none"))
+    findings = named(check_onnx_folder(tmp_path / "stock"))
+    assert "without the library" not in findings and {finding.state for finding in findings.values()} == {"ok"}
+    assert findings["fast kernel"].detail.startswith("none is needed")
+
+
 def test_a_library_for_another_machine(folder):
     """It is no fault of a folder that is made for a device; whether it runs fast there cannot be tried here."""
     library = folder / "libedgebit_ort.so"
