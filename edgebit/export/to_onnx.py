@@ -18,6 +18,7 @@ from edgebit.export.onnx_model.external_data import ExternalData
 from edgebit.export.onnx_model.fallback import FALLBACK_OPSETS, Fallback, add_fallback
 from edgebit.export.onnx_model.genai_files import write_genai_files
 from edgebit.export.onnx_model.graph import Graph, load_onnx
+from edgebit.export.onnx_model.how_to_run import how_to_run
 from edgebit.export.onnx_model.int8_rows import has_int8_rows
 from edgebit.export.onnx_model.interface import declare_interface
 from edgebit.export.onnx_model.metadata import file_sums, metadata
@@ -34,10 +35,6 @@ from edgebit.progress import Progress, unwatched
 
 MODEL_NAME, DATA_NAME, LIBRARY_NAME = "model.onnx", "model.onnx.data", "libedgebit_ort.so"
 FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB, STANDARD)}
-_USAGE = f"""
-`edgebit run FOLDER "..."` answers with it, and so does any program on ONNX Runtime: give a session {LIBRARY_NAME} as
-its library of custom operators (where there is one here, for the right machine), and {MODEL_NAME} by its path.
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +91,9 @@ def export_onnx(
             conf = replace(text.conf, context_max=min(form.context or text.conf.context_max, text.conf.context_max))
             notes = _write_beside(folder, source.checkpoint, replace(text, conf=conf), form, library)
             _write_model(folder, source.checkpoint, conf, form, progress)
-            write_text(folder / "README.md", model_card(source.checkpoint, "onnx", _USAGE))
+            files = {each.name for each in folder.iterdir()}
+            usage = how_to_run(form.ops, form.fallback, stock=form.stock, files=files)
+            write_text(folder / "README.md", model_card(source.checkpoint, "onnx", usage))
     return OnnxReport(
         out=out,
         ops=form.ops,

@@ -15,14 +15,29 @@ from edgebit.runtime.native import Engine, Library, Model
 
 
 @pytest.fixture(scope="session")
-def onnx_folder(native: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as `edgebit export onnx` writes it; the operators' library is built with the engine's."""
+def onnx_folder_of(native: Library, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the demo model as `edgebit export onnx` writes it with options, made once a run.
+
+    The operators' library is built with the engine's.
+    """
     pytest.importorskip("onnx", reason="writes the folder (pip install 'edgebit[onnx]')")
-    folder = tmp_path_factory.mktemp("onnx") / "demo"
-    command = [sys.executable, "-m", "edgebit", "export", "onnx", str(demo_model_dir()), "--out", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+    parent = tmp_path_factory.mktemp("onnx")
+
+    def export(*options: str) -> Path:
+        folder = parent / "_".join(("demo", *options))
+        if not folder.exists():
+            command = [sys.executable, "-m", "edgebit", "export", "onnx", str(demo_model_dir()), "--out", str(folder)]
+            done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        return folder
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def onnx_folder(onnx_folder_of: Callable[..., Path]) -> Path:
+    """The same without an option."""
+    return onnx_folder_of()
 
 
 @pytest.fixture

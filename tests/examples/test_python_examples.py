@@ -34,13 +34,35 @@ def run(*words: str | Path, environment: dict[str, str] | None = None) -> subpro
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | (environment or {}))
 
 
-def test_tokens_are_the_engines(answer, onnx_folder, engine_greedy):
-    """With the kernel bound: the same bits in every projection, so the same greedy tokens."""
-    ids = tokenizers.Tokenizer.from_file(str(onnx_folder / "tokenizer.json")).encode(PROMPT).ids
-    session = answer.open_session(onnx_folder, onnx_folder / answer.LIBRARY, threads=1)
+FORMS = {"contrib": [], "standard": ["--ops", "standard"], "stock": ["--stock"]}
 
-    assert answer.is_bound(onnx_folder / answer.LIBRARY)
+
+@pytest.mark.parametrize("form", ["contrib", "standard"])
+def test_tokens_are_the_engines(form, answer, onnx_folder_of, engine_greedy):
+    """With the kernel bound: the same bits in every projection, so the same greedy tokens."""
+    folder = onnx_folder_of(*FORMS[form])
+    ids = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode(PROMPT).ids
+    session = answer.open_session(folder, folder / answer.LIBRARY, threads=1)
+
+    assert answer.is_bound(folder / answer.LIBRARY)
     assert list(answer.generate(session, ids, set(), N)) == engine_greedy(ids, N)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_readme_of_a_folder_opens_it(form, onnx_folder_of):
+    """Its lines of Python run inside the folder, and stand on the oldest release that it names."""
+    folder = onnx_folder_of(*FORMS[form])
+    readme = (folder / "README.md").read_text()
+    lines = readme.split("```python\n")[1].split("```")[0]
+    check = "print(session.get_inputs()[0].name)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", lines + check], cwd=folder, capture_output=True, text=True, check=False
+    )  # fmt: skip
+
+    assert done.stdout == "input_ids\n", done.stderr
+    assert ("register_custom_ops_library" in lines) == (form != "stock")
+    assert f"ONNX Runtime {'1.19.2' if form == 'contrib' else '1.24'} or later" in readme
 
 
 @pytest.mark.parametrize("option", [[], ["--no-library"]], ids=["library", "fallback"])
