@@ -162,7 +162,7 @@ def wait_until_answers(machine, name, timeout_s=60):
                 ]
             )
             if asked.code == 0:
-                return status
+                return device.ask("status")  # the one before may be older than the daemon's start
         assert time.monotonic() < deadline, f"{there} is there, not {name}: {device.logs(20)[0]}"
         time.sleep(0.2)
 
