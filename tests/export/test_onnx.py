@@ -5,7 +5,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import closing
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -150,10 +150,12 @@ def test_the_compact_body_is_near(name, level, native, quick_model, exported):
     assert 0 < np.abs(found - wanted).mean() < 0.06 * wanted.std()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "fallback"),
+    [*((name, "exact") for name in NAMES), *product(("bonsai-f16", "legacy-1bitllm-f16-head100"), ("compact", "none"))],
+)
 @pytest.mark.parametrize("ops", FLAVOURS)
-@pytest.mark.parametrize("fallback", ["compact", "exact", "none"])
-def test_the_checker_takes_the_graph(name, ops, fallback, exported):
+def test_the_checker_takes_the_graph(name, fallback, ops, exported):
     onnx.checker.check_model(str(exported(name, ops=ops, fallback=fallback) / "model.onnx"), full_check=True)
 
 
