@@ -205,6 +205,19 @@ def test_weights_that_are_no_constants_are_looked_at_in_each_run(library: Path):
         made.run(None, {"X": TERNARY.x, "B": weights[:, :9]})
 
 
+def test_one_session_serves_many_threads_at_once(library: Path):
+    """A kernel keeps nothing between calls, so calls side by side do not meet."""
+    case = next(case for case in ort_cases.all_cases() if case.name == "wide_many")
+    inputs = [case.x * np.float32(factor) for factor in range(1, 9)]
+    wanted = [replace(case, x=x).wanted() for x in inputs]
+    made = session(library, case.model())
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda x: made.run(None, {"X": x})[0], inputs * 5))
+
+    assert all(np.array_equal(y, wanted[i % 8]) for i, y in enumerate(results))
+
+
 def test_a_host_that_flushes_denormals_gets_the_same_bits(library: Path):
     """A session's option sets the CPU's float mode on the threads that use it; the kernels have their own."""
     case = replace(TERNARY, scales=np.full(1, 1e-40, np.float32))
