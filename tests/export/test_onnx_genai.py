@@ -1,6 +1,7 @@
 """What `edgebit export onnx` writes for onnxruntime-genai; and genai itself, which answers as our engine does."""
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,19 @@ def test_tokenizers_that_genai_does_not_have_are_noted(form, noted, tmp_path):
     notes = fit_tokenizer_config(tmp_path, tokenizer, None)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert len(notes) == (noted is not None) and all(noted in note for note in notes)
+
+
+def test_a_tokenizer_that_edgebit_does_not_know_goes_along_as_it_is(reference_checkpoint, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    report = export_onnx(folder, tmp_path / "out", form=OnnxForm(fallback="none"))
+    assert any("Lowercase" in note for note in report.notes)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    assert (tmp_path / "out" / "genai_config.json").is_file()
 
 
 # ---- genai itself ----

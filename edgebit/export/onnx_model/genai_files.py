@@ -5,6 +5,7 @@ from pathlib import Path
 from edgebit.bundle.model_format import Conf
 from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.errors import TokenizerError
 from edgebit.export.onnx_model.genai_config import genai_config
 from edgebit.export.onnx_model.genai_tokenizer import fit_tokenizer_config
 from edgebit.export.tokenizer_files import write_json
@@ -28,7 +29,10 @@ def write_genai_files(
     """
     config = genai_config(conf, checkpoint.config.generation, model=model, library=library, shares_cache=shares_cache)
     write_json(folder / GENAI_CONFIG, config)
-    tokenizer = checkpoint.tokenizer()
+    try:
+        tokenizer = checkpoint.tokenizer()
+    except TokenizerError:  # the folder has the checkpoint's own files, as they are
+        return []
     if tokenizer is None:
         return []
     program = None if prompt is None else PromptProgram.from_bytes(prompt)
