@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
@@ -208,40 +209,45 @@ def onnx(
     edgebit export onnx chat.bundle --target rpi --out ./chat-onnx-rpi
     edgebit export onnx chat.bundle --stock --out ./chat-stock
     """
+    _refuse_contradictions(stock, text, target_name, builder, no_library)
     int8 = embedding == "int8"
     form = OnnxForm(ops=ops, fallback=fallback, stock=stock, logits=logits, int8_embedding=int8, context=ctx)
-    if text is not None and not stock:
-        raise click.UsageError("--text goes with --stock: it is what the distance of that is measured on")
-    if stock and target_name:
-        raise click.UsageError("--stock has no library to build: leave --target out")
-    if no_library and (target_name or builder != "auto"):
-        raise click.UsageError("--no-library goes with neither --target nor --builder")
     load_onnx()
     check_out_folder(out, force=force, inputs=[model])  # before a compiler runs for minutes
     library = None if no_library or stock else _ort_library(target_name, builder)
     with progress_bar() as progress:
         report = export_onnx(model, out, form=form, library=library, hints=hints, force=force, progress=progress)
-        distance = _distance(model, out, text, hints, progress) if stock else None
+        distance, why_not = _distance(model, out, text, hints, progress) if stock else (None, ())
     meaning = f"{'with' if report.library else 'without'} libedgebit_ort.so; {WITHOUT_LIBRARY[report.fallback]}"
     if stock:
         meaning = "none of ours: near the native engine's numbers, not the same (fast from ONNX Runtime 1.28 on)"
     summary = f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, {meaning}"
-    if isinstance(distance, LogitDistance):
-        if as_json:
-            click.echo(printable_json(_as_dict(report) | {"distance": asdict(distance)}, indent=2))
-            return
-        summary += f"\n  distance {_in_words(distance)}"
-    elif distance is not None:
-        report = replace(report, notes=(*report.notes, distance))
-    _print(report, as_json, summary)
+    _print(replace(report, notes=(*report.notes, *why_not)), as_json, summary, distance)
 
 
-def _distance(model: Path, out: Path, text: Path | None, hints: Hints, progress: Progress) -> LogitDistance | str:
-    """Of what was written from the native engine; or why that could not be measured."""
+def _refuse_contradictions(
+    stock: bool, text: Path | None, target_name: str | None, builder: str, no_library: bool
+) -> None:
+    """Raise UsageError for options of `export onnx` that do not go together."""
+    chosen = click.get_current_context().get_parameter_source("fallback")
+    if text is not None and not stock:
+        raise click.UsageError("--text goes with --stock: it is what the distance of that is measured on")
+    if stock and chosen == ParameterSource.COMMANDLINE:
+        raise click.UsageError("--stock needs no fallback: nothing in it is of ours. Leave --fallback out")
+    if stock and target_name:
+        raise click.UsageError("--stock has no library to build. Leave --target out")
+    if no_library and (target_name or builder != "auto"):
+        raise click.UsageError("--no-library goes with neither --target nor --builder")
+
+
+def _distance(
+    model: Path, out: Path, text: Path | None, hints: Hints, progress: Progress
+) -> tuple[LogitDistance | None, tuple[str, ...]]:
+    """Of what was written from the native engine; where it could not be measured, why."""
     try:
-        return measure_distance(model, out, text=text, hints=hints, progress=progress)
+        return measure_distance(model, out, text=text, hints=hints, progress=progress), ()
     except EdgebitError as fault:
-        return f"the distance from the native engine was not measured: {fault}"
+        return None, (f"the distance from the native engine was not measured: {fault}",)
 
 
 def _in_words(distance: LogitDistance) -> str:
@@ -261,14 +267,13 @@ def _ort_library(target_name: str | None, builder: str) -> Path:
     )
 
 
-def _print(report: Any, as_json: bool, summary: str) -> None:
+def _print(report: Any, as_json: bool, summary: str, distance: LogitDistance | None = None) -> None:
     if as_json:
-        click.echo(printable_json(_as_dict(report), indent=2))
+        measured = {} if distance is None else {"distance": asdict(distance)}
+        click.echo(printable_json(asdict(report) | {"out": str(report.out)} | measured, indent=2))
         return
     click.echo(f"{report.out}: {summary}")
+    if distance is not None:
+        click.echo(f"  distance {_in_words(distance)}")
     for note in report.notes:
         click.echo(f"  note     {printable(note)}")
-
-
-def _as_dict(report: Any) -> dict[str, Any]:
-    return asdict(report) | {"out": str(report.out)}
