@@ -1,5 +1,9 @@
 """Where keys and values of one sequence lie between two runs of a graph, as its inputs and outputs ask for it."""
 
+import contextlib
+import math
+import mmap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgebit.onnx_engine.folder import kv_names
@@ -37,10 +41,11 @@ class SharedCache:
     """
 
     def __init__(self, session: OnnxSession, ctx_len: int) -> None:
+        """Raises MemoryError where there is no room for them."""
         conf = session.folder.conf
         shape = (1, conf.n_kv_heads, ctx_len, conf.head_dim)
         names = _names(session)
-        self._arrays = [session.numpy.zeros(shape, session.numpy.float32) for _ in names]
+        self._arrays = _zeros_by_pages(session, (len(names), *shape))
         values = map(session.runtime.OrtValue.ortvalue_from_numpy, self._arrays)
         self._values = list(zip(names, values, strict=True))
 
@@ -110,6 +115,22 @@ class GrownCache:
     def _hold(self, arrays: "list[np.ndarray]", length: int) -> None:
         contiguous, to_value = self._session.numpy.ascontiguousarray, self._session.runtime.OrtValue.ortvalue_from_numpy
         self._values = [to_value(contiguous(array[:, :, :length])) for array in arrays]
+
+
+def _zeros_by_pages(session: OnnxSession, shape: Sequence[int]) -> "np.ndarray":
+    """Zeros, float32, whose memory is taken page by page as it is written to, and given back with the last view of it.
+
+    numpy.zeros() asks for huge pages from 4 MB on. A head's tokens lie apart from the next one's by about as much as
+    such a page holds, so that a first token would take the memory of all. Raises MemoryError where there is none.
+    """
+    try:
+        pages = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(*error.args) from error
+    with contextlib.suppress(AttributeError, OSError):  # a system that has no huge pages
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    array: np.ndarray = session.numpy.frombuffer(pages, session.numpy.float32).reshape(shape)
+    return array
 
 
 def _names(session: OnnxSession) -> list[tuple[str, str]]:
