@@ -32,7 +32,8 @@ def hand_made(native: Library, reference_model: Callable[[str], Path], tmp_path_
 
     def make(**form: Any) -> Path:
         folder = tmp_path_factory.mktemp("by-hand") / "folder"
-        return onnx_folders.write_folder(folder, vocab_size=vocab_size, tokenizer=tokenizer, program=program, **form)
+        whole = {"vocab_size": vocab_size, "tokenizer": tokenizer, "program": program}
+        return onnx_folders.write_folder(folder, **(whole | form))
 
     return make
 

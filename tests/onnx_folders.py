@@ -72,7 +72,7 @@ def _properties(folder: Path, vocab_size: int, ops: str, fallback: str) -> dict[
         "stop_tokens": [1],
         "generation": {"temperature": 0.0},
     }
-    names = ("model.onnx.data", "edgebit.tokn")
+    names = [name for name in ("model.onnx.data", "edgebit.tokn", "edgebit.prmt") if (folder / name).is_file()]
     sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     return {
         "edgebit.version": "0.1.0",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from edgebit.bundle.archive import looks_like_bundle
+from edgebit.bundle.other_kinds import refuse_exported
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.gguf_file.checkpoint import open_gguf
 from edgebit.checkpoint.gguf_file.container import GGUF_MAGIC
@@ -40,6 +41,7 @@ def _open(path: Path, hints: Hints) -> Checkpoint:
         raise CheckpointError(f"{path}: {HINT_OPTIONS} go with a GGUF file alone. Leave them out")
     if is_model_file(path):
         return open_model_file(path, verify=True)
+    refuse_exported(path, CheckpointError)
     return open_hugging_face(path)
 
 

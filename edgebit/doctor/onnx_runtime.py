@@ -211,4 +211,4 @@ def _kernel(folder: OnnxFolder, *, is_foreign: bool) -> Finding:
         said = "none is needed" if session.binding.state == "none" else f"bound, from {session.binding.library}"
         return _in_folder(name, "ok", f"{said} (ONNX Runtime {session.version})")
     detail, _, mend = session.binding.note.partition(". ")
-    return _in_folder(name, "warn", detail, mend or f"put {LIBRARY_NAME} of this machine into the folder")
+    return _in_folder(name, "warn", detail, mend or _EXPORT)

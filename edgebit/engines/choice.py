@@ -4,12 +4,14 @@ import importlib
 import importlib.util
 import shlex
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, NoReturn, Protocol, cast
 
 from edgebit.bundle.archive import looks_like_bundle
+from edgebit.bundle.model_format import MAGIC
+from edgebit.bundle.other_kinds import looks_like_exported, looks_like_gguf
 from edgebit.engines.engine import OpenOptions, TextEngine
 from edgebit.errors import EngineError
-from edgebit.onnx_engine.folder import looks_like_exported, source_of
+from edgebit.onnx_engine.folder import source_of
 
 Kind = Literal["model", "exported", "checkpoint"]
 
@@ -53,6 +55,8 @@ def choose_engine(path: Path, asked: str = "auto") -> str:
     kind = kind_of(path)
     able = RUNS[kind]
     if asked not in ("auto", able):
+        if kind == "model" and not looks_like_bundle(path) and not _begins_as_model(path):
+            _refuse_no_model(path, asked)
         raise EngineError(
             f"{path} is {_NAMES[kind]}, which the engine {asked} does not run. {_way_to(asked, path, kind)}"
         )
@@ -68,6 +72,24 @@ def open_engine(path: Path, options: OpenOptions, asked: str = "auto") -> TextEn
     """The model at `path` in the engine that choose_engine() names, ready to answer; close() it."""
     module = cast(_EngineModule, importlib.import_module(ENGINES[choose_engine(path, asked)]))
     return module.open_engine(path, options)
+
+
+def _begins_as_model(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _refuse_no_model(path: Path, engine: str) -> NoReturn:
+    """Raise EngineError for what is neither a bundle nor a model file, nor known by its looks otherwise."""
+    if looks_like_gguf(path):
+        raise EngineError(f"{path} is a GGUF checkpoint. {_way_to(engine, path, 'checkpoint')}")
+    raise EngineError(
+        f"{path} is no model: neither {_NAMES['model']} nor {_NAMES['checkpoint']}, a GGUF or {_NAMES['exported']}. "
+        "Name one of them"
+    )
 
 
 def _way_to(engine: str, path: Path, kind: Kind) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from edgebit.bundle.prompt_program import Message
 from edgebit.engines.engine import OpenOptions
+from edgebit.errors import BundleError, OnnxError
 from edgebit.onnx_engine.decoder import Decoder
-from edgebit.onnx_engine.folder import OnnxFolder
+from edgebit.onnx_engine.folder import TOKENIZER_NAME, OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer, Generation, answer_limit
@@ -155,5 +156,8 @@ def open_engine(path: Path, options: OpenOptions) -> OrtEngine:
     section = folder.tokenizer_section()
     session = OnnxSession.open(folder, threads=options.threads or default_threads(), library=options.ort_library)
     decoder = Decoder(session, ctx_len=options.ctx_len)
-    tokenizer = Tokenizer.from_section(Library.load(), section)
+    try:
+        tokenizer = Tokenizer.from_section(Library.load(), section)
+    except BundleError as error:
+        raise OnnxError(f"{folder.path / TOKENIZER_NAME}: {error}. Export the model again") from error
     return OrtEngine(session, decoder, tokenizer, started)

@@ -98,7 +98,8 @@ class OperatorLibrary:
 def find_library(folder: OnnxFolder, named: str | None) -> Path | None:
     """The library for a folder: the one named, EDGEBIT_ORT_LIBRARY's, or the folder's own; None: there is none.
 
-    named: a path, or NO_LIBRARY. Raises OnnxError where one is named and not there.
+    named: a path, or NO_LIBRARY. Raises OnnxError where one is named and not there, or the folder's own is not the one
+    that was exported with it.
     """
     if not folder.own_operators:
         return None
@@ -110,7 +111,13 @@ def find_library(folder: OnnxFolder, named: str | None) -> Path | None:
             if not path.is_file():
                 raise OnnxError(f"{source} names {path}, and there is no such file. Correct it, or leave it out")
             return path
-    return folder.library_path if folder.library_path.exists() else None
+    if not folder.library_path.exists():
+        return None
+    try:
+        folder.read_small(LIBRARY_NAME)
+    except OnnxError as error:
+        raise OnnxError(f"{error}. To take another library on purpose, name it in {LIBRARY_VARIABLE}") from error
+    return folder.library_path
 
 
 def _check_elf(data: bytes, path: Path) -> None:

@@ -8,23 +8,18 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from edgebit.bundle.lfs_pointer import LFS_POINTER, is_lfs_pointer
+from edgebit.bundle.other_kinds import GRAPH_NAME
 from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.errors import BundleError, OnnxError
 from edgebit.onnx_engine.exported_conf import ExportedConf
 from edgebit.onnx_engine.onnx_file import OnnxFile, read_onnx_file
 
-MODEL_NAME = "model.onnx"
+MODEL_NAME = GRAPH_NAME
 LIBRARY_NAME = "libedgebit_ort.so"
 TOKENIZER_NAME, PROMPT_NAME = "edgebit.tokn", "edgebit.prmt"  # sections TOKN and PRMT of docs/model-format.md
 DOMAIN, DOMAIN_VERSION = "ai.edgebit", 1  # of the operators
 _CHUNK = 1 << 20
-
-
-def looks_like_exported(path: Path) -> bool:
-    """Whether `path` is a folder with a model.onnx or the weights of one, or an ONNX file itself."""
-    if not path.is_dir():
-        return path.suffix == ".onnx"
-    return any((path / name).exists() for name in (MODEL_NAME, f"{MODEL_NAME}.data"))
+_AGAIN = "Copy it again, or export the model again"
 
 
 def source_of(path: Path) -> str:
@@ -136,24 +131,41 @@ class OnnxFolder:
         return sum(self._file(location).stat().st_size for location in {each.location for each in self.onnx.external})
 
     def tokenizer_section(self) -> bytes:
-        """The bytes of the tokenizer. Raises OnnxError where the folder has none."""
-        try:
-            return (self.path / TOKENIZER_NAME).read_bytes()
-        except OSError as error:
+        """The bytes of the tokenizer. Raises OnnxError where the folder has none, or another than was exported."""
+        content = self.read_small(TOKENIZER_NAME)
+        if content is None:
             raise OnnxError(
-                f"{self.path} cannot take text: {TOKENIZER_NAME} cannot be read ({error.strerror}). "
+                f"{self.path} cannot take text: there is no {TOKENIZER_NAME}. "
                 "Export the model again, from one that has its tokenizer"
-            ) from error
+            )
+        return content
 
     def prompt_program(self) -> PromptProgram | None:
-        """How a conversation becomes a prompt; None where the model has no chat template."""
-        place = self.path / PROMPT_NAME
-        if not place.is_file():
+        """How a conversation becomes a prompt; None where the model has no chat template. Raises as above."""
+        content = self.read_small(PROMPT_NAME)
+        if content is None:
             return None
         try:
-            return PromptProgram.from_bytes(place.read_bytes())
+            return PromptProgram.from_bytes(content)
         except BundleError as error:
-            raise OnnxError(f"{place}: {error}. Copy it again, or export the model again") from error
+            raise OnnxError(f"{self.path / PROMPT_NAME}: {error}. {_AGAIN}") from error
+
+    def read_small(self, name: str) -> bytes | None:
+        """A file beside the weights, the same that was exported; None: it is not there, and was not then.
+
+        Raises OnnxError where it is missing, altered or cannot be read.
+        """
+        place, wanted = self.path / name, self.sums().get(name)
+        if wanted is None and not place.exists():
+            return None
+        try:
+            content = place.read_bytes()
+        except OSError as error:
+            raise OnnxError(f"{place} cannot be read: {error.strerror or error}. {_AGAIN}") from error
+        found = hashlib.sha256(content).hexdigest()
+        if wanted is not None and found != wanted:
+            raise self._altered(name, found, wanted)
+        return content
 
     def verify(self, progress: Callable[[int], None] = lambda done: None) -> list[str]:
         """Read every file whose SHA-256 model.onnx has, and compare; gives their names.
@@ -163,10 +175,7 @@ class OnnxFolder:
         for name, wanted in self.sums().items():
             found = _sha256(self._file(name), progress)
             if found != wanted:
-                raise OnnxError(
-                    f"{self.path / name} is damaged or altered: its SHA-256 is {found}, {MODEL_NAME} says {wanted}. "
-                    "Copy it again, or export the model again"
-                )
+                raise self._altered(name, found, wanted)
         return list(self.sums())
 
     def sums(self) -> dict[str, str]:
@@ -185,6 +194,11 @@ class OnnxFolder:
         if not isinstance(sums, dict) or not all(isinstance(each, str) for each in sums.values()):
             raise OnnxError(f"{self.model_path}: {key} is no JSON of sums. Export the model again")
         return sums
+
+    def _altered(self, name: str, found: str, wanted: str) -> OnnxError:
+        return OnnxError(
+            f"{self.path / name} is damaged or altered: its SHA-256 is {found}, {MODEL_NAME} says {wanted}. {_AGAIN}"
+        )
 
     def _file(self, name: str) -> Path:
         """A file beside model.onnx that it names."""

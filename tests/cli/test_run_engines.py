@@ -92,8 +92,38 @@ def test_damage_is_one_clear_line(folder):
     assert "model.onnx.data ends at byte" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_system_message_wants_a_chat_template(folder):
-    (folder / "edgebit.prmt").unlink()
+@pytest.mark.parametrize("ops", ["contrib", "standard"])
+@pytest.mark.parametrize("stock", [False, True])
+def test_every_form_of_a_folder_answers(model, exported, ort_library, ops, stock):
+    """Those with our operators as the native engine does; without any, there is no kernel of ours to bind."""
+    options = ("Why is the sky blue?", "-n", 16, "--json", "--temperature", 0)
+    library = () if stock else ("--library", ort_library)
+    done = edgebit("run", exported(model, ops=ops, stock=stock), *options, *library)
+    found = json.loads(done.stdout)
+    assert (found["engine"], found["kernel"], found["fallback"]) == ("onnx", "none" if stock else "bound", None)
+    assert len(found["tokens"]) == 16 and done.stderr == ""
+    if not stock:
+        assert found["tokens"] == json.loads(edgebit("run", model, *options, "--kv", "f32").stdout)["tokens"]
+
+
+@pytest.mark.parametrize("name", ["edgebit.prmt", "edgebit.tokn"])
+def test_a_text_file_that_was_lost_on_the_way_is_named(folder, name):
+    (folder / name).unlink()
+    done = edgebit("run", folder, "hello")
+    assert (done.returncode, done.stdout) == (20, "")
+    assert f"{folder / name} cannot be read" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_tokenizer_cut_short_is_named_where_there_are_no_sums(hand_made):
+    """Folders of before sums have only the tokenizer's own faults to tell by."""
+    path = hand_made(properties={"edgebit.files_sha256": None}) / "edgebit.tokn"
+    path.write_bytes(path.read_bytes()[:-64])
+    done = edgebit("run", path.parent, "hello", EDGEBIT_ORT_LIBRARY="none")
+    assert done.returncode == 20 and f"{path}: section TOKN" in done.stderr
+
+
+def test_a_system_message_wants_a_chat_template(hand_made):
+    folder = hand_made(program=None)
     done = edgebit("run", folder, "hello", "--system", "Be kind.")
     assert (done.returncode, done.stdout) == (9, "")
     assert "has no chat template, which --system belongs to" in done.stderr

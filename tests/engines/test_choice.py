@@ -61,6 +61,25 @@ def test_weights_without_their_graph_are_a_folder_that_lacks_it(things):
     assert kind_of(things["exported"]) == "exported"
 
 
+@pytest.mark.parametrize("engine", ["onnx", "transformers"])
+def test_what_is_nothing_is_not_called_a_model_for_the_others(tmp_path, engine):
+    for place in (tmp_path, tmp_path / "README.md", tmp_path / "not-there"):
+        if place.suffix:
+            place.write_text("# no model\n")
+        with pytest.raises(
+            EngineError, match=r"is no model: neither a bundle or model file nor a Hugging Face"
+        ) as refused:
+            choose_engine(place, engine)
+        assert str(refused.value).startswith(str(place)) and "Export it first" not in str(refused.value)
+
+
+def test_a_gguf_is_called_one_and_can_be_exported(tmp_path):
+    (tmp_path / "chat.gguf").write_bytes(b"GGUF and so on")
+    for place in (tmp_path, tmp_path / "chat.gguf"):
+        with pytest.raises(EngineError, match=rf"{place} is a GGUF checkpoint\..*edgebit export onnx {place} --out"):
+            choose_engine(place, "onnx")
+
+
 def test_what_is_nothing_goes_to_the_reader_of_models(tmp_path):
     """It knows best what to say of a GGUF or an empty folder."""
     assert kind_of(tmp_path) == "model"

@@ -1,5 +1,7 @@
 """Which library a session registers, what is said of one that cannot be, and whether its kernels run."""
 
+import hashlib
+import json
 import subprocess
 
 import pytest
@@ -103,6 +105,21 @@ def test_the_option_goes_before_the_environment_and_that_before_the_folder(folde
     assert find_library(folder, str(asked)) == asked
     monkeypatch.setenv(LIBRARY_VARIABLE, "none")
     assert find_library(folder, None) is None
+
+
+def test_the_folder_s_own_library_is_the_one_that_was_exported(hand_made, monkeypatch):
+    """It is code that runs here; one that is another on purpose can be named."""
+    monkeypatch.delenv(LIBRARY_VARIABLE, raising=False)
+    sums = json.dumps({"libedgebit_ort.so": hashlib.sha256(b"whole").hexdigest()})
+    folder = OnnxFolder.open(hand_made(properties={"edgebit.files_sha256": sums}))
+    assert find_library(folder, None) is None
+    folder.library_path.write_bytes(b"whole")
+    assert find_library(folder, None) == folder.library_path
+    folder.library_path.write_bytes(b"whol")
+    with pytest.raises(OnnxError, match=r"libedgebit_ort\.so is damaged or altered.*name it in EDGEBIT_ORT_LIBRARY"):
+        find_library(folder, None)
+    assert find_library(folder, str(folder.library_path)) == folder.library_path
+    assert find_library(folder, "none") is None
 
 
 @pytest.mark.parametrize("by", ["--library", LIBRARY_VARIABLE])

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from edgebit.bundle.other_kinds import looks_like_exported
 from edgebit.errors import OnnxError
-from edgebit.onnx_engine.folder import OnnxFolder, looks_like_exported, source_of
+from edgebit.onnx_engine.folder import OnnxFolder, source_of
 
 
 def test_a_whole_folder_says_what_it_is(hand_made):
@@ -68,25 +69,43 @@ def test_a_damaged_folder_is_refused_with_what_and_where(damaged, name, change, 
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        ("edgebit.tokn", lambda content: None, "cannot take text: edgebit.tokn"),
-        ("edgebit.prmt", lambda content: content[:-1], "edgebit.prmt: section PRMT"),
+        (name, *each)
+        for name in ("edgebit.tokn", "edgebit.prmt")
+        for each in (
+            (lambda content: None, "cannot be read: No such file"),
+            (lambda content: content[:-1], "is damaged or altered: its SHA-256"),
+            (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "is damaged or altered: its SHA-256"),
+        )
     ],
 )
-def test_damaged_texts_are_named_when_they_are_wanted(damaged, name, change, words):
+def test_texts_that_were_exported_are_those_that_are_read(damaged, name, change, words):
+    """A missing chat template would give answers of another kind without a word."""
     folder = OnnxFolder.open(damaged(name, change))
-    with pytest.raises(OnnxError, match=words):
+    with pytest.raises(OnnxError, match=words) as refused:
         folder.tokenizer_section()
         folder.prompt_program()
+    assert str(refused.value).startswith(str(folder.path / name)) and "export the model again" in str(refused.value)
 
 
-def test_a_model_without_a_template_has_no_program(damaged):
-    assert OnnxFolder.open(damaged("edgebit.prmt", lambda content: None)).prompt_program() is None
+def test_without_sums_what_a_text_file_says_of_itself_is_left(hand_made):
+    folder = OnnxFolder.open(hand_made(properties={"edgebit.files_sha256": None}))
+    program = folder.path / "edgebit.prmt"
+    program.write_bytes(program.read_bytes()[:-1])
+    with pytest.raises(OnnxError, match=r"edgebit\.prmt: section PRMT"):
+        folder.prompt_program()
+    (folder.path / "edgebit.tokn").unlink()
+    with pytest.raises(OnnxError, match=r"cannot take text: there is no edgebit\.tokn"):
+        folder.tokenizer_section()
+
+
+def test_a_model_without_a_template_has_no_program(hand_made):
+    assert OnnxFolder.open(hand_made(program=None)).prompt_program() is None
 
 
 def test_verify_finds_a_single_altered_byte(hand_made, damaged):
     """Sizes show nothing of it, sums do; whole folders pass, and each byte is told of."""
     whole, told = OnnxFolder.open(hand_made()), []
-    assert whole.verify(told.append) == ["model.onnx.data", "edgebit.tokn"]
+    assert whole.verify(told.append) == ["model.onnx.data", "edgebit.tokn", "edgebit.prmt"]
     assert sum(told) == sum((whole.path / name).stat().st_size for name in whole.sums())
 
     altered = OnnxFolder.open(damaged("model.onnx.data", lambda c: c[:999] + bytes([c[999] ^ 1]) + c[1000:]))
