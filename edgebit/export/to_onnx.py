@@ -75,9 +75,9 @@ def export_onnx(
     """Write the folder `out` of the model file, bundle or checkpoint at `path`.
 
     library: libedgebit_ort.so of the machine that will run it; None: the folder has none; hints: of a checkpoint
-    Raises OnnxError without the package onnx, ExportError where the graph cannot be said in the form, `out` is there
-    already (without `force`) or cannot be written, and what opening and reading `path` raises. Nothing is left behind
-    then.
+    Raises OnnxError without the package onnx, ExportError where the graph cannot be said in the form, the context is
+    longer than the model's, `out` is there already (without `force`) or cannot be written, and what opening and reading
+    `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
     load_onnx()
@@ -87,8 +87,8 @@ def export_onnx(
     check_out_folder(out, force=force, inputs=inputs)
     with open_source(path, None, hints) as source:
         text = text_files(source.checkpoint)
+        conf = replace(text.conf, context_max=_context(form.context, text.conf.context_max, path))
         with replace_folder(out) as folder:
-            conf = replace(text.conf, context_max=min(form.context or text.conf.context_max, text.conf.context_max))
             notes = _write_beside(folder, source.checkpoint, replace(text, conf=conf), form, library)
             _write_model(folder, source.checkpoint, conf, form, progress)
             files = {each.name for each in folder.iterdir()}
@@ -103,6 +103,13 @@ def export_onnx(
         notes=(*source.notes, *notes),
         seconds=time.monotonic() - started,
     )
+
+
+def _context(asked: int | None, most: int, path: Path) -> int:
+    """Tokens of the longest sequence. Raises ExportError where more are asked for than the model was made for."""
+    if asked is not None and asked > most:
+        raise ExportError(f"{path}: a context of {asked} tokens was asked for, the model's is {most}. Give it no more")
+    return most if asked is None else asked
 
 
 def _write_beside(

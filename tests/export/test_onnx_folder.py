@@ -134,6 +134,12 @@ def test_a_context_whose_tables_are_too_large_is_refused(reference_checkpoint, t
     assert json.loads(said(tmp_path / "out")["edgebit.conf"])["context_max"] == 100
 
 
+def test_a_context_longer_than_the_model_s_is_refused_not_cut(reference_model, tmp_path):
+    with pytest.raises(ExportError, match=r"100000 tokens was asked for, the model's is [0-9]+\. Give it"):
+        export_onnx(reference_model("bitnet-packed"), tmp_path / "out", form=OnnxForm(context=100_000))
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_the_package_onnx_it_is_said_how_to_get_it(reference_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(OnnxError, match=r"pip install 'edgebit\[onnx\]'"):
