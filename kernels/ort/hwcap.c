@@ -28,7 +28,7 @@ static int begins_with(const char *text, const char *end, const char *word) {
 }
 
 static int has_word(const char *line, const char *end, const char *word, size_t size) {
-    for (const char *at = line; at + size <= end; at++)
+    for (const char *at = line; (size_t)(end - at) >= size; at++)
         if (begins_with(at, end, word) && (at == line || at[-1] == ' ' || at[-1] == '\t') &&
             (at + size == end || at[size] == ' '))
             return 1;
@@ -47,7 +47,7 @@ eb_hwcap eb_hwcap_of_cpuinfo(const char *text, size_t size) {
             all.hwcap2 = has_word(line, stop, "i8mm", 4) ? all.hwcap2 : 0;
             n_lines++;
         }
-        line = stop + 1;
+        line = stop < end ? stop + 1 : end;
     }
     return n_lines ? all : (eb_hwcap){0};
 }
