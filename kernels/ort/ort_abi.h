@@ -10,9 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum {
-    EB_ORT_API = 17
-}; /* ONNX Runtime 1.17: the first with ParallelFor and shape inference for an operator library */
+/* ONNX Runtime 1.17: the first with ParallelFor and shape inference for an operator library. */
+enum { EB_ORT_API = 17 };
 
 typedef enum eb_ort_code { EB_ORT_FAIL = 1, EB_ORT_INVALID_ARGUMENT = 2, EB_ORT_NOT_IMPLEMENTED = 9 } eb_ort_code;
 
