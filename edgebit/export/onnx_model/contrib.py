@@ -28,9 +28,8 @@ class GroupQueryOperators:
         mask = current_mask(graph, self._count)
         self._present = graph.node("ReduceSum", [graph.cast(mask, ElementType.INT64), axis], keepdims=1)  # [B, 1]
         length = graph.node("ReduceSum", ["attention_mask", axis], keepdims=0)
-        last = graph.node(
-            "Sub", [graph.node("Max", [length, one]), one]
-        )  # of an empty sequence -1 would be read as 2^32
+        some = graph.node("Max", [length, one])  # of an empty sequence -1 would be read as 2^32
+        last = graph.node("Sub", [some, one])
         self._last_position = graph.cast(last, ElementType.INT32)  # [B]
         total = graph.node("Gather", [graph.node("Shape", ["attention_mask"]), one])
         self._total = graph.cast(total, ElementType.INT32)

@@ -35,6 +35,14 @@ class LayerAttention:
     present_value: str
 
 
+def projected_apart(graph: Graph, conf: Conf, layer: LayerAttention) -> list[str]:
+    """q, k and v, each [B, S, heads x head_dim], where they come as one value too."""
+    if len(layer.projected) > 1:
+        return list(layer.projected)
+    sizes = [heads * conf.head_dim for heads in (conf.n_heads, conf.n_kv_heads, conf.n_kv_heads)]
+    return graph.split(layer.projected[0], sizes, f"{layer.name}.qkv")
+
+
 class Operators(Protocol):
     """A set of operators at work on one graph, which has the inputs `input_ids` and `attention_mask`."""
 
@@ -64,11 +72,6 @@ class Flavour:
     opsets: Mapping[str, int]  # version of each domain
     ir_version: int
     start: Callable[[Graph, Conf, RopeTables], Operators]
-
-    @property
-    def opset(self) -> int:
-        """Of ONNX's own operators."""
-        return self.opsets[""]
 
 
 def rope_tables(conf: Conf, inv_freq: NDArray[np.float32]) -> RopeTables:

@@ -4,9 +4,9 @@ import numpy as np
 
 from edgebit.bundle.model_format import Conf
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.operators import LayerAttention, RopeTables
+from edgebit.export.onnx_model.operators import LayerAttention, RopeTables, projected_apart
 from edgebit.export.onnx_model.rms_norm import rms_norm
-from edgebit.export.onnx_model.tokens import current_mask, rows_at, token_count
+from edgebit.export.onnx_model.tokens import current_positions, last_row, token_count
 
 _HIDDEN = -3.0e38  # a score that no softmax sees
 
@@ -18,17 +18,13 @@ class PlainOperators:
 
     def __init__(self, graph: Graph, conf: Conf, rope: RopeTables) -> None:
         self._graph, self._conf = graph, conf
-        count = token_count(graph)
-        self._mask = current_mask(graph, count)
-        there = graph.cast("attention_mask", ElementType.INT64)
-        counted = graph.node("Sub", [graph.node("CumSum", [there, graph.constant(1)]), graph.constant(1)])
-        positions = graph.node("Max", [counted, graph.constant(0)])  # [B, P + S]
-        after = [graph.node("Neg", [count]), graph.constant([(1 << 63) - 1]), graph.constant([1])]
-        current = graph.node("Slice", [positions, *after])
+        self._count = token_count(graph)
+        positions = current_positions(graph, self._count)
         self._cos, self._sin = (
-            self._at_positions(f"rope.{name}", table, current) for name, table in (("cos", rope.cos), ("sin", rope.sin))
+            self._at_positions(f"rope.{name}", table, positions)
+            for name, table in (("cos", rope.cos), ("sin", rope.sin))
         )
-        self._bias = self._score_bias(there, count)
+        self._bias = self._score_bias()
 
     def rms_norm(self, x: str, weight: str, features: int, eps: float, name: str) -> str:
         return rms_norm(self._graph, x, weight, features, eps, name)
@@ -50,20 +46,14 @@ class PlainOperators:
         return graph.node("Reshape", [by_token, graph.constant([0, 0, -1])], f"{name}.attention")
 
     def wanted(self, hidden: str, *, last: bool) -> str:
-        if not last:
-            return hidden
-        index = self._graph.node("ArgMax", [self._mask], "last_token", axis=1, keepdims=1, select_last_index=1)
-        return rows_at(self._graph, hidden, index, "wanted_tokens")
+        return last_row(self._graph, hidden, self._count) if last else hidden
 
     def _projected(self, layer: LayerAttention) -> list[str]:
         """q, k and v by heads: [B, heads, S, head_dim]."""
         graph, conf = self._graph, self._conf
         counts = [conf.n_heads, conf.n_kv_heads, conf.n_kv_heads]
-        parts = list(layer.projected)
-        if len(parts) == 1:
-            parts = graph.split(parts[0], [n * conf.head_dim for n in counts], f"{layer.name}.split")
         by_head = []
-        for part, n in zip(parts, counts, strict=True):
+        for part, n in zip(projected_apart(graph, conf, layer), counts, strict=True):
             shaped = graph.node("Reshape", [part, graph.constant([0, 0, n, conf.head_dim])])
             by_head.append(graph.node("Transpose", [shaped], perm=[0, 2, 1, 3]))
         return by_head
@@ -84,15 +74,15 @@ class PlainOperators:
             "Unsqueeze", [self._graph.node("Gather", [initializer, positions]), self._graph.constant([1])]
         )
 
-    def _score_bias(self, there: str, count: str) -> str:
+    def _score_bias(self) -> str:
         """0 where a token may look, else a number that rules it out: [B, 1, 1, S, P + S]."""
         graph = self._graph
         zero, one = graph.constant(0), graph.constant(1)
         total = graph.node("Squeeze", [graph.node("Shape", ["attention_mask"], start=1, end=2)])
         places = graph.node("Range", [zero, total, one])
-        first = graph.node("Sub", [total, graph.node("Squeeze", [count])])
+        first = graph.node("Sub", [total, graph.node("Squeeze", [self._count])])
         rows = graph.node("Unsqueeze", [graph.node("Range", [first, total, one]), graph.constant([1])])
         earlier = graph.node("LessOrEqual", [places, rows])  # [S, P + S]
-        known = graph.node("Unsqueeze", [graph.node("Greater", [there, zero]), graph.constant([1, 2, 3])])
+        known = graph.node("Unsqueeze", [graph.node("Greater", ["attention_mask", zero]), graph.constant([1, 2, 3])])
         seen = graph.node("And", [known, earlier])
         return graph.node("Where", [seen, graph.constant(0, np.float32), graph.constant(_HIDDEN, np.float32)])

@@ -4,16 +4,12 @@ Attention is given a whole mask, [B, 1, S, P + S]. One that is the same for all 
 ONNX Runtime 1.28 and later, and 1.24 reads beyond it: wrong answers without an error.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edgebit.bundle.model_format import Conf
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.operators import Flavour, LayerAttention, RopeTables
-from edgebit.export.onnx_model.tokens import current_mask, rows_at, token_count
-
-_END = (1 << 63) - 1
+from edgebit.export.onnx_model.operators import Flavour, LayerAttention, RopeTables, projected_apart
+from edgebit.export.onnx_model.tokens import current, current_positions, last_row, token_count
 
 
 class StandardOperators:
@@ -28,7 +24,7 @@ class StandardOperators:
             graph.initializer(f"rope.{name}", ElementType.FLOAT, table.shape, [table])
             for name, table in (("cos", rope.cos), ("sin", rope.sin))
         )
-        self._positions = self._current(self._all_positions(), "positions")
+        self._positions = current_positions(graph, self._count)
         self._mask = self._attention_mask()
 
     def rms_norm(self, x: str, weight: str, features: int, eps: float, name: str) -> str:
@@ -36,7 +32,7 @@ class StandardOperators:
 
     def attention(self, layer: LayerAttention) -> str:
         graph, conf = self._graph, self._conf
-        query, key, value = self._projected(layer)
+        query, key, value = projected_apart(graph, conf, layer)
         rotated = self._rotated(query, conf.n_heads, f"{layer.name}.q_rotated")
         return graph.node(
             "Attention",
@@ -56,33 +52,10 @@ class StandardOperators:
         )
 
     def wanted(self, hidden: str, *, last: bool) -> str:
-        if not last:
-            return hidden
-        mask = current_mask(self._graph, self._count)
-        index = self._graph.node("ArgMax", [mask], "last_token", axis=1, keepdims=1, select_last_index=1)
-        return rows_at(self._graph, hidden, index, "last_hidden")
-
-    def _projected(self, layer: LayerAttention) -> Sequence[str]:
-        conf, parts = self._conf, layer.projected
-        if len(parts) == 3:
-            return parts
-        sizes = [heads * conf.head_dim for heads in (conf.n_heads, conf.n_kv_heads, conf.n_kv_heads)]
-        return self._graph.split(parts[0], sizes, f"{layer.name}.qkv")
+        return last_row(self._graph, hidden, self._count) if last else hidden
 
     def _rotated(self, x: str, heads: int, name: str) -> str:
         return self._graph.node("RotaryEmbedding", [x, self._cos, self._sin, self._positions], name, num_heads=heads)
-
-    def _current(self, x: str, name: str) -> str:
-        """Of [B or none, P + S], the last S."""
-        graph = self._graph
-        start, end, axis = graph.node("Neg", [self._count]), graph.constant([_END]), graph.constant([-1])
-        return graph.node("Slice", [x, start, end, axis], name)
-
-    def _all_positions(self) -> str:
-        """Of past and current tokens, int64 [B, P + S]: how many the mask has before each; 0 before the first."""
-        graph = self._graph
-        counted = graph.node("CumSum", ["attention_mask", graph.constant(1)])
-        return graph.node("Max", [graph.node("Sub", [counted, graph.constant(1)]), graph.constant(0)])
 
     def _attention_mask(self) -> str:
         """Which keys each query attends to, bool [B, 1, S, P + S]: itself, and those before it that are there.
@@ -92,9 +65,10 @@ class StandardOperators:
         graph = self._graph
         size = graph.node("Squeeze", [graph.node("Shape", ["attention_mask"], start=1, end=2)])
         keys = graph.node("Range", [graph.constant(0), size, graph.constant(1)], "keys")
-        queries = graph.node("Unsqueeze", [self._current(keys, "query_places"), graph.constant([1])], "queries")
+        places = current(graph, keys, self._count, "query_places")
+        queries = graph.node("Unsqueeze", [places, graph.constant([1])], "queries")
         before, itself = graph.node("Less", [keys, queries]), graph.node("Equal", [keys, queries])
-        there = graph.node("Unsqueeze", [graph.node("Cast", ["attention_mask"], to=9), graph.constant([1, 2])])
+        there = graph.node("Unsqueeze", [graph.cast("attention_mask", ElementType.BOOL), graph.constant([1, 2])])
         return graph.node("Or", [graph.node("And", [there, before]), itself], "allowed")
 
 
