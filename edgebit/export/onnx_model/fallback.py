@@ -21,7 +21,9 @@ WITHOUT_LIBRARY: Mapping[Fallback, str] = {
     "exact": "without it plain operators compute the same numbers, from weights that take a byte each in memory",
     "none": "without it the graph does not load",
 }
-_ACCURACY = 4  # MatMulNBits: int8 products
+# Of MatMulNBits: int8 products. 0, of floats, is nearer to models trained with float activations, but takes 400 times
+# as long (docs/decisions/onnx-fallbacks.md).
+ACCURACY = 4
 _INPUTS = ["X", "B", "S"]
 
 
@@ -73,7 +75,7 @@ def _n_bits(body: Body, blocks: str, *, bits: int) -> None:
         domain=MICROSOFT,
         outputs=["Y"],
         bits=bits,
-        accuracy_level=_ACCURACY,
+        accuracy_level=ACCURACY,
     )
 
 

@@ -1,6 +1,6 @@
-"""How weights lie in the graph's external data: layout n2 of ternary ones, int8 rows of the head.
+"""How weights lie in the graph's external data: ternary ones in layout n2 or in plain rows, int8 rows of the head.
 
-docs/onnx.md, "The operators", has both.
+docs/onnx.md, "The operators", has n2 and the head's; plain rows are those of ONNX Runtime's MatMulNBits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,17 @@ def n2_chunks(parts: Sequence[Projection], groups: int) -> Iterator[NDArray[np.u
             columns = part.weights[:, group * step : (group + 1) * step]
             for first in range(0, len(columns), _CHUNK_ROWS):
                 yield pack_n2(columns[first : first + _CHUNK_ROWS])
+
+
+def row_chunks(parts: Sequence[Projection], block: int) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of projections that stand under one another, as pack_rows() has them, a piece at a time.
+
+    Rows are filled up to a multiple of `block` columns.
+    """
+    for part in parts:
+        for first in range(0, len(part.weights), _CHUNK_ROWS):
+            rows = part.weights[first : first + _CHUNK_ROWS]
+            yield pack_rows(rows, len(rows), -(-rows.shape[1] // block) * block)
 
 
 def pack_n2(weights: NDArray[np.int8]) -> NDArray[np.uint8]:

@@ -4,23 +4,16 @@ It rounds activations to int8 by block of weights, where the engine rounds them 
 not the same. Source: onnxruntime, docs/ContribOperators.md, com.microsoft.MatMulNBits.
 """
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.checkpoint.checkpoint import Projection
+from edgebit.export.onnx_model.fallback import ACCURACY, MICROSOFT
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.packing import int8_block, pack_rows, ternary_block
+from edgebit.export.onnx_model.packing import int8_block, row_chunks, ternary_block
 from edgebit.export.onnx_model.projections import Int8Matrix, Stack
 
-DOMAIN = "com.microsoft"
-STOCK_OPSETS = {DOMAIN: 1}
+STOCK_OPSETS = {MICROSOFT: 1}
 STOCK_LAYOUT = "rows"  # of ternary weights: one row after the other
-ACCURACY = (
-    4  # int8 products; 0, of floats, is nearer to models trained with float activations, but takes 400 times as long
-)
-_CHUNK_ROWS = 1024
 
 
 class StockProducts:
@@ -32,7 +25,7 @@ class StockProducts:
     def ternary(self, x: str, stack: Stack, name: str) -> str:
         block = ternary_block(stack.columns // stack.groups)
         shape = (stack.rows, -(-stack.columns // block), block // 4)
-        weight = self._graph.initializer(f"{name}.weight", ElementType.UINT8, shape, _chunks(stack.parts, block))
+        weight = self._graph.initializer(f"{name}.weight", ElementType.UINT8, shape, row_chunks(stack.parts, block))
         return self._n_bits(x, weight, stack.block_scales(block), (stack.columns, block, 2), name)
 
     def int8(self, x: str, matrix: Int8Matrix, name: str) -> str:
@@ -49,18 +42,10 @@ class StockProducts:
             "MatMulNBits",
             [x, weight, scale],
             name,
-            domain=DOMAIN,
+            domain=MICROSOFT,
             K=columns,
             N=len(scales),
             bits=bits,
             block_size=block,
             accuracy_level=ACCURACY,
         )
-
-
-def _chunks(parts: Sequence[Projection], block: int) -> Iterator[NDArray[np.uint8]]:
-    """[rows, blocks, block / 4]: byte p of a block holds its columns 4p .. 4p + 3, the first in the lowest bits."""
-    for part in parts:
-        for first in range(0, len(part.weights), _CHUNK_ROWS):
-            rows = part.weights[first : first + _CHUNK_ROWS]
-            yield pack_rows(rows, len(rows), -(-rows.shape[1] // block) * block)
