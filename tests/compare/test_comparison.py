@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from safetensors.numpy import load_file, save_file
 
 from edgebit.compare import contestant as contestant_module
 from edgebit.compare.comparison import Questions, run_comparison
@@ -40,9 +39,13 @@ def altered_model(reference_checkpoint, tmp_path) -> Path:
     """The model with other weights: the last norm's are turned over."""
     folder = tmp_path / "altered"
     shutil.copytree(reference_checkpoint(MODEL), folder)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.norm.weight"] = np.ascontiguousarray(tensors["model.norm.weight"][::-1])
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    data = 8 + int.from_bytes(content[:8], "little")
+    begin, end = json.loads(content[8:data])["model.norm.weight"]["data_offsets"]
+    norm = slice(data + begin, data + end)
+    content[norm] = np.frombuffer(content[norm], np.uint16)[::-1].tobytes()  # numpy has no bfloat16
+    weights.write_bytes(content)
     return folder
 
 
