@@ -1,5 +1,6 @@
 """Makes of a model what an engine takes that does not run it as it is."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def make(contestant: Contestant, folder: Path, progress: Progress) -> Contestant
     """
     if is_run_as_it_is(contestant.path, contestant.engine):
         return contestant
-    out = folder / f"{contestant.path.resolve().name}-{contestant.engine}"
+    source = contestant.path.resolve()
+    place = hashlib.sha256(bytes(source)).hexdigest()[:16]  # two models may have the same name
+    out = folder / f"{source.name}-{place}-{contestant.engine}"
     if not out.exists():
         if contestant.engine == "native":
             convert(contestant.path, out, progress=progress)

@@ -107,6 +107,14 @@ def test_a_planted_difference_is_found(compare, reference_model, altered_model):
     assert altered["agreement"]["share"] == 0
 
 
+def test_what_is_made_of_models_with_the_same_name_is_apart(compare, reference_checkpoint, altered_model):
+    """Or the second one would be compared as the first."""
+    namesake = altered_model.rename(altered_model.parent / reference_checkpoint(MODEL).name)
+    report = compare([native("ours", reference_checkpoint(MODEL)), native("altered", namesake)])
+
+    assert all_succeeded(report) and report["engines"][1]["agreement"]["share"] == 0
+
+
 def test_one_that_cannot_be_opened_does_not_end_the_others(compare, reference_model, tmp_path):
     """Nor one that cannot be made; with the first gone, the next one is what the rest is compared with."""
     broken = tmp_path / "broken.ebm"
