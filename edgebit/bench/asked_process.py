@@ -9,14 +9,19 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from edgebit.bench.machine import cores_for, pinned
 from edgebit.errors import EngineError
+from edgebit.resources import package_dir
 
+# edgebit itself comes from where ours does, whatever else is on the path.
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main(sys.argv[2])"
 _LAST_WORDS = 300  # bytes of what it wrote to standard error
 
 
@@ -30,6 +35,12 @@ class AskedProcess:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
                 start_new_session=True,
             )  # fmt: skip
+
+    @classmethod
+    def of_module(cls, module: str, argument: str, threads: int, *options: str) -> Self:
+        """main(argument) of one of edgebit's modules, in this interpreter with `options` of its command line."""
+        start = _START.format(module=module)
+        return cls([sys.executable, *options, "-c", start, str(Path(package_dir()).parent), argument], threads)
 
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         """What it answers; EngineError in its own words, or where it has died."""

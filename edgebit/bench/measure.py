@@ -7,11 +7,9 @@ runs in processes of its own, kept to as many cores as it has threads.
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +20,7 @@ from edgebit.bench.peers import Peer, PeerRun
 from edgebit.bench.worker import Spec
 from edgebit.bundle.archive import Member
 from edgebit.errors import EngineError, PeerError
-from edgebit.resources import native_library, package_dir
+from edgebit.resources import native_library
 from edgebit.runtime.memory import last_cache_bytes, read_buffer_bytes
 from edgebit.runtime.native import KV_TYPES
 
@@ -31,8 +29,6 @@ Listener = Callable[[str, int, int], None]  # what is being done, steps done, st
 _WARM_TOKENS = 8
 _PROBE_CONTEXT = 128  # tokens: golden probes need less
 _SEQUENCE_STEPS = 16
-# -I -S: nothing of this machine's Python but the standard library, as fast as it starts on a device.
-_START_WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from edgebit.bench.worker import main; main(sys.argv[2])"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,5 +275,5 @@ class _Edgebit:
 
 def _start_worker(spec: Spec) -> AskedProcess:
     """edgebit/bench/worker.py in a process of its own."""
-    parent = str(Path(package_dir()).parent)
-    return AskedProcess([sys.executable, "-I", "-S", "-c", _START_WORKER, parent, spec.argument()], spec.threads)
+    # -I -S: nothing of this machine's Python but the standard library, as fast as it starts on a device.
+    return AskedProcess.of_module("edgebit.bench.worker", spec.argument(), spec.threads, "-I", "-S")

@@ -1,7 +1,6 @@
 """An exported folder in ONNX Runtime, measured as a peer of our engine: one round is two processes, start and work."""
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ from edgebit.bench.onnx_worker import OnnxSpec
 from edgebit.bench.peers import PeerRun
 from edgebit.errors import EngineError, OnnxError, PeerError
 from edgebit.onnx_engine.folder import OnnxFolder
-from edgebit.resources import package_dir
 
 ONNX = "onnx"
 _WARM_TOKENS = 8
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from edgebit.bench.onnx_worker import main; main(sys.argv[2])"
 _READ_IN_PART = ("embedding.weight", "rope.cos", "rope.sin")  # tensors of which a step reads a row
 _FOR_THE_FALLBACK = ".block_scale"
 
@@ -99,5 +96,4 @@ def _work(
 
 
 def _process(spec: OnnxSpec) -> AskedProcess:
-    argv = [sys.executable, "-c", _START, str(Path(package_dir()).parent), spec.argument()]
-    return AskedProcess(argv, spec.threads)
+    return AskedProcess.of_module("edgebit.bench.onnx_worker", spec.argument(), spec.threads)

@@ -1,7 +1,6 @@
 """Asks every contestant the same prompts, one contestant after the other, so that each has the machine to itself."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,10 +11,6 @@ from edgebit.compare.contestant import Contestant
 from edgebit.compare.making import make
 from edgebit.errors import EdgebitError
 from edgebit.progress import Progress
-from edgebit.resources import package_dir
-
-# Packages come from where ours do: this interpreter's path, with edgebit's own place before it.
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from edgebit.compare.worker import main; main(sys.argv[2])"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +61,8 @@ def run_comparison(
 
 def _ask(contestant: Contestant, outcome: Outcome, questions: Questions, step: Callable[[str, int], None]) -> None:
     argument = json.dumps(asdict(contestant), default=str)
-    argv = [sys.executable, "-c", _START, str(Path(package_dir()).parent), argument]
     step("load", 0)
-    with AskedProcess(argv, contestant.settings.threads) as process:
+    with AskedProcess.of_module("edgebit.compare.worker", argument, contestant.settings.threads) as process:
         outcome.about = process.ask("about")
         for number, prompt in enumerate(questions.prompts, 1):
             step(f"prompt {number} of {len(questions.prompts)}", number)
