@@ -15,6 +15,7 @@ from export.onnx_run import NativeRun, OnnxRun, open_session
 onnx = pytest.importorskip("onnx")
 
 NAMES = sorted(path.name for path in (Path(__file__).parents[1] / "reference").iterdir() if path.is_dir())
+BY_BODIES = ["bitnet-packed", "bonsai-f16", "legacy-1bitllm-f16-head100", "qwen3-rmsnorm-packed"]
 N_TOKENS, N_GREEDY = 40, 64
 PIECES = (0, 17, 18, 33, 40)
 CLEAR = 0.25  # between the best logit and the second
@@ -28,8 +29,9 @@ def assert_near(found: np.ndarray, wanted: np.ndarray) -> None:
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.95, errors
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("computes", ["library", "exact body"])
+@pytest.mark.parametrize(
+    ("name", "computes"), [*((name, "library") for name in NAMES), *((name, "exact body") for name in BY_BODIES)]
+)
 def test_logits_are_the_engines(name, computes, request, native, quick_model, exported):
     """In one pass and in pieces; then 64 greedy tokens, the same wherever the second is not near."""
     kernels = request.getfixturevalue("library") if computes == "library" else None

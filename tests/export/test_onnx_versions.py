@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 VERSIONS = ["1.19.2", "1.22.0", "1.24.4", "1.28.0", "1.32.0"]
 TWO_BITS = STANDARD = (1, 24)  # the first release with MatMulNBits of two bits, and the first with opset 24
 WORKER = Path(__file__).with_name("onnx_versions_worker.py")
-N_GREEDY = 12
+N_TOKENS, N_GREEDY = 56, 12  # the first in one pass
 NAME = "llama-bitlinear-packed"
 
 
@@ -39,7 +39,7 @@ def test_every_release_gives_the_engines_answers(version, native, library, quick
         for with_library in (True, False)
     }
     with NativeRun(native, quick_model(NAME)) as engine:
-        tokens = np.random.default_rng(4).integers(0, engine.model.info.vocab_size, 20)
+        tokens = np.random.default_rng(4).integers(0, engine.model.info.vocab_size, N_TOKENS)
         wanted = engine.step(tokens)
         greedy, last = [], wanted[-1]
         for _ in range(N_GREEDY):
@@ -78,5 +78,5 @@ def check(result: dict, release: tuple[int, ...], wanted: np.ndarray, greedy: li
     assert result["greedy"] == greedy, where
     errors = np.abs(found - wanted).max(axis=1)
     assert np.median(errors) < 1e-5, f"{where}: {errors}"
-    others = (errors > 5e-4).sum()  # more than a step of the head's 15 bits
-    assert others <= (ops == "standard"), f"{where}: {errors}"  # whose float sums turn one int8 step of some
+    others = (errors > 5e-4).sum()  # more than a step of the head's 15 bits: an int8 step fell the other way
+    assert others <= (N_TOKENS // 10 if ops == "standard" else 0), f"{where}: {errors}"
