@@ -24,7 +24,7 @@ def require(checks: Iterable[Check], where: str, mend: str) -> None:
     """Raise BuildError naming every failed check, and how to mend it."""
     failed = [f"{check.name}: {check.detail}" for check in checks if check.status == "failed"]
     if failed:
-        raise BuildError(f"{where}\n  " + "\n  ".join(failed) + f"\nNo bundle was written. {mend}")
+        raise BuildError(f"{where}\n  " + "\n  ".join(failed) + f"\n{mend}")
 
 
 def check_library(data: bytes, target: Target, exports: frozenset[str]) -> list[Check]:

@@ -57,8 +57,9 @@ from edgebit.targets import Target
 
 _PROBES_FAILED = (
     "the engine for the target does not compute what this machine's engine did when it made the golden probes:",
-    "If kernels/ was changed, this machine's library is older than its sources: build it again (README.md). A"
-    " model file from elsewhere: convert its checkpoint again. Otherwise a toolchain at fault: try another --builder",
+    "No bundle was written. If kernels/ was changed, this machine's library is older than its sources: build it again"
+    " (README.md). A model file from elsewhere: convert its checkpoint again. Otherwise a toolchain at fault: try"
+    " another --builder",
 )
 
 
@@ -144,7 +145,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         require(
             checks,
             f"what {native.builder} built does not hold what the target promises:",
-            "A toolchain at fault: try another --builder",
+            "No bundle was written. A toolchain at fault: try another --builder",
         )
 
         clock.begin("daemon")
