@@ -234,8 +234,8 @@ def _refuse_contradictions(
         raise click.UsageError("--text goes with --stock: it is what the distance of that is measured on")
     if stock and chosen == ParameterSource.COMMANDLINE:
         raise click.UsageError("--stock needs no fallback: nothing in it is of ours. Leave --fallback out")
-    if stock and target_name:
-        raise click.UsageError("--stock has no library to build. Leave --target out")
+    if stock and (target_name or builder != "auto"):
+        raise click.UsageError("--stock has no library to build. Leave --target and --builder out")
     if no_library and (target_name or builder != "auto"):
         raise click.UsageError("--no-library goes with neither --target nor --builder")
 

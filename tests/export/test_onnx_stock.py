@@ -1,6 +1,7 @@
 """`edgebit export onnx --stock`: ONNX Runtime's own operators alone, and what it says of how near they come."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -84,12 +85,12 @@ def test_what_keeps_it_from_being_measured_is_told(reference_checkpoint, tmp_pat
     assert "distance from the native engine was not measured: onnxruntime is not installed" in done.stdout
 
 
-@pytest.mark.parametrize("options", [("--fallback", "exact"), ("--target", "rpi")])
+@pytest.mark.parametrize("options", [("--fallback", "exact"), ("--target", "rpi"), ("--builder", "zig")])
 def test_what_stock_has_no_use_for_is_refused(options, reference_checkpoint, tmp_path):
     done = CliRunner().invoke(
         cli, ["export", "onnx", str(reference_checkpoint(INT8)), "--out", str(tmp_path / "out"), "--stock", *options]
     )
-    assert done.exit_code == 2 and f"Leave {options[0]} out" in done.stderr
+    assert done.exit_code == 2 and re.search(f"Leave .*{options[0]}.* out", done.stderr)
 
 
 def test_a_text_without_stock_is_refused(reference_checkpoint, tmp_path):
