@@ -45,7 +45,7 @@ class OnnxReport:
     ops: str
     fallback: Fallback
     size: int  # bytes of model.onnx and its data
-    library: str | None  # of which machine
+    library: str | None  # the file that the folder's is a copy of; None: it has none
     notes: tuple[str, ...]
     seconds: float
 

@@ -89,9 +89,8 @@ class Decoder:
         matrix = shared or self._int8_matrix(Role.TOKEN_EMBEDDING, "embedding")
         codes = graph.node("Gather", [matrix.codes, tokens], "embedding.rows")
         if padded_columns(matrix.columns) != matrix.columns:
-            codes = graph.split(codes, [matrix.columns, padded_columns(matrix.columns) - matrix.columns], "embedding")[
-                0
-            ]
+            filling = padded_columns(matrix.columns) - matrix.columns
+            codes, _ = graph.split(codes, [matrix.columns, filling], "embedding")
         whole = graph.node("Sub", [graph.cast(codes, ElementType.FLOAT), graph.constant(128, np.float32)])
         scale = graph.node("Unsqueeze", [graph.node("Gather", [matrix.scales, tokens]), graph.constant([-1])])
         return graph.node("Mul", [whole, scale], "embedding")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.errors import ExportError, OnnxError
+from edgebit.errors import OnnxError
 from edgebit.export.onnx_model.external_data import ExternalData
 
 Dims = Sequence[int | str]  # a name stands for a size that each run has for itself
@@ -190,10 +190,7 @@ class Graph(Nodes):
         self._functions.append(made)
 
     def save(self, path: Path, *, opsets: Mapping[str, int], ir_version: int, metadata: Mapping[str, str]) -> None:
-        """Write the model's file, which has no weights.
-
-        Raises ExportError where it would not fit into one: a message of protobuf has 2 GiB at most.
-        """
+        """Write the model's file, which has no weights. Raises OSError where the disk does not take it."""
         helper = self.onnx.helper
         graph = helper.make_graph(
             self.nodes, "edgebit", self._inputs, self._outputs, self._initializers, value_info=self._typed
@@ -206,7 +203,4 @@ class Graph(Nodes):
             functions=self._functions,
         )
         helper.set_model_props(model, dict(metadata))
-        content = model.SerializeToString()
-        if len(content) >= 1 << 31:
-            raise ExportError(f"{path}: the graph alone takes {len(content)} bytes")
-        path.write_bytes(content)
+        path.write_bytes(model.SerializeToString())
