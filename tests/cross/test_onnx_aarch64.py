@@ -95,11 +95,11 @@ def here(native, require_tool, folder: Path) -> Side:
 
 
 @pytest.fixture(scope="module")
-def there(require_tool, pypi_wheel, folder: Path) -> Callable[..., Side]:
+def there(require_tool, skip, pypi_wheel, folder: Path) -> Callable[..., Side]:
     """Gives an emulated CPU: the library by a builder, the oldest and the newest runtime from their wheels."""
     gcc, qemu = require_tool("aarch64-linux-gnu-gcc"), require_tool("qemu-aarch64-static")
     if not (SYSROOT / "lib" / "libstdc++.so.6").exists():
-        pytest.skip("no C++ library for AArch64 on this machine: apt-get install libstdc++6-arm64-cross")
+        skip("no C++ library for AArch64 on this machine: apt-get install libstdc++6-arm64-cross")
     runtimes = {}
     for release in (FLOOR, NEWEST):
         wheel = pypi_wheel(
