@@ -5,8 +5,9 @@ from pathlib import Path
 from edgebit.artifacts import check_ort_library, header_exports, read_ort_header, require
 from edgebit.checks import Check
 from edgebit.cross.native import ORT_LIBRARY_NAME, NativeFiles, Report, build_native
-from edgebit.errors import BuildError
+from edgebit.errors import BuildError, OnnxError
 from edgebit.instructions import check_instructions
+from edgebit.resources import ort_library
 from edgebit.targets import Target
 
 
@@ -26,13 +27,13 @@ def build_ort_library(target: Target, builder: str = "auto", *, report: Report =
 
 
 def require_ort_library(native: NativeFiles) -> Path:
-    """That of `native`. Raises BuildError where the installed edgebit came without one."""
-    if native.ort_library is None:
-        raise BuildError(
-            f"the installed edgebit has no {ORT_LIBRARY_NAME}. Compile it: --builder system, or --builder zig; in a"
-            " checkout also: cmake -S kernels -B build/host && cmake --build build/host"
-        )
-    return native.ort_library
+    """That of `native`. Raises BuildError where the installed edgebit has none, saying why."""
+    if native.ort_library is not None:
+        return native.ort_library
+    try:
+        return ort_library()
+    except OnnxError as missing:
+        raise BuildError(f"{missing}; or compile it anew: --builder system, or --builder zig") from missing
 
 
 def check_ort_file(path: Path, target: Target) -> list[Check]:

@@ -1,6 +1,5 @@
 """edgebit build and verify, from a reference checkpoint to a judged bundle."""
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -25,7 +24,6 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.checks import Check
 from edgebit.cli import COMMANDS, cli
 from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
-from edgebit.targets import host_target
 
 Checkpoint = Callable[[str], Path]
 
@@ -77,9 +75,8 @@ def test_operators_for_onnx_runtime_are_in_on_request_only(native, bundle, refer
     assert verified["ok"] and member in {check["group"] for check in verified["checks"]}
 
     out.unlink()
-    installed = dataclasses.replace(build_service.build_native(host_target()), ort_library=None)
-    monkeypatch.setattr(build_service, "build_native", lambda *_, **__: installed)
-    with pytest.raises(BuildError, match=r"has no libedgebit_ort\.so\. Compile it"):
+    monkeypatch.setenv("EDGEBIT_ORT_LIBRARY", str(tmp_path / "none.so"))
+    with pytest.raises(BuildError, match=r"EDGEBIT_ORT_LIBRARY names .*none\.so, .*--builder system"):
         edgebit(*arguments)
     assert left_in(tmp_path) == ["host.bundle"]
 

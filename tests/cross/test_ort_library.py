@@ -29,6 +29,10 @@ def test_a_library_that_is_another_is_refused(built):
     assert "bundle" not in str(refused.value)
 
 
-def test_an_edgebit_without_the_library_is_told_how_to_get_it(built):
-    with pytest.raises(BuildError, match="--builder system, or --builder zig"):
-        ort_library.require_ort_library(replace(built, ort_library=None))
+def test_a_library_that_is_not_there_is_named(native, monkeypatch, tmp_path):
+    """And how else to come by one."""
+    monkeypatch.setenv("EDGEBIT_ORT_LIBRARY", str(tmp_path / "none.so"))
+    words = r"EDGEBIT_ORT_LIBRARY names .*none\.so, .*--builder system, or --builder zig"
+
+    with pytest.raises(BuildError, match=words):
+        ort_library.require_ort_library(build_native(host_target()))
