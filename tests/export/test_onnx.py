@@ -14,6 +14,7 @@ from export.onnx_run import NativeRun, OnnxRun, open_session
 
 from edgebit.bundle.model_format import ActivationQuantisation, Role
 from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.convert import convert
 from edgebit.export.onnx_model.packing import int8_bytes, pack_n2
 from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
 
@@ -180,7 +181,16 @@ def test_a_tied_int8_embedding_is_the_heads(exported):
     (embedding,) = (tensor for tensor in exact.graph.initializer if tensor.name == "embedding.weight")
     error = np.abs(rows - onnx.numpy_helper.to_array(embedding).astype(np.float32))
     assert (error <= tensors["head.scale"][:, None] * 0.501).all()
-    assert OnnxRun(open_session(folder)).step([1, 2, 3]).shape[1] == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_int8_embedding_has_the_engines_bits(name, native, reference_checkpoint, exported, tmp_path):
+    """Tied or not, rows filled up or not: what a model file of `edgebit convert --embedding int8` computes."""
+    convert(reference_checkpoint(name), tmp_path / "m.ebm", embedding="int8", probes=False)
+    session = open_session(exported(name, fallback="exact", int8_embedding=True))
+    for token in range(0, 60, 9):
+        with NativeRun(native, tmp_path / "m.ebm") as engine:
+            assert np.array_equal(OnnxRun(session).step([token])[0], engine.step([token]))
 
 
 def test_layout_n2():
