@@ -17,7 +17,9 @@ import onnxruntime
 from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.serving import serve
 from edgebit.errors import EngineError
+from edgebit.resources import package_dir
 
+_START = "import sys; sys.path[:0] = sys.argv[1:3]; from onnx_process import main; main(sys.argv[3])"
 _LEAST_S = 0.03  # a figure is the median of calls that take so long together, and of three at least
 _WARM_CALLS = 2
 
@@ -78,7 +80,8 @@ def memory() -> dict[str, int]:
 def open_graph(model: Path, threads: int, library: Path | None) -> AskedProcess:
     """The process, with a graph opened in it."""
     spec = {"model": str(model), "threads": threads, "library": None if library is None else str(library)}
-    return AskedProcess([sys.executable, __file__, json.dumps(spec)], threads)
+    paths = [str(package_dir().parent), str(Path(__file__).parent)]
+    return AskedProcess([sys.executable, "-c", _START, *paths, json.dumps(spec)], threads)
 
 
 def main(spec: str) -> None:
@@ -91,7 +94,3 @@ def _opened(**spec: Any) -> Graph:
         return Graph(**spec)
     except Exception as error:  # whatever the runtime raises is that way's answer
         raise EngineError(" ".join(str(error).split())[:300]) from error
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
