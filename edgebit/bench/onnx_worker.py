@@ -1,7 +1,6 @@
 """The process in which ONNX Runtime is measured: an exported folder, asked what worker.Worker is asked."""
 
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +95,3 @@ def main(argument: str) -> None:
     """Open what `argument` says, then answer."""
     spec = OnnxSpec(**json.loads(argument))
     serve(lambda: OnnxWorker(spec), ("said", "start", "prefill", "decode", "memory"))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from edgebit.bundle.prompt_program import Message
 from edgebit.cli.generation import (
     GenerationOptions,
     generation_options,
@@ -17,9 +16,8 @@ from edgebit.cli.generation import (
 )
 from edgebit.cli.terminal import echo_piece, printable
 from edgebit.engines.choice import ENGINES, choose_engine, open_engine
-from edgebit.engines.engine import TextEngine
 from edgebit.engines.figures import answer_figures
-from edgebit.errors import EngineError
+from edgebit.engines.question import question_ids
 from edgebit.runtime.generation import Answer
 
 # Options of one engine alone: which one's.
@@ -77,9 +75,7 @@ def command(
     ):
         for note in opened.notes:
             click.secho(printable(note), fg="yellow", err=True)
-        if not opened.has_chat_template and system is not None:
-            raise EngineError(f"{model} has no chat template, which --system belongs to. Leave it out")
-        ids = _prompt_ids(opened, prompt, system, raw=raw)
+        ids = question_ids(opened, model, prompt, system, raw=raw)
         answer, sampling = Answer(prompt_tokens=len(ids)), generation.sampling(opened)
         for piece in opened.generate(
             ids,
@@ -101,14 +97,6 @@ def command(
         opened.keep()
     if answer.done_reason == "cancelled":
         raise click.Abort
-
-
-def _prompt_ids(engine: TextEngine, prompt: str, system: str | None, *, raw: bool) -> list[int]:
-    """In the model's template, where it has one and nobody wants it `raw`."""
-    if raw or not engine.has_chat_template:
-        return engine.prompt_ids(prompt)
-    messages = [Message("system", system)] if system is not None else []
-    return engine.chat_ids([*messages, Message("user", prompt)])
 
 
 def _refuse_foreign_options(engine: str) -> None:

@@ -1,15 +1,14 @@
 """The process of one contestant: a program that opens an engine and answers prompts (edgebit.bench.serving)."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from edgebit.bench.serving import serve
-from edgebit.bundle.prompt_program import Message
 from edgebit.compare.contestant import Contestant, Settings
 from edgebit.engines.choice import open_engine
 from edgebit.engines.figures import answer_figures
+from edgebit.engines.question import question_ids
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import SamplingParams
@@ -22,6 +21,7 @@ class Worker:
 
     def __init__(self, contestant: Contestant) -> None:
         """Open the engine, and have it answer once: what is measured then has its memory and code in place."""
+        self._path = contestant.path
         self._engine = open_engine(contestant.path, contestant.options(), contestant.engine)
         self._answer(self._engine.prompt_ids(_WARM_PROMPT), _WARM_TOKENS)
 
@@ -37,11 +37,7 @@ class Worker:
 
     def answer(self, prompt: str, system: str | None, raw: bool, max_tokens: int) -> dict[str, Any]:
         """The greedy answer to a prompt: in the model's template where it has one, and not `raw`."""
-        if raw or not self._engine.has_chat_template:
-            ids = self._engine.prompt_ids(prompt)
-        else:
-            messages = [Message("system", system)] if system is not None else []
-            ids = self._engine.chat_ids([*messages, Message("user", prompt)])
+        ids = question_ids(self._engine, self._path, prompt, system, raw=raw)
         answer = self._answer(ids, max_tokens)
         return {
             "prompt_ids": ids,
@@ -66,7 +62,3 @@ def main(argument: str) -> None:
     given = json.loads(argument)
     contestant = Contestant(**{**given, "path": Path(given["path"]), "settings": Settings(**given["settings"])})
     serve(lambda: Worker(contestant), ("about", "answer", "memory"))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

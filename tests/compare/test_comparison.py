@@ -12,6 +12,7 @@ from edgebit.compare import contestant as contestant_module
 from edgebit.compare.comparison import Questions, run_comparison
 from edgebit.compare.contestant import Contestant, Settings, choose_contestants
 from edgebit.compare.report import all_equal, all_succeeded, make_report
+from edgebit.convert import convert
 from edgebit.errors import EngineError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "compare.json").read_text())
@@ -153,6 +154,17 @@ def test_one_that_fails_at_a_prompt_keeps_what_it_had(compare, reference_model):
     assert "16" in short["error"] and len(short["answers"]) == 1
     assert short["peak_rss_bytes"] is None
     assert len(short["agreement"]["prompts"]) == 1
+
+
+def test_a_system_message_that_would_go_unheard_is_refused(compare, reference_checkpoint, reference_model, tmp_path):
+    """One of the models has no template to put it into."""
+    plain = tmp_path / "plain.ebm"
+    convert(reference_checkpoint(MODEL), plain, template="none", probes=False)
+    questions = Questions(prompts=("Hello",), system="Be kind.", max_tokens=2)
+    report = compare([native("a", reference_model(MODEL)), native("plain", plain)], questions)
+
+    assert report["engines"][0]["error"] is None
+    assert "plain.ebm has no chat template, which --system belongs to" in report["engines"][1]["error"]
 
 
 def test_engines_of_a_single_model_are_all_there_are(reference_checkpoint, reference_model, monkeypatch):
