@@ -48,7 +48,8 @@ def choose_contestants(
     """Each model in each of the engines; without any, several models in their own, and a single one in all there are.
 
     also_fallback: ONNX Runtime a second time, without our operators
-    What cannot be run is among them, to be told in its row. Raises EngineError where there is one alone.
+    What cannot be run is among them, to be told in its row. Raises EngineError where there is one alone, or a fallback
+    of none.
     """
     found: list[Contestant] = []
     for model in models:
@@ -58,6 +59,8 @@ def choose_contestants(
             found.append(Contestant(name=name, path=model, engine=engine, settings=settings))
             if also_fallback and engine == "onnx":
                 found.append(replace(found[-1], name=f"{name}, without library", without_library=True))
+    if also_fallback and not any(one.without_library for one in found):
+        raise EngineError("--also-fallback is ONNX Runtime's, and none of these is run by it. Leave it out")
     if len(found) < 2:
         raise EngineError(
             f"only the engine {found[0].engine} is asked of {models[0]}: there is nothing to compare it with. "

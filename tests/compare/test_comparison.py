@@ -179,6 +179,12 @@ def test_engines_of_a_single_model_are_all_there_are(reference_checkpoint, refer
     assert [(one.engine, one.name) for one in several] == [("native", str(model)), ("native", f"{model} (2)")]
 
 
+def test_a_fallback_without_onnx_runtime_is_refused(reference_model):
+    """It would be left out without a word."""
+    with pytest.raises(EngineError, match="--also-fallback is ONNX Runtime's"):
+        choose_contestants([reference_model(MODEL)] * 2, [], ONE_THREAD, also_fallback=True)
+
+
 def test_one_alone_has_nothing_to_be_compared_with(reference_model, monkeypatch):
     """What would give it company is said."""
     monkeypatch.setattr(contestant_module.importlib.util, "find_spec", lambda name: None)
