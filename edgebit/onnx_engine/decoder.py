@@ -44,9 +44,9 @@ class Decoder:
         self._all_rows = session.folder.gives_all_logits
         self._bound = session.inference.io_binding()
         self._run_options = session.runtime.RunOptions()
-        self._mask = self._np.ones((1, self.ctx_len), self._np.int64)
         self._cache: KvCache
         try:
+            self._mask = self._np.ones((1, self.ctx_len), self._np.int64)
             self._cache = SharedCache(session, self.ctx_len) if groups_queries and in_place else GrownCache(session)
         except MemoryError as error:
             raise OnnxError(
@@ -145,5 +145,15 @@ class Decoder:
         outputs: list[Any] = bound.get_outputs()
         self._cache.take(outputs[1:])
         self.length = end
-        logits: np.ndarray = outputs[0].numpy()[0]
+        return self._logits(outputs[0])
+
+    def _logits(self, value: Any) -> "np.ndarray":
+        """[1 or tokens, vocab_size]. Raises OnnxError for others than the model's: a sampler reads a whole row."""
+        shape, vocab_size = value.shape(), self.session.folder.conf.vocab_size
+        if value.data_type() != "tensor(float)" or len(shape) != 3 or shape[2] != vocab_size:
+            raise OnnxError(
+                f"{self.session.folder.model_path} gives logits of {value.data_type()} {shape}, its edgebit.conf says "
+                f"{vocab_size} tokens. Export the model again"
+            )
+        logits: np.ndarray = value.numpy()[0]
         return logits

@@ -1,5 +1,7 @@
 """A sequence on a session: however its tokens come, and wherever it goes back to, the logits are those of the text."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,18 @@ def test_a_run_that_fails_halfway_leaves_the_sequence_as_it_was(session, wanted)
         decoder.append([*TOKENS[10:16], 999_999])
     assert decoder.length == 10
     np.testing.assert_allclose(decoder.append(TOKENS[10:20])[0], wanted[19], **NEAR)
+
+
+def test_logits_of_another_size_than_the_folder_says_are_refused(hand_made):
+    """Nothing reads a row of them that is too short."""
+    conf = json.loads(OnnxFolder.open(hand_made()).onnx.metadata["edgebit.conf"])
+    vocab_size = conf["vocab_size"]
+    conf["vocab_size"] += 1
+    folder = OnnxFolder.open(hand_made(properties={"edgebit.conf": json.dumps(conf)}))
+    decoder = Decoder(OnnxSession.open(folder, threads=1))
+    with pytest.raises(OnnxError, match=rf"logits of tensor\(float\) \[1, 1, {vocab_size}\].*{vocab_size + 1} tokens"):
+        decoder.append([1])
+    assert decoder.length == 0
 
 
 def test_cancel_ends_the_next_run_and_that_one_alone(session, wanted):
