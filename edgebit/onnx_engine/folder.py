@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -206,7 +208,7 @@ class OnnxFolder:
         if not name or parts.is_absolute() or ".." in parts.parts:
             raise OnnxError(f"{self.model_path} names a file outside its folder: {name!r}. Export the model again")
         place = self.path / name
-        if not place.is_file():
+        if not os.path.isfile(place):  # noqa: PTH113  # Path.is_file() raises where a name is too long for any file
             raise OnnxError(f"{place} is missing, {MODEL_NAME} needs it. Copy the whole folder, or export it again")
         return place
 
@@ -216,12 +218,14 @@ class OnnxFolder:
         wanted_in = {"input_ids", "attention_mask"} | {n for i in layers for n in kv_names("past_key_values", i)}
         wanted_out = {"logits"} | {name for i in layers for name in kv_names("present", i)}
         for kind, wanted, found in (
-            ("input", wanted_in, {value.name for value in self.onnx.inputs}),
-            ("output", wanted_out, {value.name for value in self.onnx.outputs}),
+            ("input", wanted_in, self.onnx.inputs),
+            ("output", wanted_out, self.onnx.outputs),
         ):
-            if wanted != found:
-                name = min(wanted ^ found)
-                what = "has no" if name in wanted else "has a surplus"
+            names = Counter(value.name for value in found)
+            lacking, surplus = Counter(wanted) - names, names - Counter(wanted)
+            if lacking or surplus:
+                name = min(lacking + surplus)
+                what = "has no" if name in lacking else "has a surplus"
                 raise OnnxError(
                     f"{self.model_path} {what} {kind} {name}: it is no decoder of edgebit's. Export it again"
                 )
@@ -258,8 +262,11 @@ def _refuse_pointer(path: Path) -> None:
 
 def _sha256(path: Path, progress: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            progress(len(chunk))
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                progress(len(chunk))
+    except OSError as error:
+        raise OnnxError(f"{path} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()

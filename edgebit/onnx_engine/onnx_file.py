@@ -5,6 +5,7 @@ onnxruntime alone is installed, or nothing. The file may be anybody's: every len
 Source: onnx.proto of the ONNX repository (field numbers), and the Protocol Buffers encoding.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ _EXTERNAL = 1  # TensorProto.DataLocation
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _FILE_MAX = 1 << 31  # protobuf's own limit
+_SIZE = re.compile(r"[0-9]{1,19}")  # in text; of 64 bits
 
 Dimension = int | str | None  # a size, a size's name, or not told
 
@@ -129,8 +131,8 @@ class _Reader:
         if location != _EXTERNAL:
             return
         offset, length = places.get("offset", "0"), places.get("length")
-        if not offset.isdigit() or not (length is None or length.isdigit()):
-            raise _Malformed(f"tensor {name} lies at offset {offset!r} and has {length!r} bytes")
+        if not _SIZE.fullmatch(offset) or not (length is None or _SIZE.fullmatch(length)):
+            raise _Malformed(f"tensor {name} lies at offset {offset[:20]!r} and has {(length or '')[:20]!r} bytes")
         size = None if length is None else int(length)
         self.file.external.append(ExternalTensor(name, places.get("location", ""), int(offset), size))
 

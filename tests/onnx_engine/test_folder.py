@@ -36,6 +36,8 @@ def renamed(old: bytes, new: bytes):
     return lambda content: content.replace(old, new)
 
 
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
@@ -54,6 +56,9 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("model.onnx", renamed(b'"stop_tokens": [1]', b'"stop_tokens": [x]'), "edgebit.conf is no JSON"),
         ("model.onnx", renamed(b'"bos_token": 0', b'"bos_token":-7'), "begin-of-text token -7"),
         ("model.onnx", renamed(b"model.onnx.data", b"../../etc/passw"), "a file outside its folder"),
+        ("model.onnx", renamed(b"model.onnx.data", b"model.onnx.\0ata"), "is missing"),
+        ("model.onnx", renamed(b"present.0.key", b"present.1.key"), "has no output present.0.key"),
+        ("model.onnx", renamed(b"present.1.value", b"present.1.valu\xe9"), "damaged or no ONNX file"),
         ("model.onnx.data", lambda content: None, r"model\.onnx\.data is missing"),
         ("model.onnx.data", lambda content: content[:-4], "ends at byte .* a copy cut short"),
         ("model.onnx.data", lambda content: LFS, "git lfs pull"),
@@ -64,6 +69,16 @@ def test_a_damaged_folder_is_refused_with_what_and_where(damaged, name, change, 
     with pytest.raises(OnnxError, match=words) as refused:
         OnnxFolder.open(path)
     assert str(path) in str(refused.value)
+
+
+def test_a_name_too_long_for_any_file_is_missing(hand_made):
+    path = hand_made()
+    model = onnx.load(str(path / "model.onnx"), load_external_data=False)
+    for place in (entry for each in model.graph.initializer for entry in each.external_data if entry.key == "location"):
+        place.value = "x" * 5000
+    (path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(OnnxError, match="xxx is missing"):
+        OnnxFolder.open(path)
 
 
 @pytest.mark.parametrize(

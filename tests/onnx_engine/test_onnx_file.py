@@ -47,6 +47,17 @@ def spoilt(tmp_path_factory):
     return tmp_path_factory.mktemp("spoilt") / "model.onnx"
 
 
+@pytest.mark.parametrize("offset", ["²", "-64", "9" * 5000])
+def test_a_place_that_is_no_number_is_refused(path, spoilt, offset):
+    """Nor one that Python's int() would take long for, or not take."""
+    model = onnx.load(str(path), load_external_data=False)
+    entry = next(entry for each in model.graph.initializer for entry in each.external_data if entry.key == "offset")
+    entry.value = offset
+    spoilt.write_bytes(model.SerializeToString())
+    with pytest.raises(OnnxError, match=rf"lies at offset '{offset[:20]}"):
+        read_onnx_file(spoilt)
+
+
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_refused(path, spoilt, share):
     """The end of the file is the end of its last metadata, so each cut is one."""
