@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.archive import Member, locate_model, looks_like_bundle
 from edgebit.bundle.model_format import MAGIC, NO_LAYER, Encoding, Role, Scaling, Tensor, head_parts, values_size
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.bundle.source_sums import source_sums
 from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Format, ModelConfig, Projection
 from edgebit.checkpoint.positioned_reads import open_to_read, read_at
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
@@ -169,10 +170,7 @@ class ModelFileCheckpoint:
 
     def source_sums(self) -> dict[str, str]:
         """SHA-256 of the files that the model file was made from, by name, as far as META says."""
-        source = self._file.meta.get("source")
-        files = source.get("files") if isinstance(source, dict) else None
-        entries = [entry for entry in files if isinstance(entry, dict)] if isinstance(files, list) else []
-        return {str(entry["name"]): str(entry["sha256"]) for entry in entries if {"name", "sha256"} <= set(entry)}
+        return source_sums(self._file.meta)
 
     def section(self, tag: str) -> bytes | None:
         """The bytes of a section; None: the file has none of that tag."""

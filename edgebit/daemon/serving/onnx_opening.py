@@ -7,11 +7,11 @@ golden probes, which are the proof.
 
 import functools
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebit.bundle.archive import Member, hash_file
+from edgebit.bundle.source_sums import source_sums
 from edgebit.daemon.config.foreign_engine import LEFT_OUT
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.serving.greedy_probes import GreedyProbes
@@ -92,7 +92,7 @@ def _tell(runtime: "OnnxSession", name: str, passed: int) -> None:
 def _check_same_model(folder: "OnnxFolder", model: Model, place: Member, sha256: str | None) -> None:
     """Raise OnnxError where the folder was made of other weights: neither of the model file nor of what that is of."""
     theirs = set(folder.source_sums().values())
-    ours = _source_sums(model.meta())
+    ours = set(source_sums(model.meta()).values())
     if ours and ours <= theirs:
         return
     if sha256 is None and place.offset == 0:
@@ -104,11 +104,3 @@ def _check_same_model(folder: "OnnxFolder", model: Model, place: Member, sha256:
         f" ({model.meta().get('name', 'without a name')}): the sums of their sources differ."
         " Export the folder again from what the bundle was built from, or deploy the bundle of that model"
     )
-
-
-def _source_sums(meta: Mapping[str, Any]) -> set[str]:
-    """SHA-256 of the weights that a model file was converted from, as its META has them."""
-    source = meta.get("source")
-    files = source.get("files") if isinstance(source, dict) else None
-    found = [each.get("sha256") for each in files if isinstance(each, dict)] if isinstance(files, list) else []
-    return {each for each in found if isinstance(each, str)}
