@@ -13,7 +13,7 @@ from edgebit.runtime.generation import Answer
 from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import SamplingParams
 
-_WARM_PROMPT, _WARM_TOKENS = "a", 2
+_OTHER_PROMPT, _WARM_TOKENS = "a", 2
 
 
 class Worker:
@@ -23,7 +23,8 @@ class Worker:
         """Open the engine, and have it answer once: what is measured then has its memory and code in place."""
         self._path = contestant.path
         self._engine = open_engine(contestant.path, contestant.options(), contestant.engine)
-        self._answer(self._engine.prompt_ids(_WARM_PROMPT), _WARM_TOKENS)
+        self._other_ids = self._engine.prompt_ids(_OTHER_PROMPT)
+        self._answer(self._other_ids, _WARM_TOKENS)
 
     def about(self) -> dict[str, Any]:
         """What was opened."""
@@ -38,6 +39,8 @@ class Worker:
     def answer(self, prompt: str, system: str | None, raw: bool, max_tokens: int) -> dict[str, Any]:
         """The greedy answer to a prompt: in the model's template where it has one, and not `raw`."""
         ids = question_ids(self._engine, self._path, prompt, system, raw=raw)
+        # What a prompt shares with the one before, such as its template's beginning, some engines need not compute.
+        self._answer(self._other_ids, 1)
         answer = self._answer(ids, max_tokens)
         return {
             "prompt_ids": ids,

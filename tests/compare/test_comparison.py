@@ -11,7 +11,9 @@ from jsonschema import Draft202012Validator
 from edgebit.compare import contestant as contestant_module
 from edgebit.compare.comparison import Questions, run_comparison
 from edgebit.compare.contestant import Contestant, Settings, choose_contestants
+from edgebit.compare.making import make
 from edgebit.compare.report import all_equal, all_succeeded, make_report
+from edgebit.compare.worker import Worker
 from edgebit.convert import convert
 from edgebit.errors import EngineError
 
@@ -93,6 +95,19 @@ def test_transformers_stands_beside_the_native_engine(compare, reference_checkpo
 
     assert all_succeeded(report), [engine["error"] for engine in report["engines"]]
     assert all(prompt["same_prompt_tokens"] for prompt in report["engines"][1]["agreement"]["prompts"])
+
+
+@pytest.mark.parametrize("engine", ["native", "onnx"])
+def test_every_prompt_is_computed_as_a_whole(engine, reference_model, tmp_path):
+    """Though it begins as the one before, which engines have in their KV cache: but for begin-of-text."""
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    asked = Contestant(name=engine, path=reference_model(MODEL), engine=engine, settings=ONE_THREAD)
+    worker = Worker(make(asked, tmp_path, lambda what, done, total: None))
+    answers = [worker.answer("Hello", None, raw=False, max_tokens=2) for _ in range(2)]
+
+    assert answers[0]["tokens"] == answers[1]["tokens"] and len(answers[0]["prompt_ids"]) > 8
+    assert [answer["reused_tokens"] for answer in answers] == [1, 1]
 
 
 def test_a_planted_difference_is_found(compare, reference_model, altered_model):
