@@ -145,8 +145,7 @@ def _from_rules(rules: list[Rule]) -> list[Check]:
 
 
 def _check_machine(file: Elf, target: Target) -> Check:
-    names = {number: name for name, number in elf.MACHINES.items()}
-    found = names.get(file.machine, f"machine {file.machine}")
+    found = elf.machine_name(file.machine)
     return verdict("architecture", found == target.arch, found, f"{found}, the target {target.name} is {target.arch}")
 
 

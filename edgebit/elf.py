@@ -28,6 +28,11 @@ STT_FUNC = 2
 _ENTRIES_MAX = 1 << 16
 
 
+def machine_name(number: int) -> str:
+    """As `uname -m` has it; of machines that are not among MACHINES, the number."""
+    return next((name for name, known in MACHINES.items() if known == number), f"ELF machine {number}")
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A row of the program header table."""

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from edgebit.doctor.finding import Finding, State, of_error
-from edgebit.elf import MACHINES, read_elf
+from edgebit.elf import MACHINES, machine_name, read_elf
 from edgebit.errors import BuildError, OnnxError
 from edgebit.onnx_engine.binding import OperatorLibrary
 from edgebit.onnx_engine.folder import DOMAIN, DOMAIN_VERSION, LIBRARY_NAME, OnnxFolder
@@ -185,8 +185,7 @@ def _library(folder: OnnxFolder) -> Finding:
         machine = read_elf(folder.library_path.read_bytes(), str(folder.library_path)).machine
     except BuildError as error:
         return of_error(FOLDER_GROUP, name, error)
-    known = {number: name for name, number in MACHINES.items()}
-    said, here = f"for {known.get(machine, f'ELF machine {machine}')}", platform.machine()
+    said, here = f"for {machine_name(machine)}", platform.machine()
     if here in MACHINES and MACHINES[here] != machine:
         return _in_folder(name, "warn", f"{said}, this machine is {here}", _EXPORT)
     return _in_folder(name, "ok", said)

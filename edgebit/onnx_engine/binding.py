@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from edgebit.elf import MACHINES, read_elf
+from edgebit.elf import MACHINES, machine_name, read_elf
 from edgebit.errors import BuildError, OnnxError
 from edgebit.onnx_engine.folder import LIBRARY_NAME, OnnxFolder
 from edgebit.onnx_engine.ort_faults import FAST_TWO_BITS
@@ -127,11 +127,7 @@ def _check_elf(data: bytes, path: Path) -> None:
     except BuildError as error:
         raise OnnxError(f"{error}. {_way_to_build()}") from error
     if here in MACHINES and elf.machine != MACHINES[here]:
-        names = {number: name for name, number in MACHINES.items()}
-        raise OnnxError(
-            f"{path} is for {names.get(elf.machine, f'ELF machine {elf.machine}')}, this machine is {here}. "
-            f"{_way_to_build()}"
-        )
+        raise OnnxError(f"{path} is for {machine_name(elf.machine)}, this machine is {here}. {_way_to_build()}")
     if not any(symbol.is_defined and symbol.name == _REGISTER for symbol in elf.symbols):
         raise OnnxError(f"{path} exports no {_REGISTER}: it is no library of operators. {_way_to_build()}")
 
