@@ -98,10 +98,12 @@ class OperatorLibrary:
 def find_library(folder: OnnxFolder, named: str | None) -> Path | None:
     """The library for a folder: the one named, EDGEBIT_ORT_LIBRARY's, or the folder's own; None: there is none.
 
-    named: a path, or NO_LIBRARY. Raises OnnxError where one is named and not there, or the folder's own is not the one
-    that was exported with it.
+    named: a path, or NO_LIBRARY. Raises OnnxError where one is named and is not there or of no use, or the folder's own
+    is not the one that was exported with it.
     """
     if not folder.own_operators:
+        if named not in (None, NO_LIBRARY):
+            raise OnnxError(f"--library names {named}, and {folder.model_path} has no operators of ours. Leave it out")
         return None
     for source, text in (("--library", named), (LIBRARY_VARIABLE, os.environ.get(LIBRARY_VARIABLE))):
         if text == NO_LIBRARY:

@@ -72,9 +72,15 @@ def test_without_it_the_fallback_runs_and_says_so(folder):
     assert "the fallback 'exact' runs, not the fast kernel: libedgebit_ort.so is not there" in binding.note
 
 
-def test_a_graph_without_our_operators_needs_none(hand_made):
-    binding = binding_of(OnnxFolder.open(hand_made(own_head=False)), "/no/such/library.so")
-    assert (binding.state, binding.library, binding.note) == ("none", None, None)
+def test_a_graph_without_our_operators_needs_none(hand_made, monkeypatch):
+    """Whatever the environment says for other folders; one that is named for this very one would be of no use."""
+    folder = OnnxFolder.open(hand_made(own_head=False))
+    monkeypatch.setenv(LIBRARY_VARIABLE, "/no/such/library.so")
+    for named in (None, "none"):
+        binding = binding_of(folder, named)
+        assert (binding.state, binding.library, binding.note) == ("none", None, None)
+    with pytest.raises(OnnxError, match=r"--library names x\.so, and .*model\.onnx has no operators of ours"):
+        binding_of(folder, "x.so")
 
 
 def test_a_library_that_registers_nothing_is_not_called_bound(folder, compiled):
