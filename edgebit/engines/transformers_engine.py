@@ -33,7 +33,8 @@ class TransformersEngine:
     def __init__(self, folder: Path, options: OpenOptions) -> None:
         """Load the checkpoint in `folder`.
 
-        Raises EdgebitError where transformers is not installed, CheckpointError where it cannot load it.
+        Raises EdgebitError where transformers is not installed, CheckpointError where it cannot load it, EngineError
+        for a context longer than the model's.
         """
         started = time.monotonic()
         self._torch, transformers = import_transformers()
@@ -52,6 +53,10 @@ class TransformersEngine:
         self._vocab_size = int(self._model.get_output_embeddings().weight.shape[0])
         self._context_max = int(self._model.config.max_position_embeddings)
         self._context_len = options.ctx_len or self._context_max
+        if self._context_len > self._context_max:
+            raise EngineError(
+                f"{folder}: a context of {options.ctx_len} tokens was asked for, the model's is {self._context_max}"
+            )
         self._stop_tokens = _stop_tokens(self._model)
         self.load_s = time.monotonic() - started
 

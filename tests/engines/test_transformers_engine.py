@@ -52,6 +52,12 @@ def ours(tmp_path_factory, native):
     opened.close()
 
 
+def test_a_context_longer_than_the_models_is_refused():
+    """As by the other engines."""
+    with pytest.raises(EngineError, match=r"a context of 100000 tokens was asked for, the model's is \d+"):
+        opened(REFERENCE / "bitnet-packed", ctx_len=100_000)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_answers_are_the_references(name, monkeypatch):
     """With the cache and our loop, of every form of checkpoint: up to a near tie at the earliest."""
