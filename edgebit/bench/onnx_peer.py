@@ -10,6 +10,7 @@ from typing import Any
 from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.onnx_worker import OnnxSpec
 from edgebit.bench.peers import PeerRun
+from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.errors import EngineError, OnnxError, PeerError
 from edgebit.onnx_engine.folder import OnnxFolder
 
@@ -47,16 +48,15 @@ def model_info(folder: OnnxFolder) -> dict[str, int]:
     Raises OnnxError where it does not say all.
     """
     told: dict[str, Any] = json.loads(folder.onnx.metadata["edgebit.conf"])
-    names = ("hidden_size", "ffn_size", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "context_max")
-    missing = [name for name in names if not isinstance(told.get(name), int)]
-    if missing:
-        raise OnnxError(f"{folder.model_path}: edgebit.conf does not say {missing[0]}. Export the model again")
+    for name, most in SIZE_MAX.items():
+        if type(told.get(name)) is not int or not 1 <= told[name] <= most:
+            raise OnnxError(f"{folder.model_path}: edgebit.conf does not say {name}. Export the model again")
     read = sum(
         each.length or 0
         for each in folder.onnx.external
         if each.name not in _READ_IN_PART and not each.name.endswith(_FOR_THE_FALLBACK)
     )
-    sizes = {name: int(told[name]) for name in names}
+    sizes = {name: told[name] for name in SIZE_MAX}
     return {**sizes, "weight_bytes": folder.weight_bytes, "bytes_per_token": read}
 
 
