@@ -25,7 +25,7 @@ class OnnxPeer:
     """A peer (edgebit.bench.peers) that needs no program: name, and measure()."""
 
     folder: Path
-    library: str | None = None  # of operators, or "none"; None: the folder's own
+    library: str | None = None  # of operators, or "none"; None: as binding.find_library()
     name: str = ONNX
 
     def measure(self, threads: int, prefill: Sequence[int], decode_tokens: int, contexts: Sequence[int]) -> PeerRun:

@@ -20,7 +20,7 @@ class OnnxSpec:
     """What a worker opens."""
 
     folder: str
-    library: str | None  # of operators, or "none"; None: the folder's own
+    library: str | None  # of operators, or "none"; None: as binding.find_library()
     threads: int
     ctx_len: int
 

@@ -73,7 +73,8 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
               help="onnx: MODEL is a folder of `edgebit export onnx`, and ONNX Runtime runs it.")  # fmt: skip
 @click.option("--beside", type=click.Path(exists=True, path_type=Path),
               help="onnx: also measure our own engine, with this bundle or model file.")  # fmt: skip
-@click.option("--library", metavar="FILE", help="onnx: the library of operators, or none.  [default: the folder's own]")
+@click.option("--library", metavar="FILE", help="onnx: the library of operators, or none.  "
+              "[default: $EDGEBIT_ORT_LIBRARY, then the folder's own]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/schemas/bench.json).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write that object to a file.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the figures: FILE.svg.")
