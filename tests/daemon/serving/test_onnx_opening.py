@@ -207,8 +207,7 @@ def test_probes_run_beside_answers(opened, exported):
     assert answer_of(model, "hello") == before
 
 
-def test_native_only_options_reach_no_engine(opened, exported):
-    """What the reader of a configuration refuses, the engine would refuse too."""
+def test_a_context_longer_than_the_folders_is_refused(opened, exported):
     with pytest.raises(EdgebitError, match="a context of 4096 tokens was asked for"):
         opened(exported, ctx_len=4096)
 
