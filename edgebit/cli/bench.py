@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -115,7 +116,8 @@ def command(
         raise click.UsageError("--layout belongs to --shape: a model has its own")
     if plot is not None and plot.suffix != ".svg":
         raise click.UsageError(f"--plot {plot}: the plot is an SVG; give a name that ends in .svg")
-    _check_engine(engine, model, beside, library, isa=isa, sequences=sequences)
+    given_kv = click.get_current_context().get_parameter_source("kv") is ParameterSource.COMMANDLINE
+    _check_engine(engine, model, beside, library, isa=isa, sequences=sequences, kv=kv if given_kv else None)
     peers = tuple(parse_peer(text) for text in against)
     if len({peer.name for peer in peers}) < len(peers):
         raise click.UsageError("two peers of --against have the same name")

@@ -106,6 +106,7 @@ def test_a_folder_that_cannot_run_is_a_failure_of_its_own(exported, tmp_path):
         (["MODEL", "--library", "none"], "--library belongs to --engine onnx"),
         (["--engine", "onnx", "MODEL", "--isa", "scalar"], "--isa belongs to our own engine"),
         (["--engine", "onnx", "MODEL", "--sequences", "2"], "--sequences belongs to our own engine"),
+        (["--engine", "onnx", "MODEL", "--kv", "int8"], "--kv belongs to our own engine"),
     ],
 )
 def test_options_of_another_engine_are_refused(arguments, words, exported):
