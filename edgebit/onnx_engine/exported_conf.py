@@ -41,8 +41,10 @@ class ExportedConf:
                     "Export the model again"
                 )
         bos, stops, vocab_size = content.get("bos_token"), content.get("stop_tokens", []), content["vocab_size"]
-        tokens = [*stops, *([] if bos in (None, -1) else [bos])] if isinstance(stops, list) else [stops]
-        if any(type(token) is not int or not 0 <= token < vocab_size for token in tokens):
+        begin = [] if bos in (None, -1) else [bos]
+        if not isinstance(stops, list) or any(
+            type(token) is not int or not 0 <= token < vocab_size for token in [*stops, *begin]
+        ):
             raise OnnxError(
                 f"{where}: edgebit.conf has the begin-of-text token {bos!r} and the stop tokens {stops!r}, "
                 f"the vocabulary {vocab_size} tokens. Export the model again"

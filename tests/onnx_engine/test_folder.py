@@ -54,6 +54,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("model.onnx", renamed(b'"n_layers": 2', b'"n_layers": 3'), "has no input past_key_values.2.key"),
         ("model.onnx", renamed(b'"n_layers": 2', b'"n_layers": 1'), "has a surplus input past_key_values.1.key"),
         ("model.onnx", renamed(b'"stop_tokens": [1]', b'"stop_tokens": [x]'), "edgebit.conf is no JSON"),
+        ("model.onnx", renamed(b'"stop_tokens": [1]', b'"stop_tokens":  1 '), "the stop tokens 1, the vocabulary"),
         ("model.onnx", renamed(b'"bos_token": 0', b'"bos_token":-7'), "begin-of-text token -7"),
         ("model.onnx", renamed(b"model.onnx.data", b"../../etc/passw"), "a file outside its folder"),
         ("model.onnx", renamed(b"model.onnx.data", b"model.onnx.\0ata"), "is missing"),
