@@ -161,17 +161,19 @@ class _Edgebit:
         self.facts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        if self._options.model is not None:
-            self.facts = self._process("prefill", self._options.threads[0]).ask("facts")
-        else:
-            about = self._process("limits", self._options.threads[0]).ask("about_library")
-            self.facts = about | (self._options.facts or {})
+        with self._stack:  # where it does not come to the end of this, nothing stays
+            if self._options.model is not None:
+                self.facts = self._process("prefill", self._options.threads[0]).ask("facts")
+            else:
+                about = self._process("limits", self._options.threads[0]).ask("about_library")
+                self.facts = about | (self._options.facts or {})
+            self._stack = self._stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, value, trace)  # processes hear of Ctrl-C by it
 
     def check(self) -> int:
         """Golden probes that came out bit for bit as they must, which also brings the model into the page cache."""
