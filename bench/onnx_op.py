@@ -1,6 +1,11 @@
 """One ternary projection in ONNX Runtime, in every way that it can be computed there: time, error, memory, load.
 
     python bench/onnx_op.py [--shapes 2560x6912,...] [--tokens 1,8,64] [--threads 1,2] [--rounds 15] [--json]
+        [--ways kernel,compact,nbits2-256,nbits2-128-0,...] [--optimization all,off,late]
+
+--ways: keys of bench/onnx_projections.py, or nbitsBITS-BLOCK[-ACCURACY_LEVEL]. --optimization: off is ORT_DISABLE_ALL,
+late session.disable_aot_function_inlining. Graphs run in the onnxruntime that Python finds first: PYTHONPATH can name
+a folder with another release (pip install --target).
 
 Needs edgebit[onnx] and a built library. A shape is columns x rows, K x N. Each way has a process of its own for each
 thread count, kept to as many cores; a round asks all of them, one after the other, each round another first. A time is
@@ -22,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx_process import open_graph
-from onnx_projections import WAYS, Way, bitnet, finish, products_of
+from onnx_projections import WAYS, Way, bitnet, finish, products_of, way_of
 
 from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.machine import load_now, machine_facts
@@ -59,12 +64,16 @@ def main() -> None:
     parser.add_argument("--tokens", default=TOKENS)
     parser.add_argument("--threads", default=THREADS)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--ways", type=ways_of, default=WAYS, help="see bench/onnx_projections.py.  [default: all]")
+    parser.add_argument("--optimization", default="all", help="of all, off, late.  [default: all]")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     tokens, threads = ([int(word) for word in text.split(",")] for text in (options.tokens, options.threads))
     before, rows = load_now(), []
     for shape in options.shapes.split(","):
-        rows += measure_shape(shape, tokens, threads, options.rounds)
+        rows += measure_shape(
+            shape, tokens, threads, options.rounds, ways=options.ways, levels=options.optimization.split(",")
+        )
     facts = {**machine_facts(), "load": [before, load_now()]}
     if options.json:
         print(json.dumps({"machine": facts, "rows": [row_json(row) for row in rows]}, indent=1))
@@ -72,8 +81,21 @@ def main() -> None:
         print(table(rows, tokens, threads, facts))
 
 
-def measure_shape(shape: str, tokens: Sequence[int], threads: Sequence[int], rounds: int) -> list[Row]:
-    """All ways, for each thread count."""
+def ways_of(keys: str) -> list[Way]:
+    """Of keys with commas."""
+    return [way_of(key) for key in keys.split(",")]
+
+
+def measure_shape(
+    shape: str,
+    tokens: Sequence[int],
+    threads: Sequence[int],
+    rounds: int,
+    *,
+    ways: Sequence[Way] = WAYS,
+    levels: Sequence[str] = ("all",),
+) -> list[Row]:
+    """All ways, for each level of optimization and thread count."""
     columns, n_rows = map(int, shape.split("x"))
     random = np.random.default_rng(0)
     weights = random.integers(-1, 2, (n_rows, columns), np.int8)
@@ -82,14 +104,15 @@ def measure_shape(shape: str, tokens: Sequence[int], threads: Sequence[int], rou
         for count in tokens:
             np.save(folder / f"x{count}.npy", random.standard_normal((1, count, columns), np.float32))
         contestants = []
-        for way in WAYS:
-            model = write_graph(way, weights, folder / f"way{len(contestants) // len(threads)}")
-            contestants += [(Row(way.name, shape, count), way, model) for count in threads]
+        for number, way in enumerate(ways):
+            model = write_graph(way, weights, folder / f"way{number}")
+            for level in levels:
+                name_of = way.name if level == "all" else f"{way.name}, {level}"
+                contestants += [(Row(name_of, shape, count), way, model, level) for count in threads]
         processes = {}
-        for number, (row, way, model) in enumerate(contestants):
-            process = stack.enter_context(
-                open_graph(model, row.threads, ort_library() if way.body == "kernel" else None)
-            )
+        for number, (row, way, model, level) in enumerate(contestants):
+            library = ort_library() if way.body == "kernel" else None
+            process = stack.enter_context(open_graph(model, row.threads, library, level))
             try:
                 check(row, way, process, folder, tokens, weights)
                 processes[number] = process
@@ -102,7 +125,7 @@ def measure_shape(shape: str, tokens: Sequence[int], threads: Sequence[int], rou
                     for count in tokens:
                         seconds = processes[number].ask("time", x=str(folder / f"x{count}.npy"))["seconds"]
                         contestants[number][0].seconds.setdefault(count, []).append(seconds)
-    return [row for row, _, _ in contestants]
+    return [row for row, *_ in contestants]
 
 
 def write_graph(way: Way, weights: NDArray[np.int8], folder: Path) -> Path:

@@ -5,6 +5,7 @@ What it imports is there before memory is first looked at, so that what it grows
 
 import ctypes
 import json
+import os
 import statistics
 import sys
 import time
@@ -17,9 +18,8 @@ import onnxruntime
 from edgebit.bench.asked_process import AskedProcess
 from edgebit.bench.serving import serve
 from edgebit.errors import EngineError
-from edgebit.resources import package_dir
 
-_START = "import sys; sys.path[:0] = sys.argv[1:3]; from onnx_process import main; main(sys.argv[3])"
+_START = "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); from onnx_process import main; main(sys.argv[2])"
 _LEAST_S = 0.03  # a figure is the median of calls that take so long together, and of three at least
 _WARM_CALLS = 2
 
@@ -27,8 +27,12 @@ _WARM_CALLS = 2
 class Graph:
     """One opened session; `opened` tells what opening took."""
 
-    def __init__(self, model: str, threads: int, library: str | None) -> None:
+    def __init__(self, model: str, threads: int, library: str | None, optimization: str) -> None:
         options = onnxruntime.SessionOptions()
+        if optimization == "off":
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif optimization == "late":
+            options.add_session_config_entry("session.disable_aot_function_inlining", "1")
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         before, began = memory(), time.perf_counter()
@@ -77,11 +81,15 @@ def memory() -> dict[str, int]:
     return {kind: 1024 * int(fields[f"Rss{kind.title()}"].split()[0]) for kind in ("anon", "file")}
 
 
-def open_graph(model: Path, threads: int, library: Path | None) -> AskedProcess:
-    """The process, with a graph opened in it."""
-    spec = {"model": str(model), "threads": threads, "library": None if library is None else str(library)}
-    paths = [str(package_dir().parent), str(Path(__file__).parent)]
-    return AskedProcess([sys.executable, "-c", _START, *paths, json.dumps(spec)], threads)
+def open_graph(model: Path, threads: int, library: Path | None, optimization: str = "all") -> AskedProcess:
+    """The process, with a graph opened in it; its onnxruntime is the one that this process would import.
+
+    optimization: "all", "off" (ORT_DISABLE_ALL), or "late", all, with functions inlined after the first passes
+    """
+    given = None if library is None else str(library)
+    spec = {"model": str(model), "threads": threads, "library": given, "optimization": optimization}
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return AskedProcess([sys.executable, "-c", _START, path, json.dumps(spec)], threads)
 
 
 def main(spec: str) -> None:

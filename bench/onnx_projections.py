@@ -4,6 +4,8 @@ Each way writes the same product into a graph. They differ in what they round, a
 own arithmetic, bitnet().
 """
 
+import argparse
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -84,14 +86,27 @@ class PeerProducts:
         blocks = graph.node("Reshape", [matrix.codes, graph.constant([matrix.rows, padded // block, block])])
         scales = np.repeat(matrix.values[:, None], padded // block, axis=1)
         given = [x, blocks, graph.initializer(f"{name}.block_scale", ElementType.FLOAT, scales.shape, [scales])]
-        return _n_bits_node(graph, given, name, matrix.columns, matrix.rows, 8, block)
+        return _n_bits_node(graph, given, name, (matrix.columns, matrix.rows), 8, block)
 
 
 def _weights(stack: Stack) -> NDArray[np.int8]:
     return np.concatenate([part.weights for part in stack.parts])
 
 
-def n_bits(bits: int, block: int) -> Write:
+def way_of(key: str) -> Way:
+    """One of WAYS, or nbitsBITS-BLOCK or nbitsBITS-BLOCK-LEVEL: MatMulNBits of any block and accuracy_level."""
+    known = next((way for way in WAYS if way.key == key), None)
+    if known is not None:
+        return known
+    found = re.fullmatch(r"nbits([248])-(\d+)(?:-([0-4]))?", key)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{key}: give {', '.join(way.key for way in WAYS)}, or nbitsBITS-BLOCK-LEVEL")
+    bits, block, level = int(found[1]), int(found[2]), int(found[3] or _ACCURACY)
+    name = f"MatMulNBits {bits} bits, blocks of {block}, level {level}"
+    return Way(key, name, write=n_bits(bits, block, level))
+
+
+def n_bits(bits: int, block: int, accuracy: int = _ACCURACY) -> Write:
     """MatMulNBits, with its default zero point."""
 
     def write(graph: Graph, x: str, stack: Stack, name: str) -> str:
@@ -106,13 +121,15 @@ def n_bits(bits: int, block: int) -> Write:
             graph.initializer(f"{name}.weight", ElementType.UINT8, packed.shape, [packed]),
             graph.initializer(f"{name}.scale", ElementType.FLOAT, scales.shape, [scales]),
         ]
-        return _n_bits_node(graph, given, name, stack.columns, stack.rows, bits, block)
+        return _n_bits_node(graph, given, name, (stack.columns, stack.rows), bits, block, accuracy)
 
     return write
 
 
-def _n_bits_node(graph: Graph, given: list[str], name: str, k: int, n: int, bits: int, block: int) -> str:
-    sizes = {"K": k, "N": n, "bits": bits, "block_size": block, "accuracy_level": _ACCURACY}
+def _n_bits_node(
+    graph: Graph, given: list[str], name: str, size: tuple[int, int], bits: int, block: int, accuracy: int = _ACCURACY
+) -> str:
+    sizes = {"K": size[0], "N": size[1], "bits": bits, "block_size": block, "accuracy_level": accuracy}
     return graph.node("MatMulNBits", given, name, domain=MICROSOFT, **sizes)
 
 

@@ -74,14 +74,13 @@ def logits(folder: Path, library: str) -> np.ndarray:
     return Decoder(session, ctx_len=32).append(list(range(5, 25))).copy()
 
 
-def test_a_table_of_the_single_product_has_a_row_each(ways, bench, native, monkeypatch):
+def test_a_table_of_the_single_product_has_a_row_each(ways, bench, native):
     """A way that fails has its reason in its row, and the others their figures."""
     module = bench("onnx_op")
     broken = bench("onnx_projections").Way(
         "broken", "broken", write=lambda graph, x, stack, name: graph.node("MatMul", [x, x], name)
     )
-    monkeypatch.setattr(module, "WAYS", [ways["kernel"], broken, ways["nbits2-128"]])
-    rows = module.measure_shape("256x64", [1, 3], [1], rounds=2)
+    rows = module.measure_shape("256x64", [1, 3], [1], rounds=2, ways=[ways["kernel"], broken, ways["nbits2-128"]])
     lines = module.table(
         rows, [1, 3], [1], {"cpu": "a CPU", "usable_cores": 1, "load": [{"load_1_min": 0.0}]}
     ).splitlines()
