@@ -21,8 +21,8 @@ WITHOUT_LIBRARY: Mapping[Fallback, str] = {
     "exact": "without it plain operators compute the same numbers, from weights that take a byte each in memory",
     "none": "without it the graph does not load",
 }
-# Of MatMulNBits: int8 products. 0, of floats, is nearer to models trained with float activations, but takes 400 times
-# as long (docs/decisions/onnx-fallbacks.md).
+# Of MatMulNBits: int8 products. 0, of floats, is nearer to models trained with float activations, but takes hundreds of
+# times as long (docs/decisions/onnx-fallbacks.md).
 ACCURACY = 4
 _INPUTS = ["X", "B", "S"]
 
