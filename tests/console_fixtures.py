@@ -77,6 +77,7 @@ class Board:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = "{}:{}".format(*self._server.getsockname())
         self._tcp: socket.socket | None = None
+        self._late = b""  # said by the board to a port that nobody reads just now
         self.process = subprocess.Popen(
             argv, stdin=self.terminal, stdout=self.terminal, stderr=self.terminal, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -112,13 +113,15 @@ class Board:
     def _carry(self) -> None:
         while True:
             sources = [self._stop, self._master, self._near, self._tcp or self._server]
-            ready, _, _ = select.select(sources, [], [])
+            ready, free, _ = select.select(sources, self._late_port(), [])
             if self._stop in ready:
                 return
             if self._server in ready:
                 self._tcp, _ = self._server.accept()
             if self._tcp in ready:
                 self._from_tcp()
+            if self._near in free:
+                self._to_port()
             if self._near in ready:
                 self._to_board(os.read(self._near, 65_536))
             if self._master in ready:
@@ -139,12 +142,14 @@ class Board:
     def _to_board(self, data: bytes) -> None:
         data = self.damage(data, True) if self.damage else data
         while data:  # a pseudo-terminal's reader may be late, and may be talking itself
-            ready, free, _ = select.select([self._master, self._stop], [self._master], [])
+            ready, free, _ = select.select([self._master, self._stop], [self._master, *self._late_port()], [])
             if self._stop in ready:
                 return
             if self._master in ready:
                 self._from_board()
-            if free:
+            if self._near in free:
+                self._to_port()
+            if self._master in free:
                 data = data[os.write(self._master, data[:512]) :]
 
     def _from_board(self) -> None:
@@ -157,7 +162,14 @@ class Board:
             with contextlib.suppress(OSError):
                 self._tcp.sendall(data)
         else:
-            os.write(self._near, data)
+            self._late += data
+
+    def _late_port(self) -> list[int]:
+        """The port, while something waits to be read there: who only writes must not hold up the wire."""
+        return [self._near] if self._late else []
+
+    def _to_port(self) -> None:
+        self._late = self._late[os.write(self._near, self._late[:512]) :]
 
 
 @pytest.fixture
