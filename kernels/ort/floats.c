@@ -38,15 +38,15 @@ static uint16_t to_bf16(float x) {
 size_t eb_float_size(eb_float_kind kind) { return kind == EB_FLOAT32 ? 4 : 2; }
 
 void eb_floats_load(float *y, const void *x, eb_float_kind kind, size_t n) {
-    const uint16_t *half = x;
+    const char *half = x;
     if (kind == EB_FLOAT32)
         eb_memcpy(y, x, n * sizeof *y);
     else if (kind == EB_FLOAT16)
         for (size_t i = 0; i < n; i++)
-            y[i] = of_f16(half[i]);
+            y[i] = of_f16(eb_load_u16(half + 2 * i));
     else
         for (size_t i = 0; i < n; i++)
-            y[i] = float_of((uint32_t)half[i] << 16);
+            y[i] = float_of((uint32_t)eb_load_u16(half + 2 * i) << 16);
 }
 
 void eb_floats_store(void *y, eb_float_kind kind, const float *x, size_t n) {

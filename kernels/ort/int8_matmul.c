@@ -47,11 +47,12 @@ static void quantise_part(void *context, size_t number) {
 static void put_values(const task *t, size_t token, size_t row, size_t n_rows) {
     int64_t dots[ONE_TOKEN_ROWS];
     float values[ONE_TOKEN_ROWS];
+    const char *scales = (const char *)t->w.scales + row * sizeof(float);
     const eb_i15 x = {t->hi + token * t->x_stride, t->lo + token * t->x_stride};
     t->m.kernels->gemv_u8_i15(dots, t->w.codes + row * t->w.stride, &x, t->sum[token], t->w.stride, n_rows,
                               t->w.stride);
     for (size_t i = 0; i < n_rows; i++)
-        values[i] = (float)dots[i] * (t->w.scales[row + i] * t->scale[token]);
+        values[i] = (float)dots[i] * (eb_load_f32(scales + i * sizeof(float)) * t->scale[token]);
     char *out = (char *)t->m.y + (token * t->m.rows + row) * eb_float_size(t->m.kind);
     eb_floats_store(out, t->m.kind, values, n_rows);
 }

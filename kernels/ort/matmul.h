@@ -9,6 +9,7 @@
 #include "parts.h"
 #include "ukernel.h"
 
+/* Inputs may lie at any byte: a model file's external data need not be aligned. y is as aligned as its kind needs. */
 typedef struct eb_matmul {
     const eb_ukernels *kernels;
     const eb_parallel *parallel;
@@ -21,7 +22,7 @@ typedef struct eb_matmul {
 /* Ternary weights in layout n2 (docs/onnx.md, "The operators"): codes are weight + 2. */
 typedef struct eb_n2 {
     const uint8_t *codes; /* [groups][tiles of 4 rows][chunks of 64 columns][4][16] */
-    const float *scales;  /* [1], or by_row: [groups][rows] */
+    const void *scales;   /* float32 [1], or by_row: [groups][rows] */
     size_t groups;        /* of columns / groups columns */
     int by_row, is_i15;   /* is_i15: activations take 15 bits, else 8 */
 } eb_n2;
@@ -29,7 +30,7 @@ typedef struct eb_n2 {
 /* Int8 weights in plain rows: codes are weight + 128, filled up with 128 to a multiple of 16. */
 typedef struct eb_u8_rows {
     const uint8_t *codes; /* [rows][stride] */
-    const float *scales;  /* [rows] */
+    const void *scales;   /* float32 [rows] */
     size_t stride;
 } eb_u8_rows;
 

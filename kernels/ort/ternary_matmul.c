@@ -146,7 +146,7 @@ static void products(const task *t, const block *b, size_t group, const int8_t *
 
 static void put_values(const task *t, const block *b) {
     int32_t dots[2][MOST_VALUES];
-    float values[MOST_VALUES];
+    float values[MOST_VALUES], scales[EB_GEMV_ROWS];
     char *out = (char *)t->m.y + (b->token * t->m.rows + b->row) * eb_float_size(t->m.kind);
     const int in_place = t->m.kind == EB_FLOAT32;
     float *y = in_place ? (float *)(void *)out : values;
@@ -155,9 +155,12 @@ static void put_values(const task *t, const block *b) {
         products(t, b, group, t->x, t->sum, dots[0]);
         if (t->lo)
             products(t, b, group, t->lo, t->lo_sum, dots[1]);
+        const size_t first = t->w.by_row ? group * t->m.rows + b->row : 0;
+        eb_memcpy(scales, (const char *)t->w.scales + first * sizeof(float),
+                  (t->w.by_row ? b->n_rows : 1) * sizeof(float));
         const eb_scaled_dots of = {.dots = dots[0],
                                    .stride = b->stride,
-                                   .scales = t->w.scales + (t->w.by_row ? group * t->m.rows + b->row : 0),
+                                   .scales = scales,
                                    .by_row = t->w.by_row,
                                    .lo = t->lo ? dots[1] : NULL};
         t->m.kernels->scale_dots(y, y_stride, &of, t->scale + b->token, b->n_rows, b->n_tokens, group > 0);

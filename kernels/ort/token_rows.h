@@ -13,11 +13,11 @@ static inline uintptr_t eb_scratch_take(uintptr_t *at, size_t bytes) {
     return begin;
 }
 
-/* Token `t` as floats filled up with zeros to a multiple of 64: where it lies if it is that already, else in `room`. */
+/* Token `t` as floats filled up with zeros to a multiple of 64: where it lies if it is that already and aligned, else in `room`. */
 static inline const float *eb_token_row(const eb_matmul *m, size_t t, float *room) {
     const char *row = (const char *)m->x + t * m->columns * eb_float_size(m->kind);
     const size_t padded = eb_round_up(m->columns, 64);
-    if (m->kind == EB_FLOAT32 && padded == m->columns)
+    if (m->kind == EB_FLOAT32 && padded == m->columns && (uintptr_t)row % sizeof(float) == 0)
         return (const float *)(const void *)row;
     eb_floats_load(room, row, m->kind, m->columns);
     eb_memset(room + m->columns, 0, (padded - m->columns) * sizeof *room);

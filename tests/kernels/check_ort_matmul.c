@@ -3,7 +3,8 @@
  * Products at the ISA level that EDGEBIT_ISA names must equal, to the last bit, what the definitions of docs/onnx.md give
  * when they are followed one number at a time with the scalar quantisation: shapes that fill neither tiles nor chunks, groups,
  * 8 and 15 bits, one to 200 tokens, parts forwards, backwards and on threads, extremes, NaN and infinities. Every buffer has
- * just the bytes it must have, so that a sanitizer sees what is read or written behind. A failure prints the case's number;
+ * just the bytes it must have, so that a sanitizer sees what is read or written behind, and inputs begin at any byte, as those
+ * of a file may: a sanitizer sees what is read as if it were aligned. A failure prints the case's number;
  * `check_ort_matmul NUMBER` runs that one. */
 #include "cpu.h"
 #include "dispatch.h"
@@ -77,6 +78,8 @@ typedef struct shape {
     int8_t *weights; /* [rows][columns] */
     float *x, *scales;
     uint8_t *codes;
+    size_t offset; /* bytes from where malloc() gives aligned memory to the operator's inputs */
+    char *given_x, *given_scales, *given_codes;
 } shape;
 
 /* Kinds of activations: ordinary ones, all the greatest, zeros, subnormal ones, and some that are no numbers. */
@@ -105,8 +108,19 @@ static void *room(size_t bytes) {
     return made;
 }
 
+static size_t codes_size(const shape *s) {
+    return s->is_int8 ? s->m.rows * ((s->m.columns + 15) / 16 * 16) : s->groups * s->tiles * s->chunks * 64;
+}
+
+/* A copy of `content` that lies `offset` bytes after an aligned place. */
+static char *given(const void *content, size_t size, size_t offset) {
+    char *made = room(offset + size);
+    memcpy(made + offset, content, size);
+    return made + offset;
+}
+
 static uint8_t *ternary_codes(const shape *s) {
-    const size_t k = s->m.columns / s->groups, size = s->groups * s->tiles * s->chunks * 64;
+    const size_t k = s->m.columns / s->groups, size = codes_size(s);
     uint8_t *codes = room(size);
     memset(codes, 0xaa, size); /* code 2, weight 0 */
     for (size_t n = 0; n < s->m.rows; n++)
@@ -121,8 +135,8 @@ static uint8_t *ternary_codes(const shape *s) {
 
 static uint8_t *int8_codes(const shape *s) {
     const size_t stride = (s->m.columns + 15) / 16 * 16;
-    uint8_t *codes = room(s->m.rows * stride);
-    memset(codes, 128, s->m.rows * stride);
+    uint8_t *codes = room(codes_size(s));
+    memset(codes, 128, codes_size(s));
     for (size_t n = 0; n < s->m.rows; n++)
         for (size_t c = 0; c < s->m.columns; c++)
             codes[n * stride + c] = (uint8_t)(s->weights[n * s->m.columns + c] + 128);
@@ -144,19 +158,24 @@ static void make(shape *s, int how) {
     s->scales = room(n_scales * sizeof(float));
     for (size_t i = 0; i < n_scales; i++)
         s->scales[i] = (float)(next_random() % 1000 + 1) / 997;
+    s->given_scales = given(s->scales, n_scales * sizeof(float), s->offset);
     s->codes = s->is_int8 ? int8_codes(s) : ternary_codes(s);
+    s->given_codes = given(s->codes, codes_size(s), s->offset);
     s->x = room(s->m.tokens * s->m.columns * sizeof(float));
     void *x = room(s->m.tokens * s->m.columns * size);
     for (size_t i = 0; i < s->m.tokens * s->m.columns; i++)
         s->x[i] = activation(how);
     eb_floats_store(x, s->m.kind, s->x, s->m.tokens * s->m.columns);
     eb_floats_load(s->x, x, s->m.kind, s->m.tokens * s->m.columns); /* what the operator sees */
-    s->m.x = x;
+    s->given_x = given(x, s->m.tokens * s->m.columns * size, s->offset);
+    free(x);
+    s->m.x = s->given_x;
     s->m.y = room(s->m.tokens * s->m.rows * size);
 }
 
 static void clear(shape *s) {
-    free(s->weights), free(s->scales), free(s->codes), free(s->x), free((void *)s->m.x), free(s->m.y);
+    free(s->weights), free(s->scales), free(s->codes), free(s->x), free(s->m.y);
+    free(s->given_x - s->offset), free(s->given_scales - s->offset), free(s->given_codes - s->offset);
 }
 
 /* ---- the definition ---- */
@@ -218,8 +237,9 @@ static int is_right(const shape *s, uint64_t number, const char *way) {
 }
 
 static void multiply(shape *s, const eb_parallel *way) {
-    const eb_n2 n2 = {s->codes, s->scales, s->groups, s->by_row, s->is_i15};
-    const eb_u8_rows u8 = {s->codes, s->scales, (s->m.columns + 15) / 16 * 16};
+    const uint8_t *codes = (const uint8_t *)s->given_codes;
+    const eb_n2 n2 = {codes, s->given_scales, s->groups, s->by_row, s->is_i15};
+    const eb_u8_rows u8 = {codes, s->given_scales, (s->m.columns + 15) / 16 * 16};
     s->m.parallel = way;
     memset(s->m.y, 0xff, s->m.tokens * s->m.rows * eb_float_size(s->m.kind));
     void *scratch = room(s->is_int8 ? eb_int8_scratch(&s->m) : eb_ternary_scratch(&s->m, &n2));
@@ -242,6 +262,7 @@ static shape drawn(uint64_t number, const eb_ukernels *kernels) {
     s.m.rows = is_large ? 37 : s.m.tokens > 9 ? ONE_OF(1, 5, 16, 33, 50) : ONE_OF(1, 2, 3, 4, 5, 37, 64, 130, 300);
     s.by_row = s.groups > 1 || s.is_int8 || (next_random() & 1);
     s.is_i15 = s.is_int8 || (next_random() & 1);
+    s.offset = next_random() % 4;
     s.tiles = (s.m.rows + 3) / 4, s.chunks = (s.m.columns / s.groups + 63) / 64;
     return s;
 }
