@@ -2,6 +2,7 @@
 
 import importlib.util
 import platform
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -183,6 +184,11 @@ def _library(folder: OnnxFolder) -> Finding:
         )
     try:
         machine = read_elf(folder.library_path.read_bytes(), str(folder.library_path)).machine
+    except OSError as error:
+        said = f"{folder.library_path} cannot be read: {error.strerror or error}"
+        return _in_folder(
+            name, "fail", said, f"let everybody read it: chmod a+r {shlex.quote(str(folder.library_path))}"
+        )
     except BuildError as error:
         return of_error(FOLDER_GROUP, name, error)
     said, here = f"for {machine_name(machine)}", platform.machine()

@@ -1,8 +1,11 @@
 """ONNX Runtime as the doctor sees it: absent, there, with wrong kernels, and a folder in all states."""
 
+import errno
 import importlib.util
+import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -105,6 +108,22 @@ def test_without_the_library_the_fallback_runs(folder):
     findings = named(check_onnx_folder(folder))
     assert (findings["its library"].state, findings["fast kernel"].state) == ("warn", "warn")
     assert "the fallback 'compact' runs" in findings["fast kernel"].detail
+
+
+def test_a_library_that_may_not_be_read_is_said(folder, monkeypatch):
+    """As a finding with the file's name, for whoever copied the folder as root."""
+    library, read = folder / "libedgebit_ort.so", Path.read_bytes
+
+    def refuse(path):
+        if path == library:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    findings = named(check_onnx_folder(folder))
+    for name in ("its library", "fast kernel"):
+        assert findings[name].state in ("fail", "unknown"), name
+        assert f"{library}" in findings[name].detail and "Permission denied" in findings[name].detail
 
 
 def test_a_stock_folder_needs_none_of_it(installed, reference_checkpoint, tmp_path):
