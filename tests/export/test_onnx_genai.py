@@ -137,6 +137,18 @@ def test_a_tokenizer_that_edgebit_does_not_know_goes_along_as_it_is(reference_ch
     assert (tmp_path / "out" / "genai_config.json").is_file()
 
 
+@pytest.mark.parametrize("config", [b'{"bos_token":', b"[1]", b"\xff"])
+def test_a_broken_tokenizer_config_is_noted(config, reference_checkpoint, tmp_path):
+    """In words, and the graph is written all the same."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(reference_checkpoint("bitnet-packed"), folder)
+    (folder / "tokenizer_config.json").write_bytes(config)
+    report = export_onnx(folder, tmp_path / "out", form=OnnxForm(fallback="none"))
+    (note,) = report.notes
+    assert f"{folder / 'tokenizer_config.json'}: " in note and "JSON" in note and "give it token ids" in note
+    assert (tmp_path / "out" / "tokenizer_config.json").read_bytes() == config
+
+
 # ---- genai itself ----
 
 
