@@ -51,12 +51,7 @@ class TransformersEngine:
         named = inspect.signature(self._model.forward).parameters
         self._cache_argument = "cache" if "cache" in named else "past_key_values"  # its older name
         self._vocab_size = int(self._model.get_output_embeddings().weight.shape[0])
-        self._context_max = int(self._model.config.max_position_embeddings)
-        self._context_len = options.ctx_len or self._context_max
-        if self._context_len > self._context_max:
-            raise EngineError(
-                f"{folder}: a context of {options.ctx_len} tokens was asked for, the model's is {self._context_max}"
-            )
+        self._context_len = _context_len(self._model.config, options.ctx_len, folder)
         self._stop_tokens = _stop_tokens(self._model)
         self.load_s = time.monotonic() - started
 
@@ -196,6 +191,19 @@ def _load_tokenizer(transformers: Any, folder: Path) -> Any:
     except Exception as error:  # tokenizers raises that very class
         said = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{folder}: transformers cannot load its tokenizer: {said}") from error
+
+
+def _context_len(config: Any, asked: int, folder: Path) -> int:
+    """Tokens of the context: as asked for, or for 0 as many as the model was made for.
+
+    Raises EngineError where that is fewer than asked for, or is asked for and the configuration has no such number.
+    """
+    most = getattr(config, "max_position_embeddings", None)
+    if not asked and most is None:
+        raise EngineError(f"{folder / 'config.json'} does not say how many tokens the model takes. Say it: --ctx 2048")
+    if most is not None and asked > most:
+        raise EngineError(f"{folder}: a context of {asked} tokens was asked for, the model's is {most}")
+    return int(asked or most)
 
 
 def _stop_tokens(model: Any) -> frozenset[int]:

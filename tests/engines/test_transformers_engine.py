@@ -58,6 +58,19 @@ def test_a_context_longer_than_the_models_is_refused():
         opened(REFERENCE / "bitnet-packed", ctx_len=100_000)
 
 
+def test_a_context_that_the_model_does_not_bound_is_asked_for(tmp_path):
+    """BLOOM's configuration has no max_position_embeddings: ALiBi takes any length."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BloomConfig(vocab_size=512, hidden_size=32, n_layer=1, n_head=2)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
+    shutil.copy(REFERENCE / "bitnet-packed" / "tokenizer.json", tmp_path)
+    with pytest.raises(EngineError, match=r"config\.json does not say how many tokens .* --ctx 2048"):
+        opened(tmp_path)
+    engine = opened(tmp_path, ctx_len=48)
+    assert engine.context_len == 48
+    assert len(answered(engine, [1, 2, 3], max_tokens=4).tokens) == 4
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_answers_are_the_references(name, monkeypatch):
     """With the cache and our loop, of every form of checkpoint: up to a near tie at the earliest."""
