@@ -121,7 +121,9 @@ def main() -> None:
     try:
         session = open_session(folder, used, arguments.threads)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime gives its exceptions no class of their own
-        hint = "" if used else ". Without the library it takes ONNX Runtime 1.24, or an export with --fallback exact"
+        hint = (
+            "" if used else ". Without the library it takes ONNX Runtime 1.24 (fast from 1.28 on), or --fallback exact"
+        )
         sys.exit(f"error: {folder}: {' '.join(str(error).split())}{hint}")
     bound = "edgebit's kernel is bound" if is_bound(used) else "without edgebit's kernel"
     print(f"ONNX Runtime {ort.__version__}, {bound}", file=sys.stderr)

@@ -7,18 +7,34 @@ python answer_genai.py model-onnx "Why is the sky blue?"
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
-import onnxruntime_genai as genai
+try:
+    import onnxruntime_genai as genai
+except ImportError as error:
+    sys.exit(f"error: {error}. Install it: pip install onnxruntime-genai")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Answers a prompt with onnxruntime-genai.")
-    parser.add_argument("folder")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("prompt")
     parser.add_argument("--tokens", type=int, default=64, help="at most so many new tokens (default: 64)")
     arguments = parser.parse_args()
+    if not (arguments.folder / "genai_config.json").is_file():
+        sys.exit(
+            f"error: {arguments.folder} has no genai_config.json. "
+            "Give a folder that `edgebit export onnx` wrote with --ops contrib, the default."
+        )
+    try:
+        answer(arguments)
+    except Exception as error:  # noqa: BLE001 - genai raises RuntimeError and classes of its own
+        sys.exit(f"error: {arguments.folder}: {' '.join(str(error).split())}")
 
-    model = genai.Model(arguments.folder)
+
+def answer(arguments: argparse.Namespace) -> None:
+    model = genai.Model(str(arguments.folder))
     tokenizer = genai.Tokenizer(model)
     message = json.dumps([{"role": "user", "content": arguments.prompt}])
     prompt = tokenizer.encode(tokenizer.apply_chat_template(message, add_generation_prompt=True))

@@ -29,9 +29,15 @@ def answer() -> ModuleType:
     return module
 
 
-def run(*words: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ANSWER), *map(str, words)]
+def run(
+    *words: str | Path, environment: dict[str, str] | None = None, program: Path = ANSWER
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(program), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | (environment or {}))
+
+
+def run_genai(*words: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return run(*words, environment=environment, program=ANSWER.with_name("answer_genai.py"))
 
 
 FORMS = {"contrib": [], "standard": ["--ops", "standard"], "stock": ["--stock"]}
@@ -114,13 +120,45 @@ def test_damaged_folder_is_one_line(damage: Callable[[Path], None], promised: st
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_genai_missing_is_one_line(tmp_path):
+    """What to install, without a traceback."""
+    (tmp_path / "onnxruntime_genai.py").write_text("raise ImportError('No module named onnxruntime_genai')")
+
+    done = run_genai(tmp_path, PROMPT, environment={"PYTHONPATH": str(tmp_path)})
+
+    assert done.returncode == 1
+    assert done.stderr == ("error: No module named onnxruntime_genai. Install it: pip install onnxruntime-genai\n")
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("damage", "promised"),
+    [
+        (lambda folder: (folder / "genai_config.json").unlink(), "has no genai_config.json. Give a folder"),
+        (lambda folder: (folder / "model.onnx").unlink(), "model.onnx"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), ""),
+    ],
+    ids=["no configuration", "no model", "broken tokenizer"],
+)
+def test_damaged_folder_is_one_line_of_genai(damage: Callable[[Path], None], promised: str, onnx_folder, copy_of):
+    """The same by the second script."""
+    pytest.importorskip("onnxruntime_genai", reason="runs the example (pip install 'edgebit[genai]')")
+    folder = copy_of(onnx_folder)
+    damage(folder)
+
+    done = run_genai(folder, PROMPT)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {folder}") and promised in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
 @pytest.mark.reference
 def test_genai_answers_alike(onnx_folder):
     """The second script, by onnxruntime-genai: the same text as by the first."""
     pytest.importorskip("onnxruntime_genai", reason="runs the example (pip install 'edgebit[genai]')")
-    command = [sys.executable, str(ANSWER.with_name("answer_genai.py")), str(onnx_folder), PROMPT]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_genai(onnx_folder, PROMPT)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == run(onnx_folder, PROMPT).stdout
