@@ -8,8 +8,9 @@ from pathlib import Path
 from edgebit.checkpoint.model_file_checkpoint import is_model_file
 from edgebit.engines.choice import RUNS, choose_engine, has_transformers, kind_of
 from edgebit.engines.engine import OpenOptions
-from edgebit.errors import EngineError
+from edgebit.errors import EngineError, OnnxError
 from edgebit.onnx_engine.binding import NO_LIBRARY
+from edgebit.onnx_engine.folder import OnnxFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +48,7 @@ def choose_contestants(
 ) -> list[Contestant]:
     """Each model in each of the engines; without any, several models in their own, and a single one in all there are.
 
-    also_fallback: ONNX Runtime a second time, without our operators
+    also_fallback: ONNX Runtime a second time, without our operators, where the graph has any
     What cannot be run is among them, to be told in its row. Raises EngineError where there is one alone, or a fallback
     of none.
     """
@@ -57,10 +58,12 @@ def choose_contestants(
         for engine in chosen:
             name = engine if len(models) == 1 else f"{model}, {engine}" if len(chosen) > 1 else str(model)
             found.append(Contestant(name=name, path=model, engine=engine, settings=settings))
-            if also_fallback and engine == "onnx":
+            if also_fallback and engine == "onnx" and _needs_library(model):
                 found.append(replace(found[-1], name=f"{name}, without library", without_library=True))
     if also_fallback and not any(one.without_library for one in found):
-        raise EngineError("--also-fallback is ONNX Runtime's, and none of these is run by it. Leave it out")
+        is_stock = any(one.engine == "onnx" for one in found)
+        why = "has operators of edgebit's to leave out" if is_stock else "is run by it"
+        raise EngineError(f"--also-fallback is ONNX Runtime's, and none of these {why}. Leave it out")
     if len(found) < 2:
         raise EngineError(
             f"only the engine {found[0].engine} is asked of {models[0]}: there is nothing to compare it with. "
@@ -89,6 +92,14 @@ def is_run_as_it_is(model: Path, engine: str) -> bool:
     if engine == "native":
         return kind == "model" and is_model_file(model)
     return engine == "transformers" and kind == "checkpoint"
+
+
+def _needs_library(model: Path) -> bool:
+    """Whether its graph has operators of ours, as all have that are made here; --stock exports have none."""
+    try:
+        return kind_of(model) != "exported" or OnnxFolder.open(model).own_operators > 0
+    except OnnxError:  # to be told in its row
+        return True
 
 
 def _distinct(contestants: list[Contestant]) -> list[Contestant]:

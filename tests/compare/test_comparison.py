@@ -200,6 +200,20 @@ def test_a_fallback_without_onnx_runtime_is_refused(reference_model):
         choose_contestants([reference_model(MODEL)] * 2, [], ONE_THREAD, also_fallback=True)
 
 
+def test_a_stock_folder_has_no_fallback(reference_checkpoint, tmp_path):
+    """It runs without the library as it is: a second row would be the same run by another name."""
+    pytest.importorskip("onnx", reason="writes the folders (pip install 'edgebit[onnx]')")
+    from edgebit.export.to_onnx import OnnxForm, export_onnx
+
+    stock, own = tmp_path / "stock", tmp_path / "own"
+    export_onnx(reference_checkpoint(MODEL), stock, form=OnnxForm(stock=True, fallback="none"))
+    export_onnx(reference_checkpoint(MODEL), own)
+    both = choose_contestants([stock, own], [], ONE_THREAD, also_fallback=True)
+    assert [one.name for one in both] == [str(stock), str(own), f"{own}, without library"]
+    with pytest.raises(EngineError, match="none of these has operators of edgebit's to leave out"):
+        choose_contestants([stock, stock], [], ONE_THREAD, also_fallback=True)
+
+
 def test_one_alone_has_nothing_to_be_compared_with(reference_model, monkeypatch):
     """What would give it company is said."""
     monkeypatch.setattr(contestant_module.importlib.util, "find_spec", lambda name: None)
