@@ -198,12 +198,13 @@ def _context_len(config: Any, asked: int, folder: Path) -> int:
 
     Raises EngineError where that is fewer than asked for, or is asked for and the configuration has no such number.
     """
-    most = getattr(config, "max_position_embeddings", None)
-    if not asked and most is None:
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    length = asked or most
+    if length is None:
         raise EngineError(f"{folder / 'config.json'} does not say how many tokens the model takes. Say it: --ctx 2048")
     if most is not None and asked > most:
         raise EngineError(f"{folder}: a context of {asked} tokens was asked for, the model's is {most}")
-    return int(asked or most)
+    return int(length)
 
 
 def _stop_tokens(model: Any) -> frozenset[int]:
