@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from onnx_process import open_graph
 from onnx_projections import WAYS, Way, bitnet, finish, products_of, way_of
 
-from edgebit.bench.asked_process import AskedProcess
+from edgebit.asked_process.process import AskedProcess
 from edgebit.bench.machine import load_now, machine_facts
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.errors import EngineError

@@ -1,4 +1,4 @@
-"""The process in which one ONNX graph is measured (edgebit.bench.asked_process), and what starts it.
+"""The process in which one ONNX graph is measured (edgebit.asked_process.process), and what starts it.
 
 What it imports is there before memory is first looked at, so that what it grows by is the graph's.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from edgebit.bench.asked_process import AskedProcess
-from edgebit.bench.serving import serve
+from edgebit.asked_process.process import AskedProcess
+from edgebit.asked_process.serving import serve
 from edgebit.errors import EngineError
 
 _START = "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); from onnx_process import main; main(sys.argv[2])"

@@ -40,10 +40,11 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
         "edgebit.onnx_engine"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
-    "edgebit.bench": {"edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},
+    "edgebit.asked_process": set(),
+    "edgebit.bench": {"edgebit.asked_process", "edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
-    "edgebit.compare": {"edgebit.bench", "edgebit.convert", "edgebit.engines", "edgebit.export", "edgebit.line_plot",
-                        "edgebit.synthesize"},
+    "edgebit.compare": {"edgebit.asked_process", "edgebit.convert", "edgebit.engines", "edgebit.export",
+                        "edgebit.line_plot", "edgebit.synthesize"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),
     "edgebit.demo": {"edgebit.build", "edgebit.convert", "edgebit.cross", "edgebit.deploy", "edgebit.device_probe",

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgebit.bench.machine import cores_for, pinned
+from edgebit.asked_process.cores import cores_for, pinned
 from edgebit.errors import EngineError
 from edgebit.resources import package_dir
 

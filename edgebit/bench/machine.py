@@ -1,17 +1,16 @@
-"""The machine that is measured on: what it is, what else goes on there, and which cores a run is kept to."""
+"""The machine that is measured on: what it is, and what else goes on there."""
 
 import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgebit.asked_process.cores import usable_cores
 from edgebit.resources import package_dir
 from edgebit.runtime.memory import last_cache_bytes, total_memory_bytes
 
-_SYSTEM = Path("/sys/devices/system/cpu")
 _MIB = 1 << 20
 
 
@@ -64,33 +63,6 @@ def source_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def usable_cores() -> list[int]:
-    """The cores that this process may use, those that the system calls fastest first."""
-    if not hasattr(os, "sched_getaffinity"):
-        return list(range(os.cpu_count() or 1))
-    cores = sorted(os.sched_getaffinity(0))
-    return sorted(cores, key=lambda core: -int(_text(_SYSTEM / f"cpu{core}" / "cpu_capacity") or 0))
-
-
-def cores_for(threads: int) -> list[int]:
-    """The cores that a run with so many threads is kept to: as many, or all where there are fewer."""
-    return usable_cores()[:threads]
-
-
-@contextlib.contextmanager
-def pinned(cores: list[int]) -> Iterator[None]:
-    """Programs started within it run on `cores` only, where this system can do that; the caller's thread too."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _text(path: Path) -> str | None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from edgebit.bench.asked_process import AskedProcess
-from edgebit.bench.machine import cores_for, load_now, pinned
+from edgebit.asked_process.cores import cores_for, pinned
+from edgebit.asked_process.process import AskedProcess
+from edgebit.bench.machine import load_now
 from edgebit.bench.onnx_peer import OnnxPeer
 from edgebit.bench.peers import Peer, PeerRun
 from edgebit.bench.worker import Spec

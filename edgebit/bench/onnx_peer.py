@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebit.bench.asked_process import AskedProcess
+from edgebit.asked_process.process import AskedProcess
 from edgebit.bench.onnx_worker import OnnxSpec
 from edgebit.bench.peers import PeerRun
 from edgebit.bundle.conf_section import SIZE_MAX

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebit.bench.serving import serve
+from edgebit.asked_process.serving import serve
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession

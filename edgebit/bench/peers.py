@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebit.bench.machine import cores_for, pinned
+from edgebit.asked_process.cores import cores_for, pinned
 from edgebit.errors import PeerError
 from edgebit.runtime.memory import peak_rss_bytes
 

@@ -1,6 +1,6 @@
 """The process that is measured: one engine, kept to its cores, asked one thing at a time.
 
-Run as a program with its Spec as a JSON argument (edgebit.bench.serving). Standard library and runtime only, as on a
+Run as a program with its Spec as a JSON argument (asked_process/serving.py). Standard library and runtime only, as on a
 device, so that its start is that of an engine and not of a command line.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgebit.bench.serving import serve
+from edgebit.asked_process.serving import serve
 from edgebit.runtime.memory import peak_rss_bytes
 from edgebit.runtime.native import KV_TYPES, Engine, Library, Model, Sampler, SamplingParams
 from edgebit.runtime.token_ids import spread_ids

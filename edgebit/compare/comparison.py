@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgebit.bench.asked_process import AskedProcess
+from edgebit.asked_process.process import AskedProcess
 from edgebit.compare.contestant import Contestant
 from edgebit.compare.making import make
 from edgebit.errors import EdgebitError

@@ -1,10 +1,10 @@
-"""The process of one contestant: a program that opens an engine and answers prompts (edgebit.bench.serving)."""
+"""The process of one contestant: a program that opens an engine and answers prompts (asked_process/serving.py)."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from edgebit.bench.serving import serve
+from edgebit.asked_process.serving import serve
 from edgebit.compare.contestant import Contestant, Settings
 from edgebit.engines.choice import open_engine
 from edgebit.engines.figures import answer_figures

@@ -1,19 +1,16 @@
 """A process that is asked: its answers, its refusals, and its end, with its last words."""
 
 import os
-import signal
 import sys
 
 import pytest
 
-from edgebit.bench import asked_process
-from edgebit.bench.asked_process import AskedProcess
-from edgebit.bench.measure import BenchOptions, measure
+from edgebit.asked_process.process import AskedProcess
 from edgebit.errors import EngineError
 
 _WORKER = """
 import os, sys
-from edgebit.bench.serving import serve
+from edgebit.asked_process.serving import serve
 from edgebit.errors import EngineError
 
 class Worker:
@@ -65,18 +62,3 @@ def test_nothing_of_it_stays():
         raise KeyboardInterrupt
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-def test_ctrl_c_ends_the_bench_at_once(monkeypatch):
-    """Nothing waits for what a worker computes."""
-    ended = []
-    wait = asked_process.subprocess.Popen.wait
-    monkeypatch.setattr(asked_process, "_START", "import time; print('{{}}', flush=True); time.sleep(60)")
-    monkeypatch.setattr(asked_process.subprocess.Popen, "wait", lambda process: ended.append(wait(process)))
-
-    def interrupt(what, done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        measure(BenchOptions(model=None, context_max=64, threads=(1,)), interrupt)
-    assert ended == [-signal.SIGKILL]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebit.bench import machine
-from edgebit.bench.machine import cores_for, load_now, machine_facts, pinned
+from edgebit.bench.machine import load_now, machine_facts
 from edgebit.runtime.memory import last_cache_bytes, peak_rss_bytes, read_buffer_bytes
 
 
@@ -71,22 +70,3 @@ def test_the_most_that_was_held_only_grows():
     before = peak_rss_bytes()
     bytearray(b"x" * before)
     assert peak_rss_bytes() > 1.5 * before
-
-
-def test_faster_cores_come_first(tmp_path, monkeypatch):
-    """By the scheduler's cpu_capacity; one that does not tell counts as slow."""
-    cores = sorted(os.sched_getaffinity(0))
-    tree(tmp_path, {f"cpu{cores[-1]}/cpu_capacity": "1024\n"})
-    monkeypatch.setattr(machine, "_SYSTEM", tmp_path)
-
-    assert cores_for(1) == [cores[-1]]
-    assert sorted(cores_for(10_000)) == cores
-
-
-def test_pinning_ends_with_its_block():
-    """Also after an error."""
-    before = os.sched_getaffinity(0)
-    with pytest.raises(ZeroDivisionError), pinned(cores_for(1)):
-        assert os.sched_getaffinity(0) == set(cores_for(1))
-        raise ZeroDivisionError
-    assert os.sched_getaffinity(0) == before

@@ -1,12 +1,14 @@
 """A measurement of a small model: all figures asked for, and what a report makes of them."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from edgebit.asked_process import process as asked_process
 from edgebit.bench import measure as measure_module
 from edgebit.bench.measure import HEAD_PLANES, BenchOptions, Measurement, measure
 from edgebit.bench.peers import PeerRun, parse_peer
@@ -197,3 +199,18 @@ def made(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> Measur
 
 def report_of(measured: Measurement) -> dict:
     return make_report(measured, model_name="made", command=[])
+
+
+def test_ctrl_c_ends_the_bench_at_once(monkeypatch):
+    """Nothing waits for what a worker computes."""
+    ended = []
+    wait = asked_process.subprocess.Popen.wait
+    monkeypatch.setattr(asked_process, "_START", "import time; print('{{}}', flush=True); time.sleep(60)")
+    monkeypatch.setattr(asked_process.subprocess.Popen, "wait", lambda process: ended.append(wait(process)))
+
+    def interrupt(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(BenchOptions(model=None, context_max=64, threads=(1,)), interrupt)
+    assert ended == [-signal.SIGKILL]

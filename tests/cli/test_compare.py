@@ -18,9 +18,9 @@ MODEL = "bitnet-packed"
 # `edgebit` whose contestants never answer: each writes its process id to a file, and waits.
 _WAITING = """
 import sys
-from edgebit.bench import asked_process
+from edgebit.asked_process import process
 from edgebit.cli import main
-asked_process._START = "import os, time; open({pid!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+process._START = "import os, time; open({pid!r}, 'w').write(str(os.getpid())); time.sleep(600)"
 main(sys.argv[1:])
 """
 
