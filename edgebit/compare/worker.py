@@ -6,7 +6,7 @@ from typing import Any
 
 from edgebit.asked_process.serving import serve
 from edgebit.compare.contestant import Contestant, Settings
-from edgebit.engines.choice import open_engine
+from edgebit.engines.choice import choose_engine, open_engine
 from edgebit.engines.figures import answer_figures
 from edgebit.engines.question import question_ids
 from edgebit.runtime.generation import Answer
@@ -22,7 +22,8 @@ class Worker:
     def __init__(self, contestant: Contestant) -> None:
         """Open the engine, and have it answer once: what is measured then has its memory and code in place."""
         self._path = contestant.path
-        self._engine = open_engine(contestant.path, contestant.options(), contestant.engine)
+        engine = choose_engine(contestant.path, contestant.engine)
+        self._engine = open_engine(contestant.path, contestant.options(), engine)
         self._other_ids = self._engine.prompt_ids(_OTHER_PROMPT)
         self._answer(self._other_ids, _WARM_TOKENS)
 

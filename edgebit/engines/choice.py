@@ -68,9 +68,9 @@ def choose_engine(path: Path, asked: str = "auto") -> str:
     return able
 
 
-def open_engine(path: Path, options: OpenOptions, asked: str = "auto") -> TextEngine:
-    """The model at `path` in the engine that choose_engine() names, ready to answer; close() it."""
-    module = cast(_EngineModule, importlib.import_module(ENGINES[choose_engine(path, asked)]))
+def open_engine(path: Path, options: OpenOptions, engine: str) -> TextEngine:
+    """The model at `path` in the engine of that name, which choose_engine() gave, ready to answer; close() it."""
+    module = cast(_EngineModule, importlib.import_module(ENGINES[engine]))
     return module.open_engine(path, options)
 
 
