@@ -14,16 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Conf
-from edgebit.export.onnx_model.fallback import MICROSOFT, add_fallback
+from edgebit.export.onnx_model.fallback import add_fallback
 from edgebit.export.onnx_model.graph import ElementType, Graph
-from edgebit.export.onnx_model.projections import (
-    DOMAIN,
-    DOMAIN_VERSION,
-    Int8Matrix,
-    OwnProducts,
-    Products,
-    Stack,
-)
+from edgebit.export.onnx_model.projections import Int8Matrix, OwnProducts, Products, Stack
+from edgebit.onnx_engine.folder import DOMAIN, DOMAIN_VERSION, MICROSOFT
 
 _ABSMAX_LEAST = np.float32(1e-5)
 _ACCURACY = 4  # of MatMulNBits: int8 products

@@ -12,11 +12,9 @@ from edgebit.bionic import Rule
 from edgebit.checks import Check, some_of, verdict
 from edgebit.elf import Elf, read_elf
 from edgebit.errors import BuildError
-from edgebit.resources import kernels_dir
+from edgebit.resources import ORT_SONAME, SONAME, kernels_dir
 from edgebit.targets import Target
 
-SONAME = "libedgebit.so"
-ORT_SONAME = "libedgebit_ort.so"
 LIBRARY_ALIGN = 65536  # loads on kernels with pages of 4, 16 and 64 KB
 
 

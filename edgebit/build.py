@@ -44,14 +44,14 @@ from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.opening import find_gguf, model_files, open_checkpoint
 from edgebit.checks import Check
 from edgebit.convert import convert
-from edgebit.cross.native import ORT_LIBRARY_NAME, NativeFiles, build_native, needed_toolchain
+from edgebit.cross.native import NativeFiles, build_native, needed_toolchain
 from edgebit.cross.ort_library import check_ort_file, require_ort_library
 from edgebit.errors import BuildError
 from edgebit.instructions import check_instructions
 from edgebit.keys import Signing
 from edgebit.probe_runs import check_model_probes
 from edgebit.pyz import build_pyz
-from edgebit.resources import package_dir
+from edgebit.resources import ORT_SONAME, package_dir
 from edgebit.roofline import choose_layout
 from edgebit.targets import Target
 
@@ -141,7 +141,7 @@ def build_bundle(options: BuildOptions, listener: Listener) -> BuildResult:
         checks = check_native(native, target)
         if options.onnx_library:
             found = check_ort_file(require_ort_library(native), target)
-            checks += [Check(f"{ORT_LIBRARY_NAME}: {check.name}", check.status, check.detail) for check in found]
+            checks += [Check(f"{ORT_SONAME}: {check.name}", check.status, check.detail) for check in found]
         require(
             checks,
             f"what {native.builder} built does not hold what the target promises:",

@@ -15,8 +15,8 @@ _IS_CHECKOUT = (_CHECKOUT / "kernels" / "CMakeLists.txt").is_file()
 _DATA = _CHECKOUT if _IS_CHECKOUT else _PACKAGE / "_data"
 
 _SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
-LIBRARY_NAME = f"libedgebit{_SUFFIX}"
-ORT_LIBRARY_NAME = f"libedgebit_ort{_SUFFIX}"
+SONAME, ORT_SONAME = "libedgebit.so", "libedgebit_ort.so"  # what they are called on a device, and in their ELF
+LIBRARY_NAME, ORT_LIBRARY_NAME = (str(Path(name).with_suffix(_SUFFIX)) for name in (SONAME, ORT_SONAME))  # here
 
 
 def targets_dir() -> Path:

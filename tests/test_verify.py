@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from edgebit import verify
-from edgebit.artifacts import SONAME
 from edgebit.bundle.archive import hash_file, write_archive
 from edgebit.bundle.manifest import (
     LIBRARY_MEMBER,
@@ -23,6 +22,7 @@ from edgebit.checks import Check
 from edgebit.cli import cli
 from edgebit.cross.native import NativeFiles
 from edgebit.errors import BuildError
+from edgebit.resources import SONAME
 from edgebit.verify import Extent, verify_bundle
 from tests.artifacts.elf_writer import ElfFile
 

@@ -23,12 +23,11 @@ from edgebit.cross.toolchain import (
     install_zig,
 )
 from edgebit.errors import BuildError, OnnxError
-from edgebit.resources import cache_dir, cross_dir, kernels_dir, native_library, ort_library
+from edgebit.resources import ORT_SONAME, SONAME, cache_dir, cross_dir, kernels_dir, native_library, ort_library
 from edgebit.targets import Target
 
 RUNNER_NAME = "edgebit-run"
-ORT_LIBRARY_NAME = "libedgebit_ort.so"
-LIBRARIES = ("libedgebit.so", ORT_LIBRARY_NAME)  # with no libc in them
+LIBRARIES = (SONAME, ORT_SONAME)  # with no libc in them
 PRODUCTS = (*LIBRARIES, RUNNER_NAME)
 _CMAKE_TARGETS = ("edgebit", "edgebit_ort", RUNNER_NAME)
 _RECORD = "build.json"
@@ -269,6 +268,6 @@ def _from_cache(place: Path, toolchain: Toolchain, toolchain_id: str) -> NativeF
     if not whole:
         return None
     return NativeFiles(
-        library=place / "libedgebit.so", ort_library=place / ORT_LIBRARY_NAME, runner=place / RUNNER_NAME,
+        library=place / SONAME, ort_library=place / ORT_SONAME, runner=place / RUNNER_NAME,
         builder=toolchain.builder, compiler=toolchain.compiler, toolchain_id=toolchain_id, from_cache=True,
     )  # fmt: skip

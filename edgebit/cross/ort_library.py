@@ -4,10 +4,10 @@ from pathlib import Path
 
 from edgebit.artifacts import check_ort_library, header_exports, read_ort_header, require
 from edgebit.checks import Check
-from edgebit.cross.native import ORT_LIBRARY_NAME, NativeFiles, Report, build_native
+from edgebit.cross.native import NativeFiles, Report, build_native
 from edgebit.errors import BuildError, OnnxError
 from edgebit.instructions import check_instructions
-from edgebit.resources import ort_library
+from edgebit.resources import ORT_SONAME, ort_library
 from edgebit.targets import Target
 
 
@@ -20,7 +20,7 @@ def build_ort_library(target: Target, builder: str = "auto", *, report: Report =
     library = require_ort_library(native)
     require(
         check_ort_file(library, target),
-        f"{ORT_LIBRARY_NAME} built by {native.builder} does not hold what the target promises:",
+        f"{ORT_SONAME} built by {native.builder} does not hold what the target promises:",
         "A toolchain at fault: try another --builder",
     )
     return library

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from edgebit.bundle.other_kinds import GRAPH_NAME
 from edgebit.bundle.part_file import check_no_input, faults_named
 from edgebit.bundle.work_folder import work_folder
 from edgebit.errors import ExportError
 from edgebit.export.model_card import has_our_card
+from edgebit.resources import ORT_SONAME
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -21,7 +23,7 @@ TOKENIZER_FILES = (
 _FILES = {  # that an export has
     *TOKENIZER_FILES,
     *("model.safetensors", "config.json", "generation_config.json", "README.md"),
-    *("model.onnx", "model.onnx.data", "libedgebit_ort.so", "genai_config.json", "edgebit.tokn", "edgebit.prmt"),
+    *(GRAPH_NAME, f"{GRAPH_NAME}.data", ORT_SONAME, "genai_config.json", "edgebit.tokn", "edgebit.prmt"),
 }
 
 

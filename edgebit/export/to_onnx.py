@@ -24,16 +24,17 @@ from edgebit.export.onnx_model.interface import declare_interface
 from edgebit.export.onnx_model.metadata import file_sums, metadata
 from edgebit.export.onnx_model.operators import rope_tables
 from edgebit.export.onnx_model.packing import LAYOUT
-from edgebit.export.onnx_model.projections import DOMAIN, DOMAIN_VERSION, OwnProducts, Products
+from edgebit.export.onnx_model.projections import OwnProducts, Products
 from edgebit.export.onnx_model.standard import STANDARD
 from edgebit.export.onnx_model.stock import STOCK_LAYOUT, STOCK_OPSETS, StockProducts
 from edgebit.export.onnx_model.text_files import FILES, TextFiles, text_files
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_files import write_text, write_tokenizer
+from edgebit.onnx_engine.folder import DOMAIN, DOMAIN_VERSION, LIBRARY_NAME, MODEL_NAME
 from edgebit.progress import Progress, unwatched
 
-MODEL_NAME, DATA_NAME, LIBRARY_NAME = "model.onnx", "model.onnx.data", "libedgebit_ort.so"
+DATA_NAME = f"{MODEL_NAME}.data"
 FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB, STANDARD)}
 
 

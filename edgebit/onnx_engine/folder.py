@@ -15,11 +15,12 @@ from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.errors import BundleError, OnnxError
 from edgebit.onnx_engine.exported_conf import ExportedConf
 from edgebit.onnx_engine.onnx_file import OnnxFile, read_onnx_file
+from edgebit.resources import ORT_SONAME
 
-MODEL_NAME = GRAPH_NAME
-LIBRARY_NAME = "libedgebit_ort.so"
+MODEL_NAME, LIBRARY_NAME = GRAPH_NAME, ORT_SONAME
 TOKENIZER_NAME, PROMPT_NAME = "edgebit.tokn", "edgebit.prmt"  # sections TOKN and PRMT of docs/model-format.md
 DOMAIN, DOMAIN_VERSION = "ai.edgebit", 1  # of the operators
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 _CHUNK = 1 << 20
 _AGAIN = "Copy it again, or export the model again"
 
@@ -114,12 +115,12 @@ class OnnxFolder:
     @property
     def is_stock(self) -> bool:
         """Whether it was exported with --stock: without any operator of ours."""
-        return ("com.microsoft", "MatMulNBits") in self.onnx.operators and not self.own_operators
+        return (MICROSOFT, "MatMulNBits") in self.onnx.operators and not self.own_operators
 
     @property
     def groups_queries(self) -> bool:
         """Whether every layer is a GroupQueryAttention, which can append to its KV cache in place."""
-        return self.onnx.operators.get(("com.microsoft", "GroupQueryAttention"), 0) >= self.conf.n_layers
+        return self.onnx.operators.get((MICROSOFT, "GroupQueryAttention"), 0) >= self.conf.n_layers
 
     @property
     def gives_all_logits(self) -> bool:

@@ -11,8 +11,8 @@ from edgebit.export.onnx_model.operators import Flavour, LayerAttention, Operato
 from edgebit.export.onnx_model.plain_attention import PlainOperators
 from edgebit.export.onnx_model.rms_norm import rms_norm
 from edgebit.export.onnx_model.tokens import current_mask, rows_at, token_count
+from edgebit.onnx_engine.folder import MICROSOFT
 
-DOMAIN = "com.microsoft"
 _HEAD_STEP = 16  # head_dim is a multiple of this where GroupQueryAttention rotates
 
 
@@ -46,7 +46,7 @@ class GroupQueryOperators:
             "GroupQueryAttention",
             [*inputs, self._last_position, self._total, self._cos, self._sin],
             f"{layer.name}.attention",
-            domain=DOMAIN,
+            domain=MICROSOFT,
             outputs=[f"{layer.name}.attention", layer.present_key, layer.present_value],
             num_heads=self._conf.n_heads,
             kv_num_heads=self._conf.n_kv_heads,
@@ -79,4 +79,4 @@ def _start(graph: Graph, conf: Conf, rope: RopeTables) -> Operators:
     return GroupQueryOperators(graph, conf, rope) if groups_queries(conf) else PlainOperators(graph, conf, rope)
 
 
-CONTRIB = Flavour(name="contrib", opsets={"": 18, DOMAIN: 1}, ir_version=8, start=_start)
+CONTRIB = Flavour(name="contrib", opsets={"": 18, MICROSOFT: 1}, ir_version=8, start=_start)

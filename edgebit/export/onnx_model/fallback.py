@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from edgebit.export.onnx_model.graph import Body, ElementType, Graph
-from edgebit.export.onnx_model.projections import DOMAIN, INT8, TERNARY
+from edgebit.export.onnx_model.projections import INT8, TERNARY
+from edgebit.onnx_engine.folder import DOMAIN, MICROSOFT
 
 Fallback = Literal["compact", "exact", "none"]
-MICROSOFT = "com.microsoft"
 FALLBACK_OPSETS: Mapping[Fallback, Mapping[str, int]] = {"compact": {MICROSOFT: 1}, "exact": {}, "none": {}}
 WITHOUT_LIBRARY: Mapping[Fallback, str] = {
     "compact": "without it MatMulNBits computes, whose numbers are near, not the same (fast from ONNX Runtime 1.28 on)",

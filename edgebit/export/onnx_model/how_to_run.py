@@ -6,15 +6,15 @@ from typing import Literal
 from edgebit.export.onnx_model.fallback import WITHOUT_LIBRARY, Fallback
 from edgebit.export.onnx_model.genai_files import GENAI_CONFIG
 from edgebit.export.onnx_model.text_files import FILES
+from edgebit.onnx_engine.folder import LIBRARY_NAME
 
-_LIBRARY = "libedgebit_ort.so"
 _OLDEST = {"contrib": "1.19.2", "standard": "1.24"}
 _TWO_BITS = "1.24"  # the first release whose MatMulNBits takes weights of 2 bits
 
 
 def how_to_run(ops: Literal["contrib", "standard"], fallback: Fallback, *, stock: bool, files: Collection[str]) -> str:
     """Markdown; files: the names of what is in the folder."""
-    register = f'options.register_custom_ops_library("./{_LIBRARY}")\n' if _LIBRARY in files else ""
+    register = f'options.register_custom_ops_library("./{LIBRARY_NAME}")\n' if LIBRARY_NAME in files else ""
     genai = "\nonnxruntime-genai reads the folder as it is.\n" if GENAI_CONFIG in files else ""
     edgebit = '\nedgebit too answers with it: `edgebit run FOLDER "..."`.\n' if FILES["TOKN"] in files else ""
     return f"""
@@ -36,7 +36,9 @@ layer N `past_key_values.N.key` and `.value`, float [batch, heads, tokens before
 def _needs(ops: Literal["contrib", "standard"], fallback: Fallback, *, stock: bool, files: Collection[str]) -> str:
     if stock:
         return f"ONNX Runtime {_TWO_BITS} or later (fast from 1.28 on), and nothing else."
-    start = f"ONNX Runtime {_OLDEST[ops]} or later, with edgebit's operators: `{_LIBRARY}`, "
-    where = "for the kind of machine that this was exported for" if _LIBRARY in files else "which is not in this folder"
+    start = f"ONNX Runtime {_OLDEST[ops]} or later, with edgebit's operators: `{LIBRARY_NAME}`, "
+    where = (
+        "for the kind of machine that this was exported for" if LIBRARY_NAME in files else "which is not in this folder"
+    )
     oldest = f"; that takes ONNX Runtime {_TWO_BITS}" if fallback == "compact" else ""
     return f"{start}{where}; {WITHOUT_LIBRARY[fallback]}{oldest}."

@@ -10,9 +10,8 @@ from edgebit.bundle.model_format import ActivationQuantisation, Conf
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.export.onnx_model.graph import ElementType, Graph
 from edgebit.export.onnx_model.packing import int8_block, n2_chunks, n2_shape, padded_columns, ternary_block
+from edgebit.onnx_engine.folder import DOMAIN
 
-DOMAIN = "ai.edgebit"
-DOMAIN_VERSION = 1
 TERNARY, INT8 = "TernaryMatMul", "Int8MatMul"
 ACTIVATION_BITS = {ActivationQuantisation.INT8: 8, ActivationQuantisation.INT15: 15}
 

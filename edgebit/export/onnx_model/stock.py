@@ -7,10 +7,11 @@ not the same. Source: onnxruntime, docs/ContribOperators.md, com.microsoft.MatMu
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.export.onnx_model.fallback import ACCURACY, MICROSOFT
+from edgebit.export.onnx_model.fallback import ACCURACY
 from edgebit.export.onnx_model.graph import ElementType, Graph
 from edgebit.export.onnx_model.packing import int8_block, row_chunks, ternary_block
 from edgebit.export.onnx_model.projections import Int8Matrix, Stack
+from edgebit.onnx_engine.folder import MICROSOFT
 
 STOCK_OPSETS = {MICROSOFT: 1}
 STOCK_LAYOUT = "rows"  # of ternary weights: one row after the other
