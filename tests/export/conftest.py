@@ -2,15 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from edgebit.convert import convert
-from edgebit.errors import OnnxError
 from edgebit.export.to_onnx import OnnxForm, export_onnx
-from edgebit.resources import ort_library
-from edgebit.runtime.native import Library
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +39,3 @@ def exported(
         return out
 
     return folder
-
-
-@pytest.fixture(scope="session")
-def library(native: Library, skip: Callable[[str], NoReturn]) -> Path:
-    """libedgebit_ort.so of this machine."""
-    try:
-        return ort_library()
-    except OnnxError as missing:
-        skip(str(missing))

@@ -67,7 +67,7 @@ def test_logits_are_the_engines(name, computes, request, native, quick_model, re
     sequences): so most tokens fit, and the others do but for noise.
     """
     path = reference_checkpoint(name)
-    kernels = request.getfixturevalue("library") if computes == "library" else None
+    kernels = request.getfixturevalue("ort_library") if computes == "library" else None
     session = open_session(exported(name, fallback="exact" if kernels is None else "none"), kernels)
     fit = []
     for seed, way in enumerate((in_one_pass, in_pieces, one_by_one)):

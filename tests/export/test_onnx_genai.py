@@ -191,7 +191,7 @@ def test_genai_gives_the_same_greedy_tokens(
     name, ops, computes, logits, request, genai, native, quick_model, reference_checkpoint, tmp_path
 ):
     """64, or those up to a stop token; by GroupQueryAttention, plain operators and ONNX's own; prompt in two parts."""
-    library = request.getfixturevalue("library") if computes == "library" else None
+    library = request.getfixturevalue("ort_library") if computes == "library" else None
     fallback = "exact" if library is None else "none"
     form = OnnxForm(ops=ops, logits=logits, fallback=fallback)
     export_onnx(reference_checkpoint(name), tmp_path / "out", form=form, library=library)

@@ -34,7 +34,7 @@ def assert_near(found: np.ndarray, wanted: np.ndarray) -> None:
 )
 def test_logits_are_the_engines(name, computes, request, native, quick_model, exported):
     """In one pass and in pieces; then 64 greedy tokens, the same wherever the second is not near."""
-    kernels = request.getfixturevalue("library") if computes == "library" else None
+    kernels = request.getfixturevalue("ort_library") if computes == "library" else None
     folder = exported(name, ops="standard", fallback="exact" if kernels is None else "none")
     session = open_session(folder, kernels)
     with NativeRun(native, quick_model(name)) as engine:

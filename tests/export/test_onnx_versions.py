@@ -22,7 +22,9 @@ NAME = "llama-bitlinear-packed"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_release_gives_the_engines_answers(version, native, library, quick_model, exported, pypi_wheel, tmp_path):
+def test_every_release_gives_the_engines_answers(
+    version, native, ort_library, quick_model, exported, pypi_wheel, tmp_path
+):
     """With the library and by the exact bodies the engine's, by the compact ones near it and never zero.
 
     At all levels of optimization, with functions inlined ahead and not. A release that is too old refuses.
@@ -32,7 +34,7 @@ def test_every_release_gives_the_engines_answers(version, native, library, quick
     runs = {
         f"{ops}, {fallback}, {'library' if with_library else 'none'}": {
             "folder": str(exported(NAME, ops=ops, fallback=fallback)),
-            "library": str(library) if with_library else None,
+            "library": str(ort_library) if with_library else None,
         }
         for ops in ("contrib", "standard")
         for fallback in ("exact", "compact")

@@ -31,12 +31,6 @@ TERNARY, HEAD = (next(case for case in ort_cases.all_cases() if case.name == nam
 
 
 @pytest.fixture(scope="session")
-def library(native: Library) -> Path:
-    """The operators for this machine, built with the engine."""
-    return resources.ort_library()
-
-
-@pytest.fixture(scope="session")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases as files."""
     folder = tmp_path_factory.mktemp("cases")
@@ -45,11 +39,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def session(library: Path, model: bytes | Path) -> "onnxruntime.InferenceSession":
+def session(ort_library: Path, model: bytes | Path) -> "onnxruntime.InferenceSession":
     """A session with the operators, on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.register_custom_ops_library(str(library))
+    options.register_custom_ops_library(str(ort_library))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -69,19 +63,19 @@ def changed(case: Case, **attributes: object) -> bytes:
     return model.SerializeToString()
 
 
-def kernels_made(library: Path) -> int:
+def kernels_made(ort_library: Path) -> int:
     """How many kernels this process has made."""
-    count = ctypes.CDLL(str(library)).edgebit_ort_kernels
+    count = ctypes.CDLL(str(ort_library)).edgebit_ort_kernels
     count.restype = ctypes.c_uint64
     return int(count())
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_results_are_numpys_bit_for_bit(threads: int, library: Path, cases: Path):
+def test_results_are_numpys_bit_for_bit(threads: int, ort_library: Path, cases: Path):
     """On one thread and on two; each session makes its one kernel."""
-    before = kernels_made(library)
+    before = kernels_made(ort_library)
 
-    played = ort_cases.play(library, cases, threads)
+    played = ort_cases.play(ort_library, cases, threads)
 
     assert played["wrong"] == []
     assert played["kernels"] == before + len(ort_cases.all_cases())
@@ -90,12 +84,12 @@ def test_results_are_numpys_bit_for_bit(threads: int, library: Path, cases: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 def test_one_library_serves_every_release(
-    release: str, library: Path, cases: Path, pypi_wheel: Callable[..., Path], tmp_path: Path
+    release: str, ort_library: Path, cases: Path, pypi_wheel: Callable[..., Path], tmp_path: Path
 ):
     """The same file, the same bits, on two threads."""
     wheel = pypi_wheel(f"onnxruntime=={release}")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path)], check=True)
-    program = [sys.executable, str(Path(ort_cases.__file__)), str(library), str(cases), "2"]
+    program = [sys.executable, str(Path(ort_cases.__file__)), str(ort_library), str(cases), "2"]
 
     done = subprocess.run(
         program, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -105,17 +99,17 @@ def test_one_library_serves_every_release(
     assert json.loads(done.stdout) == {"version": release, "kernels": len(ort_cases.all_cases()), "wrong": []}
 
 
-def test_a_session_without_the_operators_makes_no_kernel(library: Path):
+def test_a_session_without_the_operators_makes_no_kernel(ort_library: Path):
     """So the counter tells a folder that runs its fallback."""
     value = onnx.helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, [1])
     out = onnx.helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["X"], ["Y"])], "plain", [value], [out])
     opsets = [onnx.helper.make_opsetid("", 18)]
-    before = kernels_made(library)
+    before = kernels_made(ort_library)
 
-    session(library, onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    session(ort_library, onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
-    assert kernels_made(library) == before
+    assert kernels_made(ort_library) == before
 
 
 @pytest.mark.parametrize(
@@ -123,12 +117,12 @@ def test_a_session_without_the_operators_makes_no_kernel(library: Path):
     [(["b", "s", 130], ["b", "s", 37]), ([2, 3, 130], [2, 3, 37]), ([None, 130], []), (None, [])],
     ids=["named", "known", "unnamed", "unknown"],
 )
-def test_shapes_are_inferred(shape: list[str | int] | None, inferred: list[str | int], library: Path):
+def test_shapes_are_inferred(shape: list[str | int] | None, inferred: list[str | int], ort_library: Path):
     """Names and sizes of X go to Y; a dimension without either leaves Y open, for it would become one of size -1."""
     model = onnx.load_from_string(TERNARY.model())
     model.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, shape))
 
-    assert session(library, model.SerializeToString()).get_outputs()[0].shape == inferred
+    assert session(ort_library, model.SerializeToString()).get_outputs()[0].shape == inferred
 
 
 @pytest.mark.parametrize(
@@ -171,32 +165,32 @@ def test_shapes_are_inferred(shape: list[str | int] | None, inferred: list[str |
     ],
     ids=lambda value: value.op if isinstance(value, Case) else "",
 )
-def test_a_wrong_node_is_refused_when_it_is_loaded(case: Case, change: dict[str, object], says: str, library: Path):
+def test_a_wrong_node_is_refused_when_it_is_loaded(case: Case, change: dict[str, object], says: str, ort_library: Path):
     """The message names operator and node, what is there and what must be."""
     with pytest.raises(Exception, match=re.escape(f"ai.edgebit::{case.op} '{case.name}': ")) as refused:
-        session(library, changed(case, **change))
+        session(ort_library, changed(case, **change))
 
     assert says in str(refused.value)
 
 
 @pytest.mark.parametrize("case", [TERNARY, HEAD], ids=lambda case: case.op)
 @pytest.mark.parametrize("shape", [(2, 5), ()], ids=["columns", "scalar"])
-def test_a_wrong_input_is_refused_when_it_is_run(case: Case, shape: tuple[int, ...], library: Path):
+def test_a_wrong_input_is_refused_when_it_is_run(case: Case, shape: tuple[int, ...], ort_library: Path):
     """Its shape is told, and the last dimension that it must have."""
-    made = session(library, case.model())
+    made = session(ort_library, case.model())
     told = f"X has the shape {list(shape)}; its last dimension must be K = {case.x.shape[-1]}"
 
     with pytest.raises(Exception, match=re.escape(told)):
         made.run(None, {"X": np.zeros(shape, np.float32)})
 
 
-def test_weights_that_are_no_constants_are_looked_at_in_each_run(library: Path):
+def test_weights_that_are_no_constants_are_looked_at_in_each_run(ort_library: Path):
     """They may come from the graph; then a wrong shape is told when it is seen."""
     model = onnx.load_from_string(TERNARY.model())
     weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
     model.graph.input.append(onnx.helper.make_tensor_value_info("B", onnx.TensorProto.UINT8, None))
     del model.graph.initializer[0]
-    made = session(library, model.SerializeToString())
+    made = session(ort_library, model.SerializeToString())
 
     (y,) = made.run(None, {"X": TERNARY.x, "B": weights})
 
@@ -206,7 +200,7 @@ def test_weights_that_are_no_constants_are_looked_at_in_each_run(library: Path):
 
 
 @pytest.mark.parametrize("name", ["groups", "i15", "t200", "head"])
-def test_weights_may_lie_anywhere_in_external_data(name: str, library: Path, tmp_path: Path):
+def test_weights_may_lie_anywhere_in_external_data(name: str, ort_library: Path, tmp_path: Path):
     """Other writers pack tensors one behind the other: B and S then begin at odd bytes of a mapped file."""
     case = next(case for case in ort_cases.all_cases() if case.name == name)
     model, content = onnx.load_from_string(case.model()), bytearray(5)
@@ -220,17 +214,17 @@ def test_weights_may_lie_anywhere_in_external_data(name: str, library: Path, tmp
     (tmp_path / "weights").write_bytes(content)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
 
-    (y,) = session(library, tmp_path / "model.onnx").run(None, {"X": case.x})
+    (y,) = session(ort_library, tmp_path / "model.onnx").run(None, {"X": case.x})
 
     assert np.array_equal(y, case.wanted())
 
 
-def test_one_session_serves_many_threads_at_once(library: Path):
+def test_one_session_serves_many_threads_at_once(ort_library: Path):
     """A kernel keeps nothing between calls, so calls side by side do not meet."""
     case = next(case for case in ort_cases.all_cases() if case.name == "wide_many")
     inputs = [case.x * np.float32(factor) for factor in range(1, 9)]
     wanted = [replace(case, x=x).wanted() for x in inputs]
-    made = session(library, case.model())
+    made = session(ort_library, case.model())
 
     with ThreadPoolExecutor(4) as threads:
         results = list(threads.map(lambda x: made.run(None, {"X": x})[0], inputs * 5))
@@ -238,12 +232,12 @@ def test_one_session_serves_many_threads_at_once(library: Path):
     assert all(np.array_equal(y, wanted[i % 8]) for i, y in enumerate(results))
 
 
-def test_a_host_that_flushes_denormals_gets_the_same_bits(library: Path):
+def test_a_host_that_flushes_denormals_gets_the_same_bits(ort_library: Path):
     """A session's option sets the CPU's float mode on the threads that use it; the kernels have their own."""
     case = replace(TERNARY, scales=np.full(1, 1e-40, np.float32))
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.register_custom_ops_library(str(library))
+    options.register_custom_ops_library(str(ort_library))
 
     def flushing() -> np.ndarray:
         made = onnxruntime.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
@@ -258,7 +252,7 @@ def test_a_host_that_flushes_denormals_gets_the_same_bits(library: Path):
     assert np.array_equal(y, wanted)
 
 
-def test_the_head_has_the_engines_bits(library: Path, native: Library):
+def test_the_head_has_the_engines_bits(ort_library: Path, native: Library):
     """The engine's final hidden states through Int8MatMul are the engine's logits."""
     tiny = TinyModel(tiny_conf(hidden_size=300, ffn_size=64, n_layers=1, vocab_size=1001, norms=Norms(0)), seed=3)
     codes = np.random.default_rng(5).integers(-127, 128, (1001, 300)).astype(np.int8)
@@ -273,14 +267,14 @@ def test_the_head_has_the_engines_bits(library: Path, native: Library):
             logits = np.stack([np.array(engine.logits(row)) for row in range(20)])
     head = replace(HEAD, weights=codes, scales=scales, x=states)
 
-    (y,) = session(library, head.model()).run(None, {"X": states})
+    (y,) = session(ort_library, head.model()).run(None, {"X": states})
 
     assert np.array_equal(y, logits)
 
 
-def test_version_and_isa_level_are_told(library: Path, native: Library):
+def test_version_and_isa_level_are_told(ort_library: Path, native: Library):
     """Those of edgebit, and the level that the engine would use."""
-    loaded = ctypes.CDLL(str(library))
+    loaded = ctypes.CDLL(str(ort_library))
     for function in (loaded.edgebit_ort_version, loaded.edgebit_ort_isa):
         function.restype = ctypes.c_char_p
 
@@ -288,9 +282,9 @@ def test_version_and_isa_level_are_told(library: Path, native: Library):
     assert loaded.edgebit_ort_isa().decode() in native.isa_names
 
 
-def test_it_imports_and_exports_no_more_than_it_should(library: Path, require_tool: Callable[[str], str]):
+def test_it_imports_and_exports_no_more_than_it_should(ort_library: Path, require_tool: Callable[[str], str]):
     """No libc, none of the engine's functions."""
-    listed = subprocess.run([require_tool("nm"), "-D", str(library)], capture_output=True, text=True, check=True)
+    listed = subprocess.run([require_tool("nm"), "-D", str(ort_library)], capture_output=True, text=True, check=True)
 
     names = {tuple(line.split()[-2:]) for line in listed.stdout.splitlines()}
 

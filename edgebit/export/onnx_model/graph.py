@@ -147,15 +147,13 @@ class Graph(Nodes):
         self._initializers: list[Any] = []
         self._functions: list[Any] = []
 
-    def input(self, name: str, kind: ElementType, dims: Dims) -> str:
+    def input(self, name: str, kind: ElementType, dims: Dims) -> None:
         self._taken.add(name)
         self._inputs.append(self.onnx.helper.make_tensor_value_info(name, int(kind), dims))
-        return name
 
-    def output(self, name: str, kind: ElementType, dims: Dims) -> str:
+    def output(self, name: str, kind: ElementType, dims: Dims) -> None:
         """Declare an output: a node that gives it names it so."""
         self._outputs.append(self.onnx.helper.make_tensor_value_info(name, int(kind), dims))
-        return name
 
     def typed(self, name: str, kind: ElementType, dims: Dims) -> str:
         """Say what a value is that only who knows its operator could tell; the name."""
