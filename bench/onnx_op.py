@@ -134,8 +134,8 @@ def write_graph(way: Way, weights: NDArray[np.int8], folder: Path) -> Path:
     stack = Stack((Projection(weights, np.array([_SCALE], np.float32)),), 1)
     with ExternalData(folder / "model.onnx.data") as data:
         graph = Graph(data)
-        x = graph.input("X", ElementType.FLOAT, ["batch", "tokens", stack.columns])
-        made = products_of(way, graph, MODELS["2b4t"].conf).ternary(x, stack, "product")
+        graph.input("X", ElementType.FLOAT, ["batch", "tokens", stack.columns])
+        made = products_of(way, graph, MODELS["2b4t"].conf).ternary("X", stack, "product")
         graph.output(made, ElementType.FLOAT, ["batch", "tokens", stack.rows])
     opsets = finish(way, graph, CONTRIB.opsets)
     path = folder / "model.onnx"
