@@ -14,6 +14,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * A model that {@code edgebit export onnx} wrote: token ids in, token ids out, greedily, with a KV cache.
@@ -23,6 +25,7 @@ import java.util.Set;
 public final class EdgebitModel implements AutoCloseable {
     private static final String PAST = "past_key_values.";
     private static final String PRESENT = "present.";
+    private static final Pattern CONTEXT = Pattern.compile("\"context_max\"\\s*:\\s*([0-9]{1,9})\\b");
 
     private final OrtEnvironment environment = OrtEnvironment.getEnvironment();
     // Open as long as the session: it holds the operators' library.
@@ -38,10 +41,15 @@ public final class EdgebitModel implements AutoCloseable {
      *     model carries
      */
     public EdgebitModel(String modelPath, String library) throws OrtException {
-        if (library != null) {
-            options.registerCustomOpLibrary(library);
+        try {
+            if (library != null) {
+                options.registerCustomOpLibrary(library);
+            }
+            session = environment.createSession(modelPath, options);
+        } catch (OrtException | RuntimeException error) {
+            options.close();
+            throw error;
         }
-        session = environment.createSession(modelPath, options);
     }
 
     /** What the exporter knew of the model, as JSON: "stop_tokens", "context_max", ... */
@@ -49,14 +57,32 @@ public final class EdgebitModel implements AutoCloseable {
         return session.getMetadata().getCustomMetadata().get("edgebit.conf");
     }
 
-    /** The tokens after the prompt, the likeliest at each step, up to one of stop (not included) or to limit tokens. */
+    /** How many tokens prompt and answer may have together. */
+    public int contextLength() throws OrtException {
+        Matcher found = CONTEXT.matcher(String.valueOf(conf()));
+        if (!found.find()) {
+            throw new IllegalStateException("the model's metadata has no context_max: edgebit did not write it");
+        }
+        return Integer.parseInt(found.group(1));
+    }
+
+    /**
+     * The tokens after the prompt, the likeliest at each step, up to one of stop (not included), to limit tokens, or to the
+     * end of the context.
+     */
     public List<Long> generate(long[] prompt, Set<Long> stop, int limit) throws OrtException {
+        int room = contextLength() - prompt.length;
+        if (prompt.length == 0 || room < 1) {
+            throw new IllegalArgumentException(
+                    "the prompt has " + prompt.length + " tokens, the model takes 1 to " + (contextLength() - 1));
+        }
+        int most = Math.min(limit, room);
         List<Long> answer = new ArrayList<>();
         Map<String, OnnxTensor> cache = emptyCache();
         try {
             long[] next = prompt;
             int tokens = 0;
-            while (answer.size() < limit) {
+            while (answer.size() < most) {
                 tokens += next.length;
                 OrtSession.Result result = run(next, tokens, cache);
                 cache.values().forEach(OnnxTensor::close);
