@@ -1,9 +1,5 @@
 """`edgebit export onnx`: the graph computes what the native engine computes, with the library and without it."""
 
-import os
-import subprocess
-import sys
-import zipfile
 from contextlib import closing
 from itertools import pairwise, product
 from pathlib import Path
@@ -21,9 +17,7 @@ from edgebit.export.to_onnx import FLAVOURS, OnnxForm, export_onnx
 onnx = pytest.importorskip("onnx")
 
 NAMES = sorted(path.name for path in (Path(__file__).parents[1] / "reference").iterdir() if path.is_dir())
-ROOT = Path(__file__).parents[2]
 MEMORISED = Path(__file__).with_name("memorised")
-ASKS_FOR = "EDGEBIT_TEST_ORT"  # a release of ONNX Runtime
 N_TOKENS, N_GREEDY = 40, 64
 PIECES = (0, 17, 18, 33, 40)
 
@@ -233,32 +227,3 @@ def test_the_text_that_a_model_knows_by_heart(fallback, tmp_path):
             answer.append(int(logits[0, -1].argmax()))
             logits = run.step(answer[-1:])
         assert answer == text[first + 32 : first + 96]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("version", "tests"),
-    [
-        # Several tokens after a past: wrong there (docs/onnx.md).
-        ("1.19.2", "(release or same_bits or batch or last_logits) and not standard"),
-        ("1.20.1", "(release or engines or same_bits or batch or last_logits) and not standard"),
-        ("1.24.4", "test"),
-    ],
-    ids=["1.19.2", "1.20.1", "1.24.4"],
-)
-def test_earlier_releases_compute_it_too(version, tests, pypi_wheel, tmp_path, native):
-    """These tests with another ONNX Runtime: `compact` needs 1.24 or later."""
-    with zipfile.ZipFile(pypi_wheel(f"onnxruntime=={version}")) as wheel:
-        wheel.extractall(tmp_path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", tests, __file__]
-    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, ASKS_FOR: version}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:]
-
-
-def test_this_is_the_release_that_was_asked_for(skip):
-    """So that the test above has not run the installed one."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    asked_for = os.environ.get(ASKS_FOR) or skip("for the runs with earlier releases of ONNX Runtime")
-    assert onnxruntime.__version__ == asked_for
