@@ -310,8 +310,8 @@ class Daemon:
         return {**self._gate.warnings(), **({"wyoming": port} if port else {})}
 
     def _threads_opened(self) -> int:
-        """That the engine was opened with; 1 while there is none."""
-        return int(self._reports.described().get("engine", {}).get("threads", 1))
+        """That the engine was opened with; 0 while there is none."""
+        return int(self._reports.described().get("engine", {}).get("threads", 0))
 
     def _on_signal(self, number: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(number).name)

@@ -21,6 +21,7 @@ class OnnxEngine:
 
     isa = "onnxruntime"
     kv = KV
+    threads_fixed = True
 
     def __init__(
         self,

@@ -516,6 +516,7 @@ class Engine(_Native):
 
     _close_function = "eb_engine_close"
     keeps_memory = True
+    threads_fixed = False
 
     def __init__(
         self,

@@ -30,6 +30,10 @@ class TokenEngine(SequenceEngine, Protocol):
     def keeps_memory(self) -> bool:
         """Whether a sequence keeps the memory that its tokens have taken once they are gone."""
 
+    @property
+    def threads_fixed(self) -> bool:
+        """Whether it keeps the threads that it was opened with: set_threads() is not for it then."""
+
     def eval_batch(
         self,
         tokens: Sequence[int],

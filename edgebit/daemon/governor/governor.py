@@ -139,7 +139,7 @@ def _levers(state: State, levels: tuple[Level, ...], settings: Settings) -> Leve
     closed_by = {"hot": state.stopped.held, "battery_low": state.battery.held, "memory_short": state.memory.held}
     causes = [code for code, holds in closed_by.items() if holds]
     return Levers(
-        threads=level.threads,
+        threads=level.threads if settings.threads_max else 0,
         duty=level.duty,
         admit=not causes,
         closed_by=causes[0] if causes else "",

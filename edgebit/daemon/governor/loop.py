@@ -33,7 +33,7 @@ class GovernorLoop:
         *,
         threads_fixed: bool = False,
     ) -> None:
-        """`threads`: that the engine was opened with, and stays at where they are fixed."""
+        """`threads`: that the engine was opened with, and stays at where they are fixed; 0 while there is none."""
         self._governed = governed
         self._readings = readings
         self._threads = threads

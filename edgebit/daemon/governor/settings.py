@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Settings:
     """The governor's limits; [governor] of edgebitd.toml has those that a person may want to set."""
 
-    threads_max: int  # that the engine was opened with
+    threads_max: int  # that the engine was opened with; 0: there is none yet
     hold_target: bool = False  # keep to target_c, at the price of speed; else shed what costs heat and brings no speed
     target_c: float = 78.0
     stop_c: float = 90.0  # from here on no new work, and the least levers

@@ -27,7 +27,7 @@ class Reading(Protocol):
 class Engine:
     """What the engine did since the look before."""
 
-    threads: int  # that it was opened with
+    threads: int  # that it was opened with; 0: there is none yet
     threads_fixed: bool = False  # it cannot compute with fewer
     busy: float  # share of the time that it computed
     tok_s: float | None = None  # decode speed while it computed

@@ -223,8 +223,12 @@ class LoadedModel:
         self._session.keep()
 
     def set_threads(self, threads: int) -> None:
-        """Compute with so many threads from now on; 0, or more than it was opened with: with all of these."""
-        self._session.engine.set_threads(min(threads or self._threads, self._threads))
+        """Compute with so many threads from now on; 0, or more than it was opened with: with all of these.
+
+        An engine whose threads are fixed goes on with those it has.
+        """
+        if not self._session.engine.threads_fixed:
+            self._session.engine.set_threads(min(threads or self._threads, self._threads))
 
     def cancel(self) -> None:
         """End the pass in progress, or the next one. From any thread."""

@@ -76,6 +76,21 @@ def test_levers_are_obeyed_at_each_look():
     assert loop.status()["headroom_c"] == -17.0 and loop.metrics()["admit"] is False
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_before_an_engine_is_open_its_threads_are_left_to_it(fixed):
+    """What waits for the model is computed before the next look: with all threads, not with those of no engine."""
+    scheduler, opened = Scheduler(), [0]
+    readings = {"t_soc": Reading(50.0), "undervoltage": Reading(1.0)}
+    loop = GovernorLoop(
+        GovernorConfig(), scheduler, lambda: readings, lambda: opened[0], lambda: scheduler.now, threads_fixed=fixed
+    )
+    loop.tick()
+    opened[0] = 4
+    scheduler.now += 1.0
+    loop.tick()
+    assert [levers.threads for levers in scheduler.levers] == [0, 4 if fixed else 2]
+
+
 def test_rest_is_as_configured():
     """How long all must be well until work is taken again."""
     scheduler = Scheduler()
