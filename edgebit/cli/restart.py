@@ -21,12 +21,15 @@ def command(url: str, timeout_s: float, as_json: bool, **device: Any) -> None:
     """Start the daemon of the device at URL again with edgebitd.toml as it is now, and wait for its answer.
 
     Settings with a fault are named, and the daemon that runs goes on with those it has. What it is answering gets 503.
+    Where no answer comes in time, the last lines of its log are shown.
 
     \b
     edgebit restart ssh://pi@raspberrypi.local
     """
     with open_transport(url, way(**device)) as transport:
-        answer = Device.installed(transport).restart(service=default_service(url), check_timeout_s=timeout_s)
+        answer = Device.installed(transport).restart(
+            service=default_service(url), check_timeout_s=timeout_s, say=lambda text: click.echo(text, err=True)
+        )
     if as_json:
         click.echo(printable_json(answer))
         return

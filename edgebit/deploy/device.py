@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from edgebit.deploy.plan import CHECK_TIMEOUT_S
 from edgebit.deploy.runner_only import RunnerDevice
 from edgebit.device_probe import DeviceState, probe
-from edgebit.errors import DeployError, EdgebitError
+from edgebit.errors import DeployError, EdgebitError, TransportError
 from edgebit.transport import Transport
 
 SHORT_TIMEOUT_S = 60.0
+_LAST_LINES = 12  # of the log, where a daemon that was started does not answer
 
 
 class AgentError(DeployError):
@@ -143,11 +144,18 @@ class Device:
             raise DeployError(f"{error}. The device runs bundle {runs} now, in slot {status['active']}") from error
         return {**slot, **answer}
 
-    def restart(self, *, service: str, check_timeout_s: float = CHECK_TIMEOUT_S) -> dict[str, Any]:
+    def restart(
+        self,
+        *,
+        service: str,
+        check_timeout_s: float = CHECK_TIMEOUT_S,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
         """Start the daemon again, which reads its settings then, and have it answer; gives `id`, and what check says.
 
-        It is kept running as before, or by `service` where it never was. Raises DeployError where the settings have a
-        fault, and then nothing was stopped; where no bundle is active; or where it does not answer.
+        It is kept running as before, or by `service` where it never was; `say` is told how long it may take. Raises
+        DeployError where the settings have a fault, and then nothing was stopped; where no bundle is active; or where
+        it does not answer, with the last lines of its log.
         """
         status = self.ask("status")
         settings = f"{status['root']}/edgebitd.toml"
@@ -157,13 +165,22 @@ class Device:
             raise DeployError(f"{status['config_error']}. Mend {settings}; nothing was restarted")
         kept_by = "supervisor" if status["service"] == "supervisor" else service
         self.ask("start", "--service", kept_by, timeout_s=120)
+        say(f"The daemon was started again, and has {check_timeout_s:g} s to answer")
         try:
             limit_s = check_timeout_s + SHORT_TIMEOUT_S
             answer = self.ask("check", "--timeout-s", str(check_timeout_s), timeout_s=limit_s)
-        except AgentError as error:
-            words = f"{error}. The daemon was started again with {settings}, and is left so; edgebit logs has its words"
+        except (AgentError, TransportError) as error:
+            words = f"{error}. The daemon was started again with {settings}, and is left so{self._last_words()}"
             raise DeployError(words) from error
         return {"id": status["slots"][status["active"]]["id"], "settings": settings, **answer}
+
+    def _last_words(self) -> str:
+        """The end of the daemon's log, to put behind a message."""
+        try:
+            text, _ = self.logs(_LAST_LINES)
+        except EdgebitError:
+            text = ""
+        return f". Its log ends with\n{text.rstrip()}" if text.strip() else "; its log is empty"
 
     def uninstall(self, *, keep_config: bool, say: Callable[[str], None] = lambda text: None) -> list[str]:
         """Stop the daemon and remove everything; gives what was left in the folder.

@@ -355,6 +355,20 @@ def test_restart_reads_what_was_edited_by_hand(make_bundle, local_device):
     assert device.status()["pid"] == after
 
 
+def test_a_restart_that_brings_no_answer_shows_the_log(make_bundle, local_device):
+    """How long it may take is said before, and what the daemon and its supervisor said last is said then."""
+    local_device.deploy(make_bundle(ballast=len("crash") - len("yes")))
+    model = local_device.root / "active" / "model.ebm"
+    acts = json.loads(model.read_text())
+    model.unlink()
+    model.write_text(json.dumps({**acts, "answers": "crash", "ballast": ""}))  # of the size that it had
+    said = []
+    with pytest.raises(DeployError, match=r"did not answer a ping within 3 s") as raised:
+        local_device.installed().restart(service="supervisor", check_timeout_s=3, say=said.append)
+    assert said == ["The daemon was started again, and has 3 s to answer"]
+    assert "acts crash\n" in str(raised.value) and "supervisor: the daemon ended with exit code 70" in str(raised.value)
+
+
 def test_uninstall_leaves_nothing(make_bundle, local_device):
     """No file and no process stays."""
     local_device.deploy(make_bundle())
