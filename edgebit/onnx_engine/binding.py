@@ -13,10 +13,9 @@ from typing import Literal, Self
 
 from edgebit.elf import MACHINES, machine_name, read_elf
 from edgebit.errors import BuildError, OnnxError
-from edgebit.onnx_engine.folder import LIBRARY_NAME, OnnxFolder
+from edgebit.onnx_engine.folder import LIBRARY_NAME, LIBRARY_VARIABLE, OnnxFolder
 from edgebit.onnx_engine.ort_faults import FAST_TWO_BITS
 
-LIBRARY_VARIABLE = "EDGEBIT_ORT_LIBRARY"
 NO_LIBRARY = "none"  # in the place of a path: run without one
 _REGISTER = "RegisterCustomOps"
 
@@ -139,4 +138,4 @@ def _way_to_build() -> str:
 
 
 def _way_without() -> str:
-    return f"To run the fallback in its place: --library {NO_LIBRARY}, or {LIBRARY_VARIABLE}={NO_LIBRARY}"
+    return f"To run the fallback in its place, have {LIBRARY_VARIABLE}={NO_LIBRARY} in its environment"

@@ -19,6 +19,7 @@ from edgebit.resources import ORT_SONAME
 
 MODEL_NAME, LIBRARY_NAME = GRAPH_NAME, ORT_SONAME
 TOKENIZER_NAME, PROMPT_NAME = "edgebit.tokn", "edgebit.prmt"  # sections TOKN and PRMT of docs/model-format.md
+LIBRARY_VARIABLE = "EDGEBIT_ORT_LIBRARY"  # in the environment: another library than the folder's own
 DOMAIN, DOMAIN_VERSION = "ai.edgebit", 1  # of the operators
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 _CHUNK = 1 << 20

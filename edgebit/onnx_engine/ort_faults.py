@@ -3,7 +3,7 @@
 import re
 
 from edgebit.errors import OnnxError
-from edgebit.onnx_engine.folder import DOMAIN, LIBRARY_NAME, OnnxFolder
+from edgebit.onnx_engine.folder import DOMAIN, LIBRARY_NAME, LIBRARY_VARIABLE, OnnxFolder
 
 INSTALL = "pip install 'edgebit[onnx]'"
 LEAST_VERSION = {"contrib": (1, 19), "standard": (1, 24)}  # of ONNX Runtime, by whose operators the float parts are
@@ -35,6 +35,11 @@ def check_version(version: str, folder: OnnxFolder, *, with_library: bool) -> No
         raise _too_old(version, folder, f"its products of 2 bits need {TWO_BITS[0]}.{TWO_BITS[1]}", way)
 
 
+def is_slow(version: str) -> bool:
+    """Whether ONNX Runtime of that version has no fast kernel for products of 2 bits."""
+    return version_numbers(version) < FAST_TWO_BITS
+
+
 def version_numbers(version: str) -> tuple[int, ...]:
     """Of "1.19.2" or "1.24.0.dev20260101": the numbers at its front, (1, 19, 2)."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
@@ -46,14 +51,11 @@ def explain(error: Exception, folder: OnnxFolder, version: str) -> OnnxError:
     if isinstance(error, MemoryError) or _MEMORY.search(said):
         return OnnxError(
             f"{folder.path}: there is not enough memory to run it ({_short(said)}). "
-            "Give it a shorter context (--ctx), or use the native engine, whose weights stay in the file"
+            "Give it a shorter context (--ctx; ctx_len of [engine]), "
+            "or use the native engine, whose weights stay in the file"
         )
     if DOMAIN in said and ("registered" in said or "implementation" in said):
-        return OnnxError(
-            f"{folder.model_path} needs {LIBRARY_NAME} for its operators of {DOMAIN}, and has no fallback for all. "
-            "Put the library into the folder or name it with --library, or export with --fallback compact "
-            f"({_short(said)})"
-        )
+        return lacks_library(folder)
     if _TOO_OLD.search(said):
         return _too_old(version, folder, _short(said))
     if _WEIGHTS.search(said):
@@ -65,6 +67,15 @@ def explain(error: Exception, folder: OnnxFolder, version: str) -> OnnxError:
         return OnnxError(f"{folder.model_path} is damaged ({_short(said)}). Copy it again, or export the model again")
     return OnnxError(
         f"{folder.model_path}: ONNX Runtime {version} cannot run it: {_short(said)}. Export the model again"
+    )
+
+
+def lacks_library(folder: OnnxFolder) -> OnnxError:
+    """The error for a folder whose operators nothing computes: no library, and no bodies in the file."""
+    return OnnxError(
+        f"{folder.model_path} needs {LIBRARY_NAME} for its operators of {DOMAIN}, and has no fallback for all. Export"
+        " the model again on, or with --target for, this machine, or with --fallback compact; or name a library in"
+        f" {LIBRARY_VARIABLE}"
     )
 
 

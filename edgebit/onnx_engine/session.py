@@ -9,14 +9,14 @@ from typing import Any, Self
 
 from edgebit.errors import OnnxError
 from edgebit.onnx_engine.binding import Binding, OperatorLibrary, State, find_library
-from edgebit.onnx_engine.folder import LIBRARY_NAME, OnnxFolder
+from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.ort_faults import (
-    FAST_TWO_BITS,
     INSTALL,
     check_version,
     explain,
     explain_library,
-    version_numbers,
+    is_slow,
+    lacks_library,
 )
 from edgebit.runtime.native import Cancelled
 
@@ -43,20 +43,13 @@ class OnnxSession:
         """
         runtime = import_onnxruntime()
         version: str = runtime.__version__
-        place = find_library(folder, library)
-        check_version(version, folder, with_library=place is not None)
-        if folder.own_operators and place is None and not folder.has_fallback:
-            raise OnnxError(
-                f"{folder.model_path} needs {LIBRARY_NAME} for its operators, and has no fallback for them. "
-                "Put the library into the folder or name it with --library, or export with --fallback compact"
-            )
-        operators = OperatorLibrary.load(place) if place is not None else None
+        operators = usable_operators(folder, version, library)
         made_before = operators.kernels() if operators is not None else 0
         inference = _load(runtime, folder, threads, operators)
         made = operators.kernels() - made_before if operators is not None else 0
         state: State = "none" if not folder.own_operators else "bound" if made else "fallback"
-        is_slow = folder.multiplies_two_bits(with_library=made > 0) and version_numbers(version) < FAST_TWO_BITS
-        binding = Binding(state, place, folder.fallback, is_slow)
+        slow = folder.multiplies_two_bits(with_library=made > 0) and is_slow(version)
+        binding = Binding(state, operators.path if operators is not None else None, folder.fallback, slow)
         return cls(folder, runtime, inference, binding, threads)
 
     @property
@@ -78,6 +71,19 @@ class OnnxSession:
                 options.terminate = False
                 raise Cancelled from None
             raise explain(error, self.folder, self.version) from error
+
+
+def usable_operators(folder: OnnxFolder, version: str, library: str | None = None) -> OperatorLibrary | None:
+    """The library of operators that a folder runs with; None: without one. The graph itself is not loaded.
+
+    version: of ONNX Runtime; library: as in OnnxSession.open(). Raises OnnxError where that version is too old for what
+    is there, the library is of no use here, or there is none and no fallback.
+    """
+    place = find_library(folder, library)
+    check_version(version, folder, with_library=place is not None)
+    if folder.own_operators and place is None and not folder.has_fallback:
+        raise lacks_library(folder)
+    return OperatorLibrary.load(place) if place is not None else None
 
 
 def import_onnxruntime() -> ModuleType:

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from edgebit.errors import OnnxError
-from edgebit.onnx_engine.binding import LIBRARY_VARIABLE, OperatorLibrary, find_library
-from edgebit.onnx_engine.folder import OnnxFolder
+from edgebit.onnx_engine.binding import OperatorLibrary, find_library
+from edgebit.onnx_engine.folder import LIBRARY_VARIABLE, OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -160,7 +160,7 @@ def test_a_library_in_the_folder_that_cannot_be_used_is_named(folder, ort_librar
     with pytest.raises(OnnxError, match=words) as refused:
         binding_of(folder)
     assert str(folder.library_path) in str(refused.value)
-    assert "--target" in str(refused.value) and "--library none" in str(refused.value)
+    assert "--target" in str(refused.value) and "EDGEBIT_ORT_LIBRARY=none" in str(refused.value)
     assert binding_of(folder, "none").state == "fallback"
 
 
