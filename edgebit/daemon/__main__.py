@@ -108,7 +108,8 @@ def run(options: argparse.Namespace) -> int:
     if options.check_config:
         from edgebit.daemon.start_check import check_start
 
-        check_start(config)
+        model: Path = options.bundle if root is None else root / "active"
+        check_start(config, model if model.exists() else None)
         print(f"{config_path}: device {config.device_name}, broker {config.mqtt.url}")
         return 0
 

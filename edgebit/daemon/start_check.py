@@ -11,10 +11,12 @@ from edgebit.daemon.content_filter.content_filter import ContentFilter
 from edgebit.errors import ConfigError
 
 
-def check_start(config: Config) -> None:
+def check_start(config: Config, model: Path | None = None) -> None:
     """Read the files that a configuration names, and write nothing.
 
-    Raises ConfigError for the first that is wrong, OnnxError where it is what ONNX Runtime needs.
+    model: the bundle or model file, where it is known
+    Raises ConfigError for the first that is wrong, OnnxError where it is what ONNX Runtime needs, BundleError where the
+    model cannot be read.
     """
     tls_context(config.mqtt)
     if config.mqtt.cert:
@@ -25,16 +27,9 @@ def check_start(config: Config) -> None:
     if config.content_filter.classifier:
         _check_program(config.content_filter.classifier[0])
     if config.engine.engine == "onnx":
-        _check_onnx(Path(config.engine.onnx_folder))
+        from edgebit.daemon.serving.onnx_opening import check_onnx
 
-
-def _check_onnx(folder: Path) -> None:
-    """Imported for those who use it: a device need have neither onnxruntime nor numpy."""
-    from edgebit.onnx_engine.folder import OnnxFolder
-    from edgebit.onnx_engine.session import import_onnxruntime
-
-    OnnxFolder.open(folder)
-    import_onnxruntime()
+        check_onnx(config.engine, model)
 
 
 def _check_program(name: str) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from edgebit.daemon.__main__ import main
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.serving.engine import LoadedModel
@@ -125,6 +126,16 @@ def test_a_start_that_fails_is_a_fault_as_any_other(broker, daemons, ears, refer
     reply = json.loads(ear.until(lambda message: message.topic.startswith(OUT)).payload)
     assert (reply["error"]["code"], reply["error"]["retryable"]) == ("fault", False)
     assert daemon.stop() == 9
+
+
+def test_the_check_of_a_configuration_looks_at_the_bundle_too(exported, reference_model, tmp_path, capsys):
+    """What answers there must be the model that the folder was made of."""
+    config = tmp_path / "edgebitd.toml"
+    config.write_text(f'[device]\nname = "pi"\n[engine]\nengine = "onnx"\nonnx_folder = "{exported}"\n')
+    for model, code in (("bitnet-packed", 0), ("bonsai-f16", OnnxError.exit_code)):
+        argv = ["run", "--bundle", str(reference_model(model)), "--config", str(config), "--check-config"]
+        assert main(argv) == code
+    assert "was made of another model (bitnet-packed)" in capsys.readouterr().err
 
 
 def test_the_one_file_has_what_it_takes(exported, tmp_path):

@@ -7,10 +7,13 @@ golden probes, which are the proof.
 
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebit.bundle.archive import Member, hash_file
+from edgebit.bundle.archive import Member, hash_file, locate_model, looks_like_bundle, open_bundle
+from edgebit.bundle.manifest import MODEL_MEMBER
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.source_sums import source_sums
 from edgebit.daemon.config.foreign_engine import LEFT_OUT
 from edgebit.daemon.config.sections import EngineConfig
@@ -39,7 +42,7 @@ def open_onnx(model: Model, place: Member, sha256: str | None, config: EngineCon
     from edgebit.onnx_engine.token_engine import KV, OnnxEngine
 
     folder = OnnxFolder.open(Path(config.onnx_folder))
-    _check_same_model(folder, model, place, sha256)
+    _check_same_model(folder, model.meta(), place, sha256)
     threads = config.threads or default_threads()
     runtime = OnnxSession.open(folder, threads=threads)
     name = f"ONNX Runtime {runtime.version} with {folder.path}"
@@ -61,6 +64,32 @@ def open_onnx(model: Model, place: Member, sha256: str | None, config: EngineCon
         raise
     _tell(runtime, name, passed)
     return Opened(session, probes, about_onnx(runtime))
+
+
+def check_onnx(config: EngineConfig, path: Path | None) -> None:
+    """Look for what open_onnx() would refuse, as far as it shows without the graph being loaded.
+
+    path: the bundle or model file, where it is known
+    Raises OnnxError; BundleError where the model file cannot be read.
+    """
+    from edgebit.onnx_engine.folder import OnnxFolder
+    from edgebit.onnx_engine.session import import_onnxruntime, usable_operators
+
+    folder = OnnxFolder.open(Path(config.onnx_folder))
+    usable_operators(folder, import_onnxruntime().__version__)
+    if config.ctx_len > folder.conf.context_max:
+        raise OnnxError(
+            f"ctx_len = {config.ctx_len} in [engine]: the model of {folder.path} has a context of"
+            f" {folder.conf.context_max} tokens. Take the line out, or ask for no more"
+        )
+    if path is None:
+        return
+    bundle = open_bundle(path) if looks_like_bundle(path) else None
+    place = locate_model(path)
+    with ModelFile(place.path, place.offset, place.size) as file:
+        meta = file.meta
+    sha256 = bundle.manifest.files[MODEL_MEMBER].sha256 if bundle is not None else None
+    _check_same_model(folder, meta, place, sha256)
 
 
 def about_onnx(runtime: "OnnxSession") -> dict[str, Any]:
@@ -89,10 +118,10 @@ def _tell(runtime: "OnnxSession", name: str, passed: int) -> None:
         log.warning("the model file has no golden probes: nothing shows that its answers are the model's")
 
 
-def _check_same_model(folder: "OnnxFolder", model: Model, place: Member, sha256: str | None) -> None:
+def _check_same_model(folder: "OnnxFolder", meta: Mapping[str, Any], place: Member, sha256: str | None) -> None:
     """Raise OnnxError where the folder was made of other weights: neither of the model file nor of what that is of."""
     theirs = set(folder.source_sums().values())
-    ours = set(source_sums(model.meta()).values())
+    ours = set(source_sums(meta).values())
     if ours and ours <= theirs:
         return
     if sha256 is None and place.offset == 0:
@@ -100,7 +129,7 @@ def _check_same_model(folder: "OnnxFolder", model: Model, place: Member, sha256:
     if sha256 in theirs:
         return
     raise OnnxError(
-        f"{folder.path} was made of another model ({folder.source}) than {model.source}"
-        f" ({model.meta().get('name', 'without a name')}): the sums of their sources differ."
+        f"{folder.path} was made of another model ({folder.source}) than {place.path}"
+        f" ({meta.get('name', 'without a name')}): the sums of their sources differ."
         " Export the folder again from what the bundle was built from, or deploy the bundle of that model"
     )

@@ -13,6 +13,7 @@ from edgebit.convert import convert
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.serving.engine import LoadedModel
+from edgebit.daemon.serving.onnx_opening import check_onnx
 from edgebit.errors import BundleError, EdgebitError, OnnxError
 from edgebit.resources import demo_model_dir, ort_library
 from edgebit.runtime.generation import Answer
@@ -218,3 +219,52 @@ def test_a_shorter_graph_has_a_shorter_context(opened, tmp_path):
     """Unless a context was asked for, the folder's own is the limit."""
     export_onnx(demo_model_dir(), tmp_path / "short", form=OnnxForm(context=128), library=ort_library())
     assert json.loads(json.dumps(opened(tmp_path / "short").describe()))["engine"]["ctx_len"] == 128
+
+
+# ---- looked at before a start ----
+
+
+def checked(folder, path=None, **config):
+    check_onnx(EngineConfig(engine="onnx", onnx_folder=str(folder), **config), path)
+
+
+def test_a_sound_folder_passes_the_check(exported, model_file):
+    """With the model file beside it, and where none is known yet."""
+    checked(exported)
+    checked(exported, model_file)
+
+
+def test_a_context_beyond_the_model_s_is_seen_by_the_check(exported):
+    with pytest.raises(OnnxError, match=r"ctx_len = 99999 in \[engine\]: the model of .* has a context of \d+ tokens"):
+        checked(exported, ctx_len=99_999)
+
+
+def test_a_folder_of_another_model_is_seen_by_the_check(model_file, reference_checkpoint, tmp_path):
+    export_onnx(reference_checkpoint("bitnet-packed"), tmp_path / "other")
+    with pytest.raises(OnnxError, match=r"was made of another model \(bitnet-packed\) than .*demo\.ebm"):
+        checked(tmp_path / "other", model_file)
+
+
+def test_a_library_of_another_machine_is_seen_by_the_check(exported, tmp_path, monkeypatch):
+    """With what a service can do about it: it has an environment, and no options."""
+    data = bytearray((exported / "libedgebit_ort.so").read_bytes())
+    data[18:20] = b"\xf3\x00"  # e_machine: RISC-V
+    (tmp_path / "foreign.so").write_bytes(data)
+    monkeypatch.setenv("EDGEBIT_ORT_LIBRARY", str(tmp_path / "foreign.so"))
+    with pytest.raises(OnnxError, match=r"foreign\.so is for .*--target.*EDGEBIT_ORT_LIBRARY=none") as refused:
+        checked(exported)
+    assert "--library" not in str(refused.value)
+
+
+def test_a_folder_with_neither_library_nor_fallback_is_seen_by_the_check(native, tmp_path, monkeypatch):
+    monkeypatch.delenv("EDGEBIT_ORT_LIBRARY", raising=False)
+    export_onnx(demo_model_dir(), tmp_path / "bare", form=OnnxForm(fallback="none"))
+    with pytest.raises(OnnxError, match=r"has no fallback for all\. .*--target.*EDGEBIT_ORT_LIBRARY") as refused:
+        checked(tmp_path / "bare")
+    assert "--library" not in str(refused.value)
+
+
+def test_an_old_runtime_is_seen_by_the_check(exported, monkeypatch):
+    monkeypatch.setattr(sys.modules["onnxruntime"], "__version__", "1.18.1")
+    with pytest.raises(OnnxError, match=r"ONNX Runtime 1\.18\.1 is too old for"):
+        checked(exported)
