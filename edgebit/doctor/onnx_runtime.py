@@ -11,10 +11,17 @@ from typing import Any
 from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.elf import MACHINES, machine_name, read_elf
 from edgebit.errors import BuildError, OnnxError
-from edgebit.onnx_engine.binding import OperatorLibrary
+from edgebit.onnx_engine.binding import NO_LIBRARY, OperatorLibrary
 from edgebit.onnx_engine.folder import DOMAIN, DOMAIN_VERSION, LIBRARY_NAME, OnnxFolder
-from edgebit.onnx_engine.ort_faults import INSTALL, LEAST_VERSION, version_numbers
-from edgebit.onnx_engine.session import OnnxSession, failures, import_onnxruntime
+from edgebit.onnx_engine.ort_faults import (
+    FAST_TWO_BITS,
+    INSTALL,
+    LEAST_VERSION,
+    check_version,
+    is_slow,
+    version_numbers,
+)
+from edgebit.onnx_engine.session import OnnxSession, failures, import_onnxruntime, usable_operators
 from edgebit.resources import ort_library
 
 GROUP = "ONNX Runtime (an option)"
@@ -55,7 +62,7 @@ def check_onnx_folder(path: Path) -> list[Finding]:
         _sums(folder),
         library := _library(folder),
         *_fallback(folder),
-        _kernel(folder, is_foreign=library.state == "warn"),
+        _kernel(folder, is_foreign=library.state == "warn" and folder.library_path.is_file()),
     ]
 
 
@@ -198,22 +205,56 @@ def _library(folder: OnnxFolder) -> Finding:
 
 
 def _fallback(folder: OnnxFolder) -> Iterator[Finding]:
-    """What stands in for our operators, where the graph has any."""
-    if folder.own_operators:
-        meaning = _MEANING.get(folder.fallback, "not known")
-        yield _in_folder("without the library", "ok", f"{folder.fallback}: {meaning}")
+    """What stands in for our operators, where the graph has any, and whether this ONNX Runtime is good for it."""
+    if not folder.own_operators:
+        return
+    name = "without the library"
+    version = _installed_version()
+    said = f"{folder.fallback}: {_MEANING.get(folder.fallback, 'not known')}"
+    try:
+        if version is not None:
+            check_version(version, folder, with_library=False)
+    except OnnxError as error:
+        yield of_error(FOLDER_GROUP, name, error, "warn")
+        return
+    if version is not None and folder.multiplies_two_bits(with_library=False) and is_slow(version):
+        fast = ".".join(map(str, FAST_TWO_BITS))
+        said = f"{folder.fallback}: close to the model, and slow: ONNX Runtime {version} multiplies two bits slowly"
+        yield _in_folder(name, "warn", said, f"pip install -U onnxruntime, which is fast from {fast} on")
+    else:
+        yield _in_folder(name, "ok", said)
 
 
 def _kernel(folder: OnnxFolder, *, is_foreign: bool) -> Finding:
-    """Load the graph as a runner would, and see whose kernels were made; is_foreign: its library is no library here."""
+    """Load the graph as a runner would, and see whose kernels were made.
+
+    is_foreign: the folder's library is another machine's: that it does not run here says nothing of the fast kernel
+    """
     name = "fast kernel"
     try:
         session = OnnxSession.open(folder, threads=1)
     except OnnxError as error:
-        cannot_be_tried = is_foreign or importlib.util.find_spec("onnxruntime") is None
-        return of_error(FOLDER_GROUP, name, error, "unknown" if cannot_be_tried else "fail")
+        return of_error(FOLDER_GROUP, name, error, "unknown" if is_foreign and _runs_without(folder) else "fail")
     if session.binding.note is None:
         said = "none is needed" if session.binding.state == "none" else f"bound, from {session.binding.library}"
         return _in_folder(name, "ok", f"{said} (ONNX Runtime {session.version})")
     detail, _, mend = session.binding.note.partition(". ")
     return _in_folder(name, "warn", detail, mend or _EXPORT)
+
+
+def _runs_without(folder: OnnxFolder) -> bool:
+    """Whether this machine's ONNX Runtime takes the folder without its library."""
+    version = _installed_version()
+    try:
+        return version is not None and usable_operators(folder, version, NO_LIBRARY) is None
+    except OnnxError:
+        return False
+
+
+def _installed_version() -> str | None:
+    """Of ONNX Runtime; None where it is not there, or cannot be loaded."""
+    try:
+        version: str = import_onnxruntime().__version__
+    except OnnxError:
+        return None
+    return version

@@ -1,6 +1,7 @@
 """ONNX Runtime as the doctor sees it: absent, there, with wrong kernels, and a folder in all states."""
 
 import errno
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -49,6 +50,19 @@ def exported(native, reference_checkpoint, tmp_path_factory):
 @pytest.fixture
 def folder(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "folder")
+
+
+def make_foreign(folder):
+    """Give it a library that is another machine's, with the sum that model.onnx has of it."""
+    library, graph = folder / "libedgebit_ort.so", folder / "model.onnx"
+    data = bytearray(library.read_bytes())
+    before = hashlib.sha256(data).hexdigest()
+    data[18:20] = b"\xf3\x00"  # e_machine: RISC-V
+    library.unlink()
+    library.write_bytes(data)
+    whole = graph.read_bytes().replace(before.encode(), hashlib.sha256(data).hexdigest().encode())
+    graph.unlink()
+    graph.write_bytes(whole)
 
 
 def test_that_it_is_absent_is_no_fault(absent):
@@ -138,14 +152,48 @@ def test_a_stock_folder_needs_none_of_it(installed, reference_checkpoint, tmp_pa
 
 def test_a_library_for_another_machine(folder):
     """It is no fault of a folder that is made for a device; whether it runs fast there cannot be tried here."""
-    library = folder / "libedgebit_ort.so"
-    data = bytearray(library.read_bytes())
-    data[18:20] = b"\xf3\x00"  # e_machine: RISC-V
-    library.unlink()
-    library.write_bytes(data)
+    make_foreign(folder)
     findings = named(check_onnx_folder(folder))
     assert findings["its library"].state == "warn" and findings["fast kernel"].state == "unknown"
     assert "riscv64" in findings["its library"].detail or "ELF machine 243" in findings["its library"].detail
+
+
+@pytest.mark.parametrize("library", ["none", "foreign"])
+@pytest.mark.parametrize("version", ["latest", "1.22.0"])
+def test_a_folder_that_nothing_can_run_fails(exported, folder, reference_checkpoint, monkeypatch, library, version):
+    """Without a library for this machine, and with no fallback or one that ONNX Runtime is too old for."""
+    from edgebit.export.to_onnx import OnnxForm, export_onnx
+
+    monkeypatch.delenv("EDGEBIT_ORT_LIBRARY", raising=False)
+    if version == "latest":
+        shutil.rmtree(folder)
+        form = OnnxForm(fallback="none")
+        export_onnx(reference_checkpoint("bitnet-packed"), folder, form=form, library=ort_library())
+    else:
+        monkeypatch.setattr(sys.modules["onnxruntime"], "__version__", version)
+    if library == "foreign":
+        make_foreign(folder)
+    else:
+        (folder / "libedgebit_ort.so").unlink()
+    finding = named(check_onnx_folder(folder))["fast kernel"]
+    assert finding.state == "fail" and "--library" not in finding.mend
+    assert "--target" in finding.mend or "pip install -U onnxruntime" in finding.mend
+    assert CliRunner().invoke(cli, ["doctor", "--onnx", str(folder)]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "words"),
+    [
+        ("1.22.0", "warn", "its products of 2 bits need 1.24"),
+        ("1.24.4", "warn", "multiplies two bits slowly"),
+        ("1.28.0", "ok", "as fast as ONNX Runtime's own"),
+    ],
+)
+def test_what_the_fallback_is_good_for_depends_on_the_version(exported, monkeypatch, version, state, words):
+    monkeypatch.setattr(sys.modules["onnxruntime"], "__version__", version)
+    finding = named(check_onnx_folder(exported))["without the library"]
+    assert finding.state == state and words in finding.detail
+    assert ("pip install -U onnxruntime" in finding.mend) == (state == "warn")
 
 
 def test_a_damaged_folder_fails(folder):
@@ -158,7 +206,7 @@ def test_a_damaged_folder_fails(folder):
 
 
 def test_a_folder_without_onnxruntime(exported, absent):
-    """What needs none is told all the same."""
+    """What needs none is told all the same; but the folder is what was asked for, and does not run."""
     findings = named(check_onnx_folder(exported))
-    assert findings["its library"].state == "ok" and findings["fast kernel"].state == "unknown"
+    assert findings["its library"].state == "ok" and findings["fast kernel"].state == "fail"
     assert "pip install" in findings["fast kernel"].mend
