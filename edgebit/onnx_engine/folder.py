@@ -233,8 +233,9 @@ class OnnxFolder:
                 )
 
     def _check_sizes(self) -> None:
-        """Raise OnnxError where a file of weights is missing, or ends before the last of them."""
+        """Raise OnnxError where a file of weights is missing, or does not end where the last of them does."""
         ends: dict[str, int] = {}
+        to_the_end = {tensor.location for tensor in self.onnx.external if tensor.length is None}
         for tensor in self.onnx.external:
             ends[tensor.location] = max(ends.get(tensor.location, 0), tensor.offset + (tensor.length or 0))
         for location, end in ends.items():
@@ -245,6 +246,11 @@ class OnnxFolder:
                 raise OnnxError(
                     f"{place} ends at byte {size}, the weights that {MODEL_NAME} places in it at byte {end}: "
                     "a copy cut short. Copy it again, or export the model again"
+                )
+            if size > end and location not in to_the_end:
+                raise OnnxError(
+                    f"{place} has {size} bytes, the weights that {MODEL_NAME} places in it end at byte {end}: "
+                    "it is of another model, or was altered. Copy the whole folder again, or export the model again"
                 )
 
 

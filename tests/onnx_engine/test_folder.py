@@ -62,6 +62,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         ("model.onnx", renamed(b"present.1.value", b"present.1.valu\xe9"), "damaged or no ONNX file"),
         ("model.onnx.data", lambda content: None, r"model\.onnx\.data is missing"),
         ("model.onnx.data", lambda content: content[:-4], "ends at byte .* a copy cut short"),
+        ("model.onnx.data", lambda content: content + b"x", r"has \d+ bytes.* end at byte \d+: it is of another model"),
         ("model.onnx.data", lambda content: LFS, "git lfs pull"),
     ],
 )  # fmt: skip
@@ -101,6 +102,15 @@ def test_texts_that_were_exported_are_those_that_are_read(damaged, name, change,
         folder.tokenizer_section()
         folder.prompt_program()
     assert str(refused.value).startswith(str(folder.path / name)) and "export the model again" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["edgebit.tokn", "edgebit.prmt"])
+def test_a_text_that_cannot_be_read_is_named(name, hand_made):
+    folder = OnnxFolder.open(hand_made())
+    (folder.path / name).unlink()
+    (folder.path / name).mkdir()
+    with pytest.raises(OnnxError, match=rf"{name} cannot be read: "):
+        folder.read_small(name)
 
 
 def test_without_sums_what_a_text_file_says_of_itself_is_left(hand_made):
