@@ -70,6 +70,24 @@ def test_the_graph_itself_is_small_and_weights_are_aligned(reference_checkpoint,
     assert end == (tmp_path / "out" / "model.onnx.data").stat().st_size
 
 
+@pytest.mark.parametrize("name", ["bitnet-packed", "bitnet-packed-odd-untied", "bonsai-f16"])
+@pytest.mark.parametrize("int8_embedding", [False, True])
+@pytest.mark.parametrize(
+    "form",
+    [{"fallback": "compact"}, {"fallback": "exact"}, {"fallback": "none"}, {"stock": True}],
+    ids=lambda form: "-".join(map(str, form.values())),
+)
+@pytest.mark.parametrize("ops", ["contrib", "standard"])
+def test_every_tensor_is_read_by_a_node(ops, form, int8_embedding, name, reference_checkpoint, tmp_path):
+    """ONNX Runtime warns at each load of one that is not."""
+    export_onnx(
+        reference_checkpoint(name), tmp_path / "out", form=OnnxForm(ops=ops, int8_embedding=int8_embedding, **form)
+    )
+    graph = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph
+    read = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= read
+
+
 def test_a_large_tensor_that_comes_in_small_pieces_begins_a_page(tmp_path):
     with ExternalData(tmp_path / "data") as data:
         data.write([np.zeros(3, np.uint8)], size=3)

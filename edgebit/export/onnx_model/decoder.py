@@ -45,7 +45,8 @@ class Decoder:
         """Everything from the tokens to logits and cache."""
         total = self._conf.n_layers + 2
         progress("embedding", 0, total)
-        head = self._head() if self._choices.int8_embedding and self._conf.head_tied else None
+        is_shared = self._choices.int8_embedding and self._conf.head_tied
+        head = self._int8_matrix(Role.HEAD, "head") if is_shared else None
         hidden = self._embedding(head)
         for layer in range(self._conf.n_layers):
             progress(f"layer {layer}", layer + 1, total)
@@ -59,9 +60,11 @@ class Decoder:
         self._graph.node("Identity", [logits], outputs=["logits"])
 
     def _head(self) -> Int8Matrix:
-        return self._int8_matrix(Role.HEAD, "head")
+        """One that the products alone read."""
+        return self._int8_matrix(Role.HEAD, "head", with_scales=self._products.read_row_scales)
 
-    def _int8_matrix(self, role: Role, name: str) -> Int8Matrix:
+    def _int8_matrix(self, role: Role, name: str, *, with_scales: bool = True) -> Int8Matrix:
+        """with_scales: something reads them; ONNX Runtime warns of a tensor that nothing does."""
         rows, columns = self._conf.shape_of(role)
         scales = np.empty(rows, np.float32)
 
@@ -74,7 +77,7 @@ class Decoder:
 
         stored = (rows, padded_columns(columns))
         weight = self._graph.initializer(f"{name}.weight", ElementType.UINT8, stored, chunks())
-        scale = self._graph.initializer(f"{name}.scale", ElementType.FLOAT, (rows,), [scales])
+        scale = self._graph.initializer(f"{name}.scale", ElementType.FLOAT, (rows,), [scales]) if with_scales else ""
         return Int8Matrix(weight, scale, scales, columns)
 
     def _embedding(self, shared: Int8Matrix | None) -> str:

@@ -50,7 +50,7 @@ class Int8Matrix:
     """int8 rows that lie in the graph: names of its initializers, [rows, KP] as code + 128, and [rows]."""
 
     codes: str
-    scales: str
+    scales: str  # "" where nothing reads them
     values: NDArray[np.float32]  # of the scales
     columns: int
 
@@ -64,7 +64,12 @@ class Int8Matrix:
 
 
 class Products(Protocol):
-    """The products with weights, on one graph."""
+    """The products with weights, on one graph.
+
+    read_row_scales: whether int8() reads Int8Matrix.scales
+    """
+
+    read_row_scales: bool
 
     def ternary(self, x: str, stack: Stack, name: str) -> str:
         """[..., columns] to [..., rows]; the weights are put into the graph."""
@@ -77,6 +82,8 @@ class Products(Protocol):
 
 class OwnProducts:
     """See Products: as the operators of docs/onnx.md."""
+
+    read_row_scales = True
 
     def __init__(self, graph: Graph, conf: Conf, *, with_block_scales: bool) -> None:
         """with_block_scales: for a fallback of MatMulNBits, which computes zeros from scales that are no constants."""

@@ -20,6 +20,8 @@ STOCK_LAYOUT = "rows"  # of ternary weights: one row after the other
 class StockProducts:
     """See Products."""
 
+    read_row_scales = False  # but those of blocks
+
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
 
