@@ -19,9 +19,9 @@ from edgebit.build import BuildOptions, BuildResult, build_bundle, default_out
 from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
+from edgebit.cli.ending_signals import signals_as_ctrl_c
 from edgebit.cli.keys import key_password
 from edgebit.cli.out_file import OUT_FILE, force_option
-from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.targets import complete_target
 from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError
@@ -94,7 +94,7 @@ def command(
     \b
     edgebit build ./bitnet-b1.58-2B-4T --target rpi --out chat.bundle
     """
-    sigterm_as_ctrl_c()
+    signals_as_ctrl_c()
     target = find_target(target_name)
     options = BuildOptions(
         model=model,

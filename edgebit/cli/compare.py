@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgebit.bundle.conf_section import SIZE_MAX
+from edgebit.cli.ending_signals import signals_as_ctrl_c
 from edgebit.cli.progress_bar import progress_bar
-from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.compare.comparison import Questions, run_comparison
 from edgebit.compare.contestant import Settings, choose_contestants
@@ -67,7 +67,7 @@ def command(
     edgebit compare chat.bundle ./chat-onnx --prompt "Why is the sky blue?"
     edgebit compare ./bitnet-b1.58-2B-4T --prompts questions.txt --json
     """
-    sigterm_as_ctrl_c()
+    signals_as_ctrl_c()
     if raw and system is not None:
         raise click.UsageError("--system belongs to the chat template, --raw goes without it")
     questions = Questions(prompts=(*asked, *_read_prompts(prompts)), system=system, raw=raw, max_tokens=max_tokens)

@@ -16,9 +16,9 @@ from edgebit.checks import Check
 from edgebit.cli.check_rows import add_check, check_table
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.conversion_options import embedding_option, template_option
+from edgebit.cli.ending_signals import signals_as_ctrl_c
 from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.cli.progress_bar import progress_bar
-from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.convert import ConvertReport, convert
 from edgebit.errors import BundleError, OutputError
@@ -64,7 +64,7 @@ def command(
     edgebit convert ./bitnet-b1.58-2B-4T --out 2b4t.ebm --all-checks
     edgebit convert ./base-model --template chatml
     """
-    sigterm_as_ctrl_c()
+    signals_as_ctrl_c()
     out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
     inputs = [*model_files(checkpoint, hints), *([Path(template)] if template is not None else [])]
     check_place(out, OutputError, force=force, example="NAME.ebm", inputs=inputs)

@@ -9,9 +9,9 @@ from click.core import ParameterSource
 
 from edgebit.checkpoint.hints import Hints
 from edgebit.cli.checkpoint_options import checkpoint_options
+from edgebit.cli.ending_signals import signals_as_ctrl_c
 from edgebit.cli.out_file import OUT_FILE, force_option
 from edgebit.cli.progress_bar import progress_bar
-from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.cli.targets import complete_target
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.compare.logit_distance import LogitDistance, measure_distance
@@ -48,7 +48,7 @@ def command() -> None:
     edgebit export hf chat.bundle --out ./chat
     edgebit export onnx chat.bundle --out ./chat-onnx
     """
-    sigterm_as_ctrl_c()
+    signals_as_ctrl_c()
 
 
 @command.command(short_help="A GGUF for llama.cpp, bitnet.cpp, ik_llama.cpp.")

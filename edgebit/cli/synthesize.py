@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from edgebit.cli.ending_signals import signals_as_ctrl_c
 from edgebit.cli.progress_bar import progress_bar
-from edgebit.cli.sigterm import sigterm_as_ctrl_c
 from edgebit.synthesize import SHAPES, synthesize
 
 
@@ -26,7 +26,7 @@ def command(shape: str, out: Path, seed: int) -> None:
     \b
     edgebit synthesize --shape 2b4t --out ./synthetic-2b4t
     """
-    sigterm_as_ctrl_c()
+    signals_as_ctrl_c()
     with progress_bar() as progress:
         synthesize(shape, out, seed=seed, progress=progress)
     size = sum(file.stat().st_size for file in out.iterdir())

@@ -274,9 +274,10 @@ def test_full_disk_is_said_and_cleared(native, reference_checkpoint, tmp_path, m
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("hang_up_is_heard")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_build_leaves_nothing(native, reference_checkpoint, tmp_path, number):
-    """Ctrl-C and kill end it with 130 and a clean folder."""
+    """Ctrl-C, kill and a terminal that goes away end it with 130 and a clean folder."""
     slow = (
         "import time, edgebit.build as b; from edgebit.cli import main;"
         "b.write_archive = lambda *_, **options: (print('now', flush=True), time.sleep(60)); main()"

@@ -89,7 +89,8 @@ def test_wrong_usage_is_refused(reference_model, arguments, words):
     assert result.exit_code == 2 and words in result.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("hang_up_is_heard")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_process_and_no_folder(number, reference_model, tmp_path):
     """Exit code 130."""
     pid_file, temporary = tmp_path / "pid", tmp_path / "tmp"

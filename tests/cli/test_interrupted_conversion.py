@@ -55,7 +55,8 @@ def edgebit_convert(checkpoint: Path, out: Path, *options: str) -> subprocess.Co
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("hang_up_is_heard")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_what_was_there(number, place, native, reference_checkpoint, tmp_path):
     """Exit code 130, no .part, and the model file of before as it was."""
     out = tmp_path / "model.ebm"
