@@ -97,6 +97,8 @@ class PromptProgram:
     @classmethod
     def from_bytes(cls, section: bytes) -> Self:
         """Read a PRMT section. Raises BundleError where it is damaged or of a version that is not known."""
+        if len(section) < _HEAD.size:
+            raise BundleError(f"section PRMT is damaged: it has {len(section)} bytes, its head alone {_HEAD.size}")
         try:
             version, flags = _HEAD.unpack_from(section)
             if version not in _N_TEXTS or flags & ~_KNOWN_FLAGS[version]:
@@ -105,12 +107,14 @@ class PromptProgram:
                 )
             texts, at = [], _HEAD.size
             for _ in range(_N_TEXTS[version]):
+                if at + _SIZE.size > len(section):
+                    raise BundleError(f"section PRMT is damaged: it ends at byte {len(section)}, before a text's size")
                 (size,) = _SIZE.unpack_from(section, at)
                 at += _SIZE.size + size
                 if at > len(section):
                     raise BundleError(f"section PRMT: a text ends at byte {at}, the section has {len(section)}")
                 texts.append(section[at - size : at].decode())
-        except (struct.error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise BundleError(f"section PRMT is damaged: {error}") from error
         if at != len(section):
             raise BundleError(f"section PRMT has {len(section) - at} bytes too many")

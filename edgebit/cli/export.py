@@ -218,9 +218,10 @@ def onnx(
     with progress_bar() as progress:
         report = export_onnx(model, out, form=form, library=library, hints=hints, force=force, progress=progress)
         distance, why_not = _distance(model, out, text, hints, progress) if stock else (None, ())
-    meaning = f"{'with' if report.library else 'without'} libedgebit_ort.so; {WITHOUT_LIBRARY[report.fallback]}"
-    if stock:
+    if report.fallback is None:
         meaning = "none of ours: near the native engine's numbers, not the same (fast from ONNX Runtime 1.28 on)"
+    else:
+        meaning = f"{'with' if report.library else 'without'} libedgebit_ort.so; {WITHOUT_LIBRARY[report.fallback]}"
     summary = f"{report.size / (1 << 20):.1f} MiB, operators {report.ops}, {meaning}"
     _print(replace(report, notes=(*report.notes, *why_not)), as_json, summary, distance)
 

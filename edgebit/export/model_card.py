@@ -1,5 +1,6 @@
 """README.md of an exported folder: the licence, what the model is, where it came from."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +18,16 @@ def has_our_card(folder: Path) -> bool:
         return False
 
 
-def model_card(checkpoint: Checkpoint, library: Literal["transformers", "onnx"], usage: str = "") -> str:
+def model_card(
+    checkpoint: Checkpoint, library: Literal["transformers", "onnx"], usage: str = "", lossy: Iterable[str] = ()
+) -> str:
     """The text, with the front matter that the hub reads the licence from.
 
-    library: what runs the folder; usage: a paragraph on how
+    library: what runs the folder; usage: a paragraph on how; lossy: what is not as in the source, each a sentence
     """
     config = checkpoint.config
     licence = f"license: {config.licence}\n" if config.licence else ""
+    lost = "".join(f"{each[0].upper()}{each[1:]}.\n" for each in lossy)
     files = ", ".join(path.name for path in checkpoint.weight_files())
     return f"""---
 {licence}library_name: {library}
@@ -31,7 +35,7 @@ tags: [bitnet, "1.58-bit"]
 ---
 # {config.name}{_MARK}{__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).
 Ternary codes and their scales are those of the source.
-{config.conf.parameters:,} parameters; context {config.conf.context_max} tokens.
+{lost}{config.conf.parameters:,} parameters; context {config.conf.context_max} tokens.
 {usage}
 {_licence_text(config.licence)}
 """

@@ -43,12 +43,12 @@ def check_out_folder(out: Path, *, force: bool, inputs: Iterable[Path]) -> None:
     inside = list(out.iterdir())
     if not inside:
         return
-    if not force:
-        raise ExportError(f"{out} is there already. Give another --out, or --force to replace it")
     foreign = sorted(path.name for path in inside if path.name not in _FILES or not path.is_file())
     if foreign or not has_our_card(out):
         why = f"{foreign[0]} is of another" if foreign else "no README.md says that it did"
         raise ExportError(f"{out} is no folder that edgebit export alone wrote: {why}. Give another --out")
+    if not force:
+        raise ExportError(f"{out} is there already. Give another --out, or --force to replace it")
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from edgebit.onnx_engine.folder import DOMAIN, DOMAIN_VERSION, LIBRARY_NAME, MOD
 from edgebit.progress import Progress, unwatched
 
 DATA_NAME = f"{MODEL_NAME}.data"
+_LOSSY_EMBEDDING = "the embedding is rounded to int8 rows, which is lossy: answers may differ from the model's"
 FLAVOURS = {flavour.name: flavour for flavour in (CONTRIB, STANDARD)}
 
 
@@ -44,8 +45,8 @@ class OnnxReport:
 
     out: Path
     ops: str
-    fallback: Fallback
-    size: int  # bytes of model.onnx and its data
+    fallback: Fallback | None  # None: of --stock, which has nothing that one would stand in for
+    size: int  # bytes of the whole folder
     library: str | None  # the file that the folder's is a copy of; None: it has none
     notes: tuple[str, ...]
     seconds: float
@@ -90,20 +91,27 @@ def export_onnx(
         text = text_files(source.checkpoint)
         conf = replace(text.conf, context_max=_context(form.context, text.conf.context_max, path))
         with replace_folder(out) as folder:
-            notes = _write_beside(folder, source.checkpoint, replace(text, conf=conf), form, library)
+            lossy = _losses(source.checkpoint, form)
+            notes = [*lossy, *_write_beside(folder, source.checkpoint, replace(text, conf=conf), form, library)]
             _write_model(folder, source.checkpoint, conf, form, progress)
             files = {each.name for each in folder.iterdir()}
             usage = how_to_run(form.ops, form.fallback, stock=form.stock, files=files)
-            write_text(folder / "README.md", model_card(source.checkpoint, "onnx", usage))
+            write_text(folder / "README.md", model_card(source.checkpoint, "onnx", usage, lossy=lossy))
     return OnnxReport(
         out=out,
         ops=form.ops,
-        fallback=form.fallback,
-        size=sum((out / name).stat().st_size for name in (MODEL_NAME, DATA_NAME)),
+        fallback=None if form.stock else form.fallback,
+        size=sum(each.stat().st_size for each in out.iterdir()),
         library=None if library is None else str(library),
         notes=(*source.notes, *notes),
         seconds=time.monotonic() - started,
     )
+
+
+def _losses(checkpoint: Checkpoint, form: OnnxForm) -> list[str]:
+    """What the form takes away of the model."""
+    is_rounded = form.int8_embedding and not has_int8_rows(checkpoint, Role.TOKEN_EMBEDDING)
+    return [_LOSSY_EMBEDDING] if is_rounded else []
 
 
 def _context(asked: int | None, most: int, path: Path) -> int:

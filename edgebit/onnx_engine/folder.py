@@ -51,6 +51,11 @@ class OnnxFolder:
         folder = path.parent if path.suffix == ".onnx" and not path.is_dir() else path
         model = folder / MODEL_NAME
         if not model.is_file():
+            if folder != path and path.is_file():
+                raise OnnxError(
+                    f"{path} is read by the name {MODEL_NAME}, with its weights beside it, and {folder} has none. "
+                    "Give it that name again, or export the model again"
+                )
             raise OnnxError(
                 f"{folder} holds no {MODEL_NAME}: it is no folder of the ONNX variant. "
                 "Write one: edgebit export onnx MODEL --out DIR"

@@ -12,6 +12,7 @@ from export.onnx_run import OnnxRun, open_session
 
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.cli import cli
+from edgebit.convert import convert
 from edgebit.errors import ExportError, OnnxError
 from edgebit.export.onnx_model.external_data import ExternalData
 from edgebit.export.to_onnx import OnnxForm, export_onnx
@@ -51,7 +52,7 @@ def test_the_folder_of_a_model_file(reference_model, tmp_path):
     assert (conf["n_layers"], conf["n_kv_heads"], conf["head_dim"]) == (3, 2, 64)
     assert {"tokenizer.json", "tokenizer_config.json"} <= set(sums)
     assert "library_name: onnx" in (out / "README.md").read_text()
-    assert report.size == sum((out / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+    assert report.size == sum(path.stat().st_size for path in out.iterdir())
 
 
 def test_the_graph_itself_is_small_and_weights_are_aligned(reference_checkpoint, tmp_path):
@@ -113,8 +114,9 @@ def test_a_folder_is_replaced_by_force_alone(reference_checkpoint, tmp_path):
     export_onnx(path, out, form=OnnxForm(fallback="exact"), force=True)
     assert said(out)["edgebit.fallback"] == "exact"
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ExportError, match=r"notes\.txt is of another"):
-        export_onnx(path, out, force=True)
+    for force in (False, True):
+        with pytest.raises(ExportError, match=r"notes\.txt is of another"):
+            export_onnx(path, out, force=force)
     assert (out / "notes.txt").read_text() == "mine"
 
 
@@ -176,6 +178,20 @@ def test_the_command_prints_what_it_wrote(reference_checkpoint, tmp_path):
     assert (report["out"], report["fallback"], report["library"]) == (str(tmp_path / "two"), "exact", None)
     again = CliRunner().invoke(cli, [*base, str(tmp_path / "two")])
     assert isinstance(again.exception, ExportError)
+
+
+def test_a_rounded_embedding_is_told(native, reference_checkpoint, tmp_path):
+    """In the report and in README.md; a model file that has nothing but int8 rows loses nothing more."""
+    lossy = "embedding is rounded to int8 rows, which is lossy"
+    path, form = reference_checkpoint("bitnet-packed"), OnnxForm(int8_embedding=True)
+    report = export_onnx(path, tmp_path / "one", form=form)
+    assert any(lossy in note for note in report.notes) and lossy in (tmp_path / "one" / "README.md").read_text()
+    convert(path, tmp_path / "int8.ebm", embedding="int8", probes=False)
+    for source, out in ((path, "two"), (tmp_path / "int8.ebm", "three")):
+        form = OnnxForm(int8_embedding=out == "three")
+        report = export_onnx(source, tmp_path / out, form=form)
+        assert not any(lossy in note for note in report.notes)
+        assert lossy not in (tmp_path / out / "README.md").read_text()
 
 
 def test_weights_lie_beyond_two_gib(reference_checkpoint, tmp_path, monkeypatch):

@@ -32,6 +32,13 @@ def test_other_things_are_no_folder(tmp_path):
     assert "does not name" in source_of(tmp_path)
 
 
+def test_a_graph_under_another_name_is_told_from_none(hand_made):
+    path = hand_made()
+    (path / "model.onnx").rename(path / "lm.onnx")
+    with pytest.raises(OnnxError, match=r"lm\.onnx is read by the name model\.onnx.*Give it that name again"):
+        OnnxFolder.open(path / "lm.onnx")
+
+
 def renamed(old: bytes, new: bytes):
     return lambda content: content.replace(old, new)
 
@@ -118,6 +125,9 @@ def test_without_sums_what_a_text_file_says_of_itself_is_left(hand_made):
     program = folder.path / "edgebit.prmt"
     program.write_bytes(program.read_bytes()[:-1])
     with pytest.raises(OnnxError, match=r"edgebit\.prmt: section PRMT"):
+        folder.prompt_program()
+    program.write_bytes(b"")
+    with pytest.raises(OnnxError, match=r"edgebit\.prmt: section PRMT is damaged: it has 0 bytes"):
         folder.prompt_program()
     (folder.path / "edgebit.tokn").unlink()
     with pytest.raises(OnnxError, match=r"cannot take text: there is no edgebit\.tokn"):
