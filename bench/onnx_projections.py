@@ -65,6 +65,8 @@ def finish(way: Way, graph: Graph, opsets: Mapping[str, int], *, bits: int = 8) 
 class PeerProducts:
     """Products (edgebit.export.onnx_model.projections) in ONNX Runtime's own operators; the head always in 8 bits."""
 
+    read_row_scales = False  # but those of blocks
+
     def __init__(self, graph: Graph, write: Write) -> None:
         self._graph, self._write = graph, write
 
