@@ -28,6 +28,16 @@ class OnnxPeer:
     library: str | None = None  # of operators, or "none"; None: as binding.find_library()
     name: str = ONNX
 
+    def check(self, ctx_len: int) -> None:
+        """Open it once as it will be measured. Raises OnnxError where that fails: a round would only say it later."""
+        try:
+            with _process(
+                OnnxSpec(folder=str(self.folder), library=self.library, threads=1, ctx_len=ctx_len)
+            ) as opened:
+                opened.ask("said")
+        except EngineError as error:
+            raise OnnxError(str(error)) from error
+
     def measure(self, threads: int, prefill: Sequence[int], decode_tokens: int, contexts: Sequence[int]) -> PeerRun:
         """One round. Raises PeerError where it fails."""
         longest = max((*prefill, *(context + decode_tokens + 1 for context in contexts)), default=1)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from edgebit.errors import EdgebitError
+from edgebit.bundle.part_file import PartFile
+from edgebit.errors import OutputError
 from edgebit.line_plot import svg_text
 
 _WIDTH, _LABEL, _VALUE = 760, 190, 110
@@ -12,11 +13,10 @@ _OURS, _THEIRS, _DOUBTED, _INK, _FAINT = "#1f6f5c", "#9aa7b1", "#d9dee2", "#1c23
 
 
 def write_plot(report: dict[str, Any], path: Path) -> None:
-    """Write the report's speeds, and its curve over sequences, to `path`. EdgebitError where that cannot be written."""
-    try:
-        path.write_text(svg_of(report), encoding="utf-8")
-    except OSError as error:
-        raise EdgebitError(f"{path} cannot be written: {error.strerror}. Give --plot another place") from error
+    """Write the report's speeds, and its curve over sequences, to `path`. OutputError where that cannot be written."""
+    with PartFile(path, OutputError) as part:
+        part.write(svg_of(report).encode())
+        part.commit()
 
 
 def svg_of(report: dict[str, Any]) -> str:

@@ -19,9 +19,10 @@ from edgebit.bench.plot import write_plot
 from edgebit.bench.report import Report, make_report
 from edgebit.bench.shapes import shape_model
 from edgebit.bundle.archive import Member, locate_model
+from edgebit.bundle.part_file import PartFile
 from edgebit.cli.bench_tables import print_report
 from edgebit.cli.terminal import printable
-from edgebit.errors import EdgebitError, PeerError
+from edgebit.errors import OutputError, PeerError
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import KV_TYPES, Library, Model
@@ -125,6 +126,7 @@ def command(
     with _progress() as listener:
         path = model if model is not None else shape_model(str(shape), layout or "t2", listener)
         place, facts, context_max = _subject(path, engine, beside, isa)
+        onnx = OnnxPeer(path, library) if engine == "onnx" else None
         options = BenchOptions(
             model=place,
             context_max=context_max,
@@ -136,9 +138,12 @@ def command(
             sequences=sequences or (),
             kv=kv if place is not None else "f32",
             isa=isa,
-            peers=(*([OnnxPeer(path, library)] if engine == "onnx" else []), *peers),
+            peers=peers if onnx is None else (onnx, *peers),
             facts=facts,
         )
+        if onnx is not None:
+            listener("open the folder", 0, 0)
+            onnx.check(options.ctx_len)
         measured = measure(options, listener)
     report = make_report(
         measured,
@@ -196,10 +201,9 @@ def _subject(
 
 
 def _write_report(report: Report, out: Path) -> None:
-    try:
-        out.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EdgebitError(f"{out} cannot be written: {error.strerror}. Give --out another place") from error
+    with PartFile(out, OutputError) as part:
+        part.write((json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
+        part.commit()
 
 
 def _fitting(

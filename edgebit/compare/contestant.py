@@ -10,7 +10,7 @@ from edgebit.engines.choice import RUNS, choose_engine, has_transformers, kind_o
 from edgebit.engines.engine import OpenOptions
 from edgebit.errors import EngineError, OnnxError
 from edgebit.onnx_engine.binding import NO_LIBRARY
-from edgebit.onnx_engine.folder import OnnxFolder
+from edgebit.onnx_engine.folder import OnnxFolder, source_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +67,19 @@ def choose_contestants(
     if len(found) < 2:
         raise EngineError(
             f"only the engine {found[0].engine} is asked of {models[0]}: there is nothing to compare it with. "
-            "Name a second MODEL, or install an engine: pip install 'edgebit[onnx]' or 'edgebit[parity]'"
+            f"Name a second MODEL, {_company(models[0], engines)}"
         )
     return _distinct(found)
+
+
+def _company(model: Path, engines: Sequence[str]) -> str:
+    """What else a model that is asked alone can be compared with."""
+    if kind_of(model) == "exported":
+        fallback = ", or run it without its library too: --also-fallback" if _needs_library(model) else ""
+        return f"such as what it was made from ({source_of(model)}){fallback}"
+    if engines:
+        return "or a second --engine"
+    return "or install an engine: pip install 'edgebit[onnx]' or 'edgebit[parity]'"
 
 
 def engines_for(model: Path) -> list[str]:
@@ -86,12 +96,12 @@ def is_run_as_it_is(model: Path, engine: str) -> bool:
     Raises EngineError where neither can be, saying what to use.
     """
     kind = kind_of(model)
-    if kind == "exported":
+    if kind == "exported" or (kind == "checkpoint" and engine == "transformers"):
         choose_engine(model, engine)
         return True
     if engine == "native":
         return kind == "model" and is_model_file(model)
-    return engine == "transformers" and kind == "checkpoint"
+    return False
 
 
 def _needs_library(model: Path) -> bool:

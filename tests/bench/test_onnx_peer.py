@@ -98,6 +98,17 @@ def test_a_folder_that_cannot_run_is_a_failure_of_its_own(exported, tmp_path):
         OnnxFolder.open(tmp_path)
 
 
+def test_a_folder_that_cannot_run_is_told_before_the_rounds(exported, tmp_path, monkeypatch):
+    """With ONNX Runtime's exit code; nothing is measured for a table without figures."""
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = bench("--engine", "onnx", exported, "--rounds", "1000", "--out", tmp_path / "bench.json")
+
+    assert (done.returncode, done.stdout) == (20, "")
+    assert "onnxruntime cannot be loaded: not here" in done.stderr and "pip install 'edgebit[onnx]'" in done.stderr
+    assert not (tmp_path / "bench.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

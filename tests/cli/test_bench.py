@@ -169,6 +169,21 @@ def test_what_cannot_be_measured_is_refused_at_once(arguments, code, words, mode
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(("option", "name"), [("--out", "bench.json"), ("--plot", "bench.svg")])
+def test_a_full_disk_keeps_the_report_of_before(option, name, model, small_disk):
+    """And leaves no part of the new one."""
+    before = small_disk / name
+    before.write_text("before")
+    with (small_disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+    done = bench(model, *QUICK, "--context", "0", option, before)
+
+    assert done.returncode == 19 and f"{name}.part: cannot be written: No space left" in done.stderr
+    assert before.read_text() == "before"
+    assert {path.name for path in small_disk.iterdir()} == {name, "filler"}
+
+
 def test_a_damaged_model_is_refused(model, tmp_path):
     """With exit code 3, as everywhere."""
     damaged = tmp_path / "damaged.ebm"

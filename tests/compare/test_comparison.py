@@ -15,6 +15,7 @@ from edgebit.compare.making import make
 from edgebit.compare.report import all_equal, all_succeeded, make_report
 from edgebit.compare.worker import Worker
 from edgebit.convert import convert
+from edgebit.engines import choice as choice_module
 from edgebit.errors import EngineError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "compare.json").read_text())
@@ -221,3 +222,24 @@ def test_one_alone_has_nothing_to_be_compared_with(reference_model, monkeypatch)
 
     with pytest.raises(EngineError, match=r"pip install 'edgebit\[onnx\]'"):
         choose_contestants([reference_model(MODEL)], [], ONE_THREAD)
+
+
+def test_an_exported_folder_alone_is_told_what_to_compare_it_with(reference_checkpoint, tmp_path):
+    """Its engine is installed; what is missing is another run, which --also-fallback is."""
+    pytest.importorskip("onnx", reason="writes the folders (pip install 'edgebit[onnx]')")
+    from edgebit.export.to_onnx import OnnxForm, export_onnx
+
+    for name, stock in (("own", False), ("stock", True)):
+        export_onnx(reference_checkpoint(MODEL), tmp_path / name, form=OnnxForm(stock=stock))
+        with pytest.raises(EngineError, match=r"Name a second MODEL, such as what it was made from") as refused:
+            choose_contestants([tmp_path / name], [], ONE_THREAD)
+        assert ("--also-fallback" in str(refused.value)) is not stock
+        assert "pip install" not in str(refused.value)
+
+
+def test_a_checkpoint_whose_engine_is_missing_is_told_how_it_runs(compare, reference_checkpoint, monkeypatch):
+    """Alone it is converted; beside others its row says how."""
+    monkeypatch.setattr(choice_module, "has_transformers", lambda: False)
+    report = compare(choose_contestants([reference_checkpoint(MODEL)] * 2, [], ONE_THREAD))
+    for engine in report["engines"]:
+        assert "pip install 'edgebit[parity]'. Convert it: edgebit convert" in engine["error"]
