@@ -4,6 +4,7 @@ onnxruntime and numpy are imported when a session is made, so that all else work
 """
 
 import importlib
+import os
 from types import ModuleType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from edgebit.onnx_engine.ort_faults import (
 )
 from edgebit.runtime.native import Cancelled
 
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _ONLY_ERRORS = 3  # ONNX Runtime's log level
 
 
@@ -87,14 +89,20 @@ def usable_operators(folder: OnnxFolder, version: str, library: str | None = Non
 
 
 def import_onnxruntime() -> ModuleType:
-    """The module onnxruntime. Raises OnnxError where it, or numpy, is not installed or cannot be loaded."""
+    """The module onnxruntime, told to send nothing to its makers (docs/onnx.md).
+
+    Raises OnnxError where it, or numpy, is not installed or cannot be loaded.
+    """
+    os.environ.setdefault(_NO_TELEMETRY, "1")  # is read when it is loaded
     try:
         importlib.import_module("numpy")
-        return importlib.import_module("onnxruntime")
+        runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name in ("onnxruntime", "numpy")
         what = f"{error.name} is not installed" if missing else f"onnxruntime cannot be loaded: {error}"
         raise OnnxError(f"{what}, and ONNX folders run by it. Install it: {INSTALL}") from error
+    runtime.disable_telemetry_events()  # for one that somebody else has loaded
+    return runtime
 
 
 def failures(runtime: ModuleType) -> tuple[type[Exception], ...]:

@@ -147,3 +147,16 @@ def test_runtimes_of_the_past(
         assert said_standard == "fallback True"
     else:
         assert "its operators (standard) need 1.24" in said_standard and "--ops contrib" in said_standard
+
+
+def test_onnx_runtime_leaves_no_file_of_its_telemetry(hand_made, tmp_path):
+    """From 1.29 on it keeps ids and a database in the user's folders, and sends them."""
+    program = (
+        "import sys; from pathlib import Path; from edgebit.onnx_engine.folder import OnnxFolder;"
+        "from edgebit.onnx_engine.session import OnnxSession;"
+        "OnnxSession.open(OnnxFolder.open(Path(sys.argv[1])), threads=1, library='none')"
+    )
+    places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    asked = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    subprocess.run([sys.executable, "-c", program, str(hand_made())], check=True, env={**asked, **places})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
