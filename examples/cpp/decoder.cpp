@@ -30,11 +30,12 @@ Decoder::Decoder(const Runtime &runtime, const std::string &folder, const std::s
 
     // By path and not from memory: ONNX Runtime maps model.onnx.data and uses the weights where they lie.
     OrtSession *session = nullptr;
-    runtime_.check(api_.CreateSession(runtime_.env(), path.c_str(), options, &session),
-                   path +
-                       (library.empty()
-                            ? " without the library, which takes ONNX Runtime 1.24 or an export with --fallback exact"
-                            : ""));
+    runtime_.check(
+        api_.CreateSession(runtime_.env(), path.c_str(), options, &session),
+        path + (library.empty()
+                    ? " without libedgebit_ort.so, which is not in the folder or not wanted: what the model carries in "
+                      "its place takes ONNX Runtime 1.24; of --fallback none, nothing"
+                    : ""));
     session_ = {session, api_.ReleaseSession};
     OrtMemoryInfo *memory = nullptr;
     runtime_.check(api_.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "memory");

@@ -12,7 +12,7 @@ namespace {
 const char *const kUsage =
     "usage: generate FOLDER IDS [options]\n"
     "  FOLDER           what `edgebit export onnx` wrote\n"
-    "  IDS              the prompt's token ids, such as 128000,9906,1917; @FILE reads them from a file\n"
+    "  IDS              the prompt's token ids, such as 765,39,449; @FILE reads them from a file\n"
     "  --tokens N       at most so many new tokens (default: 64)\n"
     "  --stop IDS       stop at these tokens, not at the model's own; none: never\n"
     "  --library PATH   libedgebit_ort.so (default: the one in FOLDER, if any); none: run without it\n"
@@ -60,7 +60,7 @@ std::vector<std::int64_t> read_prompt(const std::string &ids) {
     }
     std::vector<std::int64_t> prompt = parse_ids(text, ids[0] == '@' ? ids.substr(1) : "IDS");
     if (prompt.empty())
-        throw Error("the prompt has no token: give its ids, such as 128000,9906,1917");
+        throw Error("the prompt has no token: give its ids, such as 765,39,449");
     return prompt;
 }
 
@@ -74,6 +74,10 @@ Options parse(int argc, char **argv) {
         if (word.compare(0, 2, "--") != 0) {
             places.push_back(word);
             continue;
+        }
+        if (word == "--help") {
+            std::cout << kUsage;
+            std::exit(0);
         }
         if (i + 1 == argc)
             throw UsageError(word + " needs a value");
@@ -92,7 +96,7 @@ Options parse(int argc, char **argv) {
             throw UsageError("there is no " + word);
     }
     if (places.size() != 2 || places[1].empty())
-        throw UsageError("FOLDER and IDS are needed");
+        throw UsageError("FOLDER and IDS are needed, ids apart by commas or in quotes");
     options.folder = places[0];
     options.ids = places[1];
     return options;
@@ -120,6 +124,8 @@ void generate(const Options &options) {
     std::vector<std::int64_t> ids = read_prompt(options.ids);
     const Runtime runtime(options.ort);
     const std::string library = find_library(options);
+    if (!library.empty())
+        check_machine(library);
     Decoder decoder(runtime, options.folder, library, options.threads);
     const std::vector<std::int64_t> vocabulary = parse_ids(conf_numbers(decoder, "vocab_size"), "vocab_size");
     for (const std::int64_t id : ids)

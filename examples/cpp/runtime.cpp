@@ -1,11 +1,37 @@
 #include "runtime.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <dlfcn.h>
+#include <elf.h>
+#include <fstream>
 
 namespace {
 /* 1.19 is the first release whose operators run these models; what is called here is older. */
 constexpr std::uint32_t kOldestApi = 19;
+
+/* e_machine of an ELF file, as <elf.h> numbers it; 0 for what is none. */
+int machine_of(const std::string &path) {
+    unsigned char head[20] = {};
+    std::ifstream file(path, std::ios::binary);
+    const bool whole = static_cast<bool>(file.read(reinterpret_cast<char *>(head), sizeof head));
+    if (!whole || std::memcmp(head, ELFMAG, SELFMAG) != 0)
+        return 0;
+    return head[18] | head[19] << 8;
+}
+
+std::string machine_name(int number) {
+    switch (number) {
+    case EM_X86_64:
+        return "x86-64";
+    case EM_AARCH64:
+        return "aarch64";
+    case EM_ARM:
+        return "arm";
+    default:
+        return "machine " + std::to_string(number);
+    }
+}
 } // namespace
 
 Runtime::Runtime(const std::string &library) {
@@ -35,6 +61,13 @@ void Runtime::check(OrtStatus *status, const std::string &what) const {
     api_->ReleaseStatus(status);
     std::replace(message.begin(), message.end(), '\n', ' ');
     throw Error(what + ": " + message);
+}
+
+void check_machine(const std::string &library) {
+    const int theirs = machine_of(library), ours = machine_of("/proc/self/exe");
+    if (theirs != 0 && ours != 0 && theirs != ours)
+        throw Error(library + " is for " + machine_name(theirs) + ", this machine is " + machine_name(ours) +
+                    ". Export for this one (edgebit export onnx --target), or give --library none.");
 }
 
 std::uint64_t edgebit_kernels(const std::string &library) {

@@ -41,6 +41,10 @@ class Runtime {
     Handle<OrtEnv> env_{nullptr, nullptr};
 };
 
+/* Throws Error where the library at `library` is for another kind of machine than this program: the loader would say
+ * that there is no such file. */
+void check_machine(const std::string &library);
+
 /* How many kernels libedgebit_ort.so at `library` has made in this process. A session that was given the library and
  * made none runs the slower function that the model carries. */
 std::uint64_t edgebit_kernels(const std::string &library);

@@ -20,6 +20,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 LIBRARY = "libedgebit_ort.so"
+MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "aarch64", 243: "riscv"}  # as ELF numbers them
 
 
 def open_session(folder: Path, library: Path | None, threads: int = 0) -> ort.InferenceSession:
@@ -40,6 +41,35 @@ def is_bound(library: Path | None) -> bool:
     count = ctypes.CDLL(str(library)).edgebit_ort_kernels
     count.restype = ctypes.c_uint64
     return count() > 0
+
+
+def machine_of(path: str | Path) -> str | None:
+    """The kind of machine that a program or library is for; None for what is no ELF file."""
+    with Path(path).open("rb") as file:
+        head = file.read(20)
+    if len(head) < 20 or not head.startswith(b"\x7fELF"):
+        return None
+    number = int.from_bytes(head[18:20], "little")
+    return MACHINES.get(number, f"machine {number}")
+
+
+def check_library(library: Path) -> None:
+    """Ends the program where the library is for another machine, of which the loader says that it is not there."""
+    theirs, ours = machine_of(library), machine_of(sys.executable)
+    if theirs and ours and theirs != ours:
+        sys.exit(
+            f"error: {library} is for {theirs}, this machine is {ours}. "
+            "Export for this one (edgebit export onnx --target), or give --no-library"
+        )
+
+
+def hint_without_library(error: Exception) -> str:
+    """What mends it where a model does not open without the library."""
+    if "ai.edgebit" in str(error):
+        return f". {LIBRARY} is missing in the folder, and the model carries nothing in its place (--fallback none)"
+    if tuple(int(number) for number in ort.__version__.split(".")[:2]) < (1, 24):
+        return ". Without the library it takes ONNX Runtime 1.24 (fast from 1.28 on), or --fallback exact"
+    return ""
 
 
 def read_conf(session: ort.InferenceSession) -> dict[str, Any]:
@@ -118,12 +148,12 @@ def main() -> None:
     folder: Path = arguments.folder
     library = (folder / LIBRARY).resolve()
     used = None if arguments.no_library or not library.is_file() else library
+    if used:
+        check_library(used)
     try:
         session = open_session(folder, used, arguments.threads)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime gives its exceptions no class of their own
-        hint = (
-            "" if used else ". Without the library it takes ONNX Runtime 1.24 (fast from 1.28 on), or --fallback exact"
-        )
+        hint = "" if used else hint_without_library(error)
         sys.exit(f"error: {folder}: {' '.join(str(error).split())}{hint}")
     bound = "edgebit's kernel is bound" if is_bound(used) else "without edgebit's kernel"
     print(f"ONNX Runtime {ort.__version__}, {bound}", file=sys.stderr)

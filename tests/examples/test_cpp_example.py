@@ -119,6 +119,25 @@ def test_mistakes_are_one_line(words, status, promised, run, newest, onnx_folder
     assert (rest != []) == (status == 2), done.stderr
 
 
+def test_help_is_no_mistake(run):
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: generate FOLDER IDS")
+
+
+def test_library_for_another_machine(run, newest, onnx_folder, copy_of):
+    """The loader would say that there is no such file."""
+    folder = copy_of(onnx_folder)
+    library = bytearray((folder / "libedgebit_ort.so").read_bytes())
+    library[18:20] = (8).to_bytes(2, "little")
+    (folder / "libedgebit_ort.so").write_bytes(library)
+
+    done = run(folder, "1", "--ort", newest)
+
+    assert done.returncode == 1
+    assert "libedgebit_ort.so is for machine 8, this machine is " in done.stderr
+    assert "--library none" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data"])
 def test_file_cut_short(name, run, newest, onnx_folder, copy_of):
     """A copy that ended early is named, not run."""

@@ -120,6 +120,27 @@ def test_damaged_folder_is_one_line(damage: Callable[[Path], None], promised: st
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_library_for_another_machine(onnx_folder, copy_of):
+    """The loader would say that there is no such file."""
+    folder = copy_of(onnx_folder)
+    library = bytearray((folder / "libedgebit_ort.so").read_bytes())
+    library[18:20] = (8).to_bytes(2, "little")
+    (folder / "libedgebit_ort.so").write_bytes(library)
+
+    done = run(folder, PROMPT)
+
+    assert done.returncode == 1
+    assert "libedgebit_ort.so is for machine 8, this machine is " in done.stderr and "--no-library" in done.stderr
+
+
+def test_neither_library_nor_fallback_is_told(onnx_folder_of):
+    """And not that ONNX Runtime is too old."""
+    done = run(onnx_folder_of("--no-library", "--fallback", "none"), PROMPT)
+
+    assert done.returncode == 1
+    assert "libedgebit_ort.so is missing in the folder" in done.stderr and "1.24" not in done.stderr
+
+
 def test_genai_missing_is_one_line(tmp_path):
     """What to install, without a traceback."""
     (tmp_path / "onnxruntime_genai.py").write_text("raise ImportError('No module named onnxruntime_genai')")
