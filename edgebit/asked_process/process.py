@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,8 +19,7 @@ from edgebit.asked_process.cores import cores_for, pinned
 from edgebit.errors import EngineError
 from edgebit.resources import package_dir
 
-# edgebit itself comes from where ours does, whatever else is on the path.
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main(sys.argv[2])"
+_START = "import json, sys; sys.path[:0] = json.loads(sys.argv[1]); from {module} import main; main(sys.argv[2])"
 _LAST_WORDS = 300  # bytes of what it wrote to standard error
 
 
@@ -38,9 +36,13 @@ class AskedProcess:
 
     @classmethod
     def of_module(cls, module: str, argument: str, threads: int, *options: str) -> Self:
-        """main(argument) of one of edgebit's modules, in this interpreter with `options` of its command line."""
+        """main(argument) of one of edgebit's modules, in this interpreter with `options` of its command line.
+
+        Modules come from where ours do; of a process without site-packages (-S), edgebit's alone.
+        """
         start = _START.format(module=module)
-        return cls([sys.executable, *options, "-c", start, str(Path(package_dir()).parent), argument], threads)
+        folders = [str(package_dir().parent)] if "-S" in options else sys.path
+        return cls([sys.executable, *options, "-c", start, json.dumps(folders), argument], threads)
 
     def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         """What it answers; EngineError in its own words, or where it has died."""
