@@ -41,6 +41,17 @@ def test_what_a_killed_process_left_is_cleared(out):
         assert list(out.parent.iterdir()) == [folder]
 
 
+def test_a_leftover_that_is_kept_goes_when_the_block_has_ended_well(out):
+    subprocess.run([sys.executable, "-c", _KILLED, out], check=False)
+    (left,) = out.parent.iterdir()
+    with pytest.raises(KeyError), work_folder(out, is_kept=lambda leftover: (leftover / "model.ebm").exists()):
+        raise KeyError
+    assert list(out.parent.iterdir()) == [left] and (left / "model.ebm").read_bytes() == b"half of it"
+    with work_folder(out, is_kept=lambda leftover: (leftover / "model.ebm").exists()):
+        assert left.is_dir()
+    assert not list(out.parent.iterdir())
+
+
 def test_a_folder_that_is_worked_in_stays(out):
     with work_folder(out) as first, work_folder(out) as second:
         assert first != second
@@ -49,7 +60,9 @@ def test_a_folder_that_is_worked_in_stays(out):
 
 
 def test_nothing_else_is_cleared(out):
-    """Of other outputs, of other names, links, files."""
+    """Of other outputs, of other names, links, files; and folders of the name without our mark."""
+    (out.parent / ".chat.bundle.original").mkdir()
+    (out.parent / ".chat.bundle.original" / "kept").write_bytes(b"x")
     names = [".chat.bundle.old", ".chat.bundle.abcdefgh.x", "chat.bundle.abcdefgh", ".chat-bundle.abcdefgh"]
     for name in names:
         (out.parent / name).mkdir()
@@ -60,6 +73,7 @@ def test_nothing_else_is_cleared(out):
         pass
 
     assert sorted(out.parent.iterdir()) == before
+    assert (out.parent / ".chat.bundle.original" / "kept").is_file()
 
 
 def test_a_place_without_folders_is_an_os_error(tmp_path):
