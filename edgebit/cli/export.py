@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from edgebit.checkpoint.hints import Hints
+from edgebit.checkpoint.opening import model_files
 from edgebit.cli.checkpoint_options import checkpoint_options
 from edgebit.cli.ending_signals import signals_as_ctrl_c
 from edgebit.cli.out_file import OUT_FILE, force_option
@@ -113,7 +114,7 @@ def gguf(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
 @_head_from
 @checkpoint_options
-@click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
+@click.option("--force", is_flag=True, help="Replace a folder that an export wrote and nobody changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool, as_json: bool) -> None:
     """Write MODEL as a folder that transformers loads: safetensors, configuration, tokenizer, README.
@@ -183,7 +184,7 @@ def hf(model: Path, out: Path, head_from: Path | None, hints: Hints, force: bool
 )
 @click.option("--no-library", is_flag=True, help="Leave libedgebit_ort.so out: the fallback computes.")
 @checkpoint_options
-@click.option("--force", is_flag=True, help="Replace a folder that this command wrote.")
+@click.option("--force", is_flag=True, help="Replace a folder that an export wrote and nobody changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def onnx(
     model: Path,
@@ -213,7 +214,8 @@ def onnx(
     int8 = embedding == "int8"
     form = OnnxForm(ops=ops, fallback=fallback, stock=stock, logits=logits, int8_embedding=int8, context=ctx)
     load_onnx()
-    check_out_folder(out, force=force, inputs=[model])  # before a compiler runs for minutes
+    inputs = [*model_files(model, hints), *([text] if text is not None else [])]
+    check_out_folder(out, force=force, inputs=inputs)  # before a compiler runs for minutes
     library = None if no_library or stock else _ort_library(target_name, builder)
     with progress_bar() as progress:
         report = export_onnx(model, out, form=form, library=library, hints=hints, force=force, progress=progress)

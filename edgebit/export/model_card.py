@@ -1,21 +1,10 @@
 """README.md of an exported folder: the licence, what the model is, where it came from."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 from edgebit import __version__
 from edgebit.checkpoint.checkpoint import Checkpoint
-
-_MARK = "\nWritten by edgebit "
-
-
-def has_our_card(folder: Path) -> bool:
-    """Whether the README.md of a folder is one of model_card()."""
-    try:
-        return _MARK in (folder / "README.md").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
 
 
 def model_card(
@@ -33,7 +22,8 @@ def model_card(
 {licence}library_name: {library}
 tags: [bitnet, "1.58-bit"]
 ---
-# {config.name}{_MARK}{__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).
+# {config.name}
+Written by edgebit {__version__} from {files} ({checkpoint.format}, family {checkpoint.family}).
 Ternary codes and their scales are those of the source.
 {lost}{config.conf.parameters:,} parameters; context {config.conf.context_max} tokens.
 {usage}

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from edgebit.bundle.other_kinds import GRAPH_NAME
-from edgebit.bundle.part_file import check_no_input, faults_named
-from edgebit.bundle.work_folder import work_folder
+from edgebit.bundle.part_file import faults_named
+from edgebit.bundle.work_folder import leftovers, work_folder
 from edgebit.errors import ExportError
-from edgebit.export.model_card import has_our_card
-from edgebit.resources import ORT_SONAME
+from edgebit.export.exchange import ending_signals_wait, exchange
+from edgebit.export.record import RECORD_NAME, difference, write_record
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -20,56 +19,89 @@ TOKENIZER_FILES = (
     "chat_template.json",
     "tokenizer.model",
 )
-_FILES = {  # that an export has
-    *TOKENIZER_FILES,
-    *("model.safetensors", "config.json", "generation_config.json", "README.md"),
-    *(GRAPH_NAME, f"{GRAPH_NAME}.data", ORT_SONAME, "genai_config.json", "edgebit.tokn", "edgebit.prmt"),
-}
+_MADE, _BEFORE = "made", "before"  # in a work folder: what is written, and what it takes the place of
 
 
 def check_out_folder(out: Path, *, force: bool, inputs: Iterable[Path]) -> None:
     """Raise ExportError where the folder `out` cannot be made or may not be replaced.
 
-    `force` replaces what an export has written and nobody has put anything to, but none of `inputs`, which are read.
+    `force` replaces what an export has written and nobody has changed or put anything to; inputs: the files that are
+    read, none of which may lie in `out`, by whatever name. What a killed export took away from `out` is put back first.
     """
     if not out.absolute().parent.is_dir():
         raise ExportError(f"the folder {out.absolute().parent} is not there. Make it: mkdir -p {out.absolute().parent}")
     with faults_named(out, ExportError):
+        _put_back(out)
         if not out.exists() and not out.is_symlink():
             return
+        for each in inputs:
+            place = each.resolve()
+            if any(folder.exists() and folder.samefile(out) for folder in (place, *place.parents)):
+                raise ExportError(f"{each} is what is read, and would be lost: it lies in {out}. Give another --out")
+    _check_replaceable(out, force=force)
+
+
+def _check_replaceable(out: Path, *, force: bool) -> None:
     if not out.is_dir() or out.is_symlink():
         raise ExportError(f"{out} is there already, and no folder. Give another --out")
-    check_no_input(out, ExportError, inputs)
-    inside = list(out.iterdir())
-    if not inside:
-        return
-    foreign = sorted(path.name for path in inside if path.name not in _FILES or not path.is_file())
-    if foreign or not has_our_card(out):
-        why = f"{foreign[0]} is of another" if foreign else "no README.md says that it did"
-        raise ExportError(f"{out} is no folder that edgebit export alone wrote: {why}. Give another --out")
+    with faults_named(out, ExportError):
+        if not any(out.iterdir()):
+            return
+        why = difference(out)
+    if why is not None:
+        raise ExportError(
+            f"{out} is no folder that edgebit export alone wrote: {why}. Give another --out, or delete the folder"
+        )
     if not force:
         raise ExportError(f"{out} is there already. Give another --out, or --force to replace it")
 
 
 @contextmanager
-def replace_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `out` at the end, and goes away with any error."""
-    with ExitStack() as stack:
+def replace_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A folder to write to, which becomes `out` at the end, and goes away with any error.
+
+    Raises ExportError where it cannot be written, or `out` has become what check_out_folder() refuses.
+    """
+    with ExitStack() as signals, ExitStack() as stack:
         with faults_named(out, ExportError):
-            work = stack.enter_context(work_folder(out))
-            made, before = work / "made", work / "before"
+            work = stack.enter_context(work_folder(out, is_kept=_holds_an_export))
+            made = work / _MADE
             made.mkdir()
         yield made
         with faults_named(out, ExportError):
+            write_record(made)
             _bring_to_disk(made)
-            if out.exists():
-                out.rename(before)
-            try:
-                made.rename(out)
-            except BaseException:
-                if before.exists():
-                    before.rename(out)
-                raise
+        signals.enter_context(ending_signals_wait())  # until the work folder is gone too
+        if os.path.lexists(out):
+            _check_replaceable(out, force=force)
+        with faults_named(out, ExportError):
+            _put_in_place(made, out, work / _BEFORE)
+
+
+def _put_in_place(made: Path, out: Path, before: Path) -> None:
+    if not out.exists():
+        made.rename(out)
+        return
+    if exchange(made, out):
+        return
+    out.rename(before)
+    try:
+        made.rename(out)
+    except OSError:
+        before.rename(out)
+        raise
+
+
+def _put_back(out: Path) -> None:
+    """Where an export was killed between the two renames, what it was to replace is `out` again."""
+    for leftover in leftovers(out):
+        if (leftover / _BEFORE).is_dir() and not os.path.lexists(out):
+            (leftover / _BEFORE).rename(out)
+
+
+def _holds_an_export(work: Path) -> bool:
+    """Whether a work folder has one that is whole."""
+    return any((work / name / RECORD_NAME).exists() for name in (_MADE, _BEFORE))
 
 
 def _bring_to_disk(folder: Path) -> None:

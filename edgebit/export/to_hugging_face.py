@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.part_file import faults_named
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
+from edgebit.checkpoint.opening import model_files
 from edgebit.errors import ExportError
 from edgebit.export.hugging_face_config import choose_class, config_json, generation_config_json
 from edgebit.export.hugging_face_form import choose_form
@@ -51,14 +52,14 @@ def export_hugging_face(
     cannot be written, and what opening and reading `path` raises. Nothing is left behind then.
     """
     started = time.monotonic()
-    inputs = [each for each in (path, head_from, hints.i2s_reference) if each is not None]
+    inputs = [*model_files(path, hints), *(model_files(head_from) if head_from is not None else [])]
     check_out_folder(out, force=force, inputs=inputs)
     with open_source(path, head_from, hints) as source:
         checkpoint, head = source.checkpoint, source.head
         kind = choose_class(checkpoint.config.conf)
         form = choose_form(checkpoint, kind, head)
         config = config_json(checkpoint.config, kind, linear_class=form.linear_class, dtype=form.dtype)
-        with replace_folder(out) as folder:
+        with replace_folder(out, force=force) as folder:
             tensors = list(hugging_face_tensors(checkpoint, head, form))
             _write_weights(folder / "model.safetensors", tensors, progress)
             write_json(folder / "config.json", config)

@@ -10,6 +10,7 @@ from edgebit.bundle.model_format import Conf, Role
 from edgebit.bundle.part_file import faults_named
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
+from edgebit.checkpoint.opening import model_files
 from edgebit.errors import ExportError
 from edgebit.export.model_card import model_card
 from edgebit.export.onnx_model.contrib import CONTRIB, groups_queries
@@ -85,12 +86,12 @@ def export_onnx(
     load_onnx()
     if form.stock:
         form, library = replace(form, fallback="none"), None
-    inputs = [each for each in (path, hints.i2s_reference, library) if each is not None]
+    inputs = [*model_files(path, hints), *([library] if library is not None else [])]
     check_out_folder(out, force=force, inputs=inputs)
     with open_source(path, None, hints) as source:
         text = text_files(source.checkpoint)
         conf = replace(text.conf, context_max=_context(form.context, text.conf.context_max, path))
-        with replace_folder(out) as folder:
+        with replace_folder(out, force=force) as folder:
             lossy = _losses(source.checkpoint, form)
             notes = [*lossy, *_write_beside(folder, source.checkpoint, replace(text, conf=conf), form, library)]
             _write_model(folder, source.checkpoint, conf, form, progress)

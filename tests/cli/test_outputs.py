@@ -198,5 +198,44 @@ def test_a_checkpoint_of_others_is_not_replaced(folder):
             path.unlink()
     before = contents(folder)
     done = run("export", "hf", "M", "--out", "P", "--force")
-    assert "no README.md says that it did" in str(done.exception)
+    assert "no .edgebit-export.json says what it wrote" in str(done.exception)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "hf", "links", "--out", "out"),
+        ("export", "hf", "M", "--head-from", "links", "--out", "out"),
+        ("export", "onnx", "links", "--out", "out"),
+        ("export", "onnx", "M", "--stock", "--text", "out/README.md", "--out", "out"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_is_read_by_way_of_its_files_is_not_replaced(command, folder):
+    """A checkpoint of links, as a cache keeps it; a text to measure by."""
+    if "onnx" in command:
+        pytest.importorskip("onnx")
+    out = export_hugging_face(folder / "P", folder / "out").out
+    (folder / "links").mkdir()
+    for path in out.iterdir():
+        (folder / "links" / path.name).symlink_to(path)
+    before = contents(folder)
+    done = run(*command, "--force")
+    assert isinstance(done.exception, ExportError)
+    assert "is what is read, and would be lost" in str(done.exception)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "generation_config.json"])
+def test_an_edited_export_is_not_replaced(name, folder):
+    out = export_hugging_face(folder / "M", folder / "out").out
+    assert run("export", "hf", "M", "--out", "out", "--force").exit_code == 0
+    (out / name).write_text((out / name).read_text() + " ")
+    before = contents(folder)
+    done = run("export", "hf", "M", "--out", "out", "--force")
+    assert isinstance(done.exception, ExportError)
+    assert f"{name} was changed since, or is of another. Give another --out, or delete the folder" in str(
+        done.exception
+    )
     assert contents(folder) == before

@@ -15,6 +15,7 @@ from edgebit.cli import cli
 from edgebit.convert import convert
 from edgebit.errors import ExportError, OnnxError
 from edgebit.export.onnx_model.external_data import ExternalData
+from edgebit.export.to_hugging_face import export_hugging_face
 from edgebit.export.to_onnx import OnnxForm, export_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -44,7 +45,7 @@ def test_the_folder_of_a_model_file(reference_model, tmp_path):
     assert json.loads(properties["edgebit.source_sha256"]) == made_from | {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
     }
-    rest = {"model.onnx", "README.md"}
+    rest = {"model.onnx", "README.md", ".edgebit-export.json"}
     assert json.loads(properties["edgebit.files_sha256"]) == {n: s for n, s in sums.items() if n not in rest}
     assert properties["edgebit.library_sha256"] == sums["libedgebit_ort.so"]
     assert (properties["edgebit.ops"], properties["edgebit.fallback"]) == ("contrib", "compact")
@@ -103,6 +104,13 @@ def test_the_same_model_gives_the_same_bytes(reference_checkpoint, tmp_path):
     for name in ("one", "two"):
         export_onnx(reference_checkpoint("qwen3-rmsnorm-packed"), tmp_path / name)
     assert sums_of(tmp_path / "one") == sums_of(tmp_path / "two")
+
+
+def test_an_export_for_transformers_gives_place(reference_checkpoint, tmp_path):
+    path, out = reference_checkpoint("bonsai-f16"), tmp_path / "out"
+    export_hugging_face(path, out)
+    export_onnx(path, out, force=True)
+    assert "model.safetensors" not in sums_of(out)
 
 
 def test_a_folder_is_replaced_by_force_alone(reference_checkpoint, tmp_path):
