@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edgebit.bundle.part_file import faults_named
@@ -76,6 +76,8 @@ def replace_folder(out: Path, *, force: bool) -> Iterator[Path]:
             _check_replaceable(out, force=force)
         with faults_named(out, ExportError):
             _put_in_place(made, out, work / _BEFORE)
+        with suppress(OSError):  # it is in place
+            _sync(out.parent)
 
 
 def _put_in_place(made: Path, out: Path, before: Path) -> None:
@@ -105,6 +107,13 @@ def _holds_an_export(work: Path) -> bool:
 
 
 def _bring_to_disk(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
