@@ -35,7 +35,10 @@ def work_folder(out: Path, is_kept: Callable[[Path], bool] = lambda leftover: Fa
 
 
 def leftovers(out: Path) -> Iterator[Path]:
-    """The work folders of processes that were killed, each locked until the next is asked for."""
+    """The work folders of processes that were killed, each locked until the next is asked for.
+
+    One without the mark is nobody's while it is empty, and goes; with anything in it, it is another's, and stays.
+    """
     ours = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}")  # as mkdtemp() names them
     with os.scandir(out.parent) as entries:
         found = [entry.path for entry in entries if ours.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
@@ -45,8 +48,13 @@ def leftovers(out: Path) -> Iterator[Path]:
         except OSError:
             continue
         try:
-            if os.fstat(lock).st_uid == os.geteuid() and _locks(lock) and (folder / MARK).is_file():
+            if os.fstat(lock).st_uid != os.geteuid() or not _locks(lock):
+                continue
+            if (folder / MARK).is_file():
                 yield folder
+            else:
+                with suppress(OSError):
+                    folder.rmdir()
         finally:
             os.close(lock)
 

@@ -52,6 +52,12 @@ def test_a_leftover_that_is_kept_goes_when_the_block_has_ended_well(out):
     assert not list(out.parent.iterdir())
 
 
+def test_what_was_killed_before_it_was_marked_goes_while_it_is_empty(out):
+    (out.parent / ".chat.bundle.abcdefgh").mkdir()
+    with work_folder(out) as folder:
+        assert list(out.parent.iterdir()) == [folder]
+
+
 def test_a_folder_that_is_worked_in_stays(out):
     with work_folder(out) as first, work_folder(out) as second:
         assert first != second
