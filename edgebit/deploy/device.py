@@ -15,6 +15,7 @@ from edgebit.errors import DeployError, EdgebitError, TransportError
 from edgebit.transport import Transport
 
 SHORT_TIMEOUT_S = 60.0
+_SETTINGS_TIMEOUT_S = 300.0  # their check may sum a model file, and load ONNX Runtime
 _LAST_LINES = 12  # of the log, where a daemon that was started does not answer
 
 
@@ -161,8 +162,7 @@ class Device:
         settings = f"{status['root']}/edgebitd.toml"
         if status["active"] is None:
             raise DeployError(f"no bundle is active on {self._transport.url}. Deploy one")
-        if status.get("config_error"):
-            raise DeployError(f"{status['config_error']}. Mend {settings}; nothing was restarted")
+        self._check_settings(settings)
         kept_by = "supervisor" if status["service"] == "supervisor" else service
         self.ask("start", "--service", kept_by, timeout_s=120)
         say(f"The daemon was started again, and has {check_timeout_s:g} s to answer")
@@ -173,6 +173,15 @@ class Device:
             words = f"{error}. The daemon was started again with {settings}, and is left so{self._last_words()}"
             raise DeployError(words) from error
         return {"id": status["slots"][status["active"]]["id"], "settings": settings, **answer}
+
+    def _check_settings(self, settings: str) -> None:
+        """Raise DeployError where a daemon would not start with what stands in `settings`, as far as a check sees."""
+        argv = [self._python, self._pyz, "run", "--root", self._transport.root, "--check-config"]
+        done = self._transport.run(argv, timeout_s=_SETTINGS_TIMEOUT_S)
+        if done.code:
+            said = done.stderr.strip().removeprefix("edgebitd: ")
+            fault = said or f"their check ended with code {done.code} and said nothing"
+            raise DeployError(f"{settings}: {fault.rstrip('.')}. Mend that; nothing was restarted")
 
     def _last_words(self) -> str:
         """The end of the daemon's log, to put behind a message."""

@@ -1,11 +1,13 @@
 """A daemon that answers with ONNX Runtime, over a real broker: what a caller sees is what our own engine would say."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.daemon.__main__ import main
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
@@ -18,7 +20,7 @@ from edgebit.runtime.generation import Answer
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from edgebit.export.to_onnx import export_onnx
+from edgebit.export.to_onnx import OnnxForm, export_onnx
 
 IN, OUT = "edgebit/v1/pi/in/alice", "edgebit/v1/pi/out/alice"
 LONG = "tell me all"  # of which this model, whose weights are random, finds no end
@@ -136,6 +138,22 @@ def test_the_check_of_a_configuration_looks_at_the_bundle_too(exported, referenc
         argv = ["run", "--bundle", str(reference_model(model)), "--config", str(config), "--check-config"]
         assert main(argv) == code
     assert "was made of another model (bitnet-packed)" in capsys.readouterr().err
+
+
+def test_a_context_too_short_for_the_golden_probes(reference_checkpoint, reference_model, tmp_path, capsys):
+    """Nothing could show that such a folder computes right: the check and the start say so."""
+    folder, model, config = tmp_path / "short", reference_model("bitnet-packed"), tmp_path / "edgebitd.toml"
+    with ModelFile(model) as file:
+        need = file.probe_context
+    export_onnx(reference_checkpoint("bitnet-packed"), folder, form=OnnxForm(context=need - 1), library=ort_library())
+    config.write_text(f'[device]\nname = "pi"\n[engine]\nengine = "onnx"\nonnx_folder = "{folder}"\n')
+    words = f"golden probes ({model}) need {need}"
+    argv = ["run", "--bundle", str(model), "--config", str(config), "--check-config"]
+    assert main(argv) == OnnxError.exit_code
+    said = capsys.readouterr().err
+    assert words in said and f"context of {need - 1} tokens" in said and f"longer --ctx, {need} or more" in said
+    with pytest.raises(OnnxError, match=re.escape(words)):
+        LoadedModel.open(model, EngineConfig(engine="onnx", onnx_folder=str(folder)))
 
 
 def test_the_one_file_has_what_it_takes(exported, tmp_path):

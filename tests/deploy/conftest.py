@@ -91,6 +91,9 @@ if sys.argv[1] == "agent":
     agent.Agent.golden = golden
     sys.exit(agent.main(sys.argv[2:]))
 assert sys.argv[1:3] == ["run", "--root"], sys.argv
+if "--check-config" in sys.argv:
+    from edgebit.daemon.__main__ import main
+    sys.exit(main(sys.argv[1:]))
 run(Path(sys.argv[3]))
 """
 
@@ -116,10 +119,10 @@ def acting_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package, paho_folder = resources.package_dir(), Path(paho.mqtt.__path__[0]).parent
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", ACTING_DAEMON)
-        for folder in ("bundle", "daemon", "deploy", "runtime", "transport"):
+        for folder in ("bundle", "daemon", "deploy", "onnx_engine", "runtime", "transport"):
             for source in sorted((package / folder).rglob("*.py")):
                 add_compiled(archive, f"edgebit/{source.relative_to(package)}", source.read_bytes())
-        for name in ("__init__.py", "device_probe.py", "errors.py", "resources.py"):
+        for name in ("__init__.py", "device_probe.py", "elf.py", "errors.py", "resources.py"):
             add_compiled(archive, f"edgebit/{name}", (package / name).read_bytes())
         for source in sorted(paho_folder.rglob("*.py")):
             add_compiled(archive, f"paho/{source.relative_to(paho_folder)}", source.read_bytes())

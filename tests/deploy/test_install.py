@@ -349,10 +349,16 @@ def test_restart_reads_what_was_edited_by_hand(make_bundle, local_device):
     after = device.status()["pid"]
     assert after not in (None, before)
 
-    settings.write_text(settings.read_text() + "\n[engine]\nthredas = 2\n")
-    with pytest.raises(DeployError, match=r"thredas.*nothing was restarted"):
-        device.restart(service="supervisor")
-    assert device.status()["pid"] == after
+    good = settings.read_text()
+    for lines, words in (
+        ("[engine]\nthredas = 2\n", "thredas"),
+        (f'[engine]\nengine = "onnx"\nonnx_folder = "{local_device.root}"\n', "holds no model.onnx"),
+        ('[content_filter]\nclassifier = ["/no/such"]\n', "is no program that can be run"),
+    ):
+        settings.write_text(f"{good}\n{lines}")
+        with pytest.raises(DeployError, match=rf"{words}.*nothing was restarted"):
+            device.restart(service="supervisor")
+        assert device.status()["pid"] == after
 
 
 def test_a_restart_that_brings_no_answer_shows_the_log(make_bundle, local_device):

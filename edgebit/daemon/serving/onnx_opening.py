@@ -43,6 +43,8 @@ def open_onnx(model: Model, place: Member, sha256: str | None, config: EngineCon
 
     folder = OnnxFolder.open(Path(config.onnx_folder))
     _check_same_model(folder, model.meta(), place, sha256)
+    with ModelFile(place.path, place.offset, place.size) as file:
+        _check_probes_fit(folder, file, place)
     threads = config.threads or default_threads()
     runtime = OnnxSession.open(folder, threads=threads)
     name = f"ONNX Runtime {runtime.version} with {folder.path}"
@@ -88,6 +90,7 @@ def check_onnx(config: EngineConfig, path: Path | None) -> None:
     place = locate_model(path)
     with ModelFile(place.path, place.offset, place.size) as file:
         meta = file.meta
+        _check_probes_fit(folder, file, place)
     sha256 = bundle.manifest.files[MODEL_MEMBER].sha256 if bundle is not None else None
     _check_same_model(folder, meta, place, sha256)
 
@@ -116,6 +119,17 @@ def _tell(runtime: "OnnxSession", name: str, passed: int) -> None:
         log.info("it passes all %d golden probes", passed)
     else:
         log.warning("the model file has no golden probes: nothing shows that its answers are the model's")
+
+
+def _check_probes_fit(folder: "OnnxFolder", file: ModelFile, place: Member) -> None:
+    """Raise OnnxError where the graph's context is too short for what must show that it computes right."""
+    need, most = file.probe_context, folder.conf.context_max
+    if need > most:
+        raise OnnxError(
+            f"{folder.path} was exported with a context of {most} tokens, and the model's golden probes"
+            f" ({place.path}) need {need}, without which nothing shows that its answers are the model's."
+            f" Export the folder again with a longer --ctx, {need} or more"
+        )
 
 
 def _check_same_model(folder: "OnnxFolder", meta: Mapping[str, Any], place: Member, sha256: str | None) -> None:
