@@ -86,7 +86,8 @@ def _built(variable: str, name: str, what: str, error: type[EngineError | OnnxEr
     if named:
         if Path(named).is_file():
             return Path(named)
-        raise error(f"{variable} names {named}, and there is no such file. Correct it, or unset it")
+        fault = "that is no file" if Path(named).exists() else "there is no such file"
+        raise error(f"{variable} names {named}, and {fault}. Correct it, or unset it")
     built = _CHECKOUT / "build" / "host" / name if _IS_CHECKOUT else _PACKAGE / "_native" / name
     if built.is_file():
         return built

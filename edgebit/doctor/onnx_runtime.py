@@ -2,7 +2,6 @@
 
 import importlib.util
 import platform
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ from edgebit.doctor.finding import Finding, State, of_error
 from edgebit.elf import MACHINES, machine_name, read_elf
 from edgebit.errors import BuildError, OnnxError
 from edgebit.onnx_engine.binding import NO_LIBRARY, OperatorLibrary
+from edgebit.onnx_engine.file_faults import no_file, unreadable
 from edgebit.onnx_engine.folder import DOMAIN, DOMAIN_VERSION, LIBRARY_NAME, OnnxFolder
 from edgebit.onnx_engine.ort_faults import (
     FAST_TWO_BITS,
@@ -185,6 +185,8 @@ def _library(folder: OnnxFolder) -> Finding:
     name = "its library"
     if not folder.own_operators:
         return _in_folder(name, "ok", "none is needed: the graph has no operators of ours")
+    if other := no_file(folder.library_path):
+        return _in_folder(name, "fail", f"{folder.library_path} {other}", f"put the library in its place: {_EXPORT}")
     if not folder.library_path.is_file():
         return _in_folder(
             name, "warn", f"there is no {LIBRARY_NAME}", "export again on, or with --target for, the device"
@@ -192,10 +194,7 @@ def _library(folder: OnnxFolder) -> Finding:
     try:
         machine = read_elf(folder.library_path.read_bytes(), str(folder.library_path)).machine
     except OSError as error:
-        said = f"{folder.library_path} cannot be read: {error.strerror or error}"
-        return _in_folder(
-            name, "fail", said, f"let everybody read it: chmod a+r {shlex.quote(str(folder.library_path))}"
-        )
+        return of_error(FOLDER_GROUP, name, unreadable(folder.library_path, error, _EXPORT))
     except BuildError as error:
         return of_error(FOLDER_GROUP, name, error)
     said, here = f"for {machine_name(machine)}", platform.machine()

@@ -13,8 +13,9 @@ from typing import Literal, Self
 
 from edgebit.elf import MACHINES, machine_name, read_elf
 from edgebit.errors import BuildError, OnnxError
+from edgebit.onnx_engine.file_faults import no_file, unreadable
 from edgebit.onnx_engine.folder import LIBRARY_NAME, LIBRARY_VARIABLE, OnnxFolder
-from edgebit.onnx_engine.ort_faults import FAST_TWO_BITS
+from edgebit.onnx_engine.ort_faults import FAST_TWO_BITS, in_short
 
 NO_LIBRARY = "none"  # in the place of a path: run without one
 _REGISTER = "RegisterCustomOps"
@@ -65,23 +66,25 @@ class OperatorLibrary:
         self._version.restype = ctypes.c_char_p
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Load the library at `path`.
+    def load(cls, path: Path, *, by_option: bool = False) -> Self:
+        """Load the library at `path`; by_option: --library names it, which the environment does not overrule.
 
         Raises OnnxError where it is missing, for another architecture, damaged, or no library of our operators.
         """
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise OnnxError(f"{path} cannot be read: {error.strerror or error}. {_way_without()}") from error
+            raise unreadable(path, error, _way_without(by_option)) from error
         if platform.system() == "Linux":
-            _check_elf(data, path)
+            _check_elf(data, path, _way_to_build(by_option))
         try:
             return cls(path, ctypes.CDLL(str(path.resolve())))
         except OSError as error:
-            raise OnnxError(f"{path} cannot be loaded: {error}. {_way_to_build()}") from error
+            raise OnnxError(f"{path} cannot be loaded: {in_short(str(error))}. {_way_to_build(by_option)}") from error
         except AttributeError as error:
-            raise OnnxError(f"{path} is not edgebit's library of operators ({error}). {_way_to_build()}") from error
+            raise OnnxError(
+                f"{path} is not edgebit's library of operators ({error}). {_way_to_build(by_option)}"
+            ) from error
 
     @property
     def version(self) -> str:
@@ -100,6 +103,8 @@ def find_library(folder: OnnxFolder, named: str | None) -> Path | None:
     named: a path, or NO_LIBRARY. Raises OnnxError where one is named and is not there or of no use, or the folder's own
     is not the one that was exported with it.
     """
+    if named == "":
+        raise OnnxError(f"--library names no file. Name one, or {NO_LIBRARY}, or leave it out")
     if not folder.own_operators:
         if named not in (None, NO_LIBRARY):
             raise OnnxError(f"--library names {named}, and {folder.model_path} has no operators of ours. Leave it out")
@@ -110,7 +115,8 @@ def find_library(folder: OnnxFolder, named: str | None) -> Path | None:
         if text:
             path = Path(text)
             if not path.is_file():
-                raise OnnxError(f"{source} names {path}, and there is no such file. Correct it, or leave it out")
+                fault = f"that {other}" if (other := no_file(path)) else "there is no such file"
+                raise OnnxError(f"{source} names {path}, and {fault}. Correct it, or leave it out")
             return path
     if not folder.library_path.exists():
         return None
@@ -121,21 +127,22 @@ def find_library(folder: OnnxFolder, named: str | None) -> Path | None:
     return folder.library_path
 
 
-def _check_elf(data: bytes, path: Path) -> None:
+def _check_elf(data: bytes, path: Path, way: str) -> None:
     here = platform.machine()
     try:
         elf = read_elf(data, str(path))
     except BuildError as error:
-        raise OnnxError(f"{error}. {_way_to_build()}") from error
+        raise OnnxError(f"{error}. {way}") from error
     if here in MACHINES and elf.machine != MACHINES[here]:
-        raise OnnxError(f"{path} is for {machine_name(elf.machine)}, this machine is {here}. {_way_to_build()}")
+        raise OnnxError(f"{path} is for {machine_name(elf.machine)}, this machine is {here}. {way}")
     if not any(symbol.is_defined and symbol.name == _REGISTER for symbol in elf.symbols):
-        raise OnnxError(f"{path} exports no {_REGISTER}: it is no library of operators. {_way_to_build()}")
+        raise OnnxError(f"{path} exports no {_REGISTER}: it is no library of operators. {way}")
 
 
-def _way_to_build() -> str:
-    return f"Export the model again on, or with --target for, this machine. {_way_without()}"
+def _way_to_build(by_option: bool) -> str:
+    return f"Export the model again on, or with --target for, this machine. {_way_without(by_option)}"
 
 
-def _way_without() -> str:
-    return f"To run the fallback in its place, have {LIBRARY_VARIABLE}={NO_LIBRARY} in its environment"
+def _way_without(by_option: bool) -> str:
+    way = f"give --library {NO_LIBRARY}" if by_option else f"have {LIBRARY_VARIABLE}={NO_LIBRARY} in its environment"
+    return f"To run the fallback in its place, {way}"

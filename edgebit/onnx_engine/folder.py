@@ -14,6 +14,7 @@ from edgebit.bundle.other_kinds import GRAPH_NAME
 from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.errors import BundleError, OnnxError
 from edgebit.onnx_engine.exported_conf import ExportedConf
+from edgebit.onnx_engine.file_faults import no_file, unreadable
 from edgebit.onnx_engine.onnx_file import OnnxFile, read_onnx_file
 from edgebit.resources import ORT_SONAME
 
@@ -139,6 +140,12 @@ class OnnxFolder:
         """Of all weights beside the graph."""
         return sum(self._file(location).stat().st_size for location in {each.location for each in self.onnx.external})
 
+    def outside_weights(self) -> list[Path]:
+        """Files of weights that are links to outside the folder."""
+        home = Path(os.path.realpath(self.path))
+        places = (self.path / location for location in sorted({each.location for each in self.onnx.external}))
+        return [place for place in places if not Path(os.path.realpath(place)).is_relative_to(home)]
+
     def tokenizer_section(self) -> bytes:
         """The bytes of the tokenizer. Raises OnnxError where the folder has none, or another than was exported."""
         content = self.read_small(TOKENIZER_NAME)
@@ -170,7 +177,7 @@ class OnnxFolder:
         try:
             content = place.read_bytes()
         except OSError as error:
-            raise OnnxError(f"{place} cannot be read: {error.strerror or error}. {_AGAIN}") from error
+            raise unreadable(place, error, _AGAIN) from error
         found = hashlib.sha256(content).hexdigest()
         if wanted is not None and found != wanted:
             raise self._altered(name, found, wanted)
@@ -216,6 +223,8 @@ class OnnxFolder:
             raise OnnxError(f"{self.model_path} names a file outside its folder: {name!r}. Export the model again")
         place = self.path / name
         if not os.path.isfile(place):  # noqa: PTH113  # Path.is_file() raises where a name is too long for any file
+            if other := no_file(place):
+                raise OnnxError(f"{place} {other}, and {MODEL_NAME} needs a file of that name. {_AGAIN}")
             raise OnnxError(f"{place} is missing, {MODEL_NAME} needs it. Copy the whole folder, or export it again")
         return place
 
@@ -270,7 +279,7 @@ def _refuse_pointer(path: Path) -> None:
             if is_lfs_pointer(file):
                 raise OnnxError(f"{path} {LFS_POINTER}")
     except OSError as error:
-        raise OnnxError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error, _AGAIN) from error
 
 
 def _sha256(path: Path, progress: Callable[[int], None]) -> str:
@@ -281,5 +290,5 @@ def _sha256(path: Path, progress: Callable[[int], None]) -> str:
                 digest.update(chunk)
                 progress(len(chunk))
     except OSError as error:
-        raise OnnxError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error, _AGAIN) from error
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgebit.errors import OnnxError
+from edgebit.onnx_engine.file_faults import unreadable
 
 FLOAT, INT64 = 1, 7  # TensorProto.DataType
 _EXTERNAL = 1  # TensorProto.DataLocation
@@ -63,7 +64,7 @@ def read_onnx_file(path: Path) -> OnnxFile:
             raise OnnxError(f"{path} has {size} bytes, an ONNX file 1 to {_FILE_MAX - 1}. Export the model again")
         data = memoryview(path.read_bytes())
     except OSError as error:
-        raise OnnxError(f"{path} cannot be read: {error.strerror or error}. Export the model again") from error
+        raise unreadable(path, error, "Export the model again") from error
     reader = _Reader(path)
     try:
         reader.model(data)

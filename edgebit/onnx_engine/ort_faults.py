@@ -1,6 +1,8 @@
 """What ONNX Runtime says when it fails, in our words: what is wrong, where, and how to mend it."""
 
+import os
 import re
+import shlex
 
 from edgebit.errors import OnnxError
 from edgebit.onnx_engine.folder import DOMAIN, LIBRARY_NAME, LIBRARY_VARIABLE, OnnxFolder
@@ -21,6 +23,7 @@ _TOO_OLD = re.compile(
     re.IGNORECASE,
 )
 _WEIGHTS = re.compile(r"external (?:data|initializer)|out of bounds|file size|mmap", re.IGNORECASE)
+_OUTSIDE = re.compile(r"escapes .*model directory", re.IGNORECASE)
 _PROTOBUF = re.compile(r"protobuf|failed to parse|ModelProto", re.IGNORECASE)
 
 
@@ -50,23 +53,29 @@ def explain(error: Exception, folder: OnnxFolder, version: str) -> OnnxError:
     said = str(error)
     if isinstance(error, MemoryError) or _MEMORY.search(said):
         return OnnxError(
-            f"{folder.path}: there is not enough memory to run it ({_short(said)}). "
+            f"{folder.path}: there is not enough memory to run it ({in_short(said)}). "
             "Give it a shorter context (--ctx; ctx_len of [engine]), "
             "or use the native engine, whose weights stay in the file"
         )
     if DOMAIN in said and ("registered" in said or "implementation" in said):
         return lacks_library(folder)
     if _TOO_OLD.search(said):
-        return _too_old(version, folder, _short(said))
+        return _too_old(version, folder, in_short(said))
+    if _OUTSIDE.search(said) and (links := folder.outside_weights()):
+        return OnnxError(
+            f"{links[0]} is a link to {os.path.realpath(links[0])}, and ONNX Runtime {version} takes no weights from"
+            f" outside the folder. Put the file itself in its place: cp --remove-destination"
+            f" {shlex.quote(os.path.realpath(links[0]))} {shlex.quote(str(links[0]))}"
+        )
     if _WEIGHTS.search(said):
         return OnnxError(
-            f"{folder.path}: the weights beside model.onnx are damaged or of another model ({_short(said)}). "
+            f"{folder.path}: the weights beside model.onnx are damaged or of another model ({in_short(said)}). "
             "Copy the whole folder again, or export the model again"
         )
     if _PROTOBUF.search(said):
-        return OnnxError(f"{folder.model_path} is damaged ({_short(said)}). Copy it again, or export the model again")
+        return OnnxError(f"{folder.model_path} is damaged ({in_short(said)}). Copy it again, or export the model again")
     return OnnxError(
-        f"{folder.model_path}: ONNX Runtime {version} cannot run it: {_short(said)}. Export the model again"
+        f"{folder.model_path}: ONNX Runtime {version} cannot run it: {in_short(said)}. Export the model again"
     )
 
 
@@ -82,7 +91,7 @@ def lacks_library(folder: OnnxFolder) -> OnnxError:
 def explain_library(error: Exception, library: str, version: str) -> OnnxError:
     """The error for a library that ONNX Runtime of that version does not take."""
     return OnnxError(
-        f"{library}: ONNX Runtime {version} does not register it: {_short(str(error))}. "
+        f"{library}: ONNX Runtime {version} does not register it: {in_short(str(error))}. "
         "Update ONNX Runtime: pip install -U onnxruntime, or export the model again"
     )
 
@@ -96,7 +105,7 @@ def _too_old(version: str, folder: OnnxFolder, why: str, way: str = "") -> OnnxE
     )
 
 
-def _short(said: str) -> str:
-    """On one line, without where in ONNX Runtime's sources it comes from, and not without end."""
-    line = _NOISE.sub("", " ".join(said.split())).strip()
+def in_short(said: str) -> str:
+    """In one sentence on one line, without where in ONNX Runtime's sources it comes from, and not without end."""
+    line = _NOISE.sub("", " ".join(said.split())).strip(" .").replace(". ", "; ")
     return line if len(line) <= _WORDS_MOST else line[:_WORDS_MOST] + "..."

@@ -16,6 +16,7 @@ from edgebit.onnx_engine.ort_faults import (
     check_version,
     explain,
     explain_library,
+    in_short,
     is_slow,
     lacks_library,
 )
@@ -85,7 +86,7 @@ def usable_operators(folder: OnnxFolder, version: str, library: str | None = Non
     check_version(version, folder, with_library=place is not None)
     if folder.own_operators and place is None and not folder.has_fallback:
         raise lacks_library(folder)
-    return OperatorLibrary.load(place) if place is not None else None
+    return OperatorLibrary.load(place, by_option=library is not None) if place is not None else None
 
 
 def import_onnxruntime() -> ModuleType:
@@ -99,7 +100,7 @@ def import_onnxruntime() -> ModuleType:
         runtime = importlib.import_module("onnxruntime")
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name in ("onnxruntime", "numpy")
-        what = f"{error.name} is not installed" if missing else f"onnxruntime cannot be loaded: {error}"
+        what = f"{error.name} is not installed" if missing else f"onnxruntime cannot be loaded: {in_short(str(error))}"
         raise OnnxError(f"{what}, and ONNX folders run by it. Install it: {INSTALL}") from error
     runtime.disable_telemetry_events()  # for one that somebody else has loaded
     return runtime

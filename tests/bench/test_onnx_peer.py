@@ -109,6 +109,24 @@ def test_a_folder_that_cannot_run_is_told_before_the_rounds(exported, tmp_path, 
     assert not (tmp_path / "bench.json").exists()
 
 
+def test_a_bad_library_is_told_before_the_rounds(exported, tmp_path):
+    """Whatever is wrong with it: no half-empty table, and the exit code of the folder's other faults."""
+    garbage, foreign = tmp_path / "garbage.so", tmp_path / "foreign.so"
+    garbage.write_bytes(b"garbage")
+    data = bytearray(ort_library().read_bytes())
+    data[18:20] = b"\xf3\x00"  # e_machine: RISC-V
+    foreign.write_bytes(data)
+    for library, words in (
+        (garbage, "is not an ELF file"),
+        (foreign, "this machine is"),
+        (tmp_path, "that is a folder"),
+        (tmp_path / "none.so", "there is no such file"),
+        ("", "--library names no file"),
+    ):
+        done = bench("--engine", "onnx", exported, "--rounds", "1000", "--library", library)
+        assert (done.returncode, done.stdout) == (20, "") and words in done.stderr, (library, done.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -140,6 +140,16 @@ def test_a_library_that_may_not_be_read_is_said(folder, monkeypatch):
         assert f"{library}" in findings[name].detail and "Permission denied" in findings[name].detail
 
 
+def test_a_folder_in_the_place_of_the_library_is_a_fault(folder):
+    """It is there, and no library."""
+    library = folder / "libedgebit_ort.so"
+    library.unlink()
+    library.mkdir()
+    findings = named(check_onnx_folder(folder))
+    for name in ("files", "its library"):
+        assert findings[name].state == "fail" and findings[name].detail.startswith(f"{library} is a folder"), name
+
+
 def test_a_stock_folder_needs_none_of_it(installed, reference_checkpoint, tmp_path):
     """No library, no fallback, and no word of either."""
     from edgebit.export.to_onnx import OnnxForm, export_onnx

@@ -1,8 +1,11 @@
 """Which library a session registers, what is said of one that cannot be, and whether its kernels run."""
 
+import errno
 import hashlib
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +138,50 @@ def test_a_named_library_that_is_not_there_is_an_error(folder, monkeypatch, by):
         monkeypatch.setenv(by, "/no/such.so")
     with pytest.raises(OnnxError, match=f"{by} names /no/such.so, and there is no such file"):
         binding_of(folder, "/no/such.so" if by == "--library" else None)
+
+
+@pytest.mark.parametrize("by", ["--library", LIBRARY_VARIABLE])
+@pytest.mark.parametrize(("place", "words"), [("/", "that is a folder"), ("/dev/null", "that is no file")])
+def test_what_is_no_file_is_not_called_missing(folder, monkeypatch, by, place, words):
+    if by == LIBRARY_VARIABLE:
+        monkeypatch.setenv(by, place)
+    with pytest.raises(OnnxError, match=f"{by} names {place}, and {words}"):
+        find_library(folder, place if by == "--library" else None)
+
+
+def test_an_option_without_a_name_is_refused(folder):
+    """Unlike a variable, which is often emptied to unset it."""
+    with pytest.raises(OnnxError, match="--library names no file"):
+        find_library(folder, "")
+
+
+@pytest.mark.parametrize("by", ["--library", LIBRARY_VARIABLE])
+@pytest.mark.parametrize("content", [b"garbage", None])
+def test_the_way_without_it_is_the_one_that_wins(folder, monkeypatch, tmp_path, by, content):
+    """EDGEBIT_ORT_LIBRARY=none does nothing where --library is given."""
+    library = tmp_path / "bad.so"
+    library.write_bytes(content or b"")
+    if content is None:
+        refuse_to_read(library, monkeypatch)
+    if by == LIBRARY_VARIABLE:
+        monkeypatch.setenv(by, str(library))
+    with pytest.raises(OnnxError) as refused:
+        binding_of(folder, str(library) if by == "--library" else None)
+    way = f"chmod a+rX {library}"
+    if content:
+        way = "give --library none" if by == "--library" else "have EDGEBIT_ORT_LIBRARY=none in its environment"
+    assert str(refused.value).startswith(str(library)) and str(refused.value).endswith(way)
+
+
+def refuse_to_read(place, monkeypatch):
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path == place:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
 
 
 def for_another_machine(content: bytes) -> bytes:

@@ -1,6 +1,9 @@
 """What is taken for an exported folder, and what is said of one that is not whole."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +121,26 @@ def test_a_text_that_cannot_be_read_is_named(name, hand_made):
     (folder.path / name).mkdir()
     with pytest.raises(OnnxError, match=rf"{name} cannot be read: "):
         folder.read_small(name)
+
+
+@pytest.mark.parametrize("name", ["edgebit.tokn", "model.onnx.data"])
+def test_a_folder_in_the_place_of_a_file_is_not_called_missing(damaged, name):
+    path = damaged(name, lambda content: None)
+    (path / name).mkdir()
+    with pytest.raises(OnnxError, match=rf"{name} is a folder, and model\.onnx needs a file of that name"):
+        OnnxFolder.open(path).verify()
+
+
+def test_what_may_not_be_read_wants_no_other_copy(hand_made, monkeypatch):
+    folder = OnnxFolder.open(hand_made())
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OnnxError, match=r"edgebit\.tokn cannot be read: Permission denied\. .*chmod a\+rX") as refused:
+        folder.tokenizer_section()
+    assert "opy it again" not in str(refused.value)
 
 
 def test_without_sums_what_a_text_file_says_of_itself_is_left(hand_made):

@@ -7,9 +7,11 @@ import zipfile
 
 import pytest
 
+from edgebit.doctor.finding import of_error
 from edgebit.errors import OnnxError
 from edgebit.onnx_engine.folder import OnnxFolder
-from edgebit.onnx_engine.session import OnnxSession
+from edgebit.onnx_engine.ort_faults import explain, version_numbers
+from edgebit.onnx_engine.session import OnnxSession, import_onnxruntime
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -58,6 +60,28 @@ def test_a_weight_of_another_shape_is_said_in_one_line(damaged):
     said = refusal(damaged("model.onnx", lambda content: content.replace(b"\x0a\x02q0", b"\x0a\x02q9")))
     assert "model.onnx" in said and "\n" not in said
     assert "onnxruntime_src" not in said and "[ONNXRuntimeError]" not in said
+
+
+def test_weights_that_are_a_link_to_elsewhere(hand_made, tmp_path):
+    """ONNX Runtime takes none from outside the folder; what lies there may be sound."""
+    path = hand_made()
+    (path / "model.onnx.data").rename(tmp_path / "weights")
+    (path / "model.onnx.data").symlink_to(tmp_path / "weights")
+    folder = OnnxFolder.open(path)
+    assert folder.outside_weights() == [path / "model.onnx.data"]
+    if version_numbers(import_onnxruntime().__version__) < (1, 24):
+        pytest.skip("this ONNX Runtime follows links to everywhere")
+    said = refusal(path)
+    assert "takes no weights from outside the folder. Put the file itself in its place: cp --remove-destination" in said
+    assert f"model.onnx.data is a link to {tmp_path / 'weights'}" in said and "damaged" not in said
+
+
+def test_what_onnx_runtime_says_stays_in_one_sentence(hand_made):
+    """The doctor takes the first sentence for the fault, and the rest for the mend."""
+    error = explain(RuntimeError("Node 'a' failed. Reason: no kernel. "), OnnxFolder.open(hand_made()), "1.32.0")
+    finding = of_error("group", "graph", error)
+    assert finding.detail.endswith("cannot run it: Node 'a' failed; Reason: no kernel")
+    assert finding.mend == "Export the model again"
 
 
 TOO_LITTLE = """
