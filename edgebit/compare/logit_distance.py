@@ -13,6 +13,7 @@ from edgebit.bundle.archive import locate_model
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.model_file_checkpoint import is_model_file
 from edgebit.convert import convert
+from edgebit.errors import ExportError
 from edgebit.onnx_engine.binding import NO_LIBRARY
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import TOKENIZER_NAME, OnnxFolder
@@ -22,7 +23,7 @@ from edgebit.resources import evaluation_text
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.native import Engine, Library, Model, Tokenizer
 
-N_TOKENS = 128
+N_TOKENS, LEAST_TOKENS = 128, 16  # of fewer, a mean and a share say nothing
 _SEED = 1  # of the tokens of a model without a tokenizer
 
 
@@ -45,12 +46,15 @@ def measure_distance(
 
     source: the model file, bundle or checkpoint that `folder` was exported from
     The engine's KV cache is float32, as the graph's; ONNX Runtime has no library of ours. Raises OnnxError where it
-    is missing or cannot run the folder, EngineError where the native library is missing, and what convert() raises.
+    is missing or cannot run the folder, EngineError where the native library is missing, ExportError for fewer than
+    LEAST_TOKENS tokens, and what convert() raises.
     """
     session = OnnxSession.open(OnnxFolder.open(folder), threads=default_threads(), library=NO_LIBRARY)
     has_tokenizer = (folder / TOKENIZER_NAME).is_file()
     with _native_model(source, has_tokenizer, hints, progress) as model:
         name, ids = _tokens(model, text, session.folder.conf.context_max)
+        if len(ids) < LEAST_TOKENS:
+            raise ExportError(_too_few(len(ids), name, session.folder.conf.context_max))
         decoder = Decoder(session, ctx_len=len(ids))
         differences, divergences, same = [], [], 0
         with closing(Engine(model, ctx_len=len(ids), threads=default_threads(), kv="f32")) as engine:
@@ -96,6 +100,13 @@ def _tokens(model: Model, text: Path | None, most: int) -> tuple[str, list[int]]
         ids = tokenizer.encode(place.read_bytes())
     begin = [] if model.info.bos_token is None else [model.info.bos_token]
     return place.name, [*begin, *ids][:count]
+
+
+def _too_few(found: int, name: str, most: int) -> str:
+    words = f"it takes {LEAST_TOKENS} tokens or more, and"
+    if most < LEAST_TOKENS:
+        return f"{words} the context has {most}. Export with a longer --ctx"
+    return f"{words} {name} has {found}, begin-of-text counted. Give a longer --text"
 
 
 def _kl(p_logits: NDArray[np.float64], q_logits: NDArray[np.float64]) -> float:

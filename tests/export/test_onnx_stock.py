@@ -75,6 +75,22 @@ def test_the_distance_is_measured_and_told(name, native, reference_checkpoint, t
     assert f"KL {distance['kl_mean']:.2g} nats" in again.stdout
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("", (), r"16 tokens or more, and text\.txt has [01], .*Give a longer --text"),
+        ("The tide", (), r"16 tokens or more, and text\.txt has \d, .*Give a longer --text"),
+        ("The tide comes in twice a day.\n" * 8, ("--ctx", "8"), "the context has 8. Export with a longer --ctx"),
+    ],
+)
+def test_too_few_tokens_tell_no_distance(text, options, words, native, reference_checkpoint, tmp_path):
+    """A share over one token is 0 or 100 percent, whatever the folder computes; the folder is written."""
+    (tmp_path / "text.txt").write_text(text)
+    done = export(reference_checkpoint, tmp_path, "--text", str(tmp_path / "text.txt"), *options)
+    assert done.exit_code == 0 and re.search(f"distance .* was not measured: .*{words}", done.stdout)
+    assert "%" not in done.stdout and (tmp_path / "out" / "model.onnx").is_file()
+
+
 def test_what_keeps_it_from_being_measured_is_told(reference_checkpoint, tmp_path, monkeypatch):
     def missing(*_: object, **__: object) -> None:
         raise OnnxError("onnxruntime is not installed")
