@@ -37,7 +37,7 @@ def check_place(
     if kind is not None and stat.S_ISDIR(kind):
         raise error(f"{out} is a folder. Give a file name: {option} {out / example}")
     check_regular(out, error)
-    check_no_input(out, error, inputs)
+    _check_no_input(out, error, inputs)
     check_part(out, error, inputs)
     if kind is not None and not force:
         raise error(f"{out} is there already. Give another name, or --force to replace it")
@@ -45,7 +45,7 @@ def check_place(
         raise error(f"the folder {out.parent} is not there. Make it: mkdir -p {out.parent}")
 
 
-def check_no_input(out: Path, error: type[EdgebitError], inputs: Iterable[Path]) -> None:
+def _check_no_input(out: Path, error: type[EdgebitError], inputs: Iterable[Path]) -> None:
     """Raise `error` where `out` is one of the files or folders `inputs`, by whatever name."""
     if _is_one_of(out, inputs):
         raise error(f"{out} is what is read, and would be lost. Give another name")
