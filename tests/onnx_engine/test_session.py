@@ -87,34 +87,34 @@ def test_what_onnx_runtime_says_stays_in_one_sentence(hand_made):
 TOO_LITTLE = """
 import resource, sys
 from pathlib import Path
-import onnxruntime
 from edgebit.errors import OnnxError
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
-def leave(mib):
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), resource.RLIM_INFINITY))
-folder = OnnxFolder.open(Path(sys.argv[1]))
-for mib, step in ((0, lambda: OnnxSession.open(folder, threads=1)), (64, lambda: Decoder(session))):
-    leave(mib)
-    try:
-        step()
-    except OnnxError as error:
-        print(error)
-    leave(1 << 30)
-    session = OnnxSession.open(folder, threads=1)
+session = OnnxSession.open(OnnxFolder.open(Path(sys.argv[1])), threads=1)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+try:
+    Decoder(session)
+except OnnxError as error:
+    print(error)
 """
 
 
-def test_too_little_memory_is_said_for_the_weights_and_for_the_context(hand_made):
+def test_too_little_memory_for_the_context_is_said(hand_made):
     """With the option that asks for less."""
     conf = '{"n_layers": 2, "n_kv_heads": 2, "head_dim": 16, "vocab_size": 512, "context_max": 2000000}'
     path = hand_made(properties={"edgebit.conf": conf})
     done = subprocess.run([sys.executable, "-c", TOO_LITTLE, str(path)], capture_output=True, text=True, check=True)
-    weights, context = done.stdout.splitlines()
-    assert f"{path}: there is not enough memory to run it" in weights and "--ctx" in weights
-    assert "no memory for a KV cache of 2000000 tokens" in context and "--ctx" in context
+    assert "no memory for a KV cache of 2000000 tokens" in done.stdout and "--ctx" in done.stdout
+
+
+@pytest.mark.parametrize("said", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_too_little_memory_for_the_weights_is_said(said, hand_made):
+    """As ONNX Runtime says it; under a real limit it may find no memory for its own stack, and faults."""
+    folder = OnnxFolder.open(hand_made())
+    words = str(explain(said, folder, "1.32.0"))
+    assert f"{folder.path}: there is not enough memory to run it" in words and "--ctx" in words
 
 
 OLD = """
