@@ -15,7 +15,7 @@ from edgebit.errors import EngineError
 
 class Worker:
     def __init__(self):
-        print("a library says hello")
+        print("a library says hello", flush=True)
     def double(self, value):
         return {"value": 2 * value}
     def refuse(self):
