@@ -1,6 +1,7 @@
 """Checkpoints' files are read by position and never mapped: a file that becomes shorter is an error, not a SIGBUS."""
 
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -39,7 +40,7 @@ def read_at(file: BinaryIO, path: Path, offset: int, n_bytes: int, what: str) ->
     return out
 
 
-class CheckedFile:
+class CheckedFile(ABC):
     """A file that is open for reading by position, whose front a format has checked; what fails there closes it."""
 
     def __init__(self, path: Path) -> None:
@@ -52,9 +53,9 @@ class CheckedFile:
             self._file.close()
             raise
 
+    @abstractmethod
     def _check(self) -> None:
         """Read what stands before the weights, as the format has it."""
-        raise NotImplementedError
 
     def close(self) -> None:
         self._file.close()

@@ -129,9 +129,11 @@ def test_a_system_message_wants_a_chat_template(hand_made):
     assert "has no chat template, which --system belongs to" in done.stderr
 
 
-def test_ctrl_c_stops_cleanly(folder):
-    """SIGINT ends the answer with exit code 130 and no traceback."""
-    command = [sys.executable, "-m", "edgebit", "run", str(folder), "hello", "--temperature", "2", "--seed", "1"]
+@pytest.mark.parametrize("kind", ["model", "folder"])
+def test_ctrl_c_stops_cleanly(kind, request):
+    """SIGINT ends the answer of either engine with exit code 130 and no traceback."""
+    path = str(request.getfixturevalue(kind))
+    command = [sys.executable, "-m", "edgebit", "run", path, "hello", "--temperature", "2", "--seed", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.read(1)  # it answers
