@@ -68,7 +68,7 @@ run_in_docker() { # NAME IMAGE: as Kubernetes would: no rights, nothing to write
     docker rm -f "$1" >/dev/null
 }
 
-model=$("$(dirname "$edgebit")/python" -c 'from edgebit.resources import demo_model_dir; print(demo_model_dir())')
+model=$("$(dirname "$edgebit")/python" -c 'from edgebit.resources import assistant_model_dir; print(assistant_model_dir())')
 "$edgebit" build "$model" --target host --out "$work/demo.bundle"
 
 echo "-- from the Dockerfile"

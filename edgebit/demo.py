@@ -15,7 +15,7 @@ from edgebit.deploy.install import install
 from edgebit.deploy.outcome import Outcome, Reporter
 from edgebit.deploy.plan import InstallOptions
 from edgebit.local_broker import LocalBroker
-from edgebit.resources import demo_model_dir
+from edgebit.resources import assistant_model_dir
 from edgebit.targets import HOST, find_target
 from edgebit.transport import Options, Transport, open_transport
 
@@ -24,7 +24,9 @@ DEVICE_NAME = "demo"
 
 def build_demo(folder: Path, listener: Listener) -> BuildResult:
     """Build the bundle of the shipped model for this machine in `folder`."""
-    options = BuildOptions(model=demo_model_dir(), target=find_target(HOST), out=folder / "demo.bundle", name="demo")
+    options = BuildOptions(
+        model=assistant_model_dir(), target=find_target(HOST), out=folder / "demo.bundle", name="demo"
+    )
     return build_bundle(options, listener)
 
 

@@ -19,7 +19,7 @@ from edgebit.convert import convert
 from edgebit.elf import read_elf
 from edgebit.errors import BuildError
 from edgebit.kernel_program import kernel_program
-from edgebit.resources import demo_model_dir
+from edgebit.resources import assistant_model_dir
 from edgebit.targets import Target, host_target
 
 EMULATED_MODEL_MAX = 256 << 20  # bytes: a 2B model took more than ten minutes for its first probe under qemu
@@ -86,7 +86,7 @@ def check_model_probes(
         return check_probes(runner, model, runs)
     with tempfile.TemporaryDirectory(prefix="edgebit-probes-") as folder:
         stand_in = Path(folder, "demo.ebm")
-        convert(demo_model_dir(), stand_in)
+        convert(assistant_model_dir(), stand_in)
         checks = [
             dataclasses.replace(check, name=f"{check.name}, the shipped model's")
             for check in check_probes(runner, stand_in, runs)

@@ -34,9 +34,9 @@ def kernels_dir() -> Path:
     return _DATA / "kernels"
 
 
-def demo_model_dir() -> Path:
+def assistant_model_dir() -> Path:
     """The checkpoint that ships with edgebit."""
-    return _PACKAGE / "demo_model"
+    return _PACKAGE / "assistant_model"
 
 
 def evaluation_text() -> Path:

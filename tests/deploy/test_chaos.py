@@ -64,7 +64,7 @@ if verb and verb in sys.argv:
 def bundles(native, require_tool, tmp_path_factory) -> list[Path]:
     """Three bundles of the shipped model that differ in one file of 150 kB."""
     folder = tmp_path_factory.mktemp("bundles")
-    convert(resources.demo_model_dir(), folder / "model.ebm")
+    convert(resources.assistant_model_dir(), folder / "model.ebm")
     build_pyz(folder / "whole.pyz")
     dying_pyz(folder / "whole.pyz", folder / "edgebitd.pyz")
     made = []

@@ -158,5 +158,5 @@ def bundle(pi: Pi, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if built:
         return Path(built)
     path = tmp_path_factory.mktemp("bundle") / "chat.bundle"
-    pi.edgebit("build", str(resources.demo_model_dir()), "--target", "rpi", "--out", str(path), timeout_s=1800)
+    pi.edgebit("build", str(resources.assistant_model_dir()), "--target", "rpi", "--out", str(path), timeout_s=1800)
     return path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgebit.convert import convert
-from edgebit.resources import demo_model_dir
+from edgebit.resources import assistant_model_dir
 from edgebit.runtime.native import Engine, Library, Model
 
 
@@ -26,7 +26,16 @@ def onnx_folder_of(native: Library, tmp_path_factory: pytest.TempPathFactory) ->
     def export(*options: str) -> Path:
         folder = parent / "_".join(("demo", *options))
         if not folder.exists():
-            command = [sys.executable, "-m", "edgebit", "export", "onnx", str(demo_model_dir()), "--out", str(folder)]
+            command = [
+                sys.executable,
+                "-m",
+                "edgebit",
+                "export",
+                "onnx",
+                str(assistant_model_dir()),
+                "--out",
+                str(folder),
+            ]
             done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
         return folder
@@ -50,7 +59,7 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 def engine_greedy(native: Library, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[int], int], list[int]]:
     """Gives the tokens that the native engine answers `ids` with, the likeliest at each step, without a stop."""
     path = tmp_path_factory.mktemp("model") / "demo.ebm"
-    convert(demo_model_dir(), path, probes=False)
+    convert(assistant_model_dir(), path, probes=False)
 
     def greedy(ids: list[int], n: int) -> list[int]:
         answer: list[int] = []

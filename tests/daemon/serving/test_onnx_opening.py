@@ -15,7 +15,7 @@ from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.serving.engine import LoadedModel
 from edgebit.daemon.serving.onnx_opening import check_onnx
 from edgebit.errors import BundleError, EdgebitError, OnnxError
-from edgebit.resources import demo_model_dir, ort_library
+from edgebit.resources import assistant_model_dir, ort_library
 from edgebit.runtime.generation import Answer
 
 pytest.importorskip("onnx")
@@ -28,14 +28,14 @@ from edgebit.export.to_onnx import OnnxForm, export_onnx
 def model_file(native, tmp_path_factory):
     """The model that ships: its answers are no noise."""
     path = tmp_path_factory.mktemp("model") / "demo.ebm"
-    convert(demo_model_dir(), path)
+    convert(assistant_model_dir(), path)
     return path
 
 
 @pytest.fixture(scope="module")
 def exported(native, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "exported"
-    export_onnx(demo_model_dir(), folder, library=ort_library())
+    export_onnx(assistant_model_dir(), folder, library=ort_library())
     return folder
 
 
@@ -100,8 +100,8 @@ def test_info_says_what_computes(opened, exported):
     assert (engine["name"], engine["kernel"], engine["ctx_len"], engine["sequences"]) == ("onnx", "bound", 64, 2)
     assert engine["onnxruntime"] == sys.modules["onnxruntime"].__version__ and "arena_bytes" not in engine
     assert engine["graph"] == {
-        "source": "demo_model",
-        "source_sha256": {"model.safetensors": hash_file(demo_model_dir() / "model.safetensors").sha256},
+        "source": "assistant_model",
+        "source_sha256": {"model.safetensors": hash_file(assistant_model_dir() / "model.safetensors").sha256},
         "ops": "contrib",
         "fallback": "compact",
     }
@@ -141,7 +141,7 @@ def test_a_folder_of_another_model_is_refused(opened, reference_checkpoint, tmp_
 def test_a_folder_of_the_model_file_itself_is_known(opened, model_file, tmp_path):
     """Whether the file is by itself, or in a bundle whose manifest has its sum."""
     export_onnx(model_file, tmp_path / "of-file", library=ort_library())
-    assert opened(tmp_path / "of-file").names == {"demo_model"}
+    assert opened(tmp_path / "of-file").names == {"assistant_model"}
     manifest = Manifest(
         name="tiny",
         edgebit="0.1.0",
@@ -196,7 +196,7 @@ def test_a_folder_that_is_none(opened, tmp_path):
 
 
 def test_a_model_without_probes_is_not_called_proved(opened, exported, tmp_path, native, caplog):
-    convert(demo_model_dir(), tmp_path / "bare.ebm", probes=False)
+    convert(assistant_model_dir(), tmp_path / "bare.ebm", probes=False)
     opened(exported, path=tmp_path / "bare.ebm")
     assert "nothing shows that its answers are the model's" in caplog.text
 
@@ -217,7 +217,7 @@ def test_a_context_longer_than_the_folders_is_refused(opened, exported):
 
 def test_a_shorter_graph_has_a_shorter_context(opened, tmp_path):
     """Unless a context was asked for, the folder's own is the limit."""
-    export_onnx(demo_model_dir(), tmp_path / "short", form=OnnxForm(context=128), library=ort_library())
+    export_onnx(assistant_model_dir(), tmp_path / "short", form=OnnxForm(context=128), library=ort_library())
     assert json.loads(json.dumps(opened(tmp_path / "short").describe()))["engine"]["ctx_len"] == 128
 
 
@@ -258,7 +258,7 @@ def test_a_library_of_another_machine_is_seen_by_the_check(exported, tmp_path, m
 
 def test_a_folder_with_neither_library_nor_fallback_is_seen_by_the_check(native, tmp_path, monkeypatch):
     monkeypatch.delenv("EDGEBIT_ORT_LIBRARY", raising=False)
-    export_onnx(demo_model_dir(), tmp_path / "bare", form=OnnxForm(fallback="none"))
+    export_onnx(assistant_model_dir(), tmp_path / "bare", form=OnnxForm(fallback="none"))
     with pytest.raises(OnnxError, match=r"has no fallback for all\. .*--target.*EDGEBIT_ORT_LIBRARY") as refused:
         checked(tmp_path / "bare")
     assert "--library" not in str(refused.value)

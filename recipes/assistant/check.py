@@ -1,7 +1,7 @@
 """Asks a packed checkpoint through Hugging Face transformers, the reference implementation, and counts right answers.
 
-python check.py ../../edgebit/demo_model --every 6
-python check.py ../../edgebit/demo_model --ask "is the back door locked?"
+python check.py ../../edgebit/assistant_model --every 6
+python check.py ../../edgebit/assistant_model --ask "is the back door locked?"
 """
 
 import argparse

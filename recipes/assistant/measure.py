@@ -1,6 +1,6 @@
 """Measures a written checkpoint on wordings and sentences that it was not trained on.
 
-python measure.py ../../edgebit/demo_model
+python measure.py ../../edgebit/assistant_model
 """
 
 import argparse

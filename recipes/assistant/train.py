@@ -1,6 +1,6 @@
 """Trains edgebit's demo model on two CPU cores and writes it as a packed BitNet checkpoint.
 
-    python train.py --out ../../edgebit/demo_model
+    python train.py --out ../../edgebit/assistant_model
 
 The same seed, steps and library versions give the same data; the weights may differ in the last digits by CPU.
 """
