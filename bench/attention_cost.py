@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from edgebit.convert import convert  # noqa: E402
-from edgebit.runtime.native import Engine, Library, Model  # noqa: E402
+from edgebit.runtime.engine import Engine  # noqa: E402
+from edgebit.runtime.library import Library  # noqa: E402
+from edgebit.runtime.model import Model  # noqa: E402
 from edgebit.synthesize import SHAPES, synthesize  # noqa: E402
 
 CONTEXTS, CHUNK, NEAR, LAYERS = (2048, 4096), 128, 16, SHAPES["2b4t"].n_layers

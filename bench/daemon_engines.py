@@ -17,9 +17,9 @@ from pathlib import Path
 from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.serving.engine import LoadedModel
+from edgebit.runtime.eval_errors import Cancelled
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import Cancelled
 from edgebit.runtime.token_ids import spread_ids
 
 _PROMPT, _LONG_PROMPT = 16, 512  # tokens

@@ -21,7 +21,10 @@ from edgebit.daemon.serving.greedy_probes import shortfall
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.onnx_engine.token_engine import OnnxEngine
-from edgebit.runtime.native import Engine, Library, Model, Sampler, SamplingParams
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from edgebit.runtime.token_engine import TokenEngine
 from edgebit.runtime.token_ids import spread_ids
 

@@ -34,7 +34,9 @@ from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession, import_onnxruntime
 from edgebit.resources import ort_library
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "reference"
 INT8_STEP = 3e-3  # a sequence with a greater difference has an int8 code that fell the other way

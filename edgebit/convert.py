@@ -26,7 +26,9 @@ from edgebit.checkpoint.text_sections import TextSections, read_text_sections
 from edgebit.errors import EngineError, OutputError
 from edgebit.progress import Progress, unwatched
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.runtime.token_ids import spread_ids
 from edgebit.ternary.absmean import row_int8
 from edgebit.ternary.layouts import TILE_ROWS, pack_h8, pack_t1, pack_t2

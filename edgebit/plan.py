@@ -28,8 +28,10 @@ from edgebit.roofline import (
 )
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB, PREFIX_MEMORY_MIB
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
 from edgebit.runtime.memory import read_buffer_bytes, rss_bytes, total_memory_bytes
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.model import Model
 from edgebit.runtime.session import SPECULATE
 from edgebit.runtime.speed import measure_speed
 from edgebit.synthesize import SHAPES, Shape

@@ -36,7 +36,9 @@ from edgebit.errors import BuildError, BundleError, EngineError, TargetError
 from edgebit.instructions import check_instructions
 from edgebit.keys import check_signature, list_keys
 from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.targets import ARCH_FEATURES, Target, find_target, host_target
 
 _EXPECTED = (MODEL_MEMBER, LIBRARY_MEMBER, DAEMON_MEMBER, SERVICE_MEMBER)

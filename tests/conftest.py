@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from edgebit import bionic, resources
 from edgebit.convert import convert
 from edgebit.errors import EngineError
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 
 # A machine that is busy with something else is no fault of the code: no property is timed.
 settings.register_profile("edgebit", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,8 @@ import pytest
 
 from edgebit.errors import OnnxError
 from edgebit.resources import ort_library as built_ort_library
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
-from edgebit.runtime.native import Cancelled
+from edgebit.runtime.eval_errors import Cancelled
 
 
 class Heard:

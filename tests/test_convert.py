@@ -17,7 +17,8 @@ from edgebit.bundle.prompt_program import PromptProgram
 from edgebit.checkpoint.rope import rope_inv_freq
 from edgebit.convert import compute_probes, convert
 from edgebit.errors import CheckpointError, EngineError, TokenizerError
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 from edgebit.ternary.layouts import HeadPlanes, pack_h8, unpack_h8, unpack_t1, unpack_t2
 
 

@@ -42,7 +42,8 @@ from edgebit.plan import (
     measure_host,
 )
 from edgebit.roofline import Machine, Range, machine_of
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 from edgebit.synthesize import synthesize
 from edgebit.targets import find_target, host_target
 from tests.kernels.tiny_model import TinyModel, tiny_conf

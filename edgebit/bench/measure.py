@@ -22,8 +22,8 @@ from edgebit.bench.worker import Spec
 from edgebit.bundle.archive import Member
 from edgebit.errors import EngineError, PeerError
 from edgebit.resources import native_library
+from edgebit.runtime.engine import KV_TYPES
 from edgebit.runtime.memory import last_cache_bytes, read_buffer_bytes
-from edgebit.runtime.native import KV_TYPES
 
 EDGEBIT = "edgebit"
 Listener = Callable[[str, int, int], None]  # what is being done, steps done, steps in all

@@ -53,7 +53,7 @@ class OnnxPeer:
 
 
 def model_info(folder: OnnxFolder) -> dict[str, int]:
-    """The sizes that a report tells of a model (native.ModelInfo), from what the folder says.
+    """The sizes that a report tells of a model (model.ModelInfo), from what the folder says.
 
     Raises OnnxError where it does not say all.
     """

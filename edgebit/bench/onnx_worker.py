@@ -10,8 +10,9 @@ from edgebit.asked_process.serving import serve
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
+from edgebit.runtime.library import Library
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import Library, Sampler, SamplingParams
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from edgebit.runtime.token_ids import spread_ids
 
 

@@ -9,7 +9,9 @@ from edgebit.bundle.model_format import VERSION
 from edgebit.convert import convert
 from edgebit.errors import BundleError
 from edgebit.resources import cache_dir
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.synthesize import synthesize
 
 _PROBE_CONTEXT = 128  # tokens: golden probes need less

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgebit.asked_process.serving import serve
+from edgebit.runtime.engine import KV_TYPES, Engine
+from edgebit.runtime.library import Library
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import KV_TYPES, Engine, Library, Model, Sampler, SamplingParams
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from edgebit.runtime.token_ids import spread_ids
 
 

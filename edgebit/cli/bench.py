@@ -25,7 +25,9 @@ from edgebit.cli.terminal import printable
 from edgebit.errors import OutputError, PeerError
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import KV_TYPES, Library, Model
+from edgebit.runtime.engine import KV_TYPES
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.synthesize import SHAPES
 
 _DEFAULT_PREFILL, _DEFAULT_CONTEXTS = (128, 512), (0, 2048)

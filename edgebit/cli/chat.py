@@ -18,8 +18,8 @@ from edgebit.cli.terminal import echo_piece, printable
 from edgebit.engines.figures import answer_figures
 from edgebit.engines.native_engine import open_engine
 from edgebit.errors import EngineError
+from edgebit.runtime.eval_errors import ContextFullError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import ContextFullError
 
 COMMANDS = "/new begins another conversation, /bye ends it"
 

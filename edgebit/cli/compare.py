@@ -19,7 +19,7 @@ from edgebit.compare.report import Report, all_equal, all_succeeded, make_report
 from edgebit.engines.choice import ENGINES
 from edgebit.errors import EdgebitError, EngineError
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import KV_TYPES
+from edgebit.runtime.engine import KV_TYPES
 
 _SHOWN = 40  # characters of an answer where it parts
 _MIB = 1 << 20

@@ -34,7 +34,8 @@ from edgebit.evaluate.perplexity import perplexity_of
 from edgebit.evaluate.reference_file import open_reference, write_reference
 from edgebit.evaluate.text import ScoredText, take_ids
 from edgebit.evaluate.windows import computed_tokens, open_engine
-from edgebit.runtime.native import KV_TYPES, Engine, Model
+from edgebit.runtime.engine import KV_TYPES, Engine
+from edgebit.runtime.model import Model
 
 _CONTEXT = 8  # tokens that are shown before a place
 _LEAST_KL = 1e-5  # nats, of a place that is shown: less is rounding, of a saved reference

@@ -19,8 +19,9 @@ from edgebit.evaluate.text import ScoredText, encode_text, take_ids
 from edgebit.evaluate.windows import Windows
 from edgebit.resources import evaluation_text
 from edgebit.runtime.cores import default_threads
+from edgebit.runtime.engine import KV_TYPES
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import KV_TYPES, Model
+from edgebit.runtime.model import Model
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -15,7 +15,8 @@ import click
 from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.engines.engine import OpenOptions, TextEngine
 from edgebit.runtime.abi import MAX_DRAFT
-from edgebit.runtime.native import KV_TYPES, SamplingParams
+from edgebit.runtime.engine import KV_TYPES
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import SPECULATE
 
 

@@ -24,7 +24,8 @@ from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
 from edgebit.errors import EngineError
 from edgebit.keys import check_signature, list_keys
-from edgebit.runtime.native import Library, Tokenizer
+from edgebit.runtime.library import Library
+from edgebit.runtime.tokenizer import Tokenizer
 
 
 @click.command()

@@ -21,7 +21,9 @@ from edgebit.convert import convert
 from edgebit.errors import EdgebitError, OutputError
 from edgebit.progress import Progress
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 _CHUNK_TOKENS = 64  # tokens whose logits are in memory at once
 

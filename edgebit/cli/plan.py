@@ -27,7 +27,7 @@ from edgebit.plan import (
     measure_host,
 )
 from edgebit.roofline import ENGINE_SHARE, LAYOUT_BITS, Estimate, Range
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 from edgebit.synthesize import SHAPES
 from edgebit.targets import HOST, find_target, list_targets
 

@@ -14,7 +14,9 @@ from edgebit.checkpoint.opening import find_gguf, open_checkpoint
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, read_tokenizer
 from edgebit.cli.checkpoint_options import pre_tokenizer_option
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Library, Model, Tokenizer
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 
 @click.command()

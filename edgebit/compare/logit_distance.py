@@ -21,7 +21,10 @@ from edgebit.onnx_engine.session import OnnxSession
 from edgebit.progress import Progress
 from edgebit.resources import evaluation_text
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Engine, Library, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 N_TOKENS, LEAST_TOKENS = 128, 16  # of fewer, a mean and a share say nothing
 _SEED = 1  # of the tokens of a model without a tokenizer

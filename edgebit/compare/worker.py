@@ -11,7 +11,7 @@ from edgebit.engines.figures import answer_figures
 from edgebit.engines.question import question_ids
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import SamplingParams
+from edgebit.runtime.sampler import SamplingParams
 
 _OTHER_PROMPT, _WARM_TOKENS = "a", 2
 

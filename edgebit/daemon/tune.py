@@ -21,8 +21,10 @@ from edgebit.daemon.serving.engine import load_library
 from edgebit.errors import BundleError, ConfigError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
 from edgebit.runtime.memory import read_buffer_bytes, total_memory_bytes
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.model import Model
 from edgebit.runtime.speed import Speed, measure_speed
 
 MIB = 1 << 20

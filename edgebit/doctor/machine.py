@@ -18,7 +18,7 @@ from edgebit.errors import BuildError, EngineError, TargetError
 from edgebit.instructions import disassemblers
 from edgebit.probe_runs import find_emulator
 from edgebit.resources import cache_dir
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 from edgebit.targets import find_target, list_targets
 
 GROUP = "this machine"

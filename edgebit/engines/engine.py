@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgebit.bundle.prompt_program import Message
+from edgebit.runtime.engine import KV_TYPES
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import KV_TYPES, SamplingParams
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import SPECULATE
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from edgebit.engines.engine import TextEngine
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.memory import peak_rss_bytes
-from edgebit.runtime.native import SamplingParams
+from edgebit.runtime.sampler import SamplingParams
 
 
 def answer_figures(engine: TextEngine, answer: Answer, sampling: SamplingParams) -> dict[str, Any]:

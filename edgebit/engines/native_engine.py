@@ -10,8 +10,10 @@ from edgebit.bundle.prompt_program import Message
 from edgebit.engines.engine import OpenOptions
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Library, Model, SamplingParams
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.runtime.prefix_cache import PrefixCache
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 _PREFIX_BYTES = 1 << 30

@@ -16,10 +16,12 @@ from edgebit.onnx_engine.folder import TOKENIZER_NAME, OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer, Generation, answer_limit
-from edgebit.runtime.native import Library, SamplingParams, Tokenizer
+from edgebit.runtime.library import Library
 from edgebit.runtime.prompt_ids import chat_ids, prompt_ids
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.sampling import advised_sampling, choose_sampling
 from edgebit.runtime.sequences import HeldSequence, shared_length
+from edgebit.runtime.tokenizer import Tokenizer
 
 
 class OrtEngine:

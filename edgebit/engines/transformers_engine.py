@@ -19,7 +19,8 @@ from edgebit.engines.text_pieces import TextPieces
 from edgebit.errors import CheckpointError, EngineError
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer, answer_limit
-from edgebit.runtime.native import Library, Sampler, SamplingParams
+from edgebit.runtime.library import Library
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from edgebit.runtime.sampling import advised_sampling, choose_sampling
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

@@ -13,7 +13,8 @@ from edgebit.evaluate.likelihood import Likelihood, LikelihoodEngine, Pair, Pair
 from edgebit.evaluate.progress import Report, go_on
 from edgebit.evaluate.questions import Question
 from edgebit.evaluate.windows import Floats, computed_tokens
-from edgebit.runtime.native import Model, Tokenizer
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 # What a choice's log-likelihood is divided by before the greatest is taken, as in lm-evaluation-harness.
 METRICS: dict[str, Callable[[str], int]] = {

@@ -11,7 +11,9 @@ from edgebit.evaluate.perplexity import Integers, score, standard_error
 from edgebit.evaluate.progress import Report, go_on
 from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import Block, Floats, Windows, next_token_blocks
-from edgebit.runtime.native import Engine, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 _WORST = 5  # places that are named
 

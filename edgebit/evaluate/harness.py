@@ -16,7 +16,7 @@ from edgebit.errors import EdgebitError
 from edgebit.evaluate.model_opening import open_sound_model
 from edgebit.evaluate.text_model import TextModel
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import KV_TYPES
+from edgebit.runtime.engine import KV_TYPES
 
 NAME = "edgebit"
 _NUMBERS = ("threads", "max_length", "seed")

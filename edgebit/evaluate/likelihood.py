@@ -8,8 +8,10 @@ import numpy as np
 from edgebit.errors import EdgebitError
 from edgebit.evaluate.windows import Floats, log_probs
 from edgebit.runtime.defaults import BATCH_LEN
-from edgebit.runtime.native import Engine, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 from edgebit.runtime.sequences import shared_length
+from edgebit.runtime.tokenizer import Tokenizer
 
 Segment = tuple[str, bool]  # a text, and whether names of special tokens in it are those tokens
 _FORKS = 8  # continuations that are computed in one pass

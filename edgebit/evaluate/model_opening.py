@@ -4,7 +4,8 @@ from pathlib import Path
 
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 
 def open_sound_model(path: Path) -> Model:

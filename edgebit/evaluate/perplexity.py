@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgebit.evaluate.progress import Report, go_on
 from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import Block, Floats, Windows, next_token_blocks
-from edgebit.runtime.native import Engine
+from edgebit.runtime.engine import Engine
 
 Integers = npt.NDArray[np.int64]
 

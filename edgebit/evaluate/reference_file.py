@@ -20,7 +20,9 @@ from edgebit.evaluate.perplexity import score
 from edgebit.evaluate.progress import Report, go_on
 from edgebit.evaluate.text import ScoredText
 from edgebit.evaluate.windows import Block, Windows, next_token_blocks
-from edgebit.runtime.native import Engine, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 WHOLE_MOST = 1024  # tokens of a vocabulary that is saved whole unless asked otherwise
 TOP = 64  # the likeliest tokens that are saved of a larger one

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Model, Tokenizer
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from edgebit.bundle.prompt_program import Message
 from edgebit.errors import EdgebitError
 from edgebit.evaluate.likelihood import Likelihood, LikelihoodEngine, Pair, PairEncoder, Segment
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Model, SamplingParams
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 _MAX_TOKENS = 256  # of an answer, unless asked otherwise: the harness's own

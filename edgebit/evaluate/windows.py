@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from edgebit.errors import EdgebitError
 from edgebit.runtime.defaults import BATCH_LEN
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 
 WINDOW = 2048  # tokens, or the model's context where that is less
 _BLOCK_BYTES = 16 << 20  # of log-probabilities that are in memory at once

@@ -7,7 +7,9 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.checks import Check
 from edgebit.errors import EngineError
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.runtime.token_ids import spread_ids
 
 _PROMPT_TOKENS, _ANSWER_TOKENS = 5, 8

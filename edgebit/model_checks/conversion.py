@@ -10,7 +10,8 @@ from edgebit.model_checks.model_file import check_probes_at_each_level, guarded
 from edgebit.model_checks.texts import check_template, check_tokenizer
 from edgebit.model_checks.weights import check_bytes, check_head, check_tensors
 from edgebit.progress import Progress, unwatched
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 _NEED_AN_ENGINE = ("tokenizer", "chat template", "answer", "golden probes")
 

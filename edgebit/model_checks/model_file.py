@@ -9,7 +9,7 @@ from edgebit.errors import BundleError, CheckpointError, EngineError
 from edgebit.model_checks.at_work import check_probes
 from edgebit.model_checks.weights import check_bytes
 from edgebit.progress import Progress, unwatched
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 
 
 def check_model_file(path: Path, *, run: bool = True, progress: Progress = unwatched) -> list[Check]:

@@ -13,7 +13,8 @@ from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer, Kind, Normalizer
 from edgebit.checkpoint.tokenizer.text_form import SPACE_MARK
 from edgebit.checks import Check
-from edgebit.runtime.native import Model, Tokenizer
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 # Scripts, numbers, code, white space, joined emoji, and names of special tokens, which stay text.
 _TEXT = (

@@ -8,7 +8,7 @@ from edgebit.onnx_engine.kv_cache import GrownCache, KvCache, SharedCache
 from edgebit.onnx_engine.ort_faults import version_numbers
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.runtime.defaults import BATCH_LEN
-from edgebit.runtime.native import Cancelled, ContextFullError
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,7 +20,7 @@ from edgebit.onnx_engine.ort_faults import (
     is_slow,
     lacks_library,
 )
-from edgebit.runtime.native import Cancelled
+from edgebit.runtime.eval_errors import Cancelled
 
 _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _ONLY_ERRORS = 3  # ONNX Runtime's log level

@@ -10,7 +10,8 @@ from edgebit.errors import EngineError, OnnxError
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.session import OnnxSession
 from edgebit.runtime.defaults import BATCH_LEN
-from edgebit.runtime.native import EngineStats, Model
+from edgebit.runtime.engine import EngineStats
+from edgebit.runtime.model import Model
 
 KV = "f32"
 _KV_BYTES = 4

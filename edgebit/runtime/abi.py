@@ -1,6 +1,6 @@
 """The C interface of kernels/include/edgebit.h in ctypes: structures, prototypes, and the host function table.
 
-Nothing here has behaviour of its own; edgebit/runtime/native.py gives it owners and errors.
+Nothing here has behaviour of its own; library.py and what builds on it give it owners and errors.
 """
 
 import ctypes

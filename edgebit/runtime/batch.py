@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.generation import Generation
-from edgebit.runtime.native import Drafting
 from edgebit.runtime.token_engine import TokenEngine
 
 

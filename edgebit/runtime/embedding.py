@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from edgebit.runtime.native import Engine
+from edgebit.runtime.engine import Engine
 
 
 def embed(engine: Engine, tokens: Sequence[int]) -> list[float]:

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from edgebit.errors import EdgebitError, EngineError
-from edgebit.runtime.native import ContextFullError, Drafting, Sampler, SamplingParams, TextStream, Tokenizer
+from edgebit.runtime.drafting import Drafting
+from edgebit.runtime.eval_errors import ContextFullError
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from edgebit.runtime.sequences import HeldSequence
+from edgebit.runtime.text_stream import TextStream
+from edgebit.runtime.tokenizer import Tokenizer
 
 DoneReason = Literal["stop", "length", "cancelled"]
 
@@ -45,7 +49,7 @@ def answer_limit(ids: Sequence[int], ctx_len: int, max_tokens: int | None) -> in
 
 
 class Vocabulary(Protocol):
-    """What tokens are drawn from: native.ModelInfo is one."""
+    """What tokens are drawn from: model.ModelInfo is one."""
 
     @property
     def vocab_size(self) -> int:

@@ -36,7 +36,7 @@ _MAGIC = b"EBPFX\r\n\x01"
 
 @runtime_checkable
 class StatefulEngine(Protocol):
-    """What the cache needs of an engine: native.Engine has it."""
+    """What the cache needs of an engine: engine.Engine has it."""
 
     def state_kind(self) -> bytes:
         """What a saved state hangs on: the model, and the type of the KV cache."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 
 def prompt_ids(tokenizer: Tokenizer, bos_token: int | None, prompt: str) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from edgebit.runtime.native import SamplingParams
+from edgebit.runtime.sampler import SamplingParams
 
 # What a model's makers may advise, of SamplingParams: as what kind of number the sampler takes it, from what to what.
 _ADVICE: dict[str, tuple[type[float] | type[int], float, float]] = {

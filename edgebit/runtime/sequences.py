@@ -9,7 +9,7 @@ from edgebit.runtime.prefix_cache import PrefixCache, StatefulEngine
 
 
 class SequenceEngine(Protocol):
-    """What the pool needs of an engine: native.Engine has it."""
+    """What the pool needs of an engine: engine.Engine has it."""
 
     def truncate(self, sequence: int = 0, length: int = 0) -> None:
         """Forget the tokens from position `length` on."""

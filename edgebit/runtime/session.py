@@ -7,22 +7,19 @@ from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
 from edgebit.runtime import batch
 from edgebit.runtime.defaults import BATCH_LEN
+from edgebit.runtime.drafting import Drafting
+from edgebit.runtime.engine import KV_TYPES, Engine
+from edgebit.runtime.eval_errors import Cancelled
 from edgebit.runtime.generation import Answer, Generation, answer_limit
-from edgebit.runtime.native import (
-    KV_TYPES,
-    Cancelled,
-    Drafting,
-    Engine,
-    Model,
-    SamplingParams,
-    Tokenizer,
-)
+from edgebit.runtime.model import Model
 from edgebit.runtime.prefix_cache import PrefixCache, StatefulEngine
 from edgebit.runtime.prompt_ids import chat_ids, prompt_ids
 from edgebit.runtime.prompt_sharing import PromptSharing
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.sampling import advised_sampling, choose_sampling
 from edgebit.runtime.sequences import Prefixes, SequencePool
 from edgebit.runtime.token_engine import EngineOpener
+from edgebit.runtime.tokenizer import Tokenizer
 
 SPECULATE = 4  # tokens: the longest draft, unless asked otherwise; how long one is, is decided by what pays
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
-from edgebit.runtime.native import Engine
+from edgebit.runtime.engine import Engine
 from edgebit.runtime.token_ids import spread_ids
 
 _STEPS_LEAST = 5  # decode steps, however long they take

@@ -1,9 +1,10 @@
-"""What a session needs of an engine: tokens of several sequences in, logits out. native.Engine is one."""
+"""What a session needs of an engine: tokens of several sequences in, logits out. engine.Engine is one."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from edgebit.runtime.native import EngineStats, Model
+from edgebit.runtime.engine import EngineStats
+from edgebit.runtime.model import Model
 from edgebit.runtime.sequences import SequenceEngine
 
 
@@ -24,7 +25,7 @@ class TokenEngine(SequenceEngine, Protocol):
 
     @property
     def kv(self) -> str:
-        """How it holds keys and values: one of native.KV_TYPES."""
+        """How it holds keys and values: one of engine.KV_TYPES."""
 
     @property
     def keeps_memory(self) -> bool:
@@ -68,7 +69,7 @@ class TokenEngine(SequenceEngine, Protocol):
 
 
 class EngineOpener(Protocol):
-    """Opens an engine for a model: native.Engine itself is one. Raises EdgebitError for what it cannot do."""
+    """Opens an engine for a model: engine.Engine itself is one. Raises EdgebitError for what it cannot do."""
 
     def __call__(
         self,

@@ -18,7 +18,8 @@ from edgebit.errors import OnnxError, PeerError
 from edgebit.export.to_onnx import export_onnx
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.resources import ort_library
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "bench.json").read_text())

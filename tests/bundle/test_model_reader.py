@@ -14,7 +14,7 @@ from edgebit.bundle.model_format import Activation, Conf, Encoding, Norms, Probe
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.errors import BundleError
-from edgebit.runtime.native import Model
+from edgebit.runtime.model import Model
 
 CONF = Conf(
     hidden_size=64, ffn_size=96, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=32, vocab_size=20, context_max=128,

@@ -16,7 +16,7 @@ from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.chat_template.rendering import ChatTemplate, RefusedError
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import BundleError, EngineError, TokenizerError
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
 TINY = REFERENCE / "bitnet-packed"

@@ -16,7 +16,7 @@ from edgebit.checkpoint.chat_template.choice import BUILT_IN, read_choice
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import EngineError, TokenizerError
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).resolve().parent / "chat_templates"
 TINY = Path(__file__).resolve().parent.parent / "reference" / "bitnet-packed"

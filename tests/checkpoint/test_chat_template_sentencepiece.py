@@ -20,8 +20,9 @@ from edgebit.checkpoint.tokenizer import CheckpointTokenizer, SpacePrefix, read_
 from edgebit.convert import convert
 from edgebit.evaluate.text_model import TextModel
 from edgebit.resources import evaluation_text
-from edgebit.runtime.native import Model, Tokenizer
+from edgebit.runtime.model import Model
 from edgebit.runtime.session import Session
+from edgebit.runtime.tokenizer import Tokenizer
 
 PREFIXES = {
     "sentencepiece": SpacePrefix.SEGMENT,

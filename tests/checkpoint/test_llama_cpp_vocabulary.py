@@ -7,7 +7,7 @@ import pytest
 from tokenizer_texts import SCRIPTS, mixed_text
 
 from edgebit.checkpoint.tokenizer import read_gguf_tokenizer
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.reference
 

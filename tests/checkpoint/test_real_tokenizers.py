@@ -13,7 +13,7 @@ import tokenizers
 from tokenizer_texts import SCRIPTS, every_code_point, hf_ids, mixed_text, without_unassigned
 
 from edgebit.checkpoint.tokenizer import Kind, read_gguf_tokenizer, read_tokenizer
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
 

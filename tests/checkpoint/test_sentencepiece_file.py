@@ -16,7 +16,7 @@ from edgebit.checkpoint.tokenizer import (
     read_tokenizer,
 )
 from edgebit.errors import TokenizerError
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="the reference of tokenizer.model")
 

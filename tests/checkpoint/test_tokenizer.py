@@ -19,7 +19,7 @@ from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.checkpoint.tokenizer.pre_tokenizers import LLAMA3_PATTERN
 from edgebit.checkpoint.tokenizer.section_reader import read_tokenizer_section
 from edgebit.errors import BundleError, EngineError, TokenizerError
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 TESTS = Path(__file__).resolve().parent.parent
 TINY = TESTS / "reference" / "bitnet-packed" / "tokenizer.json"

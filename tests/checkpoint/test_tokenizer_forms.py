@@ -15,7 +15,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from edgebit.checkpoint.tokenizer import Kind, Normalizer, PreTokenizer, SpacePrefix, read_tokenizer
 from edgebit.checkpoint.tokenizer.pre_tokenizers import GPT2_PATTERN, QWEN2_PATTERN
 from edgebit.errors import BundleError, TokenizerError
-from edgebit.runtime.native import TextStream, Tokenizer
+from edgebit.runtime.text_stream import TextStream
+from edgebit.runtime.tokenizer import Tokenizer
 
 SPACE = "\u2581"
 

@@ -16,8 +16,8 @@ from edgebit.daemon.app import Daemon, set_up_logging
 from edgebit.daemon.config.reader import read_config
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.errors import BundleError, EdgebitError, EngineError
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Cancelled, ContextFullError
 
 SLOW_S = 0.05
 

@@ -31,7 +31,8 @@ from edgebit.daemon.tune import (
     tune_and_write,
 )
 from edgebit.errors import ConfigError
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 from edgebit.runtime.speed import Speed, measure_speed
 from edgebit.synthesize import synthesize
 

@@ -11,7 +11,7 @@ from edgebit.cross import toolchain
 from edgebit.doctor import machine
 from edgebit.doctor.machine import check_machine
 from edgebit.errors import BuildError, EngineError
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from edgebit.engines.engine import OpenOptions
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
+from edgebit.runtime.engine import Engine
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Engine, Model, SamplingParams
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import SamplingParams
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 

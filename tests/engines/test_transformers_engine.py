@@ -16,8 +16,9 @@ from edgebit.engines import native_engine, transformers_engine
 from edgebit.engines.engine import OpenOptions
 from edgebit.errors import CheckpointError, EngineError
 from edgebit.evaluate.parity.agreement import SURE_GAP
+from edgebit.runtime.eval_errors import ContextFullError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import ContextFullError, SamplingParams
+from edgebit.runtime.sampler import SamplingParams
 
 pytestmark = pytest.mark.reference
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgebit.runtime.native import Model
+from edgebit.runtime.model import Model
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from edgebit.evaluate.choices import encode_questions, measure_choices
 from edgebit.evaluate.likelihood import LikelihoodEngine, Pair, PairEncoder
 from edgebit.evaluate.questions import Question, read_questions, with_shots
 from edgebit.evaluate.windows import computed_tokens
-from edgebit.runtime.native import Engine, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 
 def alone(model: Model, pair: Pair) -> tuple[float, bool]:

@@ -12,7 +12,8 @@ from edgebit.evaluate.divergence import check_vocabularies, measure_divergence, 
 from edgebit.evaluate.reference_file import open_reference, write_reference
 from edgebit.evaluate.text import ScoredText, take_ids
 from edgebit.evaluate.windows import Windows, open_engine
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 
 WINDOWS = Windows(64, 24)
 

@@ -14,7 +14,7 @@ from edgebit.evaluate.choices import Answered, measure_choices
 from edgebit.evaluate.harness import register
 from edgebit.evaluate.questions import read_questions, with_shots
 from edgebit.evaluate.text_model import TextModel
-from edgebit.runtime.native import Model
+from edgebit.runtime.model import Model
 
 pytestmark = pytest.mark.reference
 WORDS = ["Hello", "world", "größe", "a", "日本語", "of", "x y z", "and more of it", "é", "the end"]

@@ -17,7 +17,8 @@ from edgebit.evaluate.text import encode_text
 from edgebit.evaluate.windows import Windows, open_engine
 from edgebit.export.to_gguf import export_gguf
 from edgebit.resources import evaluation_text
-from edgebit.runtime.native import Model, Tokenizer
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 SPACE = "\u2581"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -12,7 +12,8 @@ from edgebit.evaluate.perplexity import TokenScores, measure_perplexity, standar
 from edgebit.evaluate.text import encode_text, take_ids
 from edgebit.evaluate.windows import Windows, log_probs, next_token_blocks, open_engine
 from edgebit.resources import evaluation_text
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 ODD = "bitnet-packed-odd-untied"  # 300 tokens, no tokenizer

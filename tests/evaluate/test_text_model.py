@@ -9,7 +9,9 @@ from edgebit.errors import EdgebitError, EngineError
 from edgebit.evaluate.harness import open_text_model, register
 from edgebit.evaluate.likelihood import Pair
 from edgebit.evaluate.text_model import TextModel
-from edgebit.runtime.native import Engine, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
+from edgebit.runtime.tokenizer import Tokenizer
 
 TEXT = "This is a text that is longer than the windows that it is cut into, so that there are some of them. " * 3
 

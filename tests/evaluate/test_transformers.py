@@ -6,7 +6,7 @@ from safetensors.numpy import load_file
 from edgebit.evaluate.perplexity import measure_perplexity
 from edgebit.evaluate.text import take_ids
 from edgebit.evaluate.windows import Windows, open_engine
-from edgebit.runtime.native import Model
+from edgebit.runtime.model import Model
 
 pytestmark = pytest.mark.reference
 

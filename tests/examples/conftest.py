@@ -11,7 +11,9 @@ import pytest
 
 from edgebit.convert import convert
 from edgebit.resources import assistant_model_dir
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 
 @pytest.fixture(scope="session")

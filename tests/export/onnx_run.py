@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -17,7 +17,8 @@ from edgebit.checkpoint.opening import open_checkpoint  # noqa: E402
 from edgebit.cli import cli  # noqa: E402
 from edgebit.errors import ExportError  # noqa: E402
 from edgebit.export.to_gguf import export_gguf  # noqa: E402
-from edgebit.runtime.native import Engine, Model  # noqa: E402
+from edgebit.runtime.engine import Engine  # noqa: E402
+from edgebit.runtime.model import Model  # noqa: E402
 
 MODELS = ("bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "llama-bitlinear-packed")
 

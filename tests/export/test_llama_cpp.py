@@ -16,7 +16,8 @@ from export.rope_variant import with_rope  # noqa: E402
 
 from edgebit.convert import convert  # noqa: E402
 from edgebit.export.to_gguf import export_gguf  # noqa: E402
-from edgebit.runtime.native import Engine, Model  # noqa: E402
+from edgebit.runtime.engine import Engine  # noqa: E402
+from edgebit.runtime.model import Model  # noqa: E402
 
 pytestmark = pytest.mark.reference
 MEMORISED = Path(__file__).with_name("memorised")

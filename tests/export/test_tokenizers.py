@@ -15,7 +15,7 @@ from edgebit.export.gguf_file import GgufWriter
 from edgebit.export.gguf_file import text as text_value
 from edgebit.export.gguf_tokenizer import tokenizer_metadata
 from edgebit.export.tokenizer_files import write_tokenizer_files
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 TEXTS = [
     "",

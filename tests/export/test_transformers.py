@@ -13,7 +13,8 @@ transformers = pytest.importorskip(
 pytest.importorskip("accelerate", reason="transformers needs it to load a BitNet (pip install accelerate)")
 
 from edgebit.export.to_hugging_face import export_hugging_face  # noqa: E402
-from edgebit.runtime.native import Engine, Model  # noqa: E402
+from edgebit.runtime.engine import Engine  # noqa: E402
+from edgebit.runtime.model import Model  # noqa: E402
 
 pytestmark = pytest.mark.reference
 MODELS = sorted(path.name for path in (Path(__file__).parents[1] / "reference").iterdir() if path.is_dir())

@@ -19,7 +19,9 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.convert import convert
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from edgebit.runtime.session import Session
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.tiny_model import TinyModel, tiny_conf

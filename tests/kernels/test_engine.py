@@ -24,7 +24,10 @@ from edgebit.bundle.model_format import (
     Scaling,
 )
 from edgebit.errors import BundleError, EdgebitError, EngineError
-from edgebit.runtime.native import KV_TYPES, Cancelled, ContextFullError, Engine, Library, Model
+from edgebit.runtime.engine import KV_TYPES, Engine
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.numpy_model import layer_of, normed
 from tests.kernels.test_ukernels import AARCH64_LEVELS

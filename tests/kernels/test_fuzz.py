@@ -33,7 +33,9 @@ from edgebit.checkpoint.tokenizer import (
     SpacePrefix,
     read_tokenizer,
 )
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 

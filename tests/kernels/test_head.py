@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from edgebit.bundle.model_format import NO_LAYER, Norms, Role
-from edgebit.runtime.native import Engine, Library, Model, Sampler, SamplingParams
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 SHAPE = {"hidden_size": 300, "ffn_size": 64, "n_layers": 1, "vocab_size": 1001, "norms": Norms(0)}

@@ -8,7 +8,8 @@ import pytest
 
 from edgebit.bundle.model_format import NO_LAYER, Encoding, Granularity, Norms, Role, Scaling, head_parts
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from tests.kernels.tiny_model import TinyModel, corrected, tiny_conf
 
 FILE = TinyModel(tiny_conf()).to_bytes()

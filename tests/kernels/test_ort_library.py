@@ -18,7 +18,9 @@ import edgebit
 from edgebit import resources
 from edgebit.bundle.model_format import Norms
 from edgebit.errors import OnnxError
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from tests.kernels import ort_cases
 from tests.kernels.ort_cases import Case
 from tests.kernels.tiny_model import TinyModel, tiny_conf

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 from tests.kernels.conftest import CheckBuild
 from tests.kernels.test_ukernels import AARCH64_LEVELS
 

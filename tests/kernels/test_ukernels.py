@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edgebit.runtime.native import Library
+from edgebit.runtime.library import Library
 from tests.kernels.conftest import CheckBuild
 
 AARCH64_LEVELS = [("scalar", "max"), ("neon", "cortex-a53"), ("dotprod", "cortex-a76"), ("i8mm", "max")]

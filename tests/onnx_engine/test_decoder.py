@@ -9,7 +9,7 @@ from edgebit.errors import OnnxError
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import OnnxFolder
 from edgebit.onnx_engine.session import OnnxSession
-from edgebit.runtime.native import Cancelled, ContextFullError
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 

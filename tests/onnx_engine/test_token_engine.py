@@ -6,8 +6,10 @@ import pytest
 
 from edgebit.errors import EngineError, OnnxError
 from edgebit.resources import ort_library
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Cancelled, ContextFullError, Model, SamplingParams
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 pytest.importorskip("onnx")

@@ -15,7 +15,9 @@ from safetensors.numpy import load_file
 from edgebit.bundle.model_format import ActivationQuantisation, Conf, Role
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.opening import open_checkpoint
-from edgebit.runtime.native import Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 
 MODELS = (
     "bitnet-packed", "bitnet-bf16", "bitnet-packed-odd-untied", "legacy-1bitllm-f32", "legacy-1bitllm-f16-head100",

@@ -5,9 +5,13 @@ import random
 import pytest
 
 from edgebit.errors import EngineError
+from edgebit.runtime.drafting import Drafting
+from edgebit.runtime.engine import KV_TYPES
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import KV_TYPES, Cancelled, ContextFullError, Drafting, Model, SamplingParams
+from edgebit.runtime.model import Model
 from edgebit.runtime.prefix_cache import PrefixCache
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 SAMPLINGS = [

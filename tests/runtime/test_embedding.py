@@ -9,7 +9,10 @@ import pytest
 from edgebit.bundle.model_format import NO_LAYER, PER_ROW, ActivationQuantisation, Role
 from edgebit.errors import EngineError
 from edgebit.runtime.embedding import embed
-from edgebit.runtime.native import ContextFullError, Engine, Library, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.eval_errors import ContextFullError
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
 from tests.kernels.numpy_model import layer_of, normed
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 

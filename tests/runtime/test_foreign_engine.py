@@ -3,8 +3,9 @@
 import pytest
 
 from edgebit.errors import EngineError
+from edgebit.runtime.engine import Engine
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.model import Model
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Session
 

@@ -7,17 +7,13 @@ import pytest
 
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime import abi
-from edgebit.runtime.native import (
-    Cancelled,
-    ContextFullError,
-    Engine,
-    Library,
-    Model,
-    Sampler,
-    SamplingParams,
-    TextStream,
-    Tokenizer,
-)
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.eval_errors import Cancelled, ContextFullError
+from edgebit.runtime.library import Library
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import Sampler, SamplingParams
+from edgebit.runtime.text_stream import TextStream
+from edgebit.runtime.tokenizer import Tokenizer
 
 VOCAB = 512
 

@@ -8,7 +8,7 @@ import pytest
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime import prefix_cache
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Model
+from edgebit.runtime.model import Model
 from edgebit.runtime.prefix_cache import BLOCK, PrefixCache
 from edgebit.runtime.session import Session
 

@@ -4,8 +4,10 @@ import pytest
 
 from edgebit.bundle.prompt_program import Message
 from edgebit.errors import EngineError
+from edgebit.runtime.eval_errors import ContextFullError
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import ContextFullError, Model, SamplingParams
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 

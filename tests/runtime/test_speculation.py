@@ -6,8 +6,10 @@ import random
 import pytest
 
 from edgebit.errors import EngineError
+from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Drafting, Model, SamplingParams
+from edgebit.runtime.model import Model
+from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 PROMPTS = {

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import EngineError
-from edgebit.runtime.native import TextStream, Tokenizer
+from edgebit.runtime.text_stream import TextStream
+from edgebit.runtime.tokenizer import Tokenizer
 
 TINY = Path(__file__).resolve().parent.parent / "reference" / "bitnet-packed" / "tokenizer.json"
 EOT = 509

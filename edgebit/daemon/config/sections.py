@@ -15,7 +15,7 @@ from edgebit.daemon.config.safeguards import ContentFilterConfig, IdentityConfig
 from edgebit.daemon.contract import topics
 from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.defaults import PREFIX_MEMORY_MIB
-from edgebit.runtime.native import KV_TYPES
+from edgebit.runtime.engine import KV_TYPES
 from edgebit.runtime.session import SPECULATE
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}

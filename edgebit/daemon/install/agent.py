@@ -111,7 +111,9 @@ class Agent:
     def golden(self, options: argparse.Namespace) -> Answer:
         """Load the native library of a slot, check the model's sums, and run its golden probes bit for bit."""
         from edgebit.bundle.model_reader import ModelFile
-        from edgebit.runtime.native import Engine, Library, Model
+        from edgebit.runtime.engine import Engine
+        from edgebit.runtime.library import Library
+        from edgebit.runtime.model import Model
 
         folder = Path(options.folder)
         library = Library.load(folder / LIBRARY_MEMBER)

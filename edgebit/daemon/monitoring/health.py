@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edgebit.errors import BundleError, EdgebitError
-from edgebit.runtime.native import Cancelled
+from edgebit.runtime.eval_errors import Cancelled
 
 log = logging.getLogger("edgebit.health")
 

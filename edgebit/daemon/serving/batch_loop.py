@@ -13,8 +13,8 @@ from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.daemon.serving.work import PassFigures
 from edgebit.errors import EdgebitError
+from edgebit.runtime.eval_errors import Cancelled
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Cancelled
 
 log = logging.getLogger("edgebit.batch_loop")
 

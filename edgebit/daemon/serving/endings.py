@@ -13,7 +13,7 @@ from edgebit.daemon.sensors.energy import Energy
 from edgebit.daemon.serving.job import Job, JobKey
 from edgebit.daemon.serving.outcome import Outcome, OutcomeListener
 from edgebit.errors import EdgebitError
-from edgebit.runtime.native import ContextFullError
+from edgebit.runtime.eval_errors import ContextFullError
 
 log = logging.getLogger("edgebit.scheduler")
 

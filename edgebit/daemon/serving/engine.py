@@ -15,8 +15,9 @@ from edgebit.daemon.contract.messages import GenerateRequest, Refusal
 from edgebit.daemon.serving.onnx_opening import open_onnx
 from edgebit.daemon.serving.session_opening import Opened, open_native
 from edgebit.runtime.generation import Answer, Generation
+from edgebit.runtime.library import Library
 from edgebit.runtime.memory import available_memory_bytes, total_memory_bytes
-from edgebit.runtime.native import Library, Model
+from edgebit.runtime.model import Model
 from edgebit.runtime.token_ids import spread_ids
 
 LEFT_BYTES = 16 << 20  # of memory, that a request must leave to others

@@ -4,7 +4,8 @@ import threading
 
 from edgebit.bundle.archive import Member
 from edgebit.bundle.model_reader import ModelFile
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 
 
 class GoldenProbes:

@@ -9,7 +9,8 @@ from edgebit.bundle.model_format import Probe
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.errors import BundleError
 from edgebit.runtime.defaults import BATCH_LEN
-from edgebit.runtime.native import Library, Sampler, SamplingParams
+from edgebit.runtime.library import Library
+from edgebit.runtime.sampler import Sampler, SamplingParams
 from edgebit.runtime.token_engine import TokenEngine
 
 log = logging.getLogger("edgebit.greedy_probes")

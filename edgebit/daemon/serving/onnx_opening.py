@@ -21,7 +21,7 @@ from edgebit.daemon.serving.greedy_probes import GreedyProbes
 from edgebit.daemon.serving.session_opening import Opened, context_len, sequences
 from edgebit.errors import OnnxError
 from edgebit.runtime.cores import default_threads
-from edgebit.runtime.native import Model
+from edgebit.runtime.model import Model
 from edgebit.runtime.session import Session
 
 if TYPE_CHECKING:

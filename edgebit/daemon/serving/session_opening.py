@@ -12,7 +12,7 @@ from edgebit.daemon.serving.golden_probes import GoldenProbes
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.defaults import CTX_LEN
 from edgebit.runtime.memory import total_memory_bytes
-from edgebit.runtime.native import Model, ModelInfo
+from edgebit.runtime.model import Model, ModelInfo
 from edgebit.runtime.prefix_cache import PrefixCache
 from edgebit.runtime.session import Session
 

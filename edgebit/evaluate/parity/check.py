@@ -30,8 +30,10 @@ from edgebit.evaluate.parity.agreement import (
 from edgebit.evaluate.parity.layer_steps import LayerSteps, rms_norm
 from edgebit.evaluate.parity.reference import LayerRun, Reference
 from edgebit.progress import Progress
-from edgebit.runtime.native import Engine, Model, Tokenizer
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 from edgebit.runtime.token_ids import spread_ids
+from edgebit.runtime.tokenizer import Tokenizer
 
 _ENGINE_EMBEDDINGS = 8  # tokens whose embedding is taken from the engine as well as from the file
 _INT15_STEP = 1 / 16383  # of the largest activation: what the engine rounds to where the reference keeps floats

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgebit.checkpoint.positioned_reads import open_to_read
 from edgebit.errors import CheckpointError
-from edgebit.runtime.native import Tokenizer
+from edgebit.runtime.tokenizer import Tokenizer
 
 TEXT = (
     "The edge of the network is a small computer with a slow clock. It reads a sensor, it's 12345 o'clock, and WE'LL "

@@ -14,7 +14,8 @@ from edgebit.bundle.model_format import PER_TENSOR, Role  # noqa: E402
 from edgebit.checkpoint.hints import Hints  # noqa: E402
 from edgebit.checkpoint.opening import open_checkpoint  # noqa: E402
 from edgebit.convert import convert  # noqa: E402
-from edgebit.runtime.native import Engine, Model  # noqa: E402
+from edgebit.runtime.engine import Engine  # noqa: E402
+from edgebit.runtime.model import Model  # noqa: E402
 
 pytestmark = pytest.mark.reference
 KINDS = gguf.GGMLQuantizationType

@@ -17,7 +17,8 @@ from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.convert import convert
 from edgebit.export.to_gguf import export_gguf
-from edgebit.runtime.native import Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 
 
 def sections(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:

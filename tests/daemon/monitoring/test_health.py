@@ -11,7 +11,7 @@ from edgebit.daemon.monitoring.notify import Notifier
 from edgebit.daemon.monitoring.progress import Progress, stall
 from edgebit.daemon.monitoring.vitals import Situation, Vitals
 from edgebit.errors import BundleError, EngineError
-from edgebit.runtime.native import Cancelled
+from edgebit.runtime.eval_errors import Cancelled
 
 HOUR = 3600.0
 FACTS = {

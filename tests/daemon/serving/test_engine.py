@@ -12,8 +12,8 @@ from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest, Refusal
 from edgebit.daemon.serving.engine import LEFT_BYTES, LoadedModel
 from edgebit.errors import BundleError, EngineError
+from edgebit.runtime.engine import Engine
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Engine
 
 
 def request(**named):
@@ -69,7 +69,7 @@ def bundle_folder(bundle_file, tmp_path_factory):
 
 def test_a_file_and_a_folder_answer_alike(bundle_file, bundle_folder, reference_model, monkeypatch):
     """Both with the library inside: none of this machine is looked for."""
-    monkeypatch.setattr("edgebit.runtime.native.native_library", lambda: pytest.fail("the bundle has a library"))
+    monkeypatch.setattr("edgebit.runtime.library.native_library", lambda: pytest.fail("the bundle has a library"))
     answers = []
     for path in (bundle_file, bundle_folder):
         model = LoadedModel.open(path, EngineConfig(threads=1))
@@ -185,7 +185,7 @@ def test_the_warm_up_leaves_nothing_behind(reference_model, native):
 
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     """The bundle, and not the library that it would have brought."""
-    monkeypatch.setattr("edgebit.runtime.native.native_library", lambda: pytest.fail("the bundle comes first"))
+    monkeypatch.setattr("edgebit.runtime.library.native_library", lambda: pytest.fail("the bundle comes first"))
     with pytest.raises(BundleError, match="active cannot be read: No such file"):
         LoadedModel.open(tmp_path / "active", EngineConfig())
 

@@ -11,8 +11,8 @@ from edgebit.daemon.config.sections import EngineConfig
 from edgebit.daemon.contract.messages import GenerateRequest
 from edgebit.daemon.monitoring.health import RETRY_S, GoldenProbe
 from edgebit.daemon.serving.engine import LoadedModel
+from edgebit.runtime.engine import Engine
 from edgebit.runtime.generation import Answer
-from edgebit.runtime.native import Engine
 
 
 @pytest.fixture

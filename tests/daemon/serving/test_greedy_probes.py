@@ -8,7 +8,9 @@ from edgebit.bundle.archive import locate_model
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.daemon.serving.greedy_probes import NEAR, GreedyProbes
 from edgebit.errors import BundleError
-from edgebit.runtime.native import Cancelled, Engine, Model
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.eval_errors import Cancelled
+from edgebit.runtime.model import Model
 
 
 @pytest.fixture
