@@ -59,6 +59,7 @@ _NAMES = {
     Role.UP_PROJ: "model.layers.{}.mlp.up_proj.weight",
     Role.DOWN_PROJ: "model.layers.{}.mlp.down_proj.weight",
 }
+PROJECTION_MODULES = {role: _NAMES[role].removesuffix(".weight") for role in PROJECTIONS}  # alike in all of them
 _SUB_NORM_NAMES = {
     Role.ATTN_SUB_NORM: "model.layers.{}.self_attn.attn_sub_norm.weight",
     Role.FFN_SUB_NORM: "model.layers.{}.mlp.ffn_sub_norm.weight",
