@@ -11,6 +11,7 @@ import mqtt_packets as packets
 from mqtt_packets import Connect, Message
 from paho.mqtt.client import topic_matches_sub
 
+RETAIN_AS_PUBLISHED = 8  # a subscription's option, connected or not (MQTT 5, 3.8.3.1); 3.1.1 has it always 0
 Point = Literal["request", "request_ack", "answer", "answer_ack"]
 
 
@@ -31,6 +32,10 @@ class _Session:
     unacknowledged: dict[int, Message] = field(default_factory=dict)  # what was sent, in that order
     last_id: int = 0
     link: "_Link | None" = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self.link is not None and not self.link.is_cut
 
     def next_id(self) -> int:
         self.last_id = self.last_id % 65535 + 1
@@ -131,7 +136,7 @@ class StubBroker:
             assert self._changed.wait_for(lambda: self._has_subscriber(topic), timeout_s), f"nobody subscribes {topic}"
 
     def _has_subscriber(self, topic: str) -> bool:
-        return any(item.link is not None and topic in item.subscriptions for item in self._sessions.values())
+        return any(item.is_connected and topic in item.subscriptions for item in self._sessions.values())
 
     # What clients do
 
@@ -147,7 +152,7 @@ class StubBroker:
     def _serve(self, sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):
             kind, _, body = packets.read_packet(sock)
-            if kind != packets.CONNECT or not self._accepting:
+            if kind != packets.CONNECT:
                 return
             link = _Link(sock, packets.read_connect(body))
             session = self._begin(link)
@@ -164,6 +169,8 @@ class StubBroker:
 
     def _begin(self, link: _Link) -> _Session:
         with self._changed:
+            if not self._accepting:
+                raise ConnectionRefusedError("the broker is down")
             name = link.connect.client_id or f"unnamed-{self.connections}"
             before = self._sessions.get(name)
             if before is not None and before.link is not None:
@@ -244,8 +251,7 @@ class StubBroker:
         link, qos = session.link, min(message.qos, options & 3)
         if link is None and not qos:
             return
-        as_published = link is not None and link.mqtt5 and options & 8
-        message = replace(message, qos=qos, retain=bool(message.retain and as_published))
+        message = replace(message, qos=qos, retain=bool(message.retain and options & RETAIN_AS_PUBLISHED))
         if qos:
             message = replace(message, packet_id=session.next_id())
             session.unacknowledged[message.packet_id] = message

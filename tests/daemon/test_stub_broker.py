@@ -7,6 +7,7 @@ from mqtt_fixtures import WAIT_S, Ear
 from mqtt_packets import Message
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 from stub_broker import Fault, StubBroker
 
 both = pytest.mark.parametrize("mqtt5", [True, False], ids=["5", "3.1.1"])
@@ -144,3 +145,28 @@ def test_what_is_published_while_a_client_is_away(stub):
     ear.close()
     kept.client.disconnect()
     kept.client.loop_stop()
+
+
+@pytest.mark.parametrize("as_published", [True, False])
+def test_retain_flag_of_what_is_published_while_a_client_is_away(stub, as_published):
+    """A subscription that asked for it as published gets it so, whether the broker has noticed the end or not."""
+    client = paho.Client(CallbackAPIVersion.VERSION2, "kept", protocol=MQTTProtocolVersion.MQTTv5)
+    heard = queue.SimpleQueue()
+    client.on_message = lambda client, userdata, message: heard.put(message)
+    client.will_set("gone")
+    client.reconnect_delay_set(0.05, 0.05)
+    client.connect("127.0.0.1", stub.port, clean_start=False)
+    client.subscribe("in", options=SubscribeOptions(qos=1, retainAsPublished=as_published))
+    client.loop_start()
+    stub.wait_subscribed("in")
+    stub.go_down()
+    with pytest.raises(AssertionError, match="nobody subscribes"):
+        stub.wait_subscribed("in", 0)
+    stub.publish(Message(topic="in", payload=b"x", retain=True))
+    assert stub.heard.get(timeout=WAIT_S).topic == "gone"
+    stub.publish(Message(topic="in", payload=b"y", retain=True))
+    stub.come_up()
+    came = {message.payload: message.retain for message in (heard.get(timeout=WAIT_S) for _ in range(2))}
+    assert came == {b"x": as_published, b"y": as_published}
+    client.disconnect()
+    client.loop_stop()
