@@ -204,7 +204,7 @@ class Chaos:
             )  # fmt: skip
 
     def answering(self) -> str:
-        """The bundle that answers a ping and a prompt."""
+        """The bundle that answers a ping and a prompt; one that still loads answers a ping, but without its name."""
         deadline = time.monotonic() + ANSWER_S
         with DeviceClient(parse_broker_url(self.broker), timeout_s=20) as client:
             while True:
@@ -212,10 +212,13 @@ class Chaos:
                     pong = client.ask(self.name, "ping", {}, timeout_s=2)
                     fields = {"prompt": "Hello", "options": {"num_predict": 2, "temperature": 0}}
                     client.ask(self.name, "generate", fields, timeout_s=10)
-                    return str(pong["bundle"])
+                    if pong["bundle"] is not None:
+                        return str(pong["bundle"])
+                    fault = "the model was loading"
                 except (EdgebitError, KeyError) as error:
-                    assert time.monotonic() < deadline, f"mute after {self.last}: {error}\n{self.log()}"
-                    time.sleep(0.1)
+                    fault = str(error)
+                assert time.monotonic() < deadline, f"mute after {self.last}: {fault}\n{self.log()}"
+                time.sleep(0.1)
 
     last = "its first deploy"
 

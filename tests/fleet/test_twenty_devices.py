@@ -70,14 +70,14 @@ def fleet(broker, tmp_path, monkeypatch):
 
 
 def answering(broker):
-    """The bundle with which each device answers a ping, and gives tokens too."""
+    """The bundle with which each device gives tokens, and then answers a ping: while it loads one, it names none."""
     found = {}
     with DeviceClient(parse_broker_url(broker.url)) as client:
         for number in range(COUNT):
             name = f"d{number:02}"
-            found[name] = client.ask(name, "ping", {}, timeout_s=20)["bundle"]
             fields = {"prompt": "Hello", "options": {"num_predict": 2, "temperature": 0}}
             assert client.ask(name, "generate", fields, timeout_s=20)["t"] == "done"
+            found[name] = client.ask(name, "ping", {}, timeout_s=20)["bundle"]
     return found
 
 
