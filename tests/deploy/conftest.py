@@ -1,7 +1,8 @@
 """Devices and bundles for the deploy's tests: a real agent in a real zip file, with a daemon and an engine that act.
 
 How they act stands in the bundle's model.ebm, a JSON object here: `golden` "ok", "wrong" or "crash" for the self-test,
-`answers` "yes", "no", "error", "crash" or "once" (and then it dies) for the daemon, which decodes at 2 tok/s.
+`answers` "yes", "no", "error", "crash", "once" (and then it dies) or "anew" (and then it loads its model again) for the
+daemon, which decodes at 2 tok/s.
 """
 
 import json
@@ -76,6 +77,8 @@ def run(root):
             body |= {"eval_count": 4, "eval_duration": 2_000_000_000}
             if act == "once":
                 threading.Timer(0.3, os._exit, [70]).start()
+        if act == "anew" and op == "ping":
+            body["bundle"] = None
         if act == "error" and op == "generate":
             body = {"id": job, "seq": 0, "t": "error", "error": {"status": 500, "message": "no working model"}}
         if act != "no":

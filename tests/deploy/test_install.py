@@ -113,6 +113,12 @@ def test_answer_of_another_device_does_not_count(make_bundle, local_device):
         local_device.deploy(make_bundle(poses_as="0123456789abcdef"), timeout_s=10)
 
 
+def test_daemon_that_starts_again_after_its_answer(make_bundle, local_device):
+    """It says no bundle until its model is loaded: that is this daemon, which ended, and no other device."""
+    with pytest.raises(DeployError, match="answered, and then ended"):
+        local_device.deploy(make_bundle(answers="anew"), timeout_s=10)
+
+
 def test_silent_first_bundle_leaves_nothing_running(make_bundle, local_device):
     """With no bundle before it, a bad one is stopped, and a good one can follow."""
     with pytest.raises(DeployError, match="none runs now"):

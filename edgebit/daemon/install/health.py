@@ -72,6 +72,8 @@ def check_health(
         if "error" in reply:
             raise NoAnswerError(f"the daemon answered with an error: {reply['error'].get('message', reply['error'])}")
     if pong.get("bundle", identity) != identity:
+        if pong["bundle"] is None:  # that stands in a pong until the model is loaded, and it was when it answered
+            raise NoAnswerError("the daemon answered, and then ended: its next process still loads the model")
         raise ConfigError(
             f"bundle {pong['bundle']} answers as {config.device_name!r}, not {identity}: another device has that name"
             " at this broker. Give this one its own: --device-name"
