@@ -114,3 +114,9 @@ class OnnxError(EdgebitError):
     """A folder of the ONNX variant cannot run: ONNX Runtime is missing or too old, or files are damaged."""
 
     exit_code = 20
+
+
+class TrainError(EdgebitError):
+    """A model cannot be trained: a package is missing, the data or settings are wrong, or the loss is no number."""
+
+    exit_code = 21

@@ -1,0 +1,16 @@
+"""The packages of edgebit[train], which nothing else of edgebit needs."""
+
+from importlib.util import find_spec
+
+from edgebit.errors import TrainError
+
+PACKAGES = ("torch", "safetensors", "tokenizers")
+
+
+def require_packages(names: tuple[str, ...] = PACKAGES) -> None:
+    """Raise TrainError where one of the packages `names` is not installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise TrainError(
+            f"training needs {', '.join(missing)}, which this Python does not have. Install: pip install 'edgebit[train]'"
+        )
