@@ -21,7 +21,7 @@ class Sight:
 
     cos: Tensor  # [rows, 1, tokens, head_dim]
     sin: Tensor
-    mask: Tensor  # [rows, 1, tokens, tokens], added to the scores: 0, or minus infinity
+    mask: Tensor  # [rows, 1, 1, tokens, tokens], added to the scores: 0, or minus infinity
 
 
 def rotated(x: Tensor, sight: Sight) -> Tensor:
@@ -46,15 +46,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, sight: Sight) -> Tensor:
         """Map [rows, tokens, hidden] to the same."""
         rows, tokens, _ = x.shape
+        kv_heads, dim = self.shape.num_key_value_heads, self.shape.head_dim
         q, k, v = (
-            projection(x).view(rows, tokens, -1, self.shape.head_dim).transpose(1, 2)
+            projection(x).view(rows, tokens, -1, dim).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        groups = self.shape.num_attention_heads // self.shape.num_key_value_heads
-        q, k = rotated(q, sight), rotated(k, sight)
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        scores = (q @ k.transpose(2, 3)) * self.shape.head_dim**-0.5 + sight.mask
-        mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(rows, tokens, -1)
+        # The queries of one group as rows of one product: keys and values need no copies.
+        q = rotated(q, sight).reshape(rows, kv_heads, -1, dim)
+        scores = (q @ rotated(k, sight).transpose(2, 3)).view(rows, kv_heads, -1, tokens, tokens)
+        weights = (scores * dim**-0.5 + sight.mask).softmax(dim=-1).view(rows, kv_heads, -1, tokens)
+        mixed = (weights @ v).view(rows, -1, tokens, dim).transpose(1, 2).reshape(rows, tokens, -1)
         out: Tensor = self.o_proj(self.attn_sub_norm(mixed))
         return out
 
@@ -127,7 +128,7 @@ class Body(nn.Module):
         places = torch.arange(positions.shape[1], device=positions.device)
         visible = (documents[:, :, None] == documents[:, None, :]) & (places[:, None] >= places[None, :])
         mask = torch.zeros(visible.shape, device=positions.device).masked_fill(~visible, float("-inf"))
-        return Sight(angles.cos(), angles.sin(), mask[:, None])
+        return Sight(angles.cos(), angles.sin(), mask[:, None, None])
 
 
 class Decoder(nn.Module):
