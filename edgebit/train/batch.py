@@ -32,7 +32,7 @@ def batch_of(rows: Sequence[Row], device: str = "cpu") -> Batch:
     lists = [[row.ids, row.positions, row.documents, row.targets] for row in rows]
     ids, positions, documents, targets = torch.tensor(lists, device=device).unbind(dim=1)
     learnt = (targets.flatten() != IGNORED).nonzero().squeeze(1)
-    return Batch(*(each.contiguous() for each in (ids, positions, documents, targets)), learnt)
+    return Batch(ids.contiguous(), positions.contiguous(), documents.contiguous(), targets.contiguous(), learnt)
 
 
 # Sum of the losses of a batch, of the hidden states [n, hidden] at its learnt places.

@@ -4,7 +4,6 @@ Source: Ma et al. 2024, "The Era of 1-bit LLMs" (arXiv:2402.17764); the same flo
 transformers, online: what is trained here is what is computed there.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -1,9 +1,9 @@
 """torch.compile where it works, and the way without it where it does not."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
-
-from collections.abc import Callable
 
 from edgebit.train.batch import Batch
 

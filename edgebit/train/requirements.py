@@ -12,5 +12,5 @@ def require_packages(names: tuple[str, ...] = PACKAGES) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise TrainError(
-            f"training needs {', '.join(missing)}, which this Python does not have. Install: pip install 'edgebit[train]'"
+            f"training needs {', '.join(missing)}, not installed here. Get it: pip install 'edgebit[train]'"
         )

@@ -146,10 +146,10 @@ def fill(waiting: list[tuple[int, Document]], length: int) -> list[Document]:
     taken = [waiting.pop(0)[1]]
     room = length - len(taken[0].ids)
     while True:
-        fitting = [(len(document.ids), -place) for place, (_, document) in enumerate(waiting) if len(document.ids) <= room]
-        if not fitting:
+        sizes = [(len(document.ids), -place) for place, (_, document) in enumerate(waiting)]
+        size, place = max((each for each in sizes if each[0] <= room), default=(0, 0))
+        if not size:
             return taken
-        size, place = max(fitting)
         taken.append(waiting.pop(-place)[1])
         room -= size
 

@@ -1,8 +1,8 @@
 """Learning rate and weight decay at each step, in two stages.
 
-Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ" (Microsoft Research, 2024): a high learning rate with weight
-decay in the first half of the training, then a lower one that falls to zero, without weight decay. There the peak of the
-second stage is 2/3 of the first one's for most sizes.
+Source: "The Era of 1-bit LLMs: Training Tips, Code and FAQ" (Microsoft Research, 2024): a high learning rate with
+weight decay in the first half of the training, then a lower one that falls to zero, without weight decay. There the
+peak of the second stage is 2/3 of the first one's for most sizes.
 """
 
 from dataclasses import dataclass

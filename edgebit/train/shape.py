@@ -32,7 +32,7 @@ class ModelShape:
                 raise TrainError(f"{name} is {value}, and must be more than 0")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise TrainError(
-                f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads of an even width. "
+                f"hidden_size {self.hidden_size} does not part into {self.num_attention_heads} heads of even width. "
                 f"Take a multiple of {2 * self.num_attention_heads}"
             )
         if self.num_attention_heads % self.num_key_value_heads:

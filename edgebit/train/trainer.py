@@ -1,7 +1,6 @@
 """The loop: steps of AdamW on batches of rows, evaluated now and then, saved so that it goes on at the exact step."""
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -151,7 +150,7 @@ class _Run:
         self.done = int(state["step"])
 
     def compile(self, note: Callable[[str], None]) -> None:
-        """Compile what a step computes, on rows that are not learnt from. Where that fails, it is noted, and goes on."""
+        """Compile what a step computes, on rows that are not learnt from; where that fails, it is noted."""
         if self._settings.compile and self.done < self._settings.schedule.steps:
             place = self._source.state()
             rows = self._source.take(self._settings.batch_rows // self._settings.accumulate)

@@ -22,7 +22,7 @@ _NAME = re.compile(r"step-(\d{8,})\.state")
 
 
 def write_state(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
-    """Write what was reached after `step` steps, and remove all but the last two. Raises TrainError, as on a full disk."""
+    """Write what was reached after `step` steps, and keep the one before. Raises TrainError, as on a full disk."""
     content = io.BytesIO()
     torch.save(dict(state), content)
     data = content.getbuffer()
@@ -80,6 +80,6 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in dict.fromkeys([*before, *now]):
         if before.get(name) != now.get(name):
             raise TrainError(
-                f"the training was begun with {name} = {before.get(name)}, and now it is {now.get(name)}: it would not be "
-                "the same training. Give what it was begun with, or another --out to begin anew"
+                f"the training was begun with {name} = {before.get(name)}, and now it is {now.get(name)}: it would "
+                "not be the same training. Give what it was begun with, or another --out to begin anew"
             )
