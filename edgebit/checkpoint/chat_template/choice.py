@@ -29,10 +29,16 @@ def read_choice(choice: str, tokenizer: CheckpointTokenizer) -> str | None:
 
     Raises TokenizerError where it is neither, or the tokenizer lacks a token that the template of ours needs.
     """
+    if choice in _NEEDED:
+        _check_tokens(choice, tokenizer)
+    return read_template(choice)
+
+
+def read_template(choice: str) -> str | None:
+    """The same, whatever the tokenizer has tokens for."""
     if choice == NO_TEMPLATE:
         return None
     if choice in _NEEDED:
-        _check_tokens(choice, tokenizer)
         return (_FOLDER / f"{choice}.jinja").read_text(encoding="utf-8")
     try:
         return Path(choice).read_text(encoding="utf-8")
@@ -42,6 +48,11 @@ def read_choice(choice: str, tokenizer: CheckpointTokenizer) -> str | None:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"--template {choice}: cannot be read: {error}") from error
+
+
+def needed_tokens(name: str) -> tuple[str, ...]:
+    """Tokens that a template of ours marks turns with, the named ones such as eos_token aside."""
+    return tuple(token for token in _NEEDED[name] if not token.endswith("_token"))
 
 
 def added_tokens(tokenizer: CheckpointTokenizer) -> dict[str, int]:
