@@ -13,7 +13,8 @@ from edgebit.checkpoint.chat_template.choice import HOW_TO_CHOOSE, added_tokens
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import EngineError, TrainError
-from edgebit.runtime.native import Library, Tokenizer
+from edgebit.runtime.library import Library
+from edgebit.runtime.tokenizer import Tokenizer
 from edgebit.train.data.examples import Conversation, Example, RecordError, Text
 from edgebit.train.rows import IGNORED, Document
 
