@@ -55,7 +55,7 @@ class Documents(Sequence[Document]):
             self._example.append(example)
             self._part.append(part)
             self.tokens += len(document.ids)
-            self.learnt += sum(label != IGNORED for label in document.labels)
+            self.learnt += sum(label != IGNORED for label in document.labels[1:])  # nothing tells the first token
             self.lengths[(len(document.ids) - 1).bit_length()] += 1
 
 

@@ -18,7 +18,6 @@ from edgebit.train.data.tokenizer_training import TEMPLATE, train_tokenizer
 class DataSettings:
     """What decides which documents data give."""
 
-    length: int  # tokens of the longest document
     format: Format | None = None  # of the records; None: told by the first one
     parting: Parting = "blank-lines"  # of plain text files
     skip_invalid: bool = False  # leave out what cannot be learnt from, where otherwise the first one is an error
@@ -29,11 +28,12 @@ class DataSettings:
 
 
 def prepare(
-    paths: Sequence[Path], folder: Path, settings: DataSettings, progress: Progress = unwatched
+    paths: Sequence[Path], folder: Path, settings: DataSettings, *, length: int, progress: Progress = unwatched
 ) -> tuple[Dataset, Encoder]:
     """The documents of the data at `paths`, and what rendered them; the tokenizer's files are in `folder` afterwards.
 
-    The encoder must stay open while documents are read. Raises TrainError, TokenizerError where something is wrong.
+    length: tokens of the longest document. The encoder must stay open while documents are read.
+    Raises TrainError, TokenizerError where something is wrong.
     """
     corpus = read_corpus(
         paths, format=settings.format, parting=settings.parting, skip_invalid=settings.skip_invalid, progress=progress
@@ -48,7 +48,7 @@ def prepare(
     encoder = Encoder(folder)
     try:
         dataset = open_dataset(
-            corpus, encoder, length=settings.length, eval_share=settings.eval_share,
+            corpus, encoder, length=length, eval_share=settings.eval_share,
             skip_invalid=settings.skip_invalid, progress=progress,
         )  # fmt: skip
     except BaseException:

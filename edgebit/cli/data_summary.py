@@ -1,0 +1,108 @@
+"""What training data hold, for people and for scripts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from edgebit.cli.terminal import printable
+from edgebit.train.data.dataset import Dataset, Documents
+from edgebit.train.data.rendering import Encoder
+from edgebit.train.rows import IGNORED, Document
+
+_BAR = 30  # characters
+_SHOWN = 2000  # characters of a document
+
+
+def summary_as_dict(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
+    """Every figure, and the first document as texts."""
+    corpus = dataset.corpus
+    return {
+        "files": [str(file.path) for file in corpus.files],
+        "bytes": sum(file.size for file in corpus.files),
+        "ignored_files": [str(path) for path in corpus.ignored],
+        "format": corpus.format,
+        "examples": len(corpus),
+        "duplicates": corpus.duplicates,
+        "skipped": dict(corpus.skipped),
+        "dropped": dict(dataset.dropped),
+        "cut": dataset.cut,
+        "vocab_size": encoder.vocab_size,
+        "train": _side(dataset.train),
+        "held_out": _side(dataset.held_out),
+        "fingerprint": dataset.fingerprint,
+        "first": [{"text": text, "learnt": learnt} for text, learnt in spans(dataset.train[0], encoder)],
+    }
+
+
+def summary_lines(dataset: Dataset, encoder: Encoder) -> Iterator[str]:
+    """A line each; the first document has what is learnt between brackets."""
+    corpus = dataset.corpus
+    size = sum(file.size for file in corpus.files)
+    yield f"data       {_counted(len(corpus.files), 'file')}, {size:,} bytes, format {corpus.format}"
+    if corpus.ignored:
+        names = ", ".join(sorted({path.suffix or path.name for path in corpus.ignored}))
+        yield f"ignored    {_counted(len(corpus.ignored), 'file')} of other kinds: {printable(names)}"
+    yield f"examples   {len(corpus):,}, of which {corpus.duplicates:,} equal an earlier one"
+    for what, counts in (("skipped", corpus.skipped), ("dropped", dataset.dropped)):
+        for reason, count in counts.most_common():
+            yield f"{what}    {count:,}: {printable(reason)}"
+    if dataset.cut:
+        yield f"cut        {_counted(dataset.cut, 'conversation')} after the last answer within {dataset.length} tokens"
+    yield f"to learn   {_counts(dataset.train)}"
+    yield f"held out   {_counts(dataset.held_out)}"
+    yield f"vocabulary {encoder.vocab_size:,} tokens"
+    yield from _histogram(dataset)
+    yield f"first      {printable(dataset.train.place(0))}, learnt is what stands between [[ and ]]"
+    text = "".join(f"[[{text}]]" if learnt else text for text, learnt in spans(dataset.train[0], encoder))
+    yield from (f"  {line}" for line in printable(text[:_SHOWN]).split("\n"))
+
+
+def echo_summary(dataset: Dataset, encoder: Encoder) -> None:
+    """On standard output."""
+    for line in summary_lines(dataset, encoder):
+        click.echo(line)
+
+
+def spans(document: Document, encoder: Encoder) -> list[tuple[str, bool]]:
+    """The document's text in spans of tokens that are learnt, or are not."""
+    found: list[tuple[list[int], bool]] = []
+    for token, label in zip(document.ids, document.labels, strict=True):
+        if not found or found[-1][1] != (label != IGNORED):
+            found.append(([], label != IGNORED))
+        found[-1][0].append(token)
+    decode = encoder.tokenizer.decode
+    return [(decode(ids, skip_special=False).decode(errors="replace"), learnt) for ids, learnt in found]
+
+
+def _side(documents: Documents) -> dict[str, Any]:
+    lengths = {str(1 << power): count for power, count in sorted(documents.lengths.items())}
+    return {
+        "documents": len(documents), "tokens": documents.tokens, "learnt_tokens": documents.learnt,
+        "lengths_up_to": lengths,
+    }  # fmt: skip
+
+
+def _counts(documents: Documents) -> str:
+    if not documents:
+        return "nothing"
+    share = documents.learnt / documents.tokens
+    return (
+        f"{_counted(len(documents), 'document')}, {documents.tokens:,} tokens, "
+        f"of which {documents.learnt:,} ({share:.0%}) bear loss"
+    )
+
+
+def _histogram(dataset: Dataset) -> Iterator[str]:
+    lengths = dataset.train.lengths + dataset.held_out.lengths
+    most = max(lengths.values())
+    for power in range(min(lengths), max(lengths) + 1):
+        count = lengths[power]
+        first = (1 << power >> 1) + 1
+        head = "tokens" if power == min(lengths) else ""
+        bar = "#" * -(-count * _BAR // most)
+        yield f"{head:10} {first:>6,} to {1 << power:>6,}  {count:>9,} {bar}".rstrip()
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
