@@ -21,8 +21,9 @@ from edgebit.bundle.model_format import Encoding, Probe, Role, Tensor
 from edgebit.bundle.model_writer import ModelWriter
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
-from edgebit.checkpoint.opening import open_checkpoint
+from edgebit.checkpoint.opening import open_checkpoint, open_float_model
 from edgebit.checkpoint.text_sections import TextSections, read_text_sections
+from edgebit.checkpoint.untrained import UNTRAINED
 from edgebit.errors import EngineError, OutputError
 from edgebit.progress import Progress, unwatched
 from edgebit.runtime.cores import default_threads
@@ -72,6 +73,7 @@ def convert(
     embedding: Literal["exact", "int8"] = "exact",
     template: str | None = None,
     probes: bool = True,
+    from_float: bool = False,
     hints: Hints = NO_HINTS,
     progress: Progress = unwatched,
 ) -> ConvertReport:
@@ -81,12 +83,13 @@ def convert(
     embedding: "exact" keeps the values as they are; "int8" is smaller and lossy (docs/decisions/embedding.md)
     template: a chat template of edgebit's own by its name, a file with Jinja, or "none"; None: the checkpoint's own
     probes: whether golden probes are computed, which needs the native library; without them no device can prove itself
+    from_float: whether the checkpoint is an ordinary one, whose projections are rounded, which loses quality
     hints: what the user says of the checkpoint where its files do not
     Raises CheckpointError naming file and tensor, TokenizerError, EngineError where the engine is missing or wrong, and
     OutputError where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
-    checkpoint = open_checkpoint(path, hints)
+    checkpoint = open_float_model(path, hints) if from_float else open_checkpoint(path, hints)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
         text = read_text_sections(checkpoint, template)
         stored = Encoding.I8 if embedding == "int8" else checkpoint.embedding_encoding()
@@ -105,7 +108,8 @@ def convert(
                 {"name": path.name, **asdict(source.result())}
                 for path, source in zip(checkpoint.weight_files(), sources, strict=True)
             ]
-            writer.finish(_meta(checkpoint, files, text, embedding=stored, layout=layout))
+            quantisation = _quantisation(stored, layout, from_float=from_float)
+            writer.finish(_meta(checkpoint, files, text, quantisation))
             golden: tuple[Probe, ...] = ()
             if probes:
                 progress("golden probes", total, total)
@@ -273,8 +277,17 @@ def _whole_tiles(chunks: Iterator[NDArray[np.int8]]) -> Iterator[NDArray[np.int8
         yield rest
 
 
+def _quantisation(embedding: Encoding, layout: str, *, from_float: bool) -> dict[str, str]:
+    return {
+        "embedding": "int8" if embedding == Encoding.I8 else embedding.name.lower(),
+        "head": "int8",
+        "layout": layout,
+        **({"projections": UNTRAINED} if from_float else {}),
+    }
+
+
 def _meta(
-    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: TextSections, *, embedding: Encoding, layout: str
+    checkpoint: Checkpoint, sources: list[dict[str, Any]], text: TextSections, quantisation: dict[str, str]
 ) -> dict[str, Any]:
     config = checkpoint.config
     return {
@@ -286,10 +299,6 @@ def _meta(
         "chat_template": text.chat_template,
         "named_tokens": dict(text.named_tokens),
         "generation": config.generation,
-        "quantisation": {
-            "embedding": "int8" if embedding == Encoding.I8 else embedding.name.lower(),
-            "head": "int8",
-            "layout": layout,
-        },
+        "quantisation": quantisation,
         "parameters": config.conf.parameters,
     }

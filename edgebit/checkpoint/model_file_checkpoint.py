@@ -16,6 +16,7 @@ from edgebit.checkpoint.checkpoint import CHUNK_BYTES, Format, ModelConfig, Proj
 from edgebit.checkpoint.positioned_reads import open_to_read, read_at
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.checkpoint.tokenizer.section_reader import read_tokenizer_section
+from edgebit.checkpoint.untrained import UNTRAINED, UNTRAINED_NOTE
 from edgebit.errors import CheckpointError, TokenizerError
 from edgebit.ternary.bfloat16 import bfloat16_values
 from edgebit.ternary.layouts import TILE_ROWS, HeadPlanes, unpack_h8, unpack_t1, unpack_t2
@@ -80,7 +81,9 @@ class ModelFileCheckpoint:
             generation=dict(generation) if isinstance(generation, dict) else {},
             licence=None if meta.get("licence") is None else str(meta["licence"]),
         )
-        self.notes: list[str] = []
+        quantisation = meta.get("quantisation")
+        untrained = isinstance(quantisation, dict) and quantisation.get("projections") == UNTRAINED
+        self.notes: list[str] = [UNTRAINED_NOTE] if untrained else []
         if not file.conf.head_tied:
             self.notes.append(
                 "a model file keeps its head as int8 rows: it is not the one that was trained, but within half a step "

@@ -1,8 +1,10 @@
 """Opens a checkpoint, whatever its format."""
 
+from contextlib import closing
 from pathlib import Path
 
 from edgebit.bundle.archive import looks_like_bundle
+from edgebit.bundle.model_format import Role
 from edgebit.bundle.other_kinds import refuse_exported
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.gguf_file.checkpoint import open_gguf
@@ -10,7 +12,9 @@ from edgebit.checkpoint.gguf_file.container import GGUF_MAGIC
 from edgebit.checkpoint.gguf_file.split import first_parts, part_paths
 from edgebit.checkpoint.hints import HINT_OPTIONS, NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.checkpoint import open_hugging_face
+from edgebit.checkpoint.hugging_face.families import FLOAT_FAMILIES
 from edgebit.checkpoint.model_file_checkpoint import is_model_file, open_model_file
+from edgebit.checkpoint.untrained import UNTRAINED_NOTE
 from edgebit.errors import CheckpointError
 
 _SUFFIXES = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pt", ".pth"}  # of a checkpoint's files
@@ -24,13 +28,37 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     sum in what is made of them. Raises CheckpointError naming the file, and the tensor where one is at fault, or the
     hint that does not go with this checkpoint; BundleError for a model file's faults.
     """
-    checkpoint = _open(path, hints)
-    try:
-        _check_frequencies(checkpoint)
-    except CheckpointError:
-        checkpoint.close()
-        raise
+    return _checked(_open(path, hints))
+
+
+def open_float_model(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
+    """Open a Hugging Face checkpoint in floating point as if its weights were a master's: rounded when they are read.
+
+    Its notes say so. Raises CheckpointError as open_checkpoint() does, and where the model is ternary already.
+    """
+    if hints != NO_HINTS:
+        raise CheckpointError(f"{path}: {HINT_OPTIONS} go with a GGUF file alone. Leave them out")
+    if find_gguf(path) is not None or is_model_file(path):
+        raise CheckpointError(f"{path}: --from-float takes a Hugging Face checkpoint's folder, no GGUF or model file")
+    if _is_ternary(path):
+        raise CheckpointError(f"{path}: the model is ternary already. Leave --from-float out")
+    checkpoint = _checked(open_hugging_face(path, FLOAT_FAMILIES))
+    checkpoint.notes.append(UNTRAINED_NOTE)
     return checkpoint
+
+
+def _is_ternary(path: Path) -> bool:
+    """Whether the folder holds what open_checkpoint() takes, as far as config.json and one tensor show."""
+    try:
+        checkpoint = open_hugging_face(path)
+    except CheckpointError:
+        return False
+    with closing(checkpoint):
+        try:
+            checkpoint.scaling(Role.Q_PROJ, 0)
+        except CheckpointError:
+            return False
+    return True
 
 
 def _open(path: Path, hints: Hints) -> Checkpoint:
@@ -45,14 +73,16 @@ def _open(path: Path, hints: Hints) -> Checkpoint:
     return open_hugging_face(path)
 
 
-def _check_frequencies(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError where RoPE turns by more than a model file can say."""
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """The same. Raises CheckpointError, and closes it, where RoPE turns by more than a model file can say."""
     wrong = [value for value in checkpoint.config.rope_inv_freq.tolist() if not 0 <= value <= 1]
     if wrong:
+        checkpoint.close()
         raise CheckpointError(
             f"{checkpoint.path}: RoPE turns a pair of elements by {wrong[0]:g} a position; 0 to 1 are possible. "
             "Look at its base, its factors and its scaling"
         )
+    return checkpoint
 
 
 def model_files(path: Path, hints: Hints = NO_HINTS) -> list[Path]:

@@ -11,7 +11,7 @@ import click
 from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.hints import Hints
 from edgebit.checkpoint.model_file_checkpoint import open_model_file
-from edgebit.checkpoint.opening import model_files, open_checkpoint
+from edgebit.checkpoint.opening import model_files, open_checkpoint, open_float_model
 from edgebit.checks import Check
 from edgebit.cli.check_rows import add_check, check_table
 from edgebit.cli.checkpoint_options import checkpoint_options
@@ -38,6 +38,7 @@ from edgebit.progress import Progress
 )
 @embedding_option
 @template_option
+@click.option("--from-float", is_flag=True, help="Round an ordinary model as it is: loses most of its quality.")
 @checkpoint_options
 @click.option("--no-probes", is_flag=True, help="Leave golden probes out: no device can then prove itself.")
 @click.option("--all-checks", is_flag=True, help="Then read it back and compare all of it with MODEL.")
@@ -49,6 +50,7 @@ def command(
     layout: Literal["t2", "t1"],
     embedding: Literal["exact", "int8"],
     template: str | None,
+    from_float: bool,
     hints: Hints,
     no_probes: bool,
     all_checks: bool,
@@ -63,6 +65,7 @@ def command(
     \b
     edgebit convert ./bitnet-b1.58-2B-4T --out 2b4t.ebm --all-checks
     edgebit convert ./base-model --template chatml
+    edgebit convert ./llama --from-float --out rounded.ebm
     """
     signals_as_ctrl_c()
     out = out or Path(f"{checkpoint.resolve().name if checkpoint.is_dir() else checkpoint.stem}.ebm")
@@ -75,11 +78,12 @@ def command(
             layout=layout,
             embedding=embedding,
             template=template,
+            from_float=from_float,
             hints=hints,
             probes=not no_probes,
             progress=show,
         )
-        checks = _check(checkpoint, hints, out, show) if all_checks else []
+        checks = _check(checkpoint, hints, out, show, from_float=from_float) if all_checks else []
     if as_json:
         click.echo(printable_json(_as_dict(report, checks), indent=2))
     else:
@@ -88,8 +92,9 @@ def command(
         sys.exit(BundleError.exit_code)
 
 
-def _check(checkpoint: Path, hints: Hints, out: Path, show: Progress) -> list[Check]:
-    with closing(open_checkpoint(checkpoint, hints)) as source, closing(open_model_file(out)) as model:
+def _check(checkpoint: Path, hints: Hints, out: Path, show: Progress, *, from_float: bool) -> list[Check]:
+    opened = open_float_model(checkpoint, hints) if from_float else open_checkpoint(checkpoint, hints)
+    with closing(opened) as source, closing(open_model_file(out)) as model:
         return check_conversion(out, source, model, show)
 
 

@@ -1,6 +1,6 @@
 """Checkpoints as Hugging Face keeps them: config.json, weights in safetensors or from PyTorch, tokenizer.json."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.model_format import Encoding, Role, Scaling
 from edgebit.checkpoint.checkpoint import Format, ModelConfig, Projection
 from edgebit.checkpoint.hugging_face.config import read_config
-from edgebit.checkpoint.hugging_face.families import Family
+from edgebit.checkpoint.hugging_face.families import FAMILIES, Family
 from edgebit.checkpoint.hugging_face.json_file import read_json
 from edgebit.checkpoint.hugging_face.matching import match_family
 from edgebit.checkpoint.hugging_face.projections import ProjectionReader
@@ -23,8 +23,8 @@ from edgebit.checkpoint.tokenizer import CheckpointTokenizer, has_tokenizer, rea
 from edgebit.errors import CheckpointError
 
 
-def open_hugging_face(folder: Path) -> "HuggingFaceCheckpoint":
-    """Open the checkpoint in `folder`; headers are checked, weights are not read yet.
+def open_hugging_face(folder: Path, families: Sequence[Family] = FAMILIES) -> "HuggingFaceCheckpoint":
+    """Open the checkpoint in `folder`, of one of the families; headers are checked, weights are not read yet.
 
     Raises CheckpointError naming the file, and the tensor where one is at fault.
     """
@@ -35,7 +35,7 @@ def open_hugging_face(folder: Path) -> "HuggingFaceCheckpoint":
         is_part = (folder.parent / "config.json").is_file()
         raise CheckpointError(f"{folder}: {advice if is_part else f'is no model. {known}'}")
     config = read_json(folder / "config.json")
-    family = match_family(config, str(folder / "config.json"))
+    family = match_family(config, str(folder / "config.json"), families)
     model_config = read_config(folder, config, family)
     tensors = TensorFolder(folder)
     try:

@@ -43,6 +43,7 @@ BARE_MASTER = Storage(name="master", linear_class=None, mode=None, scale=Scale.A
 BARE_TERNARY = Storage(
     name="ternary", linear_class=None, mode=None, scale=Scale.STORED, activations=ActivationQuantisation.INT15
 )
+FROM_FLOAT = Storage(name="from-float", linear_class=None, mode=None, scale=Scale.ABSMEAN)  # only where it is asked for
 _QUANTISED = (PACKED, MASTER, BITLINEAR_PACKED, BITLINEAR_MASTER)
 
 _NAMES = {
@@ -77,6 +78,9 @@ _LLAMA_DEFAULTS = {
     "hidden_act": "silu", "rope_theta": 10000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
 }  # fmt: skip
 _BITNET_DEFAULTS = _LLAMA_DEFAULTS | {"hidden_act": "relu2", "rope_theta": 500000.0, "rms_norm_eps": 1e-5}
+_MISTRAL_DEFAULTS = _LLAMA_DEFAULTS | {
+    "max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096,
+}  # fmt: skip
 _QWEN_DEFAULTS = _LLAMA_DEFAULTS | {"max_position_embeddings": 32768}
 
 
@@ -87,7 +91,7 @@ class Architecture:
     name: str
     class_name: str  # in config.json's architectures
     model_type: str
-    storages: tuple[Storage, ...]  # those it is known in
+    storages: tuple[Storage, ...]  # those it is known in; none: as a float model alone
     tensor_names: Mapping[Role, str]  # {} stands for the layer
     defaults: Mapping[str, Any]  # for keys of config.json that may be missing
     demands: Mapping[str, Any] = field(default_factory=dict)  # further keys of config.json and their only known value
@@ -134,6 +138,15 @@ ARCHITECTURES = (
         storages=(*_QUANTISED, BARE_TERNARY),
         tensor_names=_NAMES,
         defaults=_QWEN_DEFAULTS,
+    ),
+    Architecture(  # without a window of attention: Mistral-7B from v0.2 on
+        name="mistral",
+        class_name="MistralForCausalLM",
+        model_type="mistral",
+        storages=(),
+        tensor_names=_NAMES,
+        defaults=_MISTRAL_DEFAULTS,
+        demands={"sliding_window": None},
     ),
 )
 # Classes of ternary models that cannot be converted, and why.
@@ -196,6 +209,11 @@ FAMILIES = tuple(
     Family(architecture=architecture, storage=storage, tensor_names=architecture.tensor_names)
     for architecture in ARCHITECTURES
     for storage in architecture.storages
+)
+FLOAT_FAMILIES = tuple(  # what can be ternarised: 1bitLLM's class says itself that it is ternary
+    Family(architecture=architecture, storage=FROM_FLOAT, tensor_names=architecture.tensor_names)
+    for architecture in ARCHITECTURES
+    if BARE_MASTER not in architecture.storages
 )
 
 

@@ -1,32 +1,38 @@
 """Tells from config.json which family a checkpoint is of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgebit.checkpoint.hugging_face.families import ARCHITECTURES, FAMILIES, REFUSED_CLASSES, Family, describe_form
+from edgebit.checkpoint.hugging_face.families import FAMILIES, FLOAT_FAMILIES, REFUSED_CLASSES, Family, describe_form
 from edgebit.errors import CheckpointError
 
+WAYS_TO_TERNARY = (
+    "`edgebit distill` trains an ordinary model towards ternary; `edgebit convert --from-float` rounds it as it is, "
+    "which loses most of its quality"
+)
 # What transformers never quantises by itself; other modules must be ternary.
 _KEPT = {"lm_head", "model.embed_tokens", "embed_tokens", "model.norm"}
 
 
-def match_family(config: Mapping[str, Any], where: str) -> Family:
-    """The family that config.json describes; `where` names that file.
+def match_family(config: Mapping[str, Any], where: str, families: Sequence[Family] = FAMILIES) -> Family:
+    """The one of the families that config.json describes; `where` names that file.
 
     Raises CheckpointError saying what was found and what is known.
     """
     class_name, model_type = _model_class(config, where)
     linear_class, mode, use_rms_norm = _quantization(config.get("quantization_config"), where)
     evidence = class_name, model_type, linear_class, mode
-    for family in FAMILIES:
+    for family in families:
         architecture, storage = family.architecture, family.storage
         if evidence == (architecture.class_name, architecture.model_type, storage.linear_class, storage.mode):
             for key, wanted in architecture.demands.items():
-                if config.get(key) != wanted:
-                    found = config.get(key)
+                found = {**architecture.defaults, **config}.get(key)
+                if found != wanted:
                     raise CheckpointError(f"{where}: {key} is {found!r}; of {family.form}, {wanted!r} is known")
             return family.with_projection_norms() if use_rms_norm else family
-    raise CheckpointError(f"{where}: unknown model: {describe_form(*evidence)}. {_known(class_name)}")
+    raise CheckpointError(
+        f"{where}: unknown model: {describe_form(*evidence)}. {_known(class_name, linear_class, families)}"
+    )
 
 
 def _model_class(config: Mapping[str, Any], where: str) -> tuple[str, str]:
@@ -60,9 +66,10 @@ def _quantization(quantization: Any, where: str) -> tuple[str | None, str | None
     return linear_class, str(quantization.get("quantization_mode", "offline")), use_rms_norm
 
 
-def _known(class_name: str) -> str:
+def _known(class_name: str, linear_class: str | None, families: Sequence[Family]) -> str:
     """What is known of this class, or which classes are known."""
-    forms = [family.form for family in FAMILIES if family.architecture.class_name == class_name]
-    if forms:
-        return f"Known of it are: {'; '.join(forms)}"
-    return f"Known are: {', '.join(architecture.class_name for architecture in ARCHITECTURES)}"
+    forms = [family.form for family in families if family.architecture.class_name == class_name]
+    known = f"Known of it are: {'; '.join(forms)}" if forms else ""
+    if linear_class is None and any(family.architecture.class_name == class_name for family in FLOAT_FAMILIES):
+        return f"{known or 'It is no ternary model'}. {WAYS_TO_TERNARY}"
+    return known or f"Known are: {', '.join(dict.fromkeys(family.architecture.class_name for family in families))}"

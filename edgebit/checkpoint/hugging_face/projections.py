@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.model_format import PER_ROW, PER_TENSOR, Granularity, Scaling
 from edgebit.checkpoint.checkpoint import Projection
 from edgebit.checkpoint.hugging_face.families import SCALE_SUFFIX, Scale
+from edgebit.checkpoint.hugging_face.matching import WAYS_TO_TERNARY
 from edgebit.checkpoint.hugging_face.safetensors_file import as_float32
 from edgebit.checkpoint.hugging_face.tensor_source import (
     TensorSource,
@@ -22,8 +23,9 @@ from edgebit.ternary.ternary_floats import find_group, magnitude_bits, split_ter
 # Rows that show which weights share a scale: so many at so many places of a tensor.
 _SAMPLE_ROWS, _SAMPLE_PLACES = 8, 8
 _MASTERS_ADVICE = (
-    "edgebit converts ternary models only. If these are the master weights of a BitNet model (such as Falcon-E's "
-    'revision prequantized), config.json must say so: "quantization_config": {"quant_method": "bitnet", '
+    f"edgebit converts ternary models only. {WAYS_TO_TERNARY}. If these are the master weights of a BitNet model (such "
+    "as Falcon-E's revision prequantized), config.json must say so: "
+    '"quantization_config": {"quant_method": "bitnet", '
     '"linear_class": "autobitlinear", "quantization_mode": "online"}'
 )
 
