@@ -61,6 +61,7 @@ SERVICES = {
     "edgebit.line_plot": set(),
     "edgebit.local_broker": set(),
     "edgebit.monitor": {"edgebit.daemon", "edgebit.line_plot", "edgebit.mqtt_client"},
+    "edgebit.merge": {"edgebit.export"},
     "edgebit.metrics": {"edgebit.daemon", "edgebit.line_plot", "edgebit.monitor", "edgebit.mqtt_client"},
     "edgebit.model_checks": {"edgebit.model_diff"},
     "edgebit.model_diff": set(),

@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "Predict memory, speed and energy of a model on a device.",
     "build": "Convert a checkpoint, cross-build the engine, and write a bundle.",
     "convert": "Convert a checkpoint to a model file, and check all of it.",
+    "merge": "Fold a LoRA adapter into a master checkpoint, and say what is left of it.",
     "export": "Write a model as GGUF, as a Hugging Face folder or for ONNX Runtime.",
     "inspect": "Show what a bundle or model file holds.",
     "diff": "Compare two models, and say where they differ first.",

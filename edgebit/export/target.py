@@ -50,7 +50,7 @@ def _check_replaceable(out: Path, *, force: bool) -> None:
         why = difference(out)
     if why is not None:
         raise ExportError(
-            f"{out} is no folder that edgebit export alone wrote: {why}. Give another --out, or delete the folder"
+            f"{out} is no folder that edgebit alone wrote: {why}. Give another --out, or delete the folder"
         )
     if not force:
         raise ExportError(f"{out} is there already. Give another --out, or --force to replace it")

@@ -187,7 +187,7 @@ def test_a_folder_with_files_of_others_is_not_replaced(name, folder):
     before = contents(folder)
     done = run("export", "hf", "M", "--out", "out", "--force")
     assert isinstance(done.exception, ExportError)
-    assert f"no folder that edgebit export alone wrote: {name} is of another" in str(done.exception)
+    assert f"no folder that edgebit alone wrote: {name} is of another" in str(done.exception)
     assert contents(folder) == before
 
 

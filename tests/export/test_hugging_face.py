@@ -131,7 +131,7 @@ def test_a_folder_is_replaced_only_when_told_and_only_a_models(reference_checkpo
     export_hugging_face(reference_checkpoint("llama-bitlinear-packed"), out, force=True)
     assert "tokenizer.json" not in snapshot(out), "nothing of the model before is left"
     (out / "mine").mkdir()
-    with pytest.raises(ExportError, match="no folder that edgebit export alone wrote: mine is of another"):
+    with pytest.raises(ExportError, match="no folder that edgebit alone wrote: mine is of another"):
         export_hugging_face(reference_checkpoint("bitnet-packed"), out, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 

@@ -198,7 +198,7 @@ def test_what_is_not_an_export_s_is_not_replaced(change, out):
         (out / RECORD_NAME).write_text(json.dumps([]))
     else:
         (out / "notes").touch()
-    with pytest.raises(ExportError, match="no folder that edgebit export alone wrote"):
+    with pytest.raises(ExportError, match="no folder that edgebit alone wrote"):
         check_out_folder(out, force=True, inputs=[])
 
 

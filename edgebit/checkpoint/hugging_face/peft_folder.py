@@ -45,8 +45,10 @@ class LowRankPair:
         return len(self.a)
 
     def product(self) -> NDArray[np.float32]:
-        """The matrix that it adds, [out, in]."""
-        return np.float32(self.scale) * (self.b @ self.a)
+        """The matrix that it adds, [out, in]; infinite where float32 ends."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            product: NDArray[np.float32] = np.float32(self.scale) * (self.b @ self.a)
+        return product
 
 
 @dataclass(frozen=True, slots=True)
