@@ -1,10 +1,11 @@
-"""Figures over time as a picture: panels one above the other, a line for each series, spans shaded; SVG or PNG."""
+"""Figures over time or steps as a picture: panels one above the other, a line a series, spans shaded; SVG or PNG."""
 
 import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from xml.sax.saxutils import escape
 
 from edgebit.errors import EdgebitError
@@ -20,7 +21,7 @@ _STEPS_S = (
     *(days * _DAY_S for days in (1, 2, 7, 14, 30, 60, 365)),
 )
 
-Point = tuple[float, float | None]  # seconds, and the figure; None breaks the line
+Point = tuple[float, float | None]  # seconds or steps, and the figure; None breaks the line
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Picture:
     title: str
     subtitle: str
     panels: Sequence[Panel]
+    axis: Literal["time", "steps"] = "time"  # what the points lie at
 
 
 def write_picture(picture: Picture, path: Path) -> None:
@@ -77,7 +79,8 @@ def svg_of(picture: Picture) -> str:
     for panel in picture.panels:
         parts += _drawn(panel, colours, top, begin, end)
         top += _PANEL + _GAP
-    parts += _time_axis(top - _GAP + 14, begin, end)
+    axis = _time_axis if picture.axis == "time" else _step_axis
+    parts += axis(top - _GAP + 14, begin, end)
     height = top + 2
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {height:.0f}" width="{_WIDTH:.0f}" '
@@ -143,6 +146,17 @@ def _time_axis(top: float, begin: float, end: float) -> list[str]:
         x = _LEFT + at / (end - begin) * (_WIDTH - _LEFT - _RIGHT)
         parts.append(svg_text(x, top, _span_words(at), 10, _FAINT, anchor="middle" if number else "start"))
     return parts
+
+
+def _step_axis(top: float, begin: float, end: float) -> list[str]:
+    first, last, step = _scale((begin, end))
+    marks = (first + number * step for number in range(round((last - first) / step) + 1))
+    width = _WIDTH - _LEFT - _RIGHT
+    return [
+        svg_text(_LEFT + (at - begin) / (end - begin) * width, top, f"{at:,g}", 10, _FAINT, anchor="middle")
+        for at in marks
+        if begin <= at <= end
+    ]
 
 
 def _span_words(seconds: float) -> str:

@@ -15,6 +15,7 @@ from edgebit.errors import EdgebitError
 
 COMMANDS = {
     "plan": "Predict memory, speed and energy of a model on a device.",
+    "train": "Train a model of your own, from text or conversations.",
     "build": "Convert a checkpoint, cross-build the engine, and write a bundle.",
     "convert": "Convert a checkpoint to a model file, and check all of it.",
     "merge": "Fold a LoRA adapter into a master checkpoint, and say what is left of it.",

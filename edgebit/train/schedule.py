@@ -17,7 +17,7 @@ class Schedule:
     steps: int
     learning_rate: float = 2e-3  # the highest
     weight_decay: float = 0.1  # in the first stage; none in the second
-    warmup: int = 100  # steps from 0 to the highest
+    warmup: int | None = None  # steps from 0 to the highest; None: a tenth of all, 100 at most
     second_stage: float = 0.5  # where it begins, as a share of the steps
     first_end: float = 2 / 3  # learning rate at the end of the first stage, as a share of the highest
     second_start: float = 2 / 3  # and at the begin of the second, which ends at 0
@@ -26,7 +26,7 @@ class Schedule:
         """Check the ranges."""
         if self.steps < 1:
             raise TrainError(f"{self.steps} steps: there must be 1 at least")
-        if not self.learning_rate > 0 or self.weight_decay < 0 or self.warmup < 0:
+        if not self.learning_rate > 0 or self.weight_decay < 0 or (self.warmup or 0) < 0:
             raise TrainError("the learning rate must be more than 0, weight decay and warm-up no less than 0")
         for name in ("second_stage", "first_end", "second_start"):
             if not 0 <= getattr(self, name) <= 1:
@@ -37,6 +37,11 @@ class Schedule:
         """Steps of the first stage."""
         return round(self.steps * self.second_stage)
 
+    @property
+    def warmup_steps(self) -> int:
+        """Steps from 0 to the highest learning rate."""
+        return min(self.steps // 10, 100) if self.warmup is None else self.warmup
+
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0: warm-up, then a straight fall in each stage."""
         first, second = self.first_steps, self.steps - self.first_steps
@@ -44,7 +49,7 @@ class Schedule:
             share = 1 - (1 - self.first_end) * step / first
         else:
             share = self.second_start * (1 - (step - first) / second)
-        return self.learning_rate * min(share, (step + 1) / self.warmup if self.warmup else 1.0)
+        return self.learning_rate * min(share, (step + 1) / max(self.warmup_steps, 1))
 
     def weight_decay_at(self, step: int) -> float:
         """The weight decay of a step, counted from 0."""

@@ -13,6 +13,7 @@ from edgebit.errors import TrainError
 from edgebit.train.batch import Batch, Evaluation, Objective, batch_of, cross_entropy, evaluate
 from edgebit.train.compilation import compiled
 from edgebit.train.decoder import Decoder
+from edgebit.train.records import Listener, Record
 from edgebit.train.rows import Row, RowSource
 from edgebit.train.schedule import Schedule
 from edgebit.train.training_state import check_same, newest_state, write_state
@@ -43,27 +44,6 @@ class Settings:
             **asdict(self.schedule), "batch_rows": self.batch_rows, "accumulate": self.accumulate,
             "clip": self.clip, "device": self.device,
         }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """What is known of a step, counted from 1: a line of loss.jsonl."""
-
-    step: int
-    loss: float  # nats a token, before the step
-    learning_rate: float
-    tokens: int  # learnt since the begin
-    held_out_loss: float | None = None  # after the step
-    held_out_accuracy: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who follows a training."""
-
-    stepped: Callable[[Record], None] = lambda record: None
-    noted: Callable[[str], None] = lambda words: None  # what went another way than asked for
-    should_stop: Callable[[], bool] = lambda: False  # asked after each step
 
 
 @dataclass(slots=True)
@@ -101,6 +81,7 @@ def train(
         run.restore(state)
     last = settings.schedule.steps
     run.compile(listener.noted)
+    listener.began(run.done, last)
     while run.done < last:
         record = run.step()
         due = settings.evaluate_every and run.done % settings.evaluate_every == 0

@@ -1,0 +1,133 @@
+"""A model from files of data: rows, a decoder that is new or a master's, the training, and the master in a folder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from edgebit.errors import TrainError
+from edgebit.progress import Progress, unwatched
+from edgebit.train.batch import Evaluation, evaluate
+from edgebit.train.data.preparation import DataSettings
+from edgebit.train.decoder import Decoder
+from edgebit.train.loss_curve import draw_curve, write_records
+from edgebit.train.master import Rounding, read_master, write_master
+from edgebit.train.model_card import model_card
+from edgebit.train.prepared_rows import PreparedRows, end_tokens, prepared_rows
+from edgebit.train.records import Listener
+from edgebit.train.shape import ModelShape
+from edgebit.train.trainer import Outcome, Settings, train
+from edgebit.train.training_state import FOLDER, states
+
+_RECORDS = "loss.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is trained on what, and how."""
+
+    paths: Sequence[Path]
+    data: DataSettings
+    evaluate_on: Sequence[Path] = ()
+    shape: ModelShape  # of a new model; its vocab_size comes from the tokenizer
+    start: Path | None = None  # the master that is gone on from, instead of a new model
+    ternary: bool = True  # False: the float twin
+    row_length: int = 256
+    settings: Settings
+    epochs: float | None = None  # instead of the settings' steps
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of it."""
+
+    outcome: Outcome
+    settings: Settings
+    parameters: int
+    rounding: Rounding | None = None  # None: stopped before the end
+    held_out: Evaluation | None = None  # of the master as it was written
+    pictures: Sequence[Path] = ()
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Raise TrainError where `out` has what a new training would replace, or nothing to go on from."""
+    begun, trained = states(out / FOLDER), (out / "config.json").exists()
+    if resume and not begun:
+        raise TrainError(f"{out / FOLDER}: no training state to go on from. Leave --resume out to begin")
+    if not resume and (begun or trained):
+        what = "a training was begun there" if begun else "a checkpoint is there already"
+        way = "--resume to go on, or " if begun else ""
+        raise TrainError(f"{out}: {what}. Give {way}another --out")
+    if out.exists() and not out.is_dir():
+        raise TrainError(f"{out} is no folder. Give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{out}: cannot be made: {error.strerror}. Give another --out") from error
+
+
+def train_from_data(
+    plan: Plan, out: Path, *, resume: bool = False, listener: Listener | None = None, progress: Progress = unwatched
+) -> Trained:
+    """Train, and write the master, loss.jsonl, loss.svg and a model card into `out`. Raises TrainError."""
+    check_out(out, resume=resume)
+    decoder = None if plan.start is None else read_master(plan.start)
+    tokenizer = out if resume else plan.start or plan.data.tokenizer
+    data = replace(plan.data, tokenizer=tokenizer)
+    with prepared_rows(
+        plan.paths, out, data, row_length=plan.row_length, seed=plan.seed, evaluate_on=plan.evaluate_on,
+        progress=progress,
+    ) as rows:  # fmt: skip
+        if decoder is None:
+            torch.manual_seed(plan.seed)
+            decoder = Decoder(replace(plan.shape, vocab_size=rows.encoder.vocab_size), ternary=plan.ternary)
+        _check_fits(decoder.shape, plan, rows)
+        settings = _settings(plan, rows)
+        facts = {
+            **asdict(decoder.shape), "row_length": plan.row_length, "seed": plan.seed, "data": rows.fingerprint,
+            "from": None if plan.start is None else str(plan.start.resolve()), "ternary": decoder.ternary,
+        }  # fmt: skip
+        outcome = train(
+            decoder, rows.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,
+            listener=listener,
+        )  # fmt: skip
+        write_records(outcome.records, out / _RECORDS)
+        parameters = sum(parameter.numel() for parameter in decoder.parameters())
+        if not outcome.finished:
+            return Trained(outcome, settings, parameters)
+        return _written(decoder, out, plan, rows, settings, outcome, parameters)
+
+
+def _written(
+    decoder: Decoder, out: Path, plan: Plan, rows: PreparedRows, settings: Settings, outcome: Outcome, parameters: int
+) -> Trained:
+    ends = end_tokens(out)
+    adopted = out / "generation_config.json"
+    files = {"README.md": model_card(out.name, plan.paths, decoder, settings, outcome, plan.seed).encode()}
+    if adopted.is_file():
+        files[adopted.name] = adopted.read_bytes()
+    rounding = write_master(out, decoder, files, bos=ends.bos, eos=ends.eos, stop=ends.stop)
+    held_out = evaluate(read_master(out), rows.held_out) if rows.held_out else None
+    pictures = draw_curve(outcome.records, f"Training of {out.name}", out)
+    return Trained(outcome, settings, parameters, rounding, held_out, pictures)
+
+
+def _settings(plan: Plan, rows: PreparedRows) -> Settings:
+    if plan.epochs is None:
+        return plan.settings
+    steps = rows.steps_of(plan.epochs, plan.settings.batch_rows * plan.row_length)
+    return replace(plan.settings, schedule=replace(plan.settings.schedule, steps=steps))
+
+
+def _check_fits(shape: ModelShape, plan: Plan, rows: PreparedRows) -> None:
+    if plan.row_length > shape.max_position_embeddings:
+        raise TrainError(
+            f"rows of {plan.row_length} tokens do not fit the context of {shape.max_position_embeddings}. "
+            f"Give --row-length {shape.max_position_embeddings}, or a longer --context"
+        )
+    if rows.encoder.vocab_size > shape.vocab_size:
+        raise TrainError(
+            f"the tokenizer has {rows.encoder.vocab_size} tokens, the model {shape.vocab_size}. Take its own tokenizer"
+        )
