@@ -80,8 +80,9 @@ def train(
     if state_folder is not None and (state := newest_state(state_folder, listener.noted)):
         run.restore(state)
     last = settings.schedule.steps
-    run.compile(listener.noted)
-    listener.began(run.done, last)
+    if run.done < last:
+        run.compile(listener.noted)
+        listener.began(run.done, last)
     while run.done < last:
         record = run.step()
         due = settings.evaluate_every and run.done % settings.evaluate_every == 0
@@ -132,7 +133,7 @@ class _Run:
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compile what a step computes, on rows that are not learnt from; where that fails, it is noted."""
-        if self._settings.compile and self.done < self._settings.schedule.steps:
+        if self._settings.compile:
             place = self._source.state()
             rows = self._source.take(self._settings.batch_rows // self._settings.accumulate)
             self._source.restore(place)
