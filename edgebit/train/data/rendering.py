@@ -11,7 +11,7 @@ from typing import Self
 from edgebit.bundle.prompt_program import Message, PromptProgram, Segment
 from edgebit.checkpoint.chat_template.choice import HOW_TO_CHOOSE, added_tokens
 from edgebit.checkpoint.chat_template.compiler import compile_chat_template
-from edgebit.checkpoint.tokenizer import read_tokenizer
+from edgebit.checkpoint.tokenizer import Kind, read_tokenizer
 from edgebit.errors import EngineError, TrainError
 from edgebit.runtime.library import Library
 from edgebit.runtime.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ class Encoder:
         self._begin = read.bos_token
         self._end = added_tokens(read).get(read.named_tokens.get("eos_token", ""))
         self._stops = frozenset(read.stop_tokens)
+        self._spaced = read.kind == Kind.BYTE_FALLBACK
 
     def close(self) -> None:
         """Give the tokenizer back."""
@@ -93,19 +94,31 @@ class Encoder:
         segments = self.segments(before)
         assert self.program is not None
         begin = self._begin if self.program.add_bos else None
-        if "assistant" in self.program.strip:
-            answer = answer.strip()
-        said: list[Segment] = [(self._begun(answer), False), (self.program.assistant[1], True)]
+        said = self._said(answer.strip() if "assistant" in self.program.strip else answer)
         prompt = self.tokenizer.encode_segments(segments, begin=begin)
         whole = self.tokenizer.encode_segments([*segments, *said], begin=begin)
-        goes_on = whole[: len(prompt)] == prompt
-        return prompt, self._ended(whole[len(prompt) :] if goes_on else self.tokenizer.encode_segments(said))
+        return prompt, self._ended(whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._alone(said))
 
-    def _begun(self, answer: str) -> str:
-        """The answer without what the prompt has begun it with (DeepSeek-R1's templates open its thoughts)."""
+    def _said(self, answer: str) -> list[Segment]:
+        """What the model writes after the prompt: the answer as earlier ones stand there, less what has begun already.
+
+        A prompt may end before an answer's prefix does (Llama 2's space), or go on beyond it (DeepSeek-R1's templates
+        open the thoughts).
+        """
         assert self.program is not None
-        prefix, generation = self.program.assistant[0], self.program.generation
-        return answer.removeprefix(generation.removeprefix(prefix)) if generation.startswith(prefix) else answer
+        (prefix, suffix), generation = self.program.assistant, self.program.generation
+        rest = prefix[len(generation) :] if prefix.startswith(generation) else ""
+        begun = generation[len(prefix) :] if generation.startswith(prefix) else ""
+        return [(rest, True), (answer.removeprefix(begun), False), (suffix, True)]
+
+    def _alone(self, said: Sequence[Segment]) -> list[int]:
+        """Ids of an answer that makes no tokens with what is before it, without the space of a text's first word."""
+        if self._spaced:
+            line = self.tokenizer.encode("\n")
+            ids = self.tokenizer.encode_segments([("\n", False), *said])
+            if ids[: len(line)] == line:
+                return ids[len(line) :]
+        return self.tokenizer.encode_segments(said)
 
     def _ended(self, answer: list[int]) -> list[int]:
         """Up to the first stop token; where the template writes none after an answer, one is added."""

@@ -7,6 +7,7 @@ import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_folders import FORMS, write_tokenizer
 
 from edgebit.bundle.prompt_program import Message
 from edgebit.checkpoint.chat_template import choice
@@ -106,6 +107,25 @@ def test_every_built_in_template_ends_its_answers(encoder, template):
     decode = opened.tokenizer.decode
     assert [decode(answer).decode().strip() for _, answer in found] == ["Yes.", "No."]
     assert all(opened.tokenizer.is_special(answer[-1]) for _, answer in found)
+
+
+@pytest.mark.parametrize(
+    ("template", "form"), [*(("plain", form) for form in FORMS), ("llama2", "llama3"), ("llama2", "sentencepiece")]
+)
+def test_every_form_of_tokenizer_writes_the_answer_itself(native, tmp_path, template, form):
+    """With no space of a text's first word before it; Llama 2's template has one of its own there."""
+    plain = "{% for m in messages %}{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}"
+    plain += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    jinja = plain if template == "plain" else choice.read_template(template)
+    write_tokenizer(tmp_path, form, chat_template=jinja)
+    said = ("Hello there", "Fine, this  lamp", "And?", "Yes")
+
+    with Encoder(tmp_path) as opened:
+        found = [answer for _, answer in answers(opened.conversation(Conversation(turns(*said))))]
+        texts = [b"".join(map(opened.tokenizer.token_bytes, answer)).decode() for answer in found]
+
+    wanted = "{}</s>" if template == "plain" else " {} </s>"
+    assert texts == [wanted.format(said[1]), wanted.format(said[3])]
 
 
 def test_answers_of_weight_0_are_read_and_not_learnt(encoder):
