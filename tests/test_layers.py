@@ -125,3 +125,9 @@ def test_what_runs_on_a_device_needs_nothing_it_does_not_have(part):
     """The standard library, paho-mqtt and pyserial are all there is."""
     roots = {module.split(".")[0] for module in modules_after_importing(part)}
     assert not roots & NOT_ON_A_DEVICE
+
+
+def test_reading_training_data_needs_no_packages_of_training():
+    """`edgebit train --dry-run` works without edgebit[train]."""
+    roots = {module.split(".")[0] for module in modules_after_importing("edgebit.train.data")}
+    assert not roots & {"torch", "safetensors", "tokenizers", "transformers"}

@@ -1,17 +1,38 @@
 """What training data hold, for people and for scripts."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from edgebit.cli.terminal import printable
+from edgebit.cli.progress_bar import progress_bar
+from edgebit.cli.terminal import printable, printable_json
 from edgebit.train.data.dataset import Dataset, Documents
+from edgebit.train.data.preparation import DataSettings, prepare
 from edgebit.train.data.rendering import Encoder
 from edgebit.train.rows import IGNORED, Document
 
 _BAR = 30  # characters
 _SHOWN = 2000  # characters of a document
+
+
+def echo_dry_run(
+    paths: Sequence[Path], data: DataSettings, *, row_length: int, batch_tokens: int, as_json: bool
+) -> None:
+    """Read the data at `paths` as a training would, and print what they hold. Nothing stays."""
+    with tempfile.TemporaryDirectory() as folder, progress_bar() as show:
+        dataset, encoder = prepare(paths, Path(folder), data, length=row_length, progress=show)
+        with encoder:
+            figures = summary_as_dict(dataset, encoder)
+            lines = list(summary_lines(dataset, encoder))
+    steps = max(1, round(dataset.train.tokens / batch_tokens))
+    if as_json:
+        click.echo(printable_json({**figures, "steps_an_epoch": steps}, indent=2))
+        return
+    click.echo("\n".join(lines))
+    click.echo(f"steps      about {steps:,} of {batch_tokens:,} tokens go once through what is to learn")
 
 
 def summary_as_dict(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
@@ -56,12 +77,6 @@ def summary_lines(dataset: Dataset, encoder: Encoder) -> Iterator[str]:
     yield f"first      {printable(dataset.train.place(0))}, learnt is what stands between [[ and ]]"
     text = "".join(f"[[{text}]]" if learnt else text for text, learnt in spans(dataset.train[0], encoder))
     yield from (f"  {line}" for line in printable(text[:_SHOWN]).split("\n"))
-
-
-def echo_summary(dataset: Dataset, encoder: Encoder) -> None:
-    """On standard output."""
-    for line in summary_lines(dataset, encoder):
-        click.echo(line)
 
 
 def spans(document: Document, encoder: Encoder) -> list[tuple[str, bool]]:

@@ -1,10 +1,11 @@
-"""Documents to learn and to evaluate on: rendered when they are asked for, by their number."""
+"""Documents to learn and to evaluate on: rendered once, and read again by their number."""
 
 import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import overload
 
 from edgebit.errors import TrainError
@@ -12,48 +13,44 @@ from edgebit.progress import Progress, unwatched
 from edgebit.train.data.corpus import Corpus
 from edgebit.train.data.examples import Example, RecordError, Text, is_held_out
 from edgebit.train.data.rendering import Encoder
+from edgebit.train.data.token_store import TokenStore
 from edgebit.train.rows import IGNORED, Document, pieces
 
 _EVERY = 200  # examples between two words of progress
 
 
 class Documents(Sequence[Document]):
-    """One side of a split. Document i is part `part[i]` of what the example `example[i]` is rendered to."""
+    """One side of a split."""
 
-    def __init__(self, corpus: Corpus, encoder: Encoder, length: int) -> None:
-        self._corpus, self._encoder, self._length = corpus, encoder, length
-        self._example: array[int] = array("I")
-        self._part: array[int] = array("I")
-        self._last: tuple[int, list[Document]] = (-1, [])
+    def __init__(self, corpus: Corpus, folder: Path | None) -> None:
+        self._corpus = corpus
+        self._store = TokenStore(folder)
+        self._examples = array("I")  # by document: what it is of
         self.tokens = 0
         self.learnt = 0  # tokens that bear loss
         self.lengths: Counter[int] = Counter()  # documents, by the power of two that their tokens fit into
 
     def __len__(self) -> int:
-        return len(self._example)
+        return len(self._store)
 
     @overload
     def __getitem__(self, number: int) -> Document: ...
     @overload
     def __getitem__(self, number: slice) -> list[Document]: ...
     def __getitem__(self, number: int | slice) -> Document | list[Document]:
-        """Raises TrainError where the file does not hold any more what was read from it first."""
         if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        example = self._example[number]
-        if self._last[0] != example:
-            self._last = (example, fitted(self._encoder, self._corpus[example], self._length))
-        return self._last[1][self._part[number]]
+            return [self._store[each] for each in range(*number.indices(len(self)))]
+        return self._store[number]
 
     def place(self, number: int) -> str:
         """FILE:LINE of the record that a document is from."""
-        return self._corpus.place(self._example[number])
+        return self._corpus.place(self._examples[number])
 
     def add(self, example: int, documents: Sequence[Document]) -> None:
         """What an example is rendered to."""
-        for part, document in enumerate(documents):
-            self._example.append(example)
-            self._part.append(part)
+        for document in documents:
+            self._store.append(document)
+            self._examples.append(example)
             self.tokens += len(document.ids)
             self.learnt += sum(label != IGNORED for label in document.labels[1:])  # nothing tells the first token
             self.lengths[(len(document.ids) - 1).bit_length()] += 1
@@ -79,6 +76,7 @@ def open_dataset(
     length: int,
     eval_share: float = 0.0,
     skip_invalid: bool = False,
+    folder: Path | None = None,
     progress: Progress = unwatched,
 ) -> Dataset:
     """Render every example once, count, and part those to evaluate on from those to learn.
@@ -87,9 +85,10 @@ def open_dataset(
         where not even the first answer fits, is dropped and counted
     eval_share: of the examples, by their content: equal ones are on one side, and it is the same side in other data
     skip_invalid: drop and count what the chat template does not take, where otherwise TrainError names the first
+    folder: on whose disk the tokens lie as long as the process lives, four bytes each; None: the system's temporary one
     Raises TrainError where nothing is left to learn.
     """
-    train, held_out = Documents(corpus, encoder, length), Documents(corpus, encoder, length)
+    train, held_out = Documents(corpus, folder), Documents(corpus, folder)
     dropped: Counter[str] = Counter()
     n_cut = 0
     for number, hashed in enumerate(corpus.digests):
@@ -116,11 +115,6 @@ def open_dataset(
         corpus=corpus, length=length, train=train, held_out=held_out, dropped=dropped, cut=n_cut,
         fingerprint=_fingerprint(corpus, encoder, length, eval_share),
     )  # fmt: skip
-
-
-def fitted(encoder: Encoder, example: Example, length: int) -> list[Document]:
-    """What an example is rendered to, none longer than `length` tokens."""
-    return _fitted(example, encoder.documents(example), length)
 
 
 def _fitted(example: Example, documents: Sequence[Document], length: int) -> list[Document]:

@@ -32,7 +32,7 @@ def prepare(
 ) -> tuple[Dataset, Encoder]:
     """The documents of the data at `paths`, and what rendered them; the tokenizer's files are in `folder` afterwards.
 
-    length: tokens of the longest document. The encoder must stay open while documents are read.
+    length: tokens of the longest document
     Raises TrainError, TokenizerError where something is wrong.
     """
     corpus = read_corpus(
@@ -49,7 +49,7 @@ def prepare(
     try:
         dataset = open_dataset(
             corpus, encoder, length=length, eval_share=settings.eval_share,
-            skip_invalid=settings.skip_invalid, progress=progress,
+            skip_invalid=settings.skip_invalid, folder=folder, progress=progress,
         )  # fmt: skip
     except BaseException:
         encoder.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgebit.cli.data_summary import summary_as_dict, summary_lines
+from edgebit.cli.data_summary import echo_dry_run, summary_as_dict, summary_lines
 from edgebit.errors import TrainError
 from edgebit.train.data.corpus import read_corpus
 from edgebit.train.data.dataset import Dataset, open_dataset, shortened
@@ -149,6 +149,21 @@ def test_a_summary_says_it_all(dataset, encoder):
     assert figures["train"]["documents"] + figures["held_out"]["documents"] == 60
     assert figures["first"][1] == {"text": "answer 0<|eot_id|>", "learnt": True}
     assert json.loads(json.dumps(figures)) == figures
+
+
+def test_a_dry_run_says_what_a_training_would_learn(tmp_path, native, capsys):
+    """And how many steps once through it takes; nothing stays."""
+    path = write(tmp_path, *pairs(*((f"is lamp {number} on", "Yes, it is on.") for number in range(50))))
+    data = DataSettings(vocab_size=280)
+
+    echo_dry_run([path], data, row_length=64, batch_tokens=256, as_json=True)
+    figures = json.loads(capsys.readouterr().out)
+    echo_dry_run([path], data, row_length=64, batch_tokens=256, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+
+    assert figures["steps_an_epoch"] == round(figures["train"]["tokens"] / 256) > 1
+    assert lines[-1].startswith(f"steps      about {figures['steps_an_epoch']} of 256 tokens")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_from_paths_to_documents_in_one_call(tmp_path, native):
