@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from edgebit.bundle.lfs_pointer import LFS_POINTER, is_lfs_pointer
 from edgebit.errors import TrainError
@@ -47,9 +47,13 @@ def find_files(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Path]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise TrainError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _source_file(path: Path) -> SourceFile:
