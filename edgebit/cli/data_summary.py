@@ -16,6 +16,7 @@ from edgebit.train.rows import IGNORED, Document
 
 _BAR = 30  # characters
 _SHOWN = 2000  # characters of a document
+_NAMED = 5  # files
 
 
 def echo_dry_run(
@@ -62,8 +63,9 @@ def summary_lines(dataset: Dataset, encoder: Encoder) -> Iterator[str]:
     size = sum(file.size for file in corpus.files)
     yield f"data       {_counted(len(corpus.files), 'file')}, {size:,} bytes, format {corpus.format}"
     if corpus.ignored:
-        names = ", ".join(sorted({path.suffix or path.name for path in corpus.ignored}))
-        yield f"ignored    {_counted(len(corpus.ignored), 'file')} of other kinds: {printable(names)}"
+        names = ", ".join(path.name for path in corpus.ignored[:_NAMED])
+        more = ", ..." if len(corpus.ignored) > _NAMED else ""
+        yield f"not read   {_counted(len(corpus.ignored), 'file')}: {printable(names)}{more}"
     yield f"examples   {len(corpus):,}, of which {corpus.duplicates:,} equal an earlier one"
     for what, counts in (("skipped", corpus.skipped), ("dropped", dataset.dropped)):
         for reason, count in counts.most_common():

@@ -1,6 +1,7 @@
 """The files that training data is read from, by the paths that somebody gave."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from edgebit.errors import TrainError
 _KINDS: dict[str, Literal["lines", "text"]] = {
     ".jsonl": "lines", ".ndjson": "lines", ".txt": "text", ".text": "text", ".md": "text",
 }  # fmt: skip
+_ABOUT_DATA = re.compile("readme|licen[cs]e|copying|notice|citation", re.IGNORECASE)  # what a name begins with
 _KNOWN = "JSON Lines (.jsonl, .ndjson) and plain text (.txt, .text, .md)"
 
 
@@ -26,7 +28,9 @@ class SourceFile:
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Path]]:
-    """The files at `paths` and in the folders there, by name; and those in folders that are of another kind.
+    """The files at `paths` and in the folders there, by name; and those in folders that are not read.
+
+    Files of another kind are not, nor those that tell about data, such as README.md and LICENSE.txt.
 
     Raises TrainError where a path is not there or of another kind, or a folder has no data at all.
     """
@@ -35,8 +39,8 @@ def find_files(paths: Sequence[Path]) -> tuple[list[SourceFile], list[Path]]:
     for path in paths:
         if path.is_dir():
             inside = list(_walk(path))
-            data = [file for file in inside if file.suffix.lower() in _KINDS]
-            others += [file for file in inside if file.suffix.lower() not in _KINDS]
+            data = [file for file in inside if _is_data(file)]
+            others += [file for file in inside if not _is_data(file)]
             if not data:
                 raise TrainError(f"{path}: the folder has no data: {_KNOWN} are read")
         else:
@@ -50,6 +54,10 @@ def _walk(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _is_data(file: Path) -> bool:
+    return file.suffix.lower() in _KINDS and not _ABOUT_DATA.match(file.name)
 
 
 def _unreadable(error: OSError) -> NoReturn:

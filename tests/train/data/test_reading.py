@@ -110,16 +110,26 @@ def test_what_cannot_be_learnt_from_is_left_out_and_counted(tmp_path):
     assert corpus.skipped == {"not JSON": 2, "text is no text": 1, "not UTF-8": 1, "of another format": 1}
 
 
-def test_folders_are_read_by_name_without_what_is_hidden_or_of_another_kind(tmp_path):
-    """And a file that is named twice is read once."""
-    for name in ("b.txt", "a.jsonl", "deep/c.txt", "picture.png", ".hidden.txt", ".git/d.txt"):
+def test_folders_are_read_by_name_without_what_is_no_data(tmp_path):
+    """Hidden files, other kinds, and what tells about the data; a file that is named twice is read once."""
+    for name in (
+        "b.txt",
+        "a.jsonl",
+        "deep/c.txt",
+        "picture.png",
+        ".hidden.txt",
+        ".git/d.txt",
+        "README.md",
+        "LICENSE.txt",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"text": name}) if name.endswith("l") else name)
 
     corpus = read_corpus([tmp_path, tmp_path / "b.txt"])
 
     assert [example.text for example in corpus.examples()] == ["a.jsonl", "b.txt", "deep/c.txt"]
-    assert corpus.ignored == [tmp_path / "picture.png"]
+    assert {path.name for path in corpus.ignored} == {"picture.png", "README.md", "LICENSE.txt"}
+    assert len(read_corpus([tmp_path / "README.md"])) == 1  # asked for by its name
 
 
 def test_a_folder_without_data_is_refused(tmp_path):
