@@ -40,11 +40,12 @@ CORE = {"edgebit.checkpoint", "edgebit.ternary", "edgebit.bundle", "edgebit.targ
         "edgebit.onnx_engine"}  # fmt: skip
 # A service: the other services it uses.
 SERVICES = {
+    "edgebit.adapters": {"edgebit.convert", "edgebit.native_model"},
     "edgebit.asked_process": set(),
     "edgebit.bench": {"edgebit.asked_process", "edgebit.convert", "edgebit.line_plot", "edgebit.synthesize"},
     "edgebit.build": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs", "edgebit.pyz"},
     "edgebit.compare": {"edgebit.asked_process", "edgebit.convert", "edgebit.engines", "edgebit.export",
-                        "edgebit.line_plot", "edgebit.synthesize"},
+                        "edgebit.line_plot", "edgebit.native_model", "edgebit.synthesize"},
     "edgebit.convert": set(),
     "edgebit.cross": set(),
     "edgebit.demo": {"edgebit.build", "edgebit.convert", "edgebit.cross", "edgebit.deploy", "edgebit.device_probe",
@@ -65,6 +66,7 @@ SERVICES = {
     "edgebit.metrics": {"edgebit.daemon", "edgebit.line_plot", "edgebit.monitor", "edgebit.mqtt_client"},
     "edgebit.model_checks": {"edgebit.model_diff"},
     "edgebit.model_diff": set(),
+    "edgebit.native_model": {"edgebit.convert"},
     "edgebit.plan": {"edgebit.synthesize"},
     "edgebit.probe_runs": {"edgebit.convert"},
     "edgebit.pyz": set(),

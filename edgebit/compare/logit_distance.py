@@ -1,19 +1,15 @@
 """How far the logits of an exported folder are from the native engine's, over one text."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebit.bundle.archive import locate_model
 from edgebit.checkpoint.hints import Hints
-from edgebit.checkpoint.model_file_checkpoint import is_model_file
-from edgebit.convert import convert
 from edgebit.errors import ExportError
+from edgebit.native_model import native_model
 from edgebit.onnx_engine.binding import NO_LIBRARY
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.folder import TOKENIZER_NAME, OnnxFolder
@@ -22,7 +18,6 @@ from edgebit.progress import Progress
 from edgebit.resources import evaluation_text
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.engine import Engine
-from edgebit.runtime.library import Library
 from edgebit.runtime.model import Model
 from edgebit.runtime.tokenizer import Tokenizer
 
@@ -54,7 +49,7 @@ def measure_distance(
     """
     session = OnnxSession.open(OnnxFolder.open(folder), threads=default_threads(), library=NO_LIBRARY)
     has_tokenizer = (folder / TOKENIZER_NAME).is_file()
-    with _native_model(source, has_tokenizer, hints, progress) as model:
+    with native_model(source, template="none" if has_tokenizer else None, hints=hints, progress=progress) as model:
         name, ids = _tokens(model, text, session.folder.conf.context_max)
         if len(ids) < LEAST_TOKENS:
             raise ExportError(_too_few(len(ids), name, session.folder.conf.context_max))
@@ -76,20 +71,6 @@ def measure_distance(
         same_greedy=same / len(ids),
         runtime=f"onnxruntime {session.version}",
     )
-
-
-@contextmanager
-def _native_model(source: Path, has_tokenizer: bool, hints: Hints, progress: Progress) -> Iterator[Model]:
-    """`source` in the native engine; of a checkpoint, a model file that goes away again."""
-    with tempfile.TemporaryDirectory() as made:
-        path = source
-        if not is_model_file(source):
-            path = Path(made) / "model.ebm"
-            template = "none" if has_tokenizer else None
-            convert(source, path, template=template, probes=False, hints=hints, progress=progress)
-        place = locate_model(path)
-        with Model.open(Library.load(), place.path, offset=place.offset, size=place.size) as model:
-            yield model
 
 
 def _tokens(model: Model, text: Path | None, most: int) -> tuple[str, list[int]]:

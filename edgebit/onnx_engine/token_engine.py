@@ -9,6 +9,7 @@ from itertools import groupby
 from edgebit.errors import EngineError, OnnxError
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.session import OnnxSession
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.defaults import BATCH_LEN
 from edgebit.runtime.engine import EngineStats
 from edgebit.runtime.model import Model
@@ -100,6 +101,11 @@ class OnnxEngine:
     def truncate(self, sequence: int = 0, length: int = 0) -> None:
         """Forget all tokens of the sequence from position `length` on."""
         self._decoders[sequence].truncate(length)
+
+    def set_adapter(self, sequence: int, adapter: Adapter | None) -> None:
+        """Raise EngineError for an adapter: a graph has no place for one."""
+        if adapter is not None:
+            raise EngineError(f'adapter {adapter.name}: adapters run in the native engine alone. Set engine = "native"')
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Make sequence `target` begin with the first `length` tokens of `source`, and hold no others."""

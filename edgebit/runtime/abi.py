@@ -22,7 +22,7 @@ from ctypes import (
     c_void_p,
 )
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 MAX_STOP_TOKENS = 8
 MAX_DRAFT, DRAFT_KINDS = 64, 4
 
@@ -203,6 +203,11 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_text_close": (None, [_HANDLE]),
     "eb_text_push": (c_int, [_HANDLE, c_int32, _OUT, POINTER(c_size_t), POINTER(c_int)]),
     "eb_text_finish": (c_int, [_HANDLE, _OUT, POINTER(c_size_t)]),
+    "eb_adapter_open": (c_int, [_HANDLE, c_void_p, c_uint64, _OUT, _ERROR]),
+    "eb_adapter_close": (None, [_HANDLE]),
+    "eb_adapter_name": (c_char_p, [_HANDLE]),
+    "eb_adapter_fingerprint": (c_uint64, [_HANDLE]),
+    "eb_weights_fingerprint": (c_uint64, [_HANDLE]),
     "eb_engine_open": (c_int, [_HANDLE, POINTER(EngineOptions), _OUT, _ERROR]),
     "eb_engine_close": (None, [_HANDLE]),
     "eb_engine_error": (c_char_p, [_HANDLE]),
@@ -219,6 +224,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         [_HANDLE, c_uint32, c_uint32, c_uint32, c_void_p, c_size_t, POINTER(c_size_t)],
     ),
     "eb_sequence_load": (c_int, [_HANDLE, c_uint32, c_uint32, c_char_p, c_size_t]),
+    "eb_sequence_set_adapter": (c_int, [_HANDLE, c_uint32, _HANDLE]),
     "eb_cancel": (None, [_HANDLE]),
     "eb_cancel_reset": (None, [_HANDLE]),
     "eb_eval_layer": (c_int, [_HANDLE, c_uint32, c_uint32, POINTER(c_float), c_uint32]),

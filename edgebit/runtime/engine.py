@@ -4,12 +4,14 @@ ctypes releases the GIL around every call, so a thread in `Engine.eval` leaves P
 """
 
 import ctypes
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgebit.bundle.model_format import Probe
 from edgebit.errors import EngineError
 from edgebit.runtime import abi
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.eval_errors import ContextFullError
 from edgebit.runtime.model import Model
 from edgebit.runtime.native_object import NativeObject
@@ -90,6 +92,13 @@ class Engine(NativeObject):
         self.sequences = sequences
         self.kv = kv
         self.isa: str = library.dll.eb_engine_isa(handle).decode()
+        self._adapters: list[Adapter | None] = [None] * sequences
+
+    def close(self) -> None:
+        """Give the engine back, and let its adapters go."""
+        for sequence in range(self.sequences):
+            self._hold_adapter(sequence, None)
+        super().close()
 
     def eval(self, tokens: Sequence[int], sequence: int = 0, *, n_best: int = 0) -> None:
         """Append the tokens to a sequence; logits() then has the row of the last one."""
@@ -142,13 +151,29 @@ class Engine(NativeObject):
         """Forget all tokens of the sequence from position `length` on."""
         self._check(self.library.dll.eb_sequence_truncate(self.handle, sequence, length))
 
-    def state_kind(self) -> bytes:
-        """What a saved state hangs on: the model, and the type of the KV cache."""
-        return self.model.fingerprint().to_bytes(8, "little") + self.kv.encode()
+    def set_adapter(self, sequence: int, adapter: Adapter | None) -> None:
+        """What tokens of the sequence, which must be empty, go through from now on; None: the model alone."""
+        handle = adapter.handle if adapter is not None else None
+        self._check(self.library.dll.eb_sequence_set_adapter(self.handle, sequence, handle))
+        self._hold_adapter(sequence, adapter)
+
+    def _hold_adapter(self, sequence: int, adapter: Adapter | None) -> None:
+        before, self._adapters[sequence] = self._adapters[sequence], adapter
+        if adapter is not None:
+            adapter.hold()
+        if before is not None:
+            before.release()
+
+    def state_kind(self, sequence: int = 0) -> bytes:
+        """What a saved state hangs on: the model, the type of the KV cache, and the sequence's adapter."""
+        kind = self.model.fingerprint().to_bytes(8, "little") + self.kv.encode()
+        adapter = self._adapters[sequence]
+        return kind if adapter is None else hashlib.sha256(kind + adapter.identity).digest()
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
-        """Make sequence `target` begin as `source` does: with its first `length` tokens, and no others."""
+        """Make sequence `target` begin as `source` does: with its first `length` tokens and adapter, and no others."""
         self._check(self.library.dll.eb_sequence_copy(self.handle, source, target, length))
+        self._hold_adapter(target, self._adapters[source])
 
     def state_size(self, sequence: int, begin: int, end: int) -> int:
         """Bytes that save() would give."""
@@ -169,8 +194,8 @@ class Engine(NativeObject):
     def load(self, sequence: int, state: bytes, tokens: int) -> None:
         """Append the first `tokens` tokens of a saved state to the sequence, which holds what came before them then.
 
-        Raises BundleError where the state is damaged, or of another model, KV type or version; the sequence is then
-        as before.
+        Raises BundleError where the state is damaged, or of another model, adapter, KV type or version; the sequence
+        is then as before.
         """
         self._check(self.library.dll.eb_sequence_load(self.handle, sequence, tokens, state, len(state)))
 

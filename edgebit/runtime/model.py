@@ -109,6 +109,10 @@ class Model(NativeObject):
         """64 bits that stand for what the model computes: of its weights and configuration."""
         return int(self.library.dll.eb_model_fingerprint(self.handle))
 
+    def weights_fingerprint(self) -> int:
+        """64 bits that stand for the layers' weights, in whichever layout they are: what an adapter is made for."""
+        return int(self.library.dll.eb_weights_fingerprint(self.handle))
+
     def verify(self) -> None:
         """Read every weight: sums, codes, scales. BundleError names what is damaged."""
         error = abi.Error()

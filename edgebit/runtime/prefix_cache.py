@@ -1,11 +1,11 @@
 """What was computed for the beginnings of prompts, kept in memory and on disk, so that nothing is computed twice.
 
 Tokens go in blocks of at most 64. A block is known by the hash of its tokens and of the block before it, so texts that
-begin alike share their first blocks, and the blocks of all texts make one tree. Its root is the hash of the model and
-of the KV cache's type: what one model has computed is never found for another. Memory and disk hold at most so many
-bytes each; what was used longest ago goes first, and what fits in neither is not saved at all. A file holds a text's
-tokens: it is readable for its owner only. No fault of memory or disk reaches an answer: it is logged, and the block is
-left out.
+begin alike share their first blocks, and the blocks of all texts make one tree. Its root is the hash of the model, of
+its adapter and of the KV cache's type: what one has computed is never found for another. Memory and disk hold at most
+so many bytes each; what was used longest ago goes first, and what fits in neither is not saved at all. A file holds a
+text's tokens: it is readable for its owner only. No fault of memory or disk reaches an answer: it is logged, and the
+block is left out.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ _MAGIC = b"EBPFX\r\n\x01"
 class StatefulEngine(Protocol):
     """What the cache needs of an engine: engine.Engine has it."""
 
-    def state_kind(self) -> bytes:
-        """What a saved state hangs on: the model, and the type of the KV cache."""
+    def state_kind(self, sequence: int = 0) -> bytes:
+        """What a saved state hangs on: the model, the type of the KV cache, and the sequence's adapter."""
 
     def length(self, sequence: int = 0) -> int:
         """Tokens in the sequence."""
@@ -102,7 +102,7 @@ class PrefixCache:
         Gives how many. Where a block turns out to be gone or damaged, that can be fewer than before.
         """
         held = engine.length(sequence)
-        found = self._known(_root(engine, owner), tokens)
+        found = self._known(_root(engine, sequence, owner), tokens)
         if sum(count for _, count in found) <= held:
             return held
         path = [block for block, _ in found]
@@ -122,7 +122,7 @@ class PrefixCache:
 
         owner: who alone may find it again
         """
-        known, root = array("i", tokens), _root(engine, owner)
+        known, root = array("i", tokens), _root(engine, sequence, owner)
         path = [block for block, count in self._known(root, known) if count == len(block.tokens)]
         before = path[-1].name if path else root
         begin = sum(len(block.tokens) for block in path)
@@ -339,9 +339,9 @@ class PrefixCache:
         self._disk_room(0, ())
 
 
-def _root(engine: StatefulEngine, owner: str = "") -> bytes:
+def _root(engine: StatefulEngine, sequence: int, owner: str = "") -> bytes:
     """The name of what is before an owner's first block."""
-    return hashlib.sha256(_MAGIC + engine.state_kind() + owner.encode()).digest()
+    return hashlib.sha256(_MAGIC + engine.state_kind(sequence) + owner.encode()).digest()
 
 
 def _name(before: bytes, tokens: "array[int]") -> bytes:

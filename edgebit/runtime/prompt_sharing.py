@@ -9,7 +9,7 @@ LEAST = 16  # tokens that are waited for: fewer are computed sooner than another
 
 
 class PromptSharing:
-    """Which prompt waits for which, among those of one owner. One thread at a time."""
+    """Which prompt waits for which, among those of one owner and adapter. One thread at a time."""
 
     def __init__(self, engine: SequenceEngine) -> None:
         self._engine = engine
@@ -20,7 +20,7 @@ class PromptSharing:
         """A generation has begun: where one before it is about to compute much of its prompt, it waits for that."""
         longest = len(generation.held.tokens) + LEAST - 1
         for other in self._going:
-            if other.held.owner == generation.held.owner:
+            if other.held.owner == generation.held.owner and other.held.adapter is generation.held.adapter:
                 shared = shared_length(
                     other.prompt, generation.prompt[:-1]
                 )  # the last token's logits have to be computed

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgebit.errors import EngineError
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.prefix_cache import PrefixCache, StatefulEngine
 
 
@@ -15,7 +16,10 @@ class SequenceEngine(Protocol):
         """Forget the tokens from position `length` on."""
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
-        """Make `target` begin with the first `length` tokens of `source`, and hold no others."""
+        """Make `target` begin with the first `length` tokens of `source`, and hold no others; it gets its adapter."""
+
+    def set_adapter(self, sequence: int, adapter: Adapter | None) -> None:
+        """What the tokens of an empty sequence go through. Raises EngineError where it cannot have that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class HeldSequence:
     index: int
     tokens: list[int] = field(default_factory=list)
     owner: str = ""  # for whom they were computed
+    adapter: Adapter | None = None  # and with what
     taken: bool = False  # by an answer in the making
     kept: bool = True  # whether the prefix cache knows the tokens
     touched: int = 0  # tokens of its KV cache that memory was taken for
@@ -50,7 +55,7 @@ class HeldSequence:
 class SequencePool:
     """Sequences that are free keep their tokens, for prompts that begin alike; the one used longest ago goes first.
 
-    What was computed for one owner is never used for another. One thread at a time.
+    What was computed for one owner, or with one adapter, is never used for another. One thread at a time.
     """
 
     def __init__(self, engine: SequenceEngine, count: int, prefixes: Prefixes | None) -> None:
@@ -67,13 +72,13 @@ class SequencePool:
         """How many are not taken."""
         return sum(not each.taken for each in self._sequences)
 
-    def take(self, ids: Sequence[int], owner: str = "") -> HeldSequence:
+    def take(self, ids: Sequence[int], owner: str = "", adapter: Adapter | None = None) -> HeldSequence:
         """A free sequence that holds as much of the beginning of `ids` as is known, but never all of it.
 
-        Raises EngineError where none is free.
+        Raises EngineError where none is free, or the engine cannot have the adapter.
         """
         wanted = ids[: len(ids) - 1]  # the last token's logits have to be computed
-        mine = [each for each in self._sequences if each.owner == owner and each.tokens]
+        mine = [each for each in self._sequences if each.owner == owner and each.adapter is adapter and each.tokens]
         source = max(mine, key=lambda each: (shared_length(each.tokens, wanted), not each.taken), default=None)
         shared = shared_length(source.tokens, wanted) if source is not None else 0
         held = self._free_for(source, shared)
@@ -83,6 +88,9 @@ class SequencePool:
                 self._engine.copy_sequence(source.index, held.index, shared)
             else:
                 self._engine.truncate(held.index, shared)
+                if held.adapter is not adapter:
+                    self._engine.set_adapter(held.index, adapter)
+            held.adapter = adapter
             held.tokens[:] = wanted[:shared]
             if self._prefixes is not None:
                 held.tokens[:] = wanted[: self._prefixes.restore(held.index, wanted, owner)]
@@ -105,6 +113,16 @@ class SequencePool:
         held.tokens.clear()
         held.kept = True
         self.give_back(held)
+
+    def drop_adapter(self, adapter: Adapter) -> None:
+        """Take it off free sequences, with what was computed with it. Raises EngineError while an answer needs it."""
+        having = [each for each in self._sequences if each.adapter is adapter]
+        if any(each.taken for each in having):
+            raise EngineError(f"adapter {adapter.name} is in use: an answer is being made with it")
+        for held in having:
+            self.forget(held)
+            self._engine.set_adapter(held.index, None)
+            held.adapter = None
 
     def keep(self) -> None:
         """Put what free sequences hold into the prefix cache, if there is one."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
 from edgebit.runtime import batch
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.defaults import BATCH_LEN
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.engine import KV_TYPES, Engine
@@ -97,16 +98,18 @@ class Session:
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         owner: str = "",
+        adapter: Adapter | None = None,
     ) -> Generation:
         """An answer to the prompt `ids`, filled in by step() until it is done; end() must follow in any case.
 
         It ends at one of the model's stop tokens or a stop string ("stop"), after max_tokens or at the context's end
-        ("length"). Tokens that were computed for the same owner before are not computed again. Raises ContextFullError
-        where the prompt alone does not fit, EngineError where all sequences are taken.
+        ("length"). Tokens that were computed for the same owner and adapter before are not computed again. Raises
+        ContextFullError where the prompt alone does not fit, EngineError where all sequences are taken, or where the
+        engine cannot have the adapter, which must be one of the session's model.
         """
         limit = answer_limit(ids, self.engine.ctx_len, max_tokens)
         started_ns = time.monotonic_ns()
-        held = self.pool.take(ids, owner)
+        held = self.pool.take(ids, owner, adapter)
         try:
             generation = Generation(
                 self.model.info,
@@ -161,13 +164,14 @@ class Session:
         sampling: SamplingParams | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        adapter: Adapter | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[str]:
         """Yield one answer piece by piece, as whole characters, and fill in `answer`: begin(), step() and end().
 
         It also ends when `cancelled` says so between two passes, or cancel() within one ("cancelled").
         """
-        generation = self.begin(ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop)
+        generation = self.begin(ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop, adapter=adapter)
         try:
             while not generation.done:
                 for piece in self._step_alone(generation, cancelled):
@@ -177,6 +181,10 @@ class Session:
                 raise generation.error
         finally:
             self.end(generation)
+
+    def drop_adapter(self, adapter: Adapter) -> None:
+        """Forget what was computed with it, so that it can be closed. Raises EngineError while an answer needs it."""
+        self.pool.drop_adapter(adapter)
 
     def keep(self) -> None:
         """Put what ended answers and their prompts came to into the prefix cache, if there is one.

@@ -24,7 +24,7 @@ extern "C" {
 /* Comments stand in columns. */
 /* clang-format off */
 
-#define EB_ABI_VERSION 3
+#define EB_ABI_VERSION 4
 
 #if defined(__GNUC__)
 #define EB_API __attribute__((visibility("default")))
@@ -163,6 +163,21 @@ EB_API eb_status eb_text_push(eb_text *text, int32_t token, const char **piece, 
 /* What was held back, with bytes that never became a character replaced by U+FFFD. Empty after a stop. */
 EB_API eb_status eb_text_finish(eb_text *text, const char **piece, size_t *size);
 
+/* ---- adapters: low-rank side paths of projections (LoRA), y = W x + scale * B (A x) (docs/adapter-format.md) ---- */
+
+typedef struct eb_adapter eb_adapter;
+
+/* A file's bytes, aligned to 64, which the caller holds until eb_adapter_close(); so is the model. All of it is checked first:
+ * sums, sizes, every number, and that it was made for these weights (EB_UNSUPPORTED). May be used by many engines at once. */
+EB_API eb_status eb_adapter_open(const eb_model *model, const void *data, uint64_t size, eb_adapter **out,
+                                 eb_error *error);
+EB_API void eb_adapter_close(eb_adapter *adapter);
+EB_API const char *eb_adapter_name(const eb_adapter *adapter);
+EB_API uint64_t eb_adapter_fingerprint(const eb_adapter *adapter); /* stands for the file's bytes; never 0 */
+/* Stands for the weights that an adapter is made for, in whichever layout a model file has them: a number from the scales of
+ * all projections, the codes of their first four rows, and the layers' norms. */
+EB_API uint64_t eb_weights_fingerprint(const eb_model *model);
+
 /* ---- engine: prefill and decode of several sequences ---- */
 
 typedef struct eb_engine eb_engine;
@@ -216,7 +231,7 @@ EB_API eb_status eb_eval_states(eb_engine *engine, const eb_batch *batch, float 
 EB_API uint32_t eb_sequence_length(const eb_engine *engine, uint32_t sequence);
 /* Forgets all tokens from position `length` on; 0 empties the sequence. */
 EB_API eb_status eb_sequence_truncate(eb_engine *engine, uint32_t sequence, uint32_t length);
-/* Makes `to` begin as `from` does: with its first `length` tokens, and no others. */
+/* Makes `to` begin as `from` does: with its first `length` tokens and its adapter, and no others. */
 EB_API eb_status eb_sequence_copy(eb_engine *engine, uint32_t from, uint32_t to, uint32_t length);
 /* Writes what was computed for tokens begin .. end - 1 of the sequence, [*size] bytes. *size is how many there are even
  * when they do not fit: then EB_LIMIT. */
@@ -224,9 +239,13 @@ EB_API eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t
                                   size_t capacity, size_t *size);
 /* Appends the first n_tokens tokens of a saved state to the sequence. It must hold the tokens before `begin` that it held
  * when it was saved: their number is checked, which they are the caller answers for. Damaged bytes (EB_BAD_FORMAT) and those
- * of another model, KV type or version (EB_UNSUPPORTED) are refused, and the sequence is as before. */
+ * of another model, adapter, KV type or version (EB_UNSUPPORTED) are refused, and the sequence is as before. */
 EB_API eb_status eb_sequence_load(eb_engine *engine, uint32_t sequence, uint32_t n_tokens, const void *state,
                                   size_t size);
+/* Tokens go through the adapter (below) from now on, or with NULL through the model alone: for a sequence that is empty. The
+ * adapter, which must be of the engine's own model, is not closed before the sequence has another; eb_sequence_copy() takes
+ * it along, and eb_sequence_load() refuses what was computed with another. Golden probes run without. */
+EB_API eb_status eb_sequence_set_adapter(eb_engine *engine, uint32_t sequence, const eb_adapter *adapter);
 /* Ends the eb_eval() in progress between two layers or, if there is none, the next one. From any thread. */
 EB_API void eb_cancel(eb_engine *engine);
 EB_API void eb_cancel_reset(eb_engine *engine); /* takes back an eb_cancel() that no eb_eval() has answered */

@@ -108,6 +108,8 @@ static void take_buffers(eb_engine *engine, eb_arena *arena) {
     wanted->least = eb_arena_take(arena, EB_BEST_TOKENS, sizeof *wanted->least);
     engine->length = eb_arena_take(arena, engine->n_sequences, sizeof *engine->length);
     engine->next = eb_arena_take(arena, engine->n_sequences, sizeof *engine->next);
+    engine->adapting.of_sequence = eb_arena_take(arena, engine->n_sequences, sizeof *engine->adapting.of_sequence);
+    engine->adapting.of_token = eb_arena_take(arena, b, sizeof *engine->adapting.of_token);
     eb_attention_take(engine, arena);
     engine->dots = eb_arena_take(arena, threads * 2 * engine->dots_size, sizeof *engine->dots);
     engine->values = eb_arena_take(arena, threads * 2 * values_size(engine), sizeof *engine->values);
@@ -132,6 +134,7 @@ static eb_status take_memory(eb_engine *engine) {
     eb_memset(engine->chunk.mixed, 0, engine->batch_len * engine->mixed_stride * sizeof *engine->chunk.mixed);
     eb_memset(engine->chunk.gated, 0, engine->batch_len * engine->ffn_stride * sizeof *engine->chunk.gated);
     eb_memset(engine->length, 0, engine->n_sequences * sizeof *engine->length);
+    eb_memset(engine->adapting.of_sequence, 0, engine->n_sequences * sizeof *engine->adapting.of_sequence);
 
     /* The KV cache is not touched here: the host gives pages as the sequences grow into them. */
     eb_arena kv = {0};
@@ -192,6 +195,8 @@ void eb_engine_close(eb_engine *engine) {
     eb_threadpool_close(engine->pool);
     if (engine->kv_block)
         engine->host.free(engine->kv_block);
+    if (engine->adapting.block)
+        engine->host.free(engine->adapting.block);
     if (engine->arena_block)
         engine->host.free(engine->arena_block);
     engine->host.free(engine);
@@ -252,7 +257,7 @@ void eb_engine_stats(const eb_engine *engine, eb_stats *out) {
     *out = engine->stats;
     out->weight_bytes = engine->model->info.weight_bytes;
     out->kv_bytes = engine->kv_bytes;
-    out->arena_bytes = engine->arena_bytes;
+    out->arena_bytes = engine->arena_bytes + engine->adapting.bytes;
     out->n_threads = engine->n_threads;
 }
 

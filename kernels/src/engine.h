@@ -3,6 +3,7 @@
 #ifndef EB_ENGINE_H
 #define EB_ENGINE_H
 
+#include "adapter.h"
 #include "dispatch.h"
 #include "kv_cache.h"
 #include "model_file.h"
@@ -80,6 +81,19 @@ typedef struct eb_wanted {
     float *least;                /* [EB_BEST_TOKENS] a logit that the n_best highest are not below */
 } eb_wanted;
 
+/* Which tokens go through an adapter, and its buffers, which are taken when the first one is set (low_rank.c). */
+typedef struct eb_adapting {
+    const eb_adapter **of_sequence; /* [n_sequences] or NULL */
+    const eb_adapter **of_token;    /* [batch_len] of the chunk */
+    int any;                        /* token of the chunk has one */
+    int has_gate;                   /* there is room for gate and up */
+    uint32_t rank;                  /* that there is room for */
+    float *inner;                   /* [batch_len][EB_MAX_READERS][rank] A x */
+    float *gate, *up;               /* [batch_len][ffn_size] before the activation */
+    void *block;
+    uint64_t bytes;
+} eb_adapting;
+
 struct eb_engine {
     eb_host host;
     const eb_model *model;
@@ -100,6 +114,7 @@ struct eb_engine {
     eb_chunk chunk;
     eb_attention attention;
     eb_wanted wanted;
+    eb_adapting adapting;
     int32_t *dots;      /* [n_threads][2][dots_size] */
     float *values;      /* the same; where dots are more than one product's */
     uint8_t *codes;     /* [n_threads][EB_GEMM_ROWS][widest_stride] unpacked weights */
@@ -144,6 +159,25 @@ typedef struct eb_reader {
 /* Quantises x [n], of token `b` of the chunk, for the projections that read it: into chunk.input[0 .. n_readers-1]. */
 void eb_put_inputs(eb_engine *engine, const eb_layer *layer, const eb_reader *readers, unsigned n_readers, uint32_t b,
                    const float *x, size_t n);
+
+/* ---- low_rank.c ---- */
+
+/* Sets adapting.of_token for the chunk, whose sequences are set. */
+void eb_adapt_chunk(eb_engine *engine);
+
+/* Whether some token of the chunk has an adapter with a pair for one of the projections in this layer. */
+int eb_adapts(const eb_engine *engine, uint32_t layer, const eb_reader *readers, unsigned n_readers);
+
+/* A projection's side path: the float vectors that it reads, before any norm of the projection's own, and adds to. */
+typedef struct eb_side_path {
+    unsigned projection;
+    const float *x;
+    float *y;
+    size_t x_stride, y_stride;
+} eb_side_path;
+
+/* y += scale * B (A x) for the tokens of the chunk that have an adapter; at most EB_MAX_READERS paths at once. */
+void eb_add_side_paths(eb_engine *engine, uint32_t layer, const eb_side_path *paths, unsigned n_paths);
 
 /* ---- attention.c ---- */
 

@@ -90,6 +90,7 @@ static eb_status eval_chunk(eb_engine *engine, const eb_batch *batch, uint32_t b
         if (is_wanted(batch, begin + b))
             wanted->token[wanted->n++] = b;
     }
+    eb_adapt_chunk(engine);
     eb_embed(engine, batch->tokens + begin);
     const eb_status status = run_chunk(engine);
     if (status)
@@ -174,6 +175,7 @@ static eb_status eval_layer(eb_engine *engine, uint32_t layer, uint32_t sequence
             eb_memset(row, 0, engine->hidden_stride * sizeof *row);
             eb_memcpy(row, hidden + (size_t)(begin + b) * info->hidden_size, info->hidden_size * sizeof *row);
         }
+        eb_adapt_chunk(engine);
         eb_prepare_positions(engine);
         eb_run_layer(engine, layer);
         for (uint32_t b = 0; b < chunk->n; b++)

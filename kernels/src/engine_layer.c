@@ -153,6 +153,58 @@ static void down_job(job *task, part me) {
               engine->hidden_stride, 1, me);
 }
 
+/* ---- the same with adapters ---- */
+
+static void gate_job(job *task, part me) {
+    const eb_tensor *tensor = task->layer->tensor;
+    eb_engine *engine = task->engine;
+    eb_linear(engine, &tensor[EB_GATE_PROJ], &engine->chunk.input[0], engine->adapting.gate,
+              engine->model->info.ffn_size, 0, me);
+}
+
+static void up_job(job *task, part me) {
+    const eb_tensor *tensor = task->layer->tensor;
+    eb_engine *engine = task->engine;
+    eb_linear(engine, &tensor[EB_UP_PROJ], &engine->chunk.input[1], engine->adapting.up, engine->model->info.ffn_size,
+              0, me);
+}
+
+static void activation_job(job *task, part me) {
+    eb_engine *engine = task->engine;
+    const size_t n = engine->model->info.ffn_size;
+    const range tokens = share(me, engine->chunk.n, 1);
+    for (size_t b = tokens.begin; b < tokens.end; b++)
+        engine->kernels.gate_values(engine->chunk.gated + b * engine->ffn_stride, engine->adapting.gate + b * n,
+                                    engine->adapting.up + b * n, n, engine->model->config.activation == EB_SILU);
+}
+
+static void add_to_qkv(eb_engine *engine, uint32_t layer) {
+    const eb_model_info *info = &engine->model->info;
+    const size_t q = (size_t)info->n_heads * info->head_dim, kv = (size_t)info->n_kv_heads * info->head_dim;
+    const eb_chunk *chunk = &engine->chunk;
+    const size_t from = engine->widest_stride, to = q + 2 * kv;
+    const eb_side_path paths[] = {{EB_Q_PROJ, chunk->normed, chunk->qkv, from, to},
+                                  {EB_K_PROJ, chunk->normed, chunk->qkv + q, from, to},
+                                  {EB_V_PROJ, chunk->normed, chunk->qkv + q + kv, from, to}};
+    eb_add_side_paths(engine, layer, paths, 3);
+}
+
+/* o_proj and down_proj read what their sub-norm gave or, where there is none, `from`, and add to the hidden state. */
+static void add_to_hidden(eb_engine *engine, uint32_t layer, unsigned projection, unsigned sub_norm_place,
+                          const float *from, size_t stride) {
+    const int has_norm = engine->model->layers[layer].tensor[sub_norm_place].values != NULL;
+    const eb_side_path path = {projection, has_norm ? engine->chunk.normed : from, engine->chunk.hidden,
+                               has_norm ? engine->widest_stride : stride, engine->hidden_stride};
+    eb_add_side_paths(engine, layer, &path, 1);
+}
+
+static void add_to_gate_up(eb_engine *engine, uint32_t layer) {
+    const size_t n = engine->model->info.ffn_size;
+    const eb_side_path paths[] = {{EB_GATE_PROJ, engine->chunk.normed, engine->adapting.gate, engine->widest_stride, n},
+                                  {EB_UP_PROJ, engine->chunk.normed, engine->adapting.up, engine->widest_stride, n}};
+    eb_add_side_paths(engine, layer, paths, 2);
+}
+
 static int is_large(const eb_engine *engine, const eb_tensor *tensor) {
     return tensor->row_bytes * tensor->n_groups * tensor->rows * engine->chunk.n >= PARALLEL_BYTES;
 }
@@ -172,14 +224,27 @@ void eb_run_layer(eb_engine *engine, uint32_t layer) {
     const int several = engine->chunk.n > 1; /* one token's norm is one thread's work */
     run(&task, input_norm_job, several);
     run(&task, qkv_job, is_large(engine, &tensor[EB_Q_PROJ]));
+    if (engine->adapting.any)
+        add_to_qkv(engine, layer);
     run(&task, rope_job, several);
     run(&task, attention_job, is_long(engine));
     run(&task, attn_sub_norm_job, several);
     run(&task, o_job, is_large(engine, &tensor[EB_O_PROJ]));
+    if (engine->adapting.any)
+        add_to_hidden(engine, layer, EB_O_PROJ, EB_ATTN_SUB_NORM_WEIGHT, engine->chunk.mixed, engine->mixed_stride);
     run(&task, post_attention_norm_job, several);
-    run(&task, gate_up_job, is_large(engine, &tensor[EB_GATE_PROJ]));
+    if (engine->adapting.any && eb_adapts(engine, layer, ffn_readers, 2)) {
+        run(&task, gate_job, is_large(engine, &tensor[EB_GATE_PROJ]));
+        run(&task, up_job, is_large(engine, &tensor[EB_UP_PROJ]));
+        add_to_gate_up(engine, layer);
+        run(&task, activation_job, several);
+    } else {
+        run(&task, gate_up_job, is_large(engine, &tensor[EB_GATE_PROJ]));
+    }
     run(&task, ffn_sub_norm_job, several);
     run(&task, down_job, is_large(engine, &tensor[EB_DOWN_PROJ]));
+    if (engine->adapting.any)
+        add_to_hidden(engine, layer, EB_DOWN_PROJ, EB_FFN_SUB_NORM_WEIGHT, engine->chunk.gated, engine->ffn_stride);
 }
 
 /* ---- embedding, positions ---- */

@@ -161,6 +161,87 @@ void EB_VARIANT(gate_values)(float *f, const float *gate, const float *up, size_
         eb_v_store_n(f + i, gated(eb_v_load_n(gate + i, n - i), eb_v_load_n(up + i, n - i), is_silu), n - i);
 }
 
+/* ---- low-rank side paths: values of one or two bytes ---- */
+
+enum {
+    EB_LORA_ROWS = EB_LANES == 4 ? 2 : 4,             /* rows of A that share the loads of x */
+    EB_LORA_GROUPS = EB_LANES == 4 ? 1 : EB_LANES / 4 /* groups of 16 rows of B that are summed side by side */
+};
+
+/* Numbers at `index` .. of int8 or f16. */
+EB_INLINE eb_vf lora_load(const void *values, size_t index, int is_i8) {
+    return is_i8 ? eb_v_load_i8((const int8_t *)values + index) : eb_v_load_f16((const uint16_t *)values + index);
+}
+
+/* `rows` rows of A, from row j on. */
+EB_INLINE void lora_a_rows(float *y, const void *a, const float *scales, const float *x, size_t j, size_t rows,
+                           size_t columns, int is_i8) {
+    const size_t stride = eb_round_up(columns, 16);
+    eb_sum16 sum[EB_LORA_ROWS] = {{{{0}}}};
+    for (size_t i = 0; i < stride; i += 16)
+        for (int v = 0; v < EB_VECTORS; v++) {
+            const eb_vf value = eb_v_load(x + i + v * EB_LANES);
+            for (size_t r = 0; r < rows; r++)
+                sum[r].part[v] += lora_load(a, (j + r) * stride + i + v * EB_LANES, is_i8) * value;
+        }
+    for (size_t r = 0; r < rows; r++)
+        y[j + r] = is_i8 ? eb_sum16_total(&sum[r]) * scales[j + r] : eb_sum16_total(&sum[r]);
+}
+
+EB_INLINE void lora_a(float *y, const void *a, const float *scales, const float *x, size_t n, size_t columns,
+                      int is_i8) {
+    size_t j = 0;
+    for (; j + EB_LORA_ROWS <= n; j += EB_LORA_ROWS)
+        lora_a_rows(y, a, scales, x, j, EB_LORA_ROWS, columns, is_i8);
+    for (; j < n; j++)
+        lora_a_rows(y, a, scales, x, j, 1, columns, is_i8);
+}
+
+void EB_VARIANT(lora_a_f16)(float *y, const void *a, const float *scales, const float *x, size_t n, size_t columns) {
+    lora_a(y, a, scales, x, n, columns, 0);
+}
+
+void EB_VARIANT(lora_a_i8)(float *y, const void *a, const float *scales, const float *x, size_t n, size_t columns) {
+    lora_a(y, a, scales, x, n, columns, 1);
+}
+
+/* `groups` groups of 16 rows of B, from row `first` on; of y, no more than n. */
+EB_INLINE void lora_b_groups(float *y, const void *b, const float *scales, float scale, const float *x, size_t n,
+                             size_t rank, size_t first, size_t groups, int is_i8) {
+    eb_vf sum[EB_LORA_GROUPS][EB_VECTORS] = {{{0}}};
+    for (size_t j = 0; j < rank; j++)
+        for (size_t g = 0; g < groups; g++)
+            for (int v = 0; v < EB_VECTORS; v++)
+                sum[g][v] += lora_load(b, (first + 16 * g) * rank + 16 * j + v * EB_LANES, is_i8) * x[j];
+    for (size_t g = 0; g < groups; g++)
+        for (int v = 0; v < EB_VECTORS; v++) {
+            const size_t at = first + 16 * g + v * EB_LANES;
+            if (at >= n)
+                return;
+            const eb_vf value = is_i8 ? sum[g][v] * (eb_v_load_n(scales + at, n - at) * scale) : sum[g][v] * scale;
+            eb_v_store_n(y + at, eb_v_load_n(y + at, n - at) + value, n - at);
+        }
+}
+
+EB_INLINE void lora_b(float *y, const void *b, const float *scales, float scale, const float *x, size_t n, size_t rank,
+                      int is_i8) {
+    size_t first = 0;
+    for (; first + 16 * EB_LORA_GROUPS <= n; first += 16 * EB_LORA_GROUPS)
+        lora_b_groups(y, b, scales, scale, x, n, rank, first, EB_LORA_GROUPS, is_i8);
+    for (; first < n; first += 16)
+        lora_b_groups(y, b, scales, scale, x, n, rank, first, 1, is_i8);
+}
+
+void EB_VARIANT(lora_b_f16)(float *y, const void *b, const float *scales, float scale, const float *x, size_t n,
+                            size_t rank) {
+    lora_b(y, b, scales, scale, x, n, rank, 0);
+}
+
+void EB_VARIANT(lora_b_i8)(float *y, const void *b, const float *scales, float scale, const float *x, size_t n,
+                           size_t rank) {
+    lora_b(y, b, scales, scale, x, n, rank, 1);
+}
+
 void EB_VARIANT(rope_rotate)(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
                              size_t half) {
     for (size_t i = 0; i < half; i += EB_LANES) {

@@ -53,7 +53,10 @@ eb_status eb_probe_run(eb_engine *engine, const int32_t *prompt, uint32_t n_prom
         eb_fail(&engine->error, "eb_probe_run: sequence 0 is not empty");
         return EB_BAD_ARGUMENT;
     }
+    const eb_adapter *const adapter = engine->adapting.of_sequence[0];
+    engine->adapting.of_sequence[0] = NULL;
     const eb_status status = run(engine, prompt, n_prompt, layer_crc, logits_crc, greedy, n_greedy);
+    engine->adapting.of_sequence[0] = adapter;
     engine->length[0] = 0;
     return status;
 }

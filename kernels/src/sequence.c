@@ -2,7 +2,8 @@
  *
  * A state is a header of 64 bytes, little-endian, and the pieces of all layers and key-value heads:
  *   0 magic   8 version   12 KV type   16 fingerprint of the model   24 begin, end: tokens
- *   32 size of all   40 CRC-32 of the pieces   44 zero   60 CRC-32 of bytes 0 to 59
+ *   32 size of all   40 CRC-32 of the pieces   44 fingerprint of the adapter, or zero   52 zero   60 CRC-32 of bytes 0 to 59
+ * It is of version 2 where there is an adapter, which version 1 did not know of.
  * The version changes when the bits that a token's keys and values have change (FLOAT_RESULTS of check_engine.c), or
  * how they lie. */
 #include "crc32.h"
@@ -10,7 +11,7 @@
 #include "mem.h"
 #include "status.h"
 
-enum { STATE_VERSION = 1, STATE_HEADER = 64 };
+enum { STATE_VERSION = 1, STATE_VERSION_WITH_ADAPTER = 2, STATE_HEADER = 64 };
 
 static const unsigned char magic[8] = {'E', 'B', 'K', 'V', '\r', '\n', 0x1a, '\n'};
 
@@ -48,6 +49,7 @@ eb_status eb_sequence_copy(eb_engine *engine, uint32_t from, uint32_t to, uint32
     for (size_t piece = 0; piece < n_pieces(engine); piece++)
         eb_memcpy(piece_at(engine, to, piece, 0), piece_at(engine, from, piece, 0), piece_size(engine, 0, length));
     engine->length[to] = length;
+    engine->adapting.of_sequence[to] = engine->adapting.of_sequence[from];
     return EB_OK;
 }
 
@@ -82,28 +84,33 @@ eb_status eb_sequence_save(eb_engine *engine, uint32_t sequence, uint32_t begin,
     }
     eb_memset(head, 0, STATE_HEADER);
     eb_memcpy(head, magic, sizeof magic);
-    eb_store_u32(head + 8, STATE_VERSION);
+    const uint64_t adapter = eb_adapter_fingerprint(engine->adapting.of_sequence[sequence]);
+    eb_store_u32(head + 8, adapter ? STATE_VERSION_WITH_ADAPTER : STATE_VERSION);
     eb_store_u32(head + 12, engine->kv.type);
     eb_store_u64(head + 16, eb_model_fingerprint(engine->model));
     eb_store_u32(head + 24, begin);
     eb_store_u32(head + 28, end);
     eb_store_u64(head + 32, *size);
     eb_store_u32(head + 40, eb_crc32(0, pieces, *size - STATE_HEADER));
+    eb_store_u64(head + 44, adapter);
     eb_store_u32(head + 60, eb_crc32(0, head, 60));
     return EB_OK;
 }
 
 /* Checks all of a state before anything of it is used. */
-static eb_status check_state(eb_engine *engine, const unsigned char *head, size_t size) {
+static eb_status check_state(eb_engine *engine, uint32_t sequence, const unsigned char *head, size_t size) {
+    const uint64_t adapter = eb_adapter_fingerprint(engine->adapting.of_sequence[sequence]);
     if (size < STATE_HEADER || eb_memcmp(head, magic, sizeof magic))
         FAIL(EB_BAD_FORMAT, "not the state of a sequence");
     if (eb_crc32(0, head, 60) != eb_load_u32(head + 60))
         FAIL(EB_BAD_FORMAT, "the state's header has a wrong sum: it is damaged");
-    if (eb_load_u32(head + 8) != STATE_VERSION)
-        FAIL(EB_UNSUPPORTED, "the state is of version %u, this library knows version %d", eb_load_u32(head + 8),
-             STATE_VERSION);
+    const uint32_t version = eb_load_u32(head + 8);
+    if (version != STATE_VERSION && version != STATE_VERSION_WITH_ADAPTER)
+        FAIL(EB_UNSUPPORTED, "the state is of version %u, this library knows version %d", version, STATE_VERSION);
     if (eb_load_u64(head + 16) != eb_model_fingerprint(engine->model))
         FAIL(EB_UNSUPPORTED, "the state is of another model");
+    if (eb_load_u64(head + 44) != adapter || (version == STATE_VERSION_WITH_ADAPTER) != (adapter != 0))
+        FAIL(EB_UNSUPPORTED, "the state was computed with another adapter than sequence %u has", sequence);
     if (eb_load_u32(head + 12) != (uint32_t)engine->kv.type)
         FAIL(EB_UNSUPPORTED, "the state is of KV type %u, the engine has %d", eb_load_u32(head + 12),
              (int)engine->kv.type);
@@ -125,7 +132,7 @@ eb_status eb_sequence_load(eb_engine *engine, uint32_t sequence, uint32_t n_toke
         FAIL(EB_BAD_ARGUMENT, "eb_sequence_load: state is null, or sequence %u is not one of the engine's %u", sequence,
              engine->n_sequences);
     const unsigned char *head = state;
-    const eb_status status = check_state(engine, head, size);
+    const eb_status status = check_state(engine, sequence, head, size);
     if (status)
         return status;
     const uint32_t begin = eb_load_u32(head + 24), end = eb_load_u32(head + 28), length = engine->length[sequence];

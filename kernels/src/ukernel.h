@@ -113,6 +113,18 @@ typedef void eb_gate_dots_fn(float *f, size_t f_stride, const eb_scaled_dots *ga
 /* gate_values: the same for one token from the values themselves, gate and up [n]; f may be either of them */
 typedef void eb_gate_values_fn(float *f, const float *gate, const float *up, size_t n, int is_silu);
 
+/* lora_a_f16, lora_a_i8: into a low-rank side path (adapter.h), y[j] = sum over i of a[j][i] * x[i], in 16 partial sums and
+ * their tree (vec.h); i8: times scales[j].
+ *   y  [n]   a  [n][columns filled up to 16], finite f16 or int8   x  filled up with zeros   scales  [n], of i8 */
+typedef void eb_lora_a_f16_fn(float *y, const void *a, const float *scales, const float *x, size_t n, size_t columns);
+typedef eb_lora_a_f16_fn eb_lora_a_i8_fn;
+
+/* lora_b_f16, lora_b_i8: out of it, y[n] += scale * sum over j of b[n][j] * x[j], in the order of j; i8: scale * scales[n].
+ *   y  [n]   b  [n / 16, rounded up][rank][16]   x  [rank]   scales  [n], of i8 */
+typedef void eb_lora_b_f16_fn(float *y, const void *b, const float *scales, float scale, const float *x, size_t n,
+                              size_t rank);
+typedef eb_lora_b_f16_fn eb_lora_b_i8_fn;
+
 /* rope_rotate: y = x rotated, x [2 * half]: element i pairs with element half + i (rotate-half). */
 typedef void eb_rope_rotate_fn(float *restrict y, const float *restrict x, const float *cosines, const float *sines,
                                size_t half);
@@ -193,6 +205,10 @@ typedef struct eb_ukernels {
     eb_scale_dots_fn *scale_dots;
     eb_gate_dots_fn *gate_dots;
     eb_gate_values_fn *gate_values;
+    eb_lora_a_f16_fn *lora_a_f16;
+    eb_lora_a_i8_fn *lora_a_i8;
+    eb_lora_b_f16_fn *lora_b_f16;
+    eb_lora_b_i8_fn *lora_b_i8;
     eb_rope_rotate_fn *rope_rotate;
     eb_round_f16_fn *round_f16;
     eb_quantise_kv_fn *quantise_kv;

@@ -284,6 +284,7 @@ static int check_gemv_u8_i15(const char *name, eb_gemv_u8_i15_fn *kernel, uint64
 }
 
 #include "check_float_ops.h"
+#include "check_lora.h"
 
 /* Rows and k give the number of words: rows * k / 64 blocks of 64. */
 static int check_read_sum(const char *name, eb_read_sum_fn *kernel, uint64_t seed, fill how, size_t rows, size_t k) {

@@ -1,8 +1,11 @@
 """A decoder layer of a TinyModel in numpy, float64 and exact integers: what the engine is held to."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgebit.bundle.model_format import NO_LAYER, Activation, ActivationQuantisation, Conf, Norms, Role
+from edgebit.checkpoint.hugging_face.peft_folder import LowRankPair, Place
 from tests.kernels.tiny_model import TinyModel
 
 _LEVELS = {ActivationQuantisation.INT8: (127, 128, 1e-5), ActivationQuantisation.INT15: (16256, 16256, 1e-20)}
@@ -13,14 +16,21 @@ def normed(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight[0]
 
 
-def layer_of(model: TinyModel, layer: int, x: np.ndarray) -> np.ndarray:
-    """What decoder layer `layer` makes of x [tokens, hidden_size] at positions 0, 1, ..."""
+def layer_of(
+    model: TinyModel, layer: int, x: np.ndarray, pairs: Mapping[Place, LowRankPair] | None = None
+) -> np.ndarray:
+    """What decoder layer `layer` makes of x [tokens, hidden_size] at positions 0, 1, ...; `pairs`: of an adapter."""
     conf, eps = model.conf, model.conf.rms_norm_eps
     w = {role: values for (role, at), values in model.weights.items() if at == layer}
+
+    def projected(role: Role, x: np.ndarray) -> np.ndarray:
+        y = _projected(conf, w, role, x)
+        pair = (pairs or {}).get((layer, role))
+        return y if pair is None else y + pair.scale * (x @ pair.a.T.astype(np.float64) @ pair.b.T)
+
     h = normed(x, w[Role.INPUT_NORM], eps)
     q, k, v = (
-        _projected(conf, w, role, h).reshape(len(x), -1, conf.head_dim)
-        for role in (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ)
+        projected(role, h).reshape(len(x), -1, conf.head_dim) for role in (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ)
     )
     if Norms.QK_NORM in conf.norms:
         q, k = normed(q, w[Role.Q_NORM], eps), normed(k, w[Role.K_NORM], eps)
@@ -28,13 +38,13 @@ def layer_of(model: TinyModel, layer: int, x: np.ndarray) -> np.ndarray:
     a = _attention(conf, _rotated(conf, q, inv_freq), _rotated(conf, k, inv_freq), v)
     if Norms.ATTN_SUB_NORM in conf.norms:
         a = normed(a, w[Role.ATTN_SUB_NORM], eps)
-    x = x + _projected(conf, w, Role.O_PROJ, a)
+    x = x + projected(Role.O_PROJ, a)
     h = normed(x, w[Role.POST_ATTENTION_NORM], eps)
-    gate, up = _projected(conf, w, Role.GATE_PROJ, h), _projected(conf, w, Role.UP_PROJ, h)
+    gate, up = projected(Role.GATE_PROJ, h), projected(Role.UP_PROJ, h)
     f = (np.maximum(gate, 0) ** 2 if conf.activation == Activation.RELU2 else gate / (1 + np.exp(-gate))) * up
     if Norms.FFN_SUB_NORM in conf.norms:
         f = normed(f, w[Role.FFN_SUB_NORM], eps)
-    return x + _projected(conf, w, Role.DOWN_PROJ, f)
+    return x + projected(Role.DOWN_PROJ, f)
 
 
 def _projected(conf: Conf, w: dict[Role, np.ndarray], role: Role, x: np.ndarray) -> np.ndarray:

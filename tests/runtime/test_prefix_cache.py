@@ -23,7 +23,7 @@ class FakeEngine:
         self.held = []
         self.saves = 0
 
-    def state_kind(self):
+    def state_kind(self, sequence=0):
         return self.kind
 
     def length(self, sequence=0):
@@ -146,7 +146,7 @@ def test_memory_and_disk_stay_within_their_bounds_and_the_oldest_goes_first(tmp_
     assert restored(cache, SYSTEM + text((99_000, 90))) == 190
     assert restored(cache, SYSTEM + text((98_000, 90))) == 190
     assert restored(cache, SYSTEM + text((1_000, 90))) == 100
-    root = prefix_cache._root(FakeEngine())
+    root = prefix_cache._root(FakeEngine(), 0)
     assert all(block.before in cache._blocks or block.before == root for block in cache._blocks.values())
 
 
@@ -287,7 +287,7 @@ def test_blocks_whose_first_was_lost_are_found_again_when_it_is_stored(tmp_path)
     tokens = text((0, 3 * BLOCK))
     writer = PrefixCache(memory_bytes=0, folder=tmp_path, disk_bytes=1 << 20)
     store(writer, tokens)
-    first = next(block for block in writer._blocks.values() if block.before == prefix_cache._root(FakeEngine()))
+    first = next(block for block in writer._blocks.values() if block.before == prefix_cache._root(FakeEngine(), 0))
     writer._path(first).unlink()
 
     cache = PrefixCache(memory_bytes=1 << 20, folder=tmp_path, disk_bytes=1 << 20)
@@ -314,7 +314,7 @@ def test_a_long_text_is_forgotten_from_its_beginning():
     """A block takes all after it along, however many they are."""
     cache, tokens = PrefixCache(memory_bytes=1 << 30), text((0, 1_200 * BLOCK))
     assert store(cache, tokens) == 1_200
-    first = next(block for block in cache._blocks.values() if block.before == prefix_cache._root(FakeEngine()))
+    first = next(block for block in cache._blocks.values() if block.before == prefix_cache._root(FakeEngine(), 0))
     cache._in_memory -= len(first.state) - 1
     first.state = b"("
     assert restored(cache, tokens) == 0
