@@ -24,6 +24,7 @@ COMMANDS = {
     "diff": "Compare two models, and say where they differ first.",
     "verify": "Check every byte, artifact and golden probe of a bundle.",
     "parity": "Run a bundle beside its reference, and say where they depart.",
+    "adapter": "Convert and show LoRA adapters, which go beside a model.",
     "run": "Answer one prompt on this machine.",
     "chat": "Talk with a model on this machine.",
     "compare": "Run several engines on the same prompts, side by side.",

@@ -37,6 +37,7 @@ class GenerationOptions:
     kv: str
     speculate: int
     prefix_cache: Path | None
+    adapter: Path | None
 
     def open_options(self, library: str | None = None) -> OpenOptions:
         """What an engine is opened with."""
@@ -46,6 +47,7 @@ class GenerationOptions:
             kv=self.kv,
             speculate=self.speculate,
             prefix_cache=self.prefix_cache,
+            adapter=self.adapter,
             ort_library=library,
         )
 
@@ -111,6 +113,11 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--prefix-cache",
                 type=click.Path(file_okay=False, path_type=Path),
                 help="A folder that keeps what was computed for prompts, at most 1 GiB. Changes no answer.",
+            ),
+            click.option(
+                "--adapter",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="A LoRA adapter of edgebit adapter convert, that every token goes through.",
             ),
         )
     ):

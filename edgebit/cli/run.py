@@ -21,7 +21,7 @@ from edgebit.engines.question import question_ids
 from edgebit.runtime.generation import Answer
 
 # Options of one engine alone: which one's.
-_OWNERS = {"kv": "native", "speculate": "native", "prefix_cache": "native", "library": "onnx"}
+_OWNERS = {"kv": "native", "speculate": "native", "prefix_cache": "native", "adapter": "native", "library": "onnx"}
 
 
 @click.command()

@@ -18,9 +18,10 @@ class OpenOptions:
 
     threads: int | None = None  # None: one for each big core
     ctx_len: int = 0  # tokens; 0: the model's own maximum
-    kv: str = KV_TYPES[0]  # native only, as the next two
+    kv: str = KV_TYPES[0]  # native only, as the next three
     speculate: int = SPECULATE
     prefix_cache: Path | None = None
+    adapter: Path | None = None
     ort_library: str | None = None  # onnx only: a library of operators instead of the folder's own, or "none"
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.prompt_program import Message
 from edgebit.engines.engine import OpenOptions
+from edgebit.errors import BundleError
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.library import Library
@@ -24,11 +26,12 @@ class NativeEngine:
 
     name = "native"
 
-    def __init__(self, model: Model, session: Session, load_s: float) -> None:
-        """Both are its own from here on."""
+    def __init__(self, model: Model, session: Session, load_s: float, adapter: Adapter | None = None) -> None:
+        """All are its own from here on. adapter: what every answer goes through."""
         self.session = session
         self.load_s = load_s
         self._model = model
+        self._adapter = adapter
         self._answer: Answer | None = None
 
     @property
@@ -78,8 +81,9 @@ class NativeEngine:
         """Yield the answer to `ids` piece by piece, and fill in `answer`."""
         self._answer = answer
         yield from self.session.generate(
-            ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop, cancelled=cancelled
-        )
+            ids, answer,
+            sampling=sampling, max_tokens=max_tokens, stop=stop, adapter=self._adapter, cancelled=cancelled,
+        )  # fmt: skip
 
     def figures(self) -> dict[str, Any]:
         """Drafts of the last answer, rows of the head read again, memory in MiB, ISA level, threads."""
@@ -100,8 +104,10 @@ class NativeEngine:
         self.session.keep()
 
     def close(self) -> None:
-        """Give session and model back."""
+        """Give session, adapter and model back."""
         self.session.close()
+        if self._adapter is not None:
+            self._adapter.close()
         self._model.close()
 
 
@@ -113,7 +119,10 @@ def open_engine(path: Path, options: OpenOptions) -> NativeEngine:
     if options.prefix_cache is not None:
         prefixes = PrefixCache(memory_bytes=0, folder=options.prefix_cache, disk_bytes=_PREFIX_BYTES)
     model = Model.open(Library.load(), place.path, offset=place.offset, size=place.size)
+    adapter = None
     try:
+        if options.adapter is not None:
+            adapter = Adapter.open(model.library, model, _read(options.adapter))
         session = Session(
             model,
             threads=options.threads or default_threads(),
@@ -123,9 +132,18 @@ def open_engine(path: Path, options: OpenOptions) -> NativeEngine:
             prefix_cache=prefixes,
         )
     except BaseException:
+        if adapter is not None:
+            adapter.close()
         model.close()
         raise
-    return NativeEngine(model, session, time.monotonic() - started)
+    return NativeEngine(model, session, time.monotonic() - started, adapter)
+
+
+def _read(adapter: Path) -> bytes:
+    try:
+        return adapter.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{adapter}: cannot be read: {error.strerror}") from error
 
 
 def _rows_a_token(rows: int, tokens: int) -> float | None:
