@@ -120,3 +120,9 @@ class TrainError(EdgebitError):
     """A model cannot be trained: a package is missing, the data or settings are wrong, or the loss is no number."""
 
     exit_code = 21
+
+
+class SchemaError(EdgebitError):
+    """A JSON Schema that answers cannot be held to: a keyword that is not supported, or more than a device can bear."""
+
+    exit_code = 22

@@ -1,0 +1,54 @@
+"""JSON Schema to a program that holds a model's answers to it: docs/json-schema.md. Needs the standard library alone."""
+
+import json
+from decimal import localcontext
+
+from edgebit.errors import SchemaError
+from edgebit.runtime.json_schema.anything import ANY_OBJECT
+from edgebit.runtime.json_schema.determinise import Determiniser
+from edgebit.runtime.json_schema.limits import MOST_DIGITS, MOST_SOURCE
+from edgebit.runtime.json_schema.network import Network
+from edgebit.runtime.json_schema.nodes import Node, Reference
+from edgebit.runtime.json_schema.program import pack
+from edgebit.runtime.json_schema.reader import SchemaReader
+from edgebit.runtime.json_schema.shrink import shrink
+from edgebit.runtime.json_schema.values import Values
+
+__all__ = ["any_object", "compile_schema", "parse_schema"]
+
+
+def parse_schema(text: str | bytes) -> object:
+    """A schema from its JSON text. Raises SchemaError where it is none, or too long."""
+    if len(text) > MOST_SOURCE:
+        raise SchemaError(f"the schema has more than {MOST_SOURCE} bytes")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"the schema is no JSON: {error}") from error
+
+
+def compile_schema(schema: object) -> bytes:
+    """The program for a schema as json.loads() gives it.
+
+    Raises SchemaError that names a keyword and its JSON pointer where something is not supported, or too much for a
+    device; it takes at most about two seconds there are.
+    """
+    reader = SchemaReader(schema)
+    return _compile(reader, Reference("#"))
+
+
+def any_object() -> bytes:
+    """The program for any JSON object: mode "json_object"."""
+    return _compile(SchemaReader(True), ANY_OBJECT)
+
+
+def _compile(reader: SchemaReader, node: Node) -> bytes:
+    with localcontext(prec=4 * MOST_DIGITS):
+        network = Network()
+        values = Values(reader, network)
+        start, end = network.state(), network.state()
+        values.add(start, end, node)
+        determiniser = Determiniser(values, network)
+        root = determiniser.run(start, end)
+        reader.check()
+        return pack(shrink(determiniser.states, root))
