@@ -245,6 +245,16 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         [POINTER(DraftingStruct), POINTER(c_int32), c_size_t, POINTER(c_int32), c_uint32],
     ),
     "eb_draft_record": (None, [POINTER(DraftingStruct), c_uint32, c_uint64]),
+    "eb_vocabulary_open": (c_int, [_HANDLE, c_uint32, POINTER(c_int32), c_uint32, _OUT, _ERROR]),
+    "eb_vocabulary_close": (None, [_HANDLE]),
+    "eb_constraint_open": (c_int, [_HANDLE, c_char_p, c_uint64, _OUT, _ERROR]),
+    "eb_constraint_close": (None, [_HANDLE]),
+    "eb_constraint_reset": (None, [_HANDLE]),
+    "eb_constraint_mask": (c_int, [_HANDLE, POINTER(c_float)]),
+    "eb_constraint_accept": (c_int, [_HANDLE, c_int32]),
+    "eb_constraint_allowed": (c_uint32, [_HANDLE, POINTER(c_int32), c_uint32]),
+    "eb_constraint_complete": (c_int, [_HANDLE]),
+    "eb_constraint_forced": (c_size_t, [_HANDLE, c_char_p, c_size_t]),
     "eb_probe_run": (
         c_int,
         [

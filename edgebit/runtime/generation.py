@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from edgebit.errors import EdgebitError, EngineError
+from edgebit.runtime.constraint import Completeness, Constraint
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.eval_errors import ContextFullError
 from edgebit.runtime.sampler import Sampler, SamplingParams
@@ -80,14 +81,19 @@ class Generation:
         limit: int,
         stop: Sequence[str],
         started_ns: int,
+        constraint: Constraint | None = None,
     ) -> None:
-        """`held` is taken for it and holds a beginning of `ids`; at most `limit` tokens are drawn."""
+        """`held` is taken for it and holds a beginning of `ids`; at most `limit` tokens are drawn.
+
+        constraint: what the answer is held to, at its beginning; it stays the caller's
+        """
         self.held = held
         self.answer = answer
         self.done = False
         self.error: EdgebitError | None = None  # that ended this answer alone
         self._stop_tokens = vocabulary.stop_tokens
         self.prompt = ids
+        self.constraint = constraint
         self._limit = limit
         self._drawn = 0
         self._started_ns = started_ns
@@ -115,10 +121,14 @@ class Generation:
     def next_tokens(self, drafting: Drafting | None) -> list[int]:
         """The token drawn last and, where that is likely to pay, a draft of those after it."""
         draft = drafting.draft(self._seen, self._limit - self._drawn - 1) if drafting is not None else []
+        if draft and self.constraint is not None:
+            draft = draft[: self.constraint.allowed(draft)]
         return [self._seen[-1], *draft]
 
     def reach(self, rows: int) -> int:
         """How many of the highest logits are looked at in a pass that wants `rows` rows of them; 0: all."""
+        if self.constraint is not None:
+            return 0  # the best of those allowed may be anywhere
         return self._sampler.reach(ahead=max(rows - 1, 0))
 
     def take_copy(self, length: int) -> None:
@@ -171,7 +181,7 @@ class Generation:
         """Draw a token a row, until one is not the draft's or the answer ends; gives how many of it came true."""
         accepted = 0
         while True:
-            token = self._sampler.sample(rows[accepted])
+            token = self._draw_one(rows[accepted])
             self._drawn += 1
             self._seen.append(token)
             came_true = accepted < len(draft) and token == draft[accepted]
@@ -180,18 +190,31 @@ class Generation:
             if self.done or not came_true:
                 return accepted
 
+    def _draw_one(self, row: "memoryview[float]") -> int:
+        if self.constraint is None:
+            return self._sampler.sample(row)
+        self.constraint.mask(row)
+        token = self._sampler.sample(row)
+        self.constraint.accept(token)
+        return token
+
     def _show(self, token: int) -> str:
         """The text that a drawn token adds; it may be the last."""
         piece, stopped = "", token in self._stop_tokens
         if not stopped:
             self.answer.tokens.append(token)
             piece, stopped = self._text.push(token)
+            stopped = stopped or self._is_complete()
         if stopped or self._drawn == self._limit:
             self.answer.done_reason = "stop" if stopped else "length"
             piece += self._text.finish()
             self._end()
         self.answer.text += piece
         return piece
+
+    def _is_complete(self) -> bool:
+        """Whether the answer is what it is held to, and cannot go on: the stop token need not be drawn."""
+        return self.constraint is not None and self.constraint.completeness() is Completeness.COMPLETE
 
     def _end(self) -> None:
         self.done = True

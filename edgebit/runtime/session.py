@@ -7,6 +7,7 @@ from edgebit.bundle.prompt_program import Message, PromptProgram
 from edgebit.errors import EngineError
 from edgebit.runtime import batch
 from edgebit.runtime.adapter import Adapter
+from edgebit.runtime.constraint import ConstraintPool
 from edgebit.runtime.defaults import BATCH_LEN
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.engine import KV_TYPES, Engine
@@ -68,10 +69,12 @@ class Session:
         self._drafting = Drafting(model.library, speculate)
         self.pool = SequencePool(self.engine, sequences, self._prefixes(prefix_cache))
         self._sharing = PromptSharing(self.engine)
+        self._constraints = ConstraintPool(model, self.tokenizer)
 
     def close(self) -> None:
         """Give engine and tokenizer back; the model is the caller's."""
         self.engine.close()
+        self._constraints.close()
         self.tokenizer.close()
 
     def prompt_ids(self, prompt: str) -> list[int]:
@@ -99,6 +102,7 @@ class Session:
         stop: Sequence[str] = (),
         owner: str = "",
         adapter: Adapter | None = None,
+        constraint: bytes | None = None,
     ) -> Generation:
         """An answer to the prompt `ids`, filled in by step() until it is done; end() must follow in any case.
 
@@ -106,11 +110,16 @@ class Session:
         ("length"). Tokens that were computed for the same owner and adapter before are not computed again. Raises
         ContextFullError where the prompt alone does not fit, EngineError where all sequences are taken, or where the
         engine cannot have the adapter, which must be one of the session's model.
+
+        constraint: a program of json_schema.compile_schema(): the answer follows the schema, unless it is cut
+        ("length"), and "stop" is when it is complete. Raises EngineError where the vocabulary cannot spell one.
         """
         limit = answer_limit(ids, self.engine.ctx_len, max_tokens)
         started_ns = time.monotonic_ns()
         held = self.pool.take(ids, owner, adapter)
+        held_to = None
         try:
+            held_to = self._constraints.take(constraint) if constraint is not None else None
             generation = Generation(
                 self.model.info,
                 self.tokenizer,
@@ -121,9 +130,12 @@ class Session:
                 limit=limit,
                 stop=stop,
                 started_ns=started_ns,
+                constraint=held_to,
             )
         except BaseException:
             self.pool.give_back(held)
+            if held_to is not None:
+                self._constraints.give_back(held_to)
             raise
         self._sharing.enter(generation)
         return generation
@@ -147,12 +159,12 @@ class Session:
     def end(self, generation: Generation) -> None:
         """Give an answer's sequence and objects back, done or not; its tokens stay for prompts that begin alike."""
         self._sharing.leave(generation)
-        generation.close()
+        self._close(generation)
         self.pool.give_back(generation.held)
 
     def forget(self, generation: Generation) -> None:
         """The same, and nothing that was computed for it is used again."""
-        generation.close()
+        self._close(generation)
         self.pool.forget(generation.held)
         self._sharing.leave(generation)
 
@@ -165,13 +177,16 @@ class Session:
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         adapter: Adapter | None = None,
+        constraint: bytes | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[str]:
         """Yield one answer piece by piece, as whole characters, and fill in `answer`: begin(), step() and end().
 
         It also ends when `cancelled` says so between two passes, or cancel() within one ("cancelled").
         """
-        generation = self.begin(ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop, adapter=adapter)
+        generation = self.begin(
+            ids, answer, sampling=sampling, max_tokens=max_tokens, stop=stop, adapter=adapter, constraint=constraint
+        )
         try:
             while not generation.done:
                 for piece in self._step_alone(generation, cancelled):
@@ -196,6 +211,12 @@ class Session:
     def cancel(self) -> None:
         """End the pass in progress, in the middle of a long prefill too, or the next one. From any thread."""
         self.engine.cancel()
+
+    def _close(self, generation: Generation) -> None:
+        generation.close()
+        if generation.constraint is not None:
+            self._constraints.give_back(generation.constraint)
+            generation.constraint = None
 
     def _prefixes(self, cache: PrefixCache | None) -> Prefixes | None:
         if cache is None:

@@ -8,8 +8,8 @@
  *
  * Ownership: whatever an eb_*_open() gives is the caller's until the matching eb_*_close(). A tokenizer or an engine
  * borrows its model, which must outlive it. Strings are UTF-8, sizes are bytes, times are nanoseconds.
- * Threads: an eb_model and an eb_tokenizer may be used from many threads at once; all other objects from one
- * thread at a time, but for eb_cancel().
+ * Threads: an eb_model, an eb_tokenizer and an eb_vocabulary may be used from many threads at once; all other objects
+ * from one thread at a time, but for eb_cancel().
  */
 #ifndef EDGEBIT_H
 #define EDGEBIT_H
@@ -317,6 +317,38 @@ EB_API eb_status eb_drafting_init(eb_drafting *drafting, uint32_t max);
 EB_API uint32_t eb_draft(eb_drafting *drafting, const int32_t *tokens, size_t n, int32_t *draft, uint32_t max);
 /* Once after each eb_draft(): how many of the draft came true, and the time of the pass. */
 EB_API void eb_draft_record(eb_drafting *drafting, uint32_t n_accepted, uint64_t ns);
+
+/* ---- constraint: answers that follow a JSON Schema, compiled to a program (docs/json-schema.md) ---- */
+
+typedef struct eb_vocabulary eb_vocabulary;
+
+/* The tokens of a tokenizer as a trie of their bytes, for any number of constraints: made once, it may be used from many
+ * threads. The tokenizer must outlive it.
+ *   vocab_size   of the logits; tokens from there on are never allowed
+ *   stop_tokens  [n_stop_tokens], at most 64: allowed where an answer is complete, and nowhere else */
+EB_API eb_status eb_vocabulary_open(const eb_tokenizer *tokenizer, uint32_t vocab_size, const int32_t *stop_tokens,
+                                    uint32_t n_stop_tokens, eb_vocabulary **out, eb_error *error);
+EB_API void eb_vocabulary_close(eb_vocabulary *vocabulary);
+
+typedef struct eb_constraint eb_constraint;
+
+/* One answer's way through a program, [size] bytes, which are checked and copied. The vocabulary must outlive it. A token is
+ * allowed exactly if the answer can still be completed after its bytes, by tokens of one byte if by no others; so there is
+ * always one. EB_UNSUPPORTED: the vocabulary lacks bytes that every answer needs. */
+EB_API eb_status eb_constraint_open(const eb_vocabulary *vocabulary, const void *program, uint64_t size,
+                                    eb_constraint **out, eb_error *error);
+EB_API void eb_constraint_close(eb_constraint *constraint);
+EB_API void eb_constraint_reset(eb_constraint *constraint); /* to the beginning of an answer */
+/* Makes the logits [vocab_size] of tokens that are not allowed now -infinity. EB_NO_MEMORY: they are as before. */
+EB_API eb_status eb_constraint_mask(eb_constraint *constraint, float *logits);
+/* Goes on by one token. EB_BAD_ARGUMENT where it is not allowed: the constraint is as before. */
+EB_API eb_status eb_constraint_accept(eb_constraint *constraint, int32_t token);
+/* How many of these tokens, one after the other, are allowed; the constraint stays where it is. */
+EB_API uint32_t eb_constraint_allowed(eb_constraint *constraint, const int32_t *tokens, uint32_t n_tokens);
+/* 0: the answer is not complete; 1: it is, and may go on; 2: it is, and nothing but a stop token may follow. */
+EB_API int eb_constraint_complete(const eb_constraint *constraint);
+/* The next bytes as far as there is only one way on, at most `capacity`; gives their number. */
+EB_API size_t eb_constraint_forced(eb_constraint *constraint, char *bytes, size_t capacity);
 
 /* ---- golden probes: what this model must compute anywhere ---- */
 

@@ -27,7 +27,9 @@ struct eb_sampler {
     float *weights;        /* [vocab_size rounded up to 4] */
 };
 
-static int is_finite(float value) { return value >= -3.4028234e38f && value <= 3.4028234e38f; }
+#define LOWEST -3.4028234e38f /* the logit of a token that was ruled out, or has none */
+
+static int is_finite(float value) { return value >= LOWEST && value <= -LOWEST; }
 
 static eb_status check_options(uint32_t vocab_size, const eb_sampling *o, eb_error *error) {
     const char *wrong = NULL;
@@ -109,7 +111,7 @@ static inline float penalised(const eb_sampler *sampler, const float *logits, ui
         const float penalty = sampler->options.repetition_penalty;
         logit = logit > 0 ? logit / penalty : logit * penalty;
     }
-    return logit > -3.4028234e38f ? logit : -3.4028234e38f;
+    return logit > LOWEST ? logit : LOWEST;
 }
 
 static int32_t greedy(const eb_sampler *sampler, const float *logits) {
@@ -161,7 +163,10 @@ static double next_random(eb_sampler *sampler) {
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
+/* 0 for a token that was ruled out, whatever the temperature. */
 static float weight_of(const eb_sampler *sampler, float logit, float highest) {
+    if (logit <= LOWEST)
+        return 0;
     return eb_v_exp(eb_v_splat((logit - highest) / sampler->options.temperature))[0];
 }
 

@@ -1,4 +1,4 @@
-"""JSON Schema to a program that holds a model's answers to it: docs/json-schema.md. Needs the standard library alone."""
+"""JSON Schema to a program that holds answers to it: docs/json-schema.md. Needs the standard library alone."""
 
 import json
 from decimal import localcontext

@@ -1,7 +1,7 @@
 """A network without choices: for each state and byte one way on, by following all open ones at once.
 
-Where only one rule can be meant, it stays a call. Where several can, or a rule and other bytes, all of them are followed
-at once, each with what it has to go back to (subset construction; Rabin and Scott 1959), until they part.
+Where only one rule can be meant, it stays a call. Where several can, or a rule and other bytes, all of them are
+followed at once, each with what it has to go back to (subset construction; Rabin and Scott 1959), until they part.
 """
 
 from collections.abc import Iterable

@@ -43,23 +43,18 @@ _ESCAPES: tuple[tuple[tuple[int, int], ...], ...] = (
 
 def character(network: Network, source: int, target: int) -> None:
     """One character of a string, but for the quote that ends it."""
-    known: dict[tuple[tuple[int, int], ...], int] = {}
+    known: dict[tuple[tuple[int, int], ...], int] = {(): target}
     for ranges in (*_CHARACTERS, *_ESCAPES):
         at = source
-        for depth, (low, high) in enumerate(ranges):
-            rest = ranges[depth + 1 :]
-            if not rest:
-                network.byte(at, low, high, target)
-                break
-            # Ways that still have the same bytes to go share their states; escapes share their beginning.
-            key = ranges[: depth + 1] if low == high and ranges[0] == _BACKSLASH else rest
-            new = key not in known
-            following = known.setdefault(key, -1)
-            if new:
-                following = known[key] = network.state()
-            if (low, high, following) not in network.edges[at]:
-                network.byte(at, low, high, following)
-            at = following
+        for depth, (low, high) in enumerate(ranges, start=1):
+            # Ways with the same bytes to go share their states; escapes share their beginnings as well.
+            rest = ranges[depth:]
+            key = ranges[:depth] if rest and low == high and ranges[0] == _BACKSLASH else rest
+            if key not in known:
+                known[key] = network.state()
+            if (low, high, known[key]) not in network.edges[at]:
+                network.byte(at, low, high, known[key])
+            at = known[key]
 
 
 def free_string(network: Network, source: int, target: int) -> int:
