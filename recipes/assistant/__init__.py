@@ -1,0 +1,1 @@
+"""How the model that ships is made: its data, its training, its measuring. See README.md."""
