@@ -1,4 +1,4 @@
-"""Examples of what people say and the call it asks for: the endless training stream, and the fixed test sets.
+"""Examples of what people say and the call it asks for: the endless training stream (training_example), and the fixed test sets.
 
     examples("templates")    templates that training never sees
     examples("wordings")     held-out wordings of templates that training knows
@@ -14,7 +14,6 @@ Everything hangs on seeds and on hashes of texts: two runs give the same example
 
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -145,26 +144,24 @@ def training_lines() -> dict[str, list[Example]]:
     return kept
 
 
-def weight(intent: str) -> float:
-    """How often an intent is drawn: one with slots has more to learn than a fixed answer."""
+@cache
+def weights() -> tuple[list[str], list[float]]:
+    """The intents, and how often each is drawn: one with slots has more to learn than a fixed answer."""
     often = {"turn_on": 4.0, "turn_off": 4.0, "get_state": 5.0, "find_state": 2.5, NONE: 5.0}
-    return often.get(intent, 1.0 + 0.75 * len(intents()[intent].slots))
-
-
-def training_examples(seed: int) -> Iterator[Example]:
-    """The endless training stream that belongs to a seed."""
-    rng = random.Random(seed)
     names = list(intents())
-    weights = [weight(name) for name in names]
-    public = [name for name in training_lines() if name != NONE]
-    while True:
-        if rng.random() < PUBLIC_SHARE:
-            intent = NONE if rng.random() < REFUSED_SHARE else rng.choice(public)
-            line = rng.choice(training_lines()[intent])
-            yield Example(written(dress(line.text, intent, rng), rng), line.call, line.origin)
-            continue
-        template = rng.choice(training_templates()[rng.choices(names, weights)[0]])
-        yield draw(template, rng.choice(template.wordings), rng, typos=TYPO_SHARE)
+    return names, [often.get(name, 1.0 + 0.75 * len(intents()[name].slots)) for name in names]
+
+
+def training_example(seed: int, number: int) -> Example:
+    """The training example of that number, of an endless stream that belongs to a seed."""
+    rng = random.Random(f"{seed}/{number}")
+    if rng.random() < PUBLIC_SHARE:
+        public = [name for name in training_lines() if name != NONE]
+        intent = NONE if rng.random() < REFUSED_SHARE else rng.choice(public)
+        line = rng.choice(training_lines()[intent])
+        return Example(written(dress(line.text, intent, rng), rng), line.call, line.origin)
+    template = rng.choice(training_templates()[rng.choices(*weights())[0]])
+    return draw(template, rng.choice(template.wordings), rng, typos=TYPO_SHARE)
 
 
 def held_out_examples(split: str, seed: int) -> list[Example]:
