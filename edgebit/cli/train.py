@@ -1,5 +1,6 @@
 """`edgebit train`: a model of one's own from files of text or conversations."""
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def command(
     last = trained.outcome.records[-1]
     if not trained.outcome.finished:
         click.echo(f"stopped after step {last.step}, and saved. Go on with the same command and --resume", err=True)
-        raise click.exceptions.Exit(130)
+        sys.exit(130)
     facts = _facts(trained, out)
     click.echo(printable_json(facts, indent=2) if as_json else printable("\n".join(_lines(facts))))
 
@@ -129,21 +130,23 @@ def _facts(trained: Any, out: Path) -> dict[str, Any]:
         "held_out": None if held_out is None else {
             "loss": held_out.loss, "accuracy": held_out.accuracy, "tokens": held_out.tokens,
         },
-        "codes_kept": rounding.moved, "weights": rounding.weights, "pictures": [str(path) for path in trained.pictures],
+        "moved": rounding.moved, "weights": rounding.weights, "pictures": [str(path) for path in trained.pictures],
     }  # fmt: skip
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
+    kind = "master" if facts["weights"] else "float twin"
     lines = [
-        f"{facts['out']}: a master of {facts['parameters']:,} parameters",
+        f"{facts['out']}: a {kind} of {facts['parameters']:,} parameters",
         f"  learnt    {facts['steps']:,} steps, {facts['tokens']:,} tokens, last loss {facts['loss']:.4f}",
     ]
     if found := facts["held_out"]:
         share = f"{found['accuracy']:.1%} of {found['tokens']:,} tokens predicted"
-        lines.append(f"  held out  loss {found['loss']:.4f}, {share}, by the master as written")
+        lines.append(f"  held out  loss {found['loss']:.4f}, {share}, by it as written")
     if facts["weights"]:
-        kept = f"{facts['codes_kept']:,} of {facts['weights']:,} weights"
-        lines.append(f"  bfloat16  would have changed the codes of {kept}, and changed none")
+        moved = f"{facts['moved']:,} of {facts['weights']:,} weights"
+        lines.append(f"  bfloat16  {moved} rounded to the other side, so that every code stays")
     lines.append(f"  curve     {', '.join(facts['pictures'])}")
-    lines.append(f"Next: edgebit build {facts['out']} --target rpi --out {Path(facts['out']).name}.bundle")
+    if facts["weights"]:
+        lines.append(f"Next: edgebit build {facts['out']} --target rpi --out {Path(facts['out']).name}.bundle")
     return lines
