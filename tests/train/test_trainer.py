@@ -112,7 +112,7 @@ def test_too_little_memory_is_said_with_a_cure(monkeypatch):
     def full(*given):
         raise torch.OutOfMemoryError("DefaultCPUAllocator: can't allocate memory")
 
-    with pytest.raises(TrainError, match="not enough memory for 4 rows at once. Give --accumulate 2"):
+    with pytest.raises(TrainError, match=r"not enough memory for 4 rows at once\. Give --accumulate 2"):
         trained(sorting_documents(50), objective=full)
 
 
