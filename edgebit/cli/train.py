@@ -1,13 +1,14 @@
 """`edgebit train`: a model of one's own from files of text or conversations."""
 
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgebit.cli.data_options import data_options
+from edgebit.cli.data_summary import echo_dry_run
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.cli.training_watch import training_watch
@@ -66,9 +67,10 @@ def _shape_options(command: Any) -> Any:
     "--eval-every", type=click.IntRange(0), default=200, show_default=True, help="Steps; 0: at the end alone."
 )
 @click.option("--save-every", type=click.IntRange(1), default=200, show_default=True, help="Steps.")
+@click.option("--dry-run", is_flag=True, help="Say what the data hold, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    paths: tuple[Path, ...], out: Path, data: DataSettings, resume: bool, as_json: bool, **options: Any
+    paths: tuple[Path, ...], out: Path, data: DataSettings, resume: bool, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Train a BitNet b1.58 on DATA: text files, JSON Lines, or folders of them.
 
@@ -80,6 +82,11 @@ def command(
     edgebit train sentences.jsonl --out ./assistant --resume
     edgebit train more.jsonl --from ./assistant --steps 300 --learning-rate 5e-4 --out ./better
     """
+    _check_usage(options, data)
+    if dry_run:
+        given = replace(data, tokenizer=options["start"] or data.tokenizer)
+        sizes = {name: options[name] for name in ("row_length", "batch_tokens")}
+        return echo_dry_run(paths, given, **sizes, as_json=as_json)
     require_packages()
     from edgebit.train.from_data import train_from_data
 
@@ -92,6 +99,19 @@ def command(
         sys.exit(130)
     facts = _facts(trained, out)
     click.echo(printable_json(facts, indent=2) if as_json else printable("\n".join(_lines(facts))))
+    return None
+
+
+def _check_usage(options: dict[str, Any], data: DataSettings) -> None:
+    """Raise UsageError where options exclude each other."""
+    sizes = [option for name, option in _SIZES.items() if options[name] is not None]
+    if options["start"] is not None and (sizes or options["as_float"] or data.tokenizer):
+        given = next(iter(sizes), "--float" if options["as_float"] else "--tokenizer")
+        raise click.UsageError(f"{given} is the master's own with --from. Leave it out")
+    if options["steps"] is not None and options["epochs"] is not None:
+        raise click.UsageError("--steps and --epochs say the same. Give one of them")
+    if options["batch_tokens"] < options["row_length"]:
+        raise click.UsageError(f"a batch of {options['batch_tokens']} tokens holds no row of {options['row_length']}")
 
 
 def _plan(paths: tuple[Path, ...], data: DataSettings, options: dict[str, Any]) -> Any:
@@ -99,16 +119,7 @@ def _plan(paths: tuple[Path, ...], data: DataSettings, options: dict[str, Any]) 
     from edgebit.train.trainer import Settings
 
     sizes = {name: options[name] for name in _SIZES if options[name] is not None}
-    if options["start"] is not None and (sizes or options["as_float"] or data.tokenizer):
-        given = next((_SIZES[name] for name in sizes), "--float" if options["as_float"] else "--tokenizer")
-        raise click.UsageError(f"{given} is the master's own with --from. Leave it out")
-    if options["steps"] is not None and options["epochs"] is not None:
-        raise click.UsageError("--steps and --epochs say the same. Give one of them")
     rows = options["batch_tokens"] // options["row_length"]
-    if not rows:
-        raise click.UsageError(
-            f"--batch-tokens {options['batch_tokens']} holds no row of {options['row_length']} tokens"
-        )
     shared = {field.name: options[field.name] for field in fields(Schedule) if field.name in options}
     schedule = Schedule(**{**shared, "steps": options["steps"] or 2000})
     settings = Settings(
