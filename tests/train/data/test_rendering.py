@@ -28,7 +28,7 @@ HOSTILE = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=4)), min_s
 WRITTEN = HOSTILE.filter(lambda text: text.strip() and "\0" not in text)
 TAME = st.text("abc de.,\n1ü🙂", min_size=1, max_size=20).filter(str.strip)
 STRIPPING = ("bitnet", "llama3")  # templates that take the white space around contents away
-CASES = settings(max_examples=40)
+CASES = settings(max_examples=25)
 
 
 def turns(*contents: str) -> tuple[Message, ...]:

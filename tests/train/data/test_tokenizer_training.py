@@ -23,7 +23,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(text=TEXTS)
 def test_engine_and_tokenizers_give_the_same_ids(encoder, learnt, text):
     """With names of special tokens as those tokens, which is how `tokenizers` reads every text."""
