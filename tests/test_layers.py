@@ -72,7 +72,7 @@ SERVICES = {
     "edgebit.pyz": set(),
     "edgebit.simulate": {"edgebit.daemon", "edgebit.line_plot", "edgebit.plan", "edgebit.synthesize"},
     "edgebit.synthesize": set(),
-    "edgebit.train": {"edgebit.line_plot"},
+    "edgebit.train": {"edgebit.export", "edgebit.line_plot"},
     "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip

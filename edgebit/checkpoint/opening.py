@@ -39,9 +39,9 @@ def open_float_model(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     if hints != NO_HINTS:
         raise CheckpointError(f"{path}: {HINT_OPTIONS} go with a GGUF file alone. Leave them out")
     if find_gguf(path) is not None or is_model_file(path):
-        raise CheckpointError(f"{path}: --from-float takes a Hugging Face checkpoint's folder, no GGUF or model file")
+        raise CheckpointError(f"{path}: a float model is read from a Hugging Face checkpoint's folder, no other format")
     if _is_ternary(path):
-        raise CheckpointError(f"{path}: the model is ternary already. Leave --from-float out")
+        raise CheckpointError(f"{path}: the model is ternary already, not in floating point. Convert it as it is")
     checkpoint = _checked(open_hugging_face(path, FLOAT_FAMILIES))
     checkpoint.notes.append(UNTRAINED_NOTE)
     return checkpoint

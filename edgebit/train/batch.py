@@ -55,7 +55,8 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(decoder: Decoder, rows: Sequence[Row], *, rows_at_once: int = 32, device: str = "cpu") -> Evaluation:
-    """Loss and accuracy at the learnt places of `rows`."""
+    """Loss and accuracy at the learnt places of `rows`, without dropout."""
+    decoder.eval()
     loss, right, tokens = 0.0, 0, 0
     for at in range(0, len(rows), rows_at_once):
         batch = batch_of(rows[at : at + rows_at_once], device)

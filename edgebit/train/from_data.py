@@ -1,6 +1,7 @@
 """A model from files of data: rows, a decoder that is new or a master's, the training, and the master in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edgebit.train.master import Rounding, read_master, write_master
 from edgebit.train.model_card import model_card
 from edgebit.train.prepared_rows import PreparedRows, end_tokens, prepared_rows
 from edgebit.train.records import Listener
+from edgebit.train.replay import Rehearsal, rehearsal
 from edgebit.train.shape import ModelShape
 from edgebit.train.trainer import Outcome, Settings, train
 from edgebit.train.training_state import FOLDER, states
@@ -33,10 +35,20 @@ class Plan:
     shape: ModelShape  # of a new model; its vocab_size comes from the tokenizer
     start: Path | None = None  # the master that is gone on from, instead of a new model
     ternary: bool = True  # False: the float twin
+    replay: Sequence[Path] = ()  # old data that are rehearsed
+    replay_share: float = 0.5
     row_length: int = 256
     settings: Settings
     epochs: float | None = None  # instead of the settings' steps
     seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How well held-out rows of old data are predicted before a training and after it."""
+
+    before: Evaluation
+    after: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +60,13 @@ class Trained:
     parameters: int
     rounding: Rounding | None = None  # None: stopped before the end
     held_out: Evaluation | None = None  # of the master as it was written
+    old: Retention | None = None  # of the data that were rehearsed
     pictures: Sequence[Path] = ()
 
 
-def check_out(out: Path, *, resume: bool) -> None:
+def check_out(out: Path, *, resume: bool, made: str = "config.json") -> None:
     """Raise TrainError where `out` has what a new training would replace, or nothing to go on from."""
-    begun, trained = states(out / FOLDER), (out / "config.json").exists()
+    begun, trained = states(out / FOLDER), (out / made).exists()
     if resume and not begun:
         raise TrainError(f"{out / FOLDER}: no training state to go on from. Leave --resume out to begin")
     if not resume and (begun or trained):
@@ -76,28 +89,46 @@ def train_from_data(
     decoder = None if plan.start is None else read_master(plan.start)
     tokenizer = out if resume else plan.start or plan.data.tokenizer
     data = replace(plan.data, tokenizer=tokenizer)
-    with prepared_rows(
-        plan.paths, out, data, row_length=plan.row_length, seed=plan.seed, evaluate_on=plan.evaluate_on,
-        progress=progress,
-    ) as rows:  # fmt: skip
+    with learnt_rows(plan, out, data, progress) as (rows, rehearsed):
         if decoder is None:
             torch.manual_seed(plan.seed)
             decoder = Decoder(replace(plan.shape, vocab_size=rows.encoder.vocab_size), ternary=plan.ternary)
-        _check_fits(decoder.shape, plan, rows)
-        settings = _settings(plan, rows)
+        check_fits(decoder.shape, plan, rows)
+        settings = settings_of(plan, rows)
+        before = evaluate(decoder, rehearsed.old_held_out) if rehearsed.old_held_out else None
         facts = {
-            **asdict(decoder.shape), "row_length": plan.row_length, "seed": plan.seed, "data": rows.fingerprint,
+            **asdict(decoder.shape), "row_length": plan.row_length, "seed": plan.seed, "data": rehearsed.fingerprint,
             "from": None if plan.start is None else str(plan.start.resolve()), "ternary": decoder.ternary,
         }  # fmt: skip
         outcome = train(
-            decoder, rows.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,
+            decoder, rehearsed.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,
             listener=listener,
         )  # fmt: skip
         write_records(outcome.records, out / _RECORDS)
         parameters = sum(parameter.numel() for parameter in decoder.parameters())
         if not outcome.finished:
             return Trained(outcome, settings, parameters)
-        return _written(decoder, out, plan, rows, settings, outcome, parameters)
+        written = _written(decoder, out, plan, rows, settings, outcome, parameters)
+        old = Retention(before, evaluate(read_master(out), rehearsed.old_held_out)) if before else None
+        return replace(written, old=old)
+
+
+@contextmanager
+def learnt_rows(
+    plan: Plan, folder: Path, data: DataSettings, progress: Progress
+) -> Iterator[tuple[PreparedRows, Rehearsal]]:
+    """The rows of a plan's data, and these with what is rehearsed among them."""
+    with (
+        prepared_rows(
+            plan.paths, folder, data, row_length=plan.row_length, seed=plan.seed, evaluate_on=plan.evaluate_on,
+            progress=progress,
+        ) as rows,
+        rehearsal(
+            plan.replay, plan.replay_share, rows, folder, data, row_length=plan.row_length, seed=plan.seed,
+            progress=progress,
+        ) as rehearsed,
+    ):  # fmt: skip
+        yield rows, rehearsed
 
 
 def _written(
@@ -111,17 +142,19 @@ def _written(
     rounding = write_master(out, decoder, files, bos=ends.bos, eos=ends.eos, stop=ends.stop)
     held_out = evaluate(read_master(out), rows.held_out) if rows.held_out else None
     pictures = draw_curve(outcome.records, f"Training of {out.name}", out)
-    return Trained(outcome, settings, parameters, rounding, held_out, pictures)
+    return Trained(outcome, settings, parameters, rounding, held_out, pictures=pictures)
 
 
-def _settings(plan: Plan, rows: PreparedRows) -> Settings:
+def settings_of(plan: Plan, rows: PreparedRows) -> Settings:
+    """The settings, with as many steps as the epochs take."""
     if plan.epochs is None:
         return plan.settings
     steps = rows.steps_of(plan.epochs, plan.settings.batch_rows * plan.row_length)
     return replace(plan.settings, schedule=replace(plan.settings.schedule, steps=steps))
 
 
-def _check_fits(shape: ModelShape, plan: Plan, rows: PreparedRows) -> None:
+def check_fits(shape: ModelShape, plan: Plan, rows: PreparedRows) -> None:
+    """Raise TrainError where rows are longer than the context, or the tokenizer has more tokens than the model."""
     if plan.row_length > shape.max_position_embeddings:
         raise TrainError(
             f"rows of {plan.row_length} tokens do not fit the context of {shape.max_position_embeddings}. "

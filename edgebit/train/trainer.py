@@ -109,22 +109,25 @@ class _Run:
     ) -> None:
         self._decoder, self._source, self._settings, self._objective = decoder, source, settings, objective
         self._facts = facts
-        self._trained = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+        self._trained = {name: each for name, each in decoder.named_parameters() if each.requires_grad}
         self._body: nn.Module = decoder.model
-        self._optimizer = _optimizer(self._trained)
+        self._optimizer = _optimizer(list(self._trained.values()))
         self.outcome = Outcome()
         self.done = 0
 
     def state(self) -> dict[str, Any]:
         return {
-            "facts": self._facts, "step": self.done, "model": self._decoder.state_dict(),
-            "optimizer": self._optimizer.state_dict(), "rng": torch.get_rng_state(), "source": self._source.state(),
+            "facts": self._facts, "step": self.done, "optimizer": self._optimizer.state_dict(),
+            "model": {name: each.detach() for name, each in self._trained.items()},
+            "rng": torch.get_rng_state(), "source": self._source.state(),
             "records": [asdict(record) for record in self.outcome.records],
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         check_same(state["facts"], self._facts)
-        self._decoder.load_state_dict(state["model"])
+        if state["model"].keys() != self._trained.keys():
+            raise TrainError("the training that was begun trains other parameters. Give another --out to begin anew")
+        self._decoder.load_state_dict(state["model"], strict=False)
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         self._source.restore(state["source"])
@@ -134,10 +137,12 @@ class _Run:
     def compile(self, note: Callable[[str], None]) -> None:
         """Compile what a step computes, on rows that are not learnt from; where that fails, it is noted."""
         if self._settings.compile:
-            place = self._source.state()
+            self._decoder.train()
+            place, rng = self._source.state(), torch.get_rng_state()
             rows = self._source.take(self._settings.batch_rows // self._settings.accumulate)
             self._source.restore(place)
             self._body = compiled(self._decoder.model, batch_of(rows, self._settings.device), note)
+            torch.set_rng_state(rng)  # which dropout has drawn from
 
     def step(self) -> Record:
         settings, step = self._settings, self.done
@@ -150,6 +155,7 @@ class _Run:
         learnt = sum(row.learnt for row in rows)
         if not learnt:
             raise TrainError(f"step {step + 1}: no token of its {len(rows)} rows is learnt. Give data with answers")
+        self._decoder.train()
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._backward(rows, learnt)
         if not math.isfinite(loss):
@@ -157,7 +163,7 @@ class _Run:
                 f"step {step + 1}: the loss is {loss}. Begin anew with a lower learning rate, such as "
                 f"--learning-rate {settings.schedule.learning_rate / 2:g}, or a longer --warmup"
             )
-        nn.utils.clip_grad_norm_(self._trained, settings.clip)
+        nn.utils.clip_grad_norm_(self._trained.values(), settings.clip)
         self._optimizer.step()
         self.done += 1
         before = self.outcome.records[-1].tokens if self.outcome.records else 0

@@ -110,7 +110,7 @@ def test_without_the_flag_it_is_refused_and_both_ways_are_named(name, tmp_path):
 def test_a_ternary_model_is_not_rounded_again(name, reference_checkpoint, tmp_path):
     refused = convert(reference_checkpoint(name), "--from-float", "--out", tmp_path / "m.ebm")
     assert isinstance(refused.exception, CheckpointError)
-    assert "is ternary already. Leave --from-float out" in str(refused.exception)
+    assert "is ternary already" in str(refused.exception)
 
 
 def test_what_would_be_computed_otherwise_is_refused(tmp_path):
@@ -132,6 +132,6 @@ def test_only_a_folder_can_be_rounded(tmp_path):
     write_float_model(tmp_path / "float", family_of("llama"))
     convert(tmp_path / "float", "--from-float", "--out", tmp_path / "m.ebm")
     refused = convert(tmp_path / "m.ebm", "--from-float", "--out", tmp_path / "n.ebm")
-    assert "no GGUF or model file" in str(refused.exception)
+    assert "no other format" in str(refused.exception)
     refused = convert(tmp_path / "float", "--from-float", "--activations", "float", "--out", tmp_path / "n.ebm")
     assert "go with a GGUF file alone" in str(refused.exception)
