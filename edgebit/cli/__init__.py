@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a model of your own, from text or conversations.",
     "build": "Convert a checkpoint, cross-build the engine, and write a bundle.",
     "convert": "Convert a checkpoint to a model file, and check all of it.",
+    "distill": "Train an ordinary float model towards ternary, with its own logits as the teacher.",
     "merge": "Fold a LoRA adapter into a master checkpoint, and say what is left of it.",
     "export": "Write a model as GGUF, as a Hugging Face folder or for ONNX Runtime.",
     "inspect": "Show what a bundle or model file holds.",

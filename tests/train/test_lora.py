@@ -13,7 +13,7 @@ from edgebit.errors import CheckpointError, TrainError
 from edgebit.train.lora.targets import target_roles
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.reference
+pytestmark = [pytest.mark.reference, pytest.mark.usefixtures("native")]  # which cuts texts into tokens
 
 IDS = np.random.default_rng(2).integers(0, 500, (12, 6))  # short rows: where one rounding flips, its row differs
 
