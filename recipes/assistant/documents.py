@@ -32,7 +32,7 @@ def turn(example: Example) -> list[Message]:
 
 
 def documents(tokenizer: Path, seed: int, most: int) -> Callable[[int], Document]:
-    """The document of each number, of at most `most` tokens, by the tokenizer in a folder; a longer chat loses turns."""
+    """The document of each number, by the tokenizer in a folder; a chat of more than `most` tokens loses turns."""
     encoder = Encoder(tokenizer)
 
     def document(number: int) -> Document:

@@ -1,4 +1,4 @@
-"""Examples of what people say and the call it asks for: the endless training stream (training_example), and the fixed test sets.
+"""Examples of what people say and the call it asks for: the endless training stream, and the fixed test sets.
 
     examples("templates")    templates that training never sees
     examples("wordings")     held-out wordings of templates that training knows
@@ -20,11 +20,16 @@ from functools import cache
 from recipes.assistant.home_assistant import home_assistant_calls
 from recipes.assistant.intents import NONE, Call, answer, intents
 from recipes.assistant.public_rows import public_lines
-from recipes.assistant.slots import fill
-from recipes.assistant.words import words
+from recipes.assistant.slots import NAME_FILLERS, fill
 from recipes.assistant.wordings import (
-    Template, held_out_pattern, held_out_wordings, key, training_templates,
+    Template,
+    held_out_pattern,
+    held_out_wordings,
+    key,
+    slots_of,
+    training_templates,
 )  # fmt: skip
+from recipes.assistant.words import words
 
 SPLITS = ("templates", "wordings", "names", "seen", "people", "outside", "near", "home_assistant")
 PUBLIC_SHARE = 0.27  # of all training examples, those whose line comes from the public data sets
@@ -57,7 +62,7 @@ class Example:
 
 def typo(text: str, rng: random.Random) -> str:
     """The text with one slip of the finger in a word that is no slot."""
-    places = [match for match in re.finditer(r"(?<![{\w'])[a-z]{4,}(?![}\w'])", text)]
+    places = list(re.finditer(r"(?<![{\w'])[a-z]{4,}(?![}\w'])", text))
     if not places:
         return text
     place = rng.choice(places)
@@ -124,7 +129,9 @@ def written(text: str, rng: random.Random) -> str:
     return text
 
 
-def draw(template: Template, wording: str, rng: random.Random, *, typos: float = 0.0, new_names: bool = False) -> Example:
+def draw(
+    template: Template, wording: str, rng: random.Random, *, typos: float = 0.0, new_names: bool = False
+) -> Example:
     """One example in one wording of a template."""
     spoiled = typo(wording, rng) if rng.random() < typos else wording
     text, call = fill_wording(template.intent, wording, random.Random(state := rng.getrandbits(64)), new_names)
@@ -179,13 +186,16 @@ def held_out_examples(split: str, seed: int) -> list[Example]:
 
 
 def fresh_examples(seed: int, count: int, *, new_names: bool) -> list[Example]:
-    """Fresh draws in trained wordings; with `new_names` only those that speak of a named device."""
+    """Fresh draws in trained wordings, each intent as often; with `new_names` those that speak of a named device."""
     rng = random.Random(seed)
-    named = [name for name, intent in intents().items() if "name" in intent.slots]
-    names = named if new_names else [name for name in intents() if name != NONE]
+    groups: list[list[Template]] = []
+    for intent, group in training_templates().items():
+        kept = [template for template in group if set(slots_of(template.text)) & set(NAME_FILLERS) or not new_names]
+        if kept and intent != NONE:
+            groups.append(kept)
     found = []
     for _ in range(count):
-        template = rng.choice(training_templates()[rng.choice(names)])
+        template = rng.choice(rng.choice(groups))
         found.append(draw(template, rng.choice(template.wordings), rng, new_names=new_names))
     return found
 

@@ -1,7 +1,7 @@
 """Home Assistant's own test sentences as calls of ours, where its slots name one clearly. Never trained on.
 
-Its slots carry the house of its tests (a light is found by its area, though no area was said); ours carry what was said.
-So a target is read from the sentence with the help of its slots, and a sentence without a clear reading is left out.
+Its slots carry the house of its tests (a light is found by its area, though no area was said); ours carry what was
+said. So a target is read from the sentence with the help of its slots; one without a clear reading is left out.
 """
 
 import re

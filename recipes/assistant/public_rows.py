@@ -1,4 +1,4 @@
-"""Lines that people wrote, from public data sets, read as calls of ours where they are clear, as refusals where outside.
+"""Lines that people wrote, from public data sets, as calls of ours where they are clear, as refusals where outside.
 
 Sources and licences: data/README.md.
 """

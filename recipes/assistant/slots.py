@@ -154,7 +154,9 @@ def fill_media(rng: random.Random) -> Filled:
     if chance < 0.2:
         return Filled(*named("media", free_name(rng, 3)))
     if chance < 0.3:
-        return Filled(*named("media", f"{rng.choice(lines('media.txt'))} by {rng.choice(lines('media.txt'))}"[:60].strip()))
+        return Filled(
+            *named("media", f"{rng.choice(lines('media.txt'))} by {rng.choice(lines('media.txt'))}"[:60].strip())
+        )
     return Filled(*named("media", rng.choice(lines("media.txt") if chance < 0.6 else words("music"))))
 
 

@@ -1,20 +1,21 @@
 """The wordings of every intent, and which of them are held out.
 
-A template is a line of data/wordings: (a|b) takes one, [a] takes a or nothing, <m> is a macro, {slot} is filled. What it
-expands to, slots still open, is a wording. A hash of the text decides what is held out, in two ways: whole templates
-of each intent, and single wordings of the other templates. A wording that equals a held-out one but for what does
-not change its sense (see `key`) is not trained on either.
+A template is a line of data/wordings: (a|b) takes one, [a] takes a or nothing, <m> is a macro, {slot} is filled. What
+it expands to, slots still open, is a wording. A hash of the text decides what is held out, in two ways: whole templates
+of each intent, and single wordings of the other templates. A wording that equals a held-out one but for what does not
+change its sense (see `key`) is not trained on either.
 """
 
 import re
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 
 from recipes.assistant.intents import DATA
 from recipes.assistant.words import hash_of, words
 
 MACROS = {"whats": "(what is|what's|whats)"}
-TEMPLATES_HELD_OUT = 0.14  # of the templates of each intent, and at least two
+TEMPLATES_HELD_OUT = 0.13  # of the templates of each intent, and at least two
 WORDINGS_HELD_OUT = 10  # one in so many wordings of the other templates
 
 NAMES = "switch|light|device|lock|cover|fan|thing"
@@ -48,17 +49,23 @@ def expand(template: str) -> list[str]:
     return list(dict.fromkeys(text for choice in choices for text in expand(before + choice + after)))
 
 
+@cache
+def politeness() -> re.Pattern[str]:
+    """Matches one piece of politeness before or after a line."""
+    before, after = (
+        "|".join(sorted(map(re.escape, [*words(kind), *words(other)]), key=lambda text: (-len(text), text)))
+        for kind, other in (("before", "before_question"), ("after", "after"))
+    )
+    return re.compile(rf"^(?:{before})\b[ ,]*(?=\S)|(?<=\S)[ ,]+(?:{after})$")
+
+
 def unpolite(text: str) -> str:
     """The text without words of politeness around it."""
-    before = "|".join(sorted(map(re.escape, {*words("before"), *words("before_question")}), key=len, reverse=True))
-    after = "|".join(sorted(map(re.escape, words("after")), key=len, reverse=True))
-    while True:
-        short = re.sub(rf"^(?:{before})\b[ ,]*(?=\S)|(?<=\S)[ ,]+(?:{after})$", "", text)
-        if short == text:
-            return text
-        text = short
+    short = politeness().sub("", text)
+    return text if short == text else unpolite(short)
 
 
+@cache
 def key(text: str) -> str:
     """What two wordings have alike that say the same thing: no case, marks, contractions, articles or politeness."""
     text = re.sub(r"[.,!?]", "", text.lower())
@@ -69,6 +76,11 @@ def key(text: str) -> str:
     text = text.replace("{is}", "is")
     text = re.sub(r"\b(?:the|a|an|my|our|your|this|that)\b", "", unpolite(" ".join(text.split())))
     return " ".join(text.split())
+
+
+def slots_of(wording: str) -> list[str]:
+    """The names of the slots in a wording or template."""
+    return re.findall(r"\{(\w+)\}", wording)
 
 
 @cache
@@ -87,7 +99,7 @@ def templates() -> dict[str, list[Template]]:
 
 def split(intent: str, texts: list[str]) -> list[Template]:
     """The templates of one intent, those with the lowest hashes held out."""
-    count = max(2, round(TEMPLATES_HELD_OUT * len(texts)))
+    count = max(2, ceil(TEMPLATES_HELD_OUT * len(texts)))
     held_out = set(sorted(texts, key=lambda text: hash_of(f"{intent}: {text}"))[:count])
     return [Template(intent, text, tuple(expand(text)), text in held_out) for text in texts]
 
