@@ -33,12 +33,16 @@ from recipes.assistant.words import words
 
 SPLITS = ("templates", "wordings", "names", "seen", "people", "outside", "near", "home_assistant")
 PUBLIC_SHARE = 0.27  # of all training examples, those whose line comes from the public data sets
-REFUSED_SHARE = 0.6  # of those, the ones out of the field
+REFUSED_SHARE = 0.55  # of those, the ones out of the field
+MOST_PUBLIC = 50  # lines of an intent beyond which it is not drawn more often
 POLITE_SHARE = 0.35
 TYPO_SHARE = 0.04
 PER_TEMPLATE = 6  # examples of a held-out template in its test set, at most
 STATES = {"on": "on", "off": "off", "open": "open", "opened": "open", "closed": "closed", "close": "closed",
           "shut": "closed", "lock": "locked", "locked": "locked", "unlock": "unlocked"}  # fmt: skip
+# First words of a line that is a wish or a statement: "could you" does not go before it.
+NO_ORDER = {"the", "my", "our", "all", "a", "an", "i", "i'm", "i'd", "we", "it", "it's", "its", "there", "is", "are",
+            "no", "not", "can", "could", "someone", "nobody", "let's", "to", "on", "from", "everything"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ def dress(text: str, intent: str, rng: random.Random) -> str:
     if not intents()[intent].polite:
         return f"{rng.choice(words('before_question'))} {text}" if rng.random() < 0.3 and intent != NONE else text
     if rng.random() < 0.75:
-        text = f"{rng.choice(words('before'))} {text}"
+        is_order = text.split()[0] not in NO_ORDER and not text[0].isdigit()
+        text = f"{rng.choice(words('before' if is_order else 'attention'))} {text}"
     return f"{text} {rng.choice(words('after'))}" if rng.random() < 0.4 else text
 
 
@@ -154,17 +159,23 @@ def training_lines() -> dict[str, list[Example]]:
 @cache
 def weights() -> tuple[list[str], list[float]]:
     """The intents, and how often each is drawn: one with slots has more to learn than a fixed answer."""
-    often = {"turn_on": 4.0, "turn_off": 4.0, "get_state": 5.0, "find_state": 2.5, NONE: 5.0}
+    often = {"turn_on": 4.0, "turn_off": 4.0, "get_state": 5.0, "find_state": 2.5, NONE: 12.0}
     names = list(intents())
     return names, [often.get(name, 1.0 + 0.75 * len(intents()[name].slots)) for name in names]
+
+
+@cache
+def public_weights() -> tuple[list[str], list[int]]:
+    """The intents in the field that people's lines are known of, and how often each is drawn: few lines, not often."""
+    lines = {name: len(found) for name, found in training_lines().items() if name != NONE}
+    return list(lines), [min(count, MOST_PUBLIC) for count in lines.values()]
 
 
 def training_example(seed: int, number: int) -> Example:
     """The training example of that number, of an endless stream that belongs to a seed."""
     rng = random.Random(f"{seed}/{number}")
     if rng.random() < PUBLIC_SHARE:
-        public = [name for name in training_lines() if name != NONE]
-        intent = NONE if rng.random() < REFUSED_SHARE else rng.choice(public)
+        intent = NONE if rng.random() < REFUSED_SHARE else rng.choices(*public_weights())[0]
         line = rng.choice(training_lines()[intent])
         return Example(written(dress(line.text, intent, rng), rng), line.call, line.origin)
     template = rng.choice(training_templates()[rng.choices(*weights())[0]])

@@ -31,8 +31,8 @@ SHAPE = ModelShape(
     vocab_size=VOCABULARY, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
     num_key_value_heads=2, max_position_embeddings=512,
 )  # fmt: skip
-SCHEDULE = Schedule(steps=5000, learning_rate=3e-3, weight_decay=0.1, warmup=100)
-SETTINGS = Settings(schedule=SCHEDULE, batch_rows=32, threads=1, save_every=250)
+SCHEDULE = Schedule(steps=8000, learning_rate=2.5e-3, weight_decay=0.1, warmup=200)
+SETTINGS = Settings(schedule=SCHEDULE, batch_rows=16, threads=1, save_every=400)
 FORMS = ("ternary", "float")
 
 
