@@ -46,9 +46,7 @@ _OPTIONS = {
         "--vocab",
         "vocab_size",
         type=click.IntRange(256, 1 << 20),
-        default=DataSettings().vocab_size,
-        show_default=True,
-        help="Tokens of a tokenizer that is learnt.",
+        help="Tokens of a tokenizer that is learnt.  [default: 4096, or as many as the data give]",
     ),
     "template": click.option(
         "--template",

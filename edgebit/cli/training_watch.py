@@ -24,9 +24,12 @@ def training_watch(show: Progress) -> Iterator[Listener]:
     watch = _Watch(show)
     try:
         yield Listener(
-            began=watch.began, stepped=watch.stepped, noted=lambda words: click.echo(printable(words), err=True),
+            compiling=lambda: show("compiling", 0, 0),
+            began=watch.began,
+            stepped=watch.stepped,
+            noted=lambda words: click.echo(printable(words), err=True),
             should_stop=lambda: watch.asked,
-        )  # fmt: skip
+        )
     finally:
         watch.ended()
 
@@ -40,10 +43,10 @@ class _Watch:
 
     def began(self, done: int, steps: int) -> None:
         self._steps = steps
-        click.echo(f"training: step {done + 1} of {steps}", err=True)
         for each in _SIGNALS:
             if signal.getsignal(each) != signal.SIG_IGN:  # as nohup sets SIGHUP
                 self._handlers[each] = signal.signal(each, self._ask)
+        click.echo(f"training: step {done + 1} of {steps}", err=True)
 
     def stepped(self, record: Record) -> None:
         self._show(f"step {record.step} of {self._steps}, loss {record.loss:.4f}", record.step, self._steps)
@@ -58,5 +61,4 @@ class _Watch:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        click.echo("stopping after this step; once more: at once, without a save", err=True)
         self.ended()

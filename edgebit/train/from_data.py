@@ -15,7 +15,7 @@ from edgebit.train.decoder import Decoder
 from edgebit.train.loss_curve import draw_curve, write_records
 from edgebit.train.master import Rounding, read_master, write_master
 from edgebit.train.model_card import model_card
-from edgebit.train.prepared_rows import PreparedRows, end_tokens, prepared_rows
+from edgebit.train.prepared_rows import PreparedRows, end_tokens, left_out, prepared_rows
 from edgebit.train.records import Listener
 from edgebit.train.replay import Rehearsal, rehearsal
 from edgebit.train.shape import ModelShape
@@ -85,6 +85,7 @@ def train_from_data(
     plan: Plan, out: Path, *, resume: bool = False, listener: Listener | None = None, progress: Progress = unwatched
 ) -> Trained:
     """Train, and write the master, loss.jsonl, loss.svg and a model card into `out`. Raises TrainError."""
+    listener = listener or Listener()
     check_out(out, resume=resume)
     decoder = None if plan.start is None else read_master(plan.start)
     tokenizer = out if resume else plan.start or plan.data.tokenizer
@@ -94,6 +95,8 @@ def train_from_data(
             torch.manual_seed(plan.seed)
             decoder = Decoder(replace(plan.shape, vocab_size=rows.encoder.vocab_size), ternary=plan.ternary)
         check_fits(decoder.shape, plan, rows)
+        for words in left_out(rows.dataset):
+            listener.noted(words)
         settings = settings_of(plan, rows)
         before = evaluate(decoder, rehearsed.old_held_out) if rehearsed.old_held_out else None
         facts = {

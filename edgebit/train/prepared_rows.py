@@ -66,6 +66,16 @@ def prepared_rows(
         yield PreparedRows(source, rows, dataset, encoder, fingerprint)
 
 
+def left_out(dataset: Dataset) -> Iterator[str]:
+    """What of the data is not learnt, a sentence each."""
+    counts = dataset.corpus.skipped + dataset.dropped
+    if counts:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+        yield f"examples left out: {reasons}"
+    if dataset.cut:
+        yield f"conversations cut after the last answer within {dataset.length} tokens: {dataset.cut:,}"
+
+
 @dataclass(frozen=True, slots=True)
 class EndTokens:
     """What a checkpoint says of the tokens that begin and end a text, and an answer."""

@@ -20,6 +20,7 @@ class Record:
 class Listener:
     """Who follows a training."""
 
+    compiling: Callable[[], None] = lambda: None  # which takes up to a minute
     began: Callable[[int, int], None] = lambda done, steps: None  # with the first step after these, of so many
     stepped: Callable[[Record], None] = lambda record: None
     noted: Callable[[str], None] = lambda words: None  # what went another way than asked for

@@ -1,7 +1,8 @@
 """The loop: steps of AdamW on batches of rows, evaluated now and then, saved so that it goes on at the exact step."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,10 @@ def train(
     if state_folder is not None and (state := newest_state(state_folder, listener.noted)):
         run.restore(state)
     last = settings.schedule.steps
-    if run.done < last:
+    if run.done < last and settings.compile:
+        listener.compiling()
         run.compile(listener.noted)
+    if run.done < last:
         listener.began(run.done, last)
     while run.done < last:
         record = run.step()
@@ -136,13 +139,12 @@ class _Run:
 
     def compile(self, note: Callable[[str], None]) -> None:
         """Compile what a step computes, on rows that are not learnt from; where that fails, it is noted."""
-        if self._settings.compile:
-            self._decoder.train()
-            place, rng = self._source.state(), torch.get_rng_state()
-            rows = self._source.take(self._settings.batch_rows // self._settings.accumulate)
-            self._source.restore(place)
-            self._body = compiled(self._decoder.model, batch_of(rows, self._settings.device), note)
-            torch.set_rng_state(rng)  # which dropout has drawn from
+        self._decoder.train()
+        place, rng = self._source.state(), torch.get_rng_state()
+        rows = self._source.take(self._settings.batch_rows // self._settings.accumulate)
+        self._source.restore(place)
+        self._body = compiled(self._decoder.model, batch_of(rows, self._settings.device), note)
+        torch.set_rng_state(rng)  # which dropout has drawn from
 
     def step(self) -> Record:
         settings, step = self._settings, self.done
@@ -157,14 +159,16 @@ class _Run:
             raise TrainError(f"step {step + 1}: no token of its {len(rows)} rows is learnt. Give data with answers")
         self._decoder.train()
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(rows, learnt)
+        with _memory_faults_named(step, settings):
+            loss = self._backward(rows, learnt)
         if not math.isfinite(loss):
             raise TrainError(
                 f"step {step + 1}: the loss is {loss}. Begin anew with a lower learning rate, such as "
                 f"--learning-rate {settings.schedule.learning_rate / 2:g}, or a longer --warmup"
             )
-        nn.utils.clip_grad_norm_(self._trained.values(), settings.clip)
-        self._optimizer.step()
+        with _memory_faults_named(step, settings):
+            nn.utils.clip_grad_norm_(self._trained.values(), settings.clip)
+            self._optimizer.step()
         self.done += 1
         before = self.outcome.records[-1].tokens if self.outcome.records else 0
         return Record(step=self.done, loss=loss, learning_rate=rate, tokens=before + learnt)
@@ -179,23 +183,30 @@ class _Run:
         """Mean loss of all learnt tokens; gradients are added part by part."""
         size = self._settings.batch_rows // self._settings.accumulate
         total = 0.0
-        try:
-            for at in range(0, len(rows), size):
-                part = batch_of(rows[at : at + size], self._settings.device)
-                loss = self._loss(part) / learnt
-                loss.backward()
-                total += loss.item()
-        except (MemoryError, RuntimeError) as error:
-            if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in str(error)):
-                raise
-            parts = next((n for n in range(self._settings.accumulate + 1, len(rows) + 1) if len(rows) % n == 0), 0)
-            cure = f"--accumulate {parts}" if parts else "shorter rows, or a smaller model"
-            raise TrainError(f"step {self.done + 1}: not enough memory for {size} rows at once. Give {cure}") from error
+        for at in range(0, len(rows), size):
+            part = batch_of(rows[at : at + size], self._settings.device)
+            loss = self._loss(part) / learnt
+            loss.backward()
+            total += loss.item()
         return total
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         hidden = self._body(batch.ids, batch.positions, batch.documents).flatten(0, 1)[batch.learnt]
         return self._objective(self._decoder, hidden, batch)
+
+
+@contextmanager
+def _memory_faults_named(step: int, settings: Settings) -> Iterator[None]:
+    """Too little memory becomes a TrainError that says in how many parts it may do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+            raise
+        rows, parts = settings.batch_rows, settings.accumulate
+        more = next((count for count in range(parts + 1, rows + 1) if rows % count == 0), None)
+        cure = f"--accumulate {more}" if more else "shorter rows, or a smaller model"
+        raise TrainError(f"step {step + 1}: not enough memory for {rows // parts} rows at once. Give {cure}") from error
 
 
 def _optimizer(parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:

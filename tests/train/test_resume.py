@@ -1,5 +1,7 @@
 """A training that is killed at any step and gone on with is the training that was never killed, to the bit."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
+import edgebit
 from edgebit.errors import TrainError
 from edgebit.train.training_state import check_same, newest_state, states, write_state
 
@@ -18,7 +21,7 @@ PROGRAM = Path(__file__).parents[1] / "sorting_training.py"
 def training(folder: Path, last: int = 0) -> list[str]:
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(folder), str(last)], capture_output=True, text=True, check=False,
-        env={"PATH": "", "PYTHONPATH": f"{Path(__file__).parents[2]}:{PROGRAM.parent}", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{PROGRAM.parent}:{Path(edgebit.__file__).parents[1]}"},
     )  # fmt: skip
     assert done.returncode == (-signal.SIGKILL if last else 0), done.stderr
     return done.stdout.splitlines()
@@ -26,31 +29,35 @@ def training(folder: Path, last: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    lines = training(tmp_path_factory.mktemp("unbroken"))
+    """The losses of a training that nobody kills, and its folder."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    lines = training(folder)
     assert len({line.split()[1] for line in lines}) == 12
-    return lines
+    return lines, folder
 
 
 @pytest.mark.parametrize("last", [2, 7, 9])
 def test_losses_after_a_kill_are_those_of_a_training_never_killed(last, unbroken, tmp_path):
     """Killed before the first save, between two, and right at one before it is written."""
-    assert training(tmp_path, last) == unbroken[:last]
+    lines, _ = unbroken
+    assert training(tmp_path, last) == lines[:last]
 
     begun = (last - 1) // 3 * 3
-    assert training(tmp_path) == unbroken[begun:]
+    assert training(tmp_path) == lines[begun:]
 
 
 def test_a_damaged_state_is_said_and_the_one_before_it_taken(unbroken, tmp_path):
     """One flipped bit is enough to be seen."""
-    training(tmp_path)
+    lines, folder = unbroken
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     newest = states(tmp_path)[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
 
-    said, *lines = training(tmp_path)
+    said, *after = training(tmp_path)
     assert said.startswith("noted:") and newest.name in said
-    assert lines == unbroken[9:]
+    assert after == lines[9:]
 
 
 def test_two_states_are_kept_and_no_part_of_a_third(tmp_path):

@@ -23,7 +23,7 @@ class DataSettings:
     skip_invalid: bool = False  # leave out what cannot be learnt from, where otherwise the first one is an error
     eval_share: float = 0.02  # of the examples, held out for the evaluation
     tokenizer: Path | None = None  # the folder of one that is there; None: one is learnt from the data
-    vocab_size: int = 4096  # of one that is learnt
+    vocab_size: int | None = None  # of one that is learnt; None: 4096, or as many as the data give
     template: str | None = None  # a chat template's name or file; None: the tokenizer's, or that of BitNet b1.58 2B4T
 
 

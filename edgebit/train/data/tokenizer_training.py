@@ -20,12 +20,16 @@ from edgebit.train.requirements import require_packages
 
 TEMPLATE = "bitnet"  # the chat template, unless another is chosen: that of BitNet b1.58 2B4T
 _N_BYTES = 256
+_MOST = 4096  # tokens, where nothing is said
 _MARK = re.compile(r"<\|[a-z0-9_]+\|>|<(?:start|end)_of_turn>")
 
 
-def train_tokenizer(examples: Iterable[Example], folder: Path, *, vocab_size: int, template: str = TEMPLATE) -> None:
-    """Learn a tokenizer of exactly `vocab_size` tokens, and write its files into `folder`.
+def train_tokenizer(
+    examples: Iterable[Example], folder: Path, *, vocab_size: int | None, template: str = TEMPLATE
+) -> None:
+    """Learn a tokenizer, and write its files into `folder`.
 
+    vocab_size: its tokens, exactly; None: 4096, or as many as the examples give
     template: a built-in chat template's name, a file with Jinja, or "none"; the tokens that mark its turns are special
     ones, the last of the vocabulary. The same examples in the same order give the same files.
     Raises TrainError where the examples do not give so many tokens, or `tokenizers` is not installed.
@@ -33,14 +37,15 @@ def train_tokenizer(examples: Iterable[Example], folder: Path, *, vocab_size: in
     require_packages(("tokenizers",))
     jinja = read_template(template)
     special = special_tokens(template, jinja)
-    if vocab_size < _N_BYTES + len(special):
+    wanted = _MOST if vocab_size is None else vocab_size
+    if wanted < _N_BYTES + len(special):
         raise TrainError(
-            f"a vocabulary of {vocab_size} is too small: {_N_BYTES} bytes and {len(special)} special tokens go into it"
+            f"a vocabulary of {wanted} is too small: {_N_BYTES} bytes and {len(special)} special tokens go into it"
         )
     program = None if jinja is None else _program(jinja, special)
-    merges = _learnt_merges(pieces(examples, program, special), vocab_size - len(special))
+    merges = _learnt_merges(pieces(examples, program, special), wanted - len(special))
     made = len(vocabulary(merges)) + len(special)
-    if made != vocab_size:
+    if vocab_size is not None and made != vocab_size:
         raise TrainError(
             f"the data give a vocabulary of {made} tokens, not {vocab_size}: more would never be met. "
             f"Give more data, or --vocab {made}"
