@@ -10,7 +10,7 @@ from edgebit.errors import EdgebitError, TrainError
 from edgebit.line_plot import Panel, Picture, Series, write_picture
 from edgebit.train.records import Record
 
-_SMOOTHED = 50  # steps that count for about two thirds of a smoothed loss
+_SMOOTHED = 20  # steps that count for about two thirds of a smoothed loss
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
@@ -39,7 +39,7 @@ def picture_of(records: Sequence[Record], title: str) -> Picture:
     """Losses on the rows that were learnt from and on those held out, accuracy on these, and the learning rate."""
     panels = [Panel("loss, nats a token", [Series("learnt", _smoothed(records)), *_held_out(records, "held_out_loss")])]
     accuracy = _held_out(records, "held_out_accuracy")
-    if accuracy:
+    if accuracy and len(accuracy[0].points) > 1:
         panels.append(Panel("share of tokens predicted", accuracy))
     rates = [(record.step, record.learning_rate) for record in records]
     panels.append(Panel("learning rate", [Series("learnt", rates)]))
