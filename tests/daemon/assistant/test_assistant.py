@@ -1,0 +1,86 @@
+"""From a model's JSON to a call and a sentence."""
+
+import json
+
+import pytest
+from serving_fixtures import OWN_FACTS
+
+from edgebit.daemon.assistant.assistant import UNKNOWN_TOPIC, Assistant
+from edgebit.daemon.assistant.sentences import TOPICS
+from edgebit.daemon.contract.messages import Refusal
+from edgebit.runtime.generation import Answer
+
+ASSISTANT = Assistant(lambda: OWN_FACTS)
+
+
+def reply(call, done_reason="stop", tokens=4, decode_ns=10**9):
+    text = call if isinstance(call, str) else json.dumps(call)
+    answer = Answer(prompt_tokens=3, text=text, tokens=list(range(tokens)), done_reason=done_reason)
+    answer.decode_ns = decode_ns
+    return ASSISTANT.reply(answer)
+
+
+def test_a_command_is_the_models():
+    """The call is the object without what is said."""
+    said = reply({"intent": "set_brightness", "name": "lamp", "percent": 40, "say": "Setting the lamp."})
+    assert said.text == "Setting the lamp."
+    assert said.to_json() == {
+        "call": {"intent": "set_brightness", "name": "lamp", "percent": 40},
+        "speaker": "model",
+    }
+
+
+def test_a_question_about_the_device_is_the_daemons():
+    """Whatever the model says of itself, the figures are those of the sensors, with unit, source and age."""
+    said = reply({"intent": "device_temperature", "say": "I am at 20 degrees."})
+    assert said.text == "The chip is at 51.5 °C, by cpu-thermal."
+    body = said.to_json()
+    assert (body["call"], body["speaker"]) == ({"intent": "device_temperature"}, "device")
+    assert body["figures"] == {"t_soc": OWN_FACTS.figures["t_soc"].to_json()}
+
+
+@pytest.mark.parametrize("intent", TOPICS)
+def test_every_device_intent_has_words_of_its_own(intent):
+    """None of the model's come through."""
+    assert reply({"intent": intent, "say": "made up"}).text not in ("made up", UNKNOWN_TOPIC)
+
+
+def test_an_intent_that_came_with_a_newer_model():
+    """It is not answered with the model's figures either."""
+    said = reply({"intent": "device_colour", "say": "I am blue."})
+    assert (said.text, said.speaker) == (UNKNOWN_TOPIC, "device")
+
+
+def test_the_speed_of_this_answer():
+    """Its own tokens over its own time; one that was known has none."""
+    figures = reply({"intent": "device_speed", "say": ""}, tokens=30, decode_ns=10**8).to_json()["figures"]
+    assert figures["answer_tok_s"]["value"] == 300.0
+    figures = reply({"intent": "device_speed", "say": ""}, decode_ns=0).to_json()["figures"]
+    assert "value" not in figures["answer_tok_s"] and figures["answer_tok_s"]["absent"]
+
+
+@pytest.mark.parametrize("text", ['{"intent":"none","sa', "", '{"intent":'])
+def test_a_cut_answer_is_an_error(text):
+    """There is no call in a part of one."""
+    with pytest.raises(Refusal) as refused:
+        reply(text, done_reason="length")
+    assert (refused.value.status, refused.value.code) == (422, "incomplete_answer")
+
+
+def test_an_answer_that_ends_with_the_last_token_allowed():
+    """It is whole, and so it is one."""
+    assert reply({"intent": "none", "say": "Sorry."}, done_reason="length").text == "Sorry."
+
+
+def test_a_model_that_makes_no_calls():
+    """A schema that asks for a list, or an answer that is not its schema's."""
+    with pytest.raises(Refusal, match="makes no calls"):
+        reply("[1]")
+    with pytest.raises(Refusal, match="not the JSON of its schema"):
+        reply("nonsense")
+
+
+def test_what_is_filtered():
+    """All that the model has chosen, as it is told: names and values at any depth."""
+    said = reply({"intent": "x", "where": {"room": ["a\nb"]}, "say": "\u00fcber"})
+    assert list(said.texts()) == ["über", "intent", "x", "where", "room", "a\nb"]
