@@ -13,6 +13,7 @@ from protocol_cases import Case, Frames, difference, fill
 from protocol_world import BASE, StubSide, World, is_told
 from stub_broker import Fault
 
+from edgebit.daemon.contract.requests import OPS
 from edgebit.mqtt_client.answers import Assembler
 
 _numbers = itertools.count(1)
@@ -91,7 +92,7 @@ class Player:
         if fields is None:
             return bytes.fromhex(given.pop("hex")) if "hex" in given else given.pop("text", "").encode(), properties
         given.pop("text", None)
-        if op in ("generate", "chat", "batch", "get", "cancel", "tokenize", "ping"):
+        if op in OPS:
             fault = request_fault(op, fields)
             assert (fault is not None) == given.pop("invalid", False), f"its schema says: {fault}"
         return json.dumps(fields).encode(), properties

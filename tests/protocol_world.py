@@ -17,6 +17,7 @@ DEVICE = TESTS / "daemon" / "protocol" / "device.py"
 SETTINGS: dict[str, dict[str, Any]] = {
     "replies": {"allowed_prefixes": ["clients/{principal}/"]},
     "engine": {"sequences": 1},  # one answer after the other, so that their order is known
+    "adapters": {"may_load": ["owner"]},
     "serving": {"drain_s": 0},  # a device that is stopped finishes nothing
 }
 REPORT_S = 0.1

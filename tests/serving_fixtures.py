@@ -5,15 +5,27 @@ import threading
 import time
 from collections import Counter, defaultdict
 
+from edgebit.daemon.assistant.assistant import Assistant
+from edgebit.daemon.assistant.own_facts import OwnFacts
 from edgebit.daemon.config.sections import LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Address, GenerateRequest
 from edgebit.daemon.sensors.energy import Energy
+from edgebit.daemon.sensors.reading import Reading
 from edgebit.daemon.serving.batch_loop import BatchLoop
 from edgebit.daemon.serving.endings import Endings
 from edgebit.daemon.serving.finishing import Finishing
 from edgebit.daemon.serving.job import Job
 from edgebit.daemon.serving.scheduler import Scheduler
 from edgebit.runtime.eval_errors import Cancelled
+
+OWN_FACTS = OwnFacts(
+    figures={"t_soc": Reading("t_soc", "C", 51.5, "/sys/class/thermal/thermal_zone0/temp (cpu-thermal)")},
+    connected=True,
+    broker="broker.local, port 1883",
+    protocol="5",
+    encrypted=False,
+    described={},
+)
 
 
 class Heard:
@@ -73,8 +85,11 @@ class Engine:
         self.taken = 0
         self._cancelled = threading.Event()
 
+    def fitting(self, request):
+        return request
+
     def request_ids(self, request):
-        return list(request.prompt.encode())
+        return list((request.prompt or " ".join(each.content for each in request.messages)).encode())
 
     def answer_key(self, request, ids):
         return repr((ids, request.max_tokens)).encode() if request.seed_given else None
@@ -128,7 +143,8 @@ class Serving:
     def __init__(self, engine, *, limits=None, serving=None, ledger=None, listeners=(), clock=time.monotonic):
         self.heard = Heard()
         self.engine = engine
-        self.endings = Endings(self.heard, "pi", ledger=ledger or NoLedger())
+        assistant = Assistant(lambda: OWN_FACTS)
+        self.endings = Endings(self.heard, "pi", ledger=ledger or NoLedger(), assistant=assistant)
         self.endings.listeners += listeners
         serving = serving or ServingConfig()
         self.scheduler = Scheduler(limits or LimitsConfig(), serving, self.endings, clock)

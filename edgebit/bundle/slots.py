@@ -49,7 +49,14 @@ _PREFIX = re.compile(r"[0-9a-f]{64}\.(kv|[0-9]+\.new)")  # a file of the prefix 
 _STATE = re.compile(
     r"(connection|journal|home_assistant|(local|name)\.key)(\.part)?|daemon\.lock|security\.log(\.[0-9]+)?"
 )
+_ADAPTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@[0-9a-f]{64}(\.part|\.damaged)?")
 _HISTORY = re.compile(r"[0-9]{8,}\.ebh")  # of figures
+_STATE_FOLDERS = (
+    ("state", _STATE),
+    ("state/prefixes", _PREFIX),
+    ("state/history", _HISTORY),
+    ("state/adapters", _ADAPTER),
+)
 _OWN_FILES = (
     "active",
     "state.json",
@@ -399,7 +406,7 @@ class Slots:
         stored = [place for place in (self.root / "store").glob("*") if STORED.fullmatch(place.name)]
         kept = [
             place
-            for folder, names in (("state", _STATE), ("state/prefixes", _PREFIX), ("state/history", _HISTORY))
+            for folder, names in _STATE_FOLDERS
             for place in (self.root / folder).glob("*")
             if names.fullmatch(place.name)
         ]
@@ -409,7 +416,7 @@ class Slots:
         for name in ("slots/a", "slots/b", "settings.before", "settings.before.new", *_LEFTOVERS):
             if (place := self.root / name).is_dir() and not place.is_symlink():
                 self._remove_tree(place)
-        for name in ("slots", "store", "run", "state/prefixes", "state/history", "state"):
+        for name in ("slots", "store", "run", "state/prefixes", "state/history", "state/adapters", "state"):
             if (place := self.root / name).is_dir() and not place.is_symlink() and not any(place.iterdir()):
                 place.rmdir()
         left = sorted(place.name for place in self.root.iterdir()) if self.root.is_dir() else []

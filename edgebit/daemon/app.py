@@ -16,12 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgebit.daemon.adapters.adapters import AdaptableModel, Adapters
 from edgebit.daemon.admission.acceptance import Acceptance
+from edgebit.daemon.admission.adapter_desk import AdapterDesk
 from edgebit.daemon.admission.admission import Admission, AskableModel
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
 from edgebit.daemon.admission.local_callers import LocalCallers
 from edgebit.daemon.admission.storage_events import StorageEvents
+from edgebit.daemon.assistant.assistant import Assistant
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.connection_counter import ConnectionCounter
 from edgebit.daemon.connection.events import Connected, Disconnected
@@ -63,7 +66,7 @@ NETWORK_STOP_S = 3.0
 STOP_S = IDLE_TICK_S + PROBE_STOP_S + WORKER_STOP_S + LAST_FRAMES_S + 2 * CLOSE_S + NETWORK_STOP_S
 
 
-class DaemonModel(AskableModel, AnsweringEngine[Any], Protocol):
+class DaemonModel(AskableModel, AdaptableModel, AnsweringEngine[Any], Protocol):
     """A loaded model, as engine.LoadedModel is one."""
 
     @property
@@ -100,7 +103,8 @@ class Daemon:
         self._local = LocalCallers(self._connection, config.topics, inside, self._inbox.deliver_inside)
         files = DeviceFiles(Path(config.report.sensors_root))
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
-        self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy)
+        assistant = Assistant(lambda: self._reports.own_facts())
+        self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy, assistant=assistant)
         self._scheduler = Scheduler(config.limits, config.serving, self._endings)
         self._finishing = Finishing(self._scheduler, self._endings)
         self._governor = GovernorLoop(
@@ -115,6 +119,7 @@ class Daemon:
         self._storage_events = StorageEvents(lambda: self._journal.fault, self._events.publish)
         self._acceptance = Acceptance(self._local, self._scheduler, self._journal)
         self._gate = Gatekeeper(config, state_dir)
+        self._adapters = Adapters(config.adapters, state_dir / "adapters")
         self._admission = Admission(
             config,
             self._local,
@@ -124,6 +129,7 @@ class Daemon:
             self._gate,
             lambda: self._model,
             lambda: self._reports.status(),
+            AdapterDesk(config.adapters.may_load, self._adapters, self._acceptance, self._gate),
         )
         self._wyoming = self._open_wyoming() if config.wyoming.listen else None
         parts = (self._admission, self._acceptance, self._gate, self._endings, self._connection, self._journal)
@@ -142,6 +148,7 @@ class Daemon:
             journal=self._journal,
             gate=self._gate,
             admission=self._admission,
+            adapters=self._adapters,
             home=self._home,
             counting=[part for part in (*parts, self._pool, self._wyoming) if part is not None],
         )
@@ -262,6 +269,7 @@ class Daemon:
     def _work(self) -> None:
         try:
             model = self._load()
+            self._adapters.attach(model)
             loop = BatchLoop(self._scheduler, model, self._endings, self._finishing)
             if self._config.serving.warm_up:
                 loop.warm_up()

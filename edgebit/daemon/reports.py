@@ -9,9 +9,11 @@ from threading import Event
 from typing import Any, Protocol
 
 from edgebit import __version__
+from edgebit.daemon.adapters.adapters import Adapters
 from edgebit.daemon.admission.admission import Admission
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
+from edgebit.daemon.assistant.own_facts import OwnFacts, own_figure
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.connection.events import Connected
 from edgebit.daemon.connection.mqtt import Connection
@@ -85,11 +87,13 @@ class Reports:
     journal: Journal
     gate: Gatekeeper
     admission: Admission
+    adapters: Adapters
     home: Announcer
     counting: Sequence[Counting]
     watch: Watch = field(init=False)  # set by whoever makes both: each asks the other
     _model_told: DescribedModel | None = field(default=None, init=False)  # the one that info last spoke of
     _gate_told: dict[str, Any] = field(default_factory=dict, init=False)
+    _adapters_told: list[dict[str, Any]] = field(default_factory=list, init=False)
     _status_told: tuple[object, ...] = field(default=(), init=False)  # _state_key() of the last status
     _status_at: float = field(default=0.0, init=False)
     _next_at: float = field(default=0.0, init=False)
@@ -103,6 +107,25 @@ class Reports:
         """Figures that only alerts look at."""
         storage = float(self.journal.fault is not None)
         return {"storage_fault": storage, "certificate_days": self.gate.certificate_days()}
+
+    def own_facts(self) -> OwnFacts:
+        """What the device can tell of itself to whoever asks it in words."""
+        load, lately = self.scheduler.load(), self.watch.outcomes.window()["tok_s"]
+        own = (
+            own_figure("running", "1", float(load.running)),
+            own_figure("queued", "1", float(load.queue_len)),
+            own_figure("tok_s", "tok/s", None if lately is None else round(lately, 1), "no answer was computed lately"),
+            own_figure("daemon_uptime", "s", self.events.uptime_s()),
+        )
+        mqtt = self.config.mqtt
+        return OwnFacts(
+            figures={**self.sensors.readings(), **{reading.name: reading for reading in own}},
+            connected=self.connection.connected,
+            broker=f"{mqtt.host}, port {mqtt.port}",
+            protocol="5" if self.connection.mqtt5 else "3.1.1",
+            encrypted=mqtt.tls,
+            described=self.described(),
+        )
 
     def about(self) -> dict[str, str]:
         """Who speaks, as Prometheus is told."""
@@ -125,7 +148,8 @@ class Reports:
             return
         if self.home.tick():
             self.home.connected(self._facts())
-        if self.is_behind or self.gate.describe() != self._gate_told:
+        changed = self.gate.describe() != self._gate_told or self.adapters.describe() != self._adapters_told
+        if self.is_behind or changed:
             self._publish_info()
         if now >= self._next_at:
             self._next_at = now + self.config.report.interval_s
@@ -194,6 +218,7 @@ class Reports:
 
     def _publish_info(self) -> None:
         self._model_told, self._gate_told = self.model(), self.gate.describe()
+        self._adapters_told = self.adapters.describe()
         limits = self.config.limits
         readings = self.sensors.readings()
         body = {
@@ -217,7 +242,10 @@ class Reports:
                 "max_packet_bytes": self.connection.packet_max or None,
                 "default_ttl_s": limits.default_ttl_s,
                 "answers_kept_s": self.config.journal.keep_s,
+                "max_adapters": self.config.adapters.max_count,
+                "max_adapter_bytes": self.config.adapters.max_mib << 20,
             },
+            "adapters": self._adapters_told,
             "sensors": {name: one.source for name, one in readings.items() if one.value is not None},
             "schema": {name: f"edgebit/v1/{name}" for name in SCHEMAS},
             **self.described(),

@@ -1,10 +1,11 @@
 """The daemon with a model that needs no native library: run as a program, `fake_daemon.py CONFIG STATE`, by the tests.
 
 Everything but the model is the daemon's own. The prompt says what to answer: `say N` gives N tokens "w0 w1 ...",
-`slow N` the same with 50 ms between them, `hang` nothing, for ever, `bytes` characters of 1 to 4 bytes, `fail` an
-engine's fault, `long` a prompt that does not fit.
+`slow N` the same with 50 ms between them, `json TEXT` the text, `hang` nothing, for ever,
+`bytes` characters of 1 to 4 bytes, `fail` an engine's fault, `long` a prompt that does not fit.
 """
 
+import dataclasses
 import sys
 import threading
 import time
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgebit.daemon.adapters.shelf import AdapterShelf
 from edgebit.daemon.app import Daemon, set_up_logging
 from edgebit.daemon.config.reader import read_config
-from edgebit.daemon.contract.messages import GenerateRequest
+from edgebit.daemon.contract.messages import GenerateRequest, Refusal
 from edgebit.errors import BundleError, EdgebitError, EngineError
 from edgebit.runtime.eval_errors import Cancelled, ContextFullError
 from edgebit.runtime.generation import Answer
@@ -32,6 +34,8 @@ class FakeGeneration:
         self.slow, self.fails, self.hangs = (words[0] == name for name in ("slow", "fail", "hang"))
         if words[0] in ("say", "slow"):
             self.pieces = [f"w{n} " for n in range(int(words[1]))]
+        elif words[0] == "json":
+            self.pieces = [f"{word} " for word in prompt.partition(" ")[2].split(" ")]
         else:
             self.pieces = {"bytes": ["é", "", "€", "𝄞", "z"], "fail": [], "hang": []}[words[0]]
         self.max_tokens = max_tokens
@@ -68,6 +72,21 @@ class FakeProbes:
         """Nothing to end."""
 
 
+class FakeAdapter:
+    """Of the model `fake`, where its first line says so."""
+
+    def __init__(self, data: bytes) -> None:
+        head = data.partition(b"\n")[0].decode(errors="replace")
+        if head != "adapter of fake":
+            if head.startswith("adapter of "):
+                words = f"the adapter was made for {head[11:]}, and this model is fake"
+                raise Refusal(409, "adapter_unfit", words)
+            raise EngineError("it is no adapter file: its first bytes are another")
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class FakeModel:
     """Several answers at once, each a word a pass; a pass with a slow one among them takes its time."""
 
@@ -77,6 +96,7 @@ class FakeModel:
 
     def __init__(self, sequences: int = 4) -> None:
         self.sequences = sequences
+        self.adapters: AdapterShelf[FakeAdapter] = AdapterShelf()
         self._cancelled = threading.Event()
 
     def describe(self) -> dict[str, Any]:
@@ -91,6 +111,7 @@ class FakeModel:
             "vocab_size": 256,
             "chat_template": True,
             "system_messages": True,
+            "response_schema": True,
         }
         engine = {
             "version": "0",
@@ -106,6 +127,14 @@ class FakeModel:
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
+
+    def open_adapter(self, data: bytes) -> FakeAdapter:
+        return FakeAdapter(data)
+
+    def fitting(self, request: GenerateRequest) -> GenerateRequest:
+        if request.adapter is None:
+            return request
+        return dataclasses.replace(request, adapter_sha256=self.adapters.sha256(request.adapter))
 
     def request_ids(self, request: GenerateRequest) -> list[int]:
         if request.messages and request.messages[-1].role != "user":

@@ -117,6 +117,10 @@ class Acceptance:
         self._written = True
         return self._journal.accept(identity, _place(address), asked, answer_bytes)
 
+    def give_up(self, record: JobRecord) -> None:
+        """What was written down since the last commit() did not come to anything."""
+        self._journal.withdraw(record)
+
     def resume(self, job: Job, record: JobRecord) -> None:
         """Take a job up again that the journal knows."""
         self._scheduler.resubmit(job)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgebit.daemon.admission.acceptance import ANSWER_BYTES, Acceptance, identity_of
+from edgebit.daemon.admission.adapter_desk import AdapterDesk
 from edgebit.daemon.admission.batch_items import first_address_of, sent_alone
 from edgebit.daemon.admission.batches import Batches, Items, fitting
 from edgebit.daemon.admission.gatekeeper import Gatekeeper, Identified
@@ -31,10 +32,12 @@ from edgebit.daemon.contract.messages import (
     GenerateRequest,
     GetRequest,
     Incoming,
+    LoadAdapterRequest,
     PingRequest,
     Refusal,
     Request,
     TokenizeRequest,
+    UnloadAdapterRequest,
 )
 from edgebit.daemon.contract.requests import ALL_OPS, ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
@@ -77,6 +80,7 @@ class Admission:
         gate: Gatekeeper,
         model: Callable[[], AskableModel | None],
         state: Callable[[], dict[str, Any]],
+        adapters: AdapterDesk,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +94,7 @@ class Admission:
         self._gate = gate
         self._model = model
         self._state = state
+        self._adapters = adapters
         self._newest = Newest()
         self.batches = Batches()
         self._orphans = Orphans(journal, lambda key: scheduler.has(key) or self.batches.has(key), clock)
@@ -230,6 +235,10 @@ class Admission:
             self._get(request, address)
         elif isinstance(request, TokenizeRequest):
             self._tokenize(request, address)
+        elif isinstance(request, LoadAdapterRequest | UnloadAdapterRequest):
+            self._refuse_without_model()
+            writer = functools.partial(self._writer, address, None)
+            self._adapters.answer(op, request, address, incoming, writer)
         elif isinstance(request, BatchRequest):
             self._start_batch(request, address, incoming)
         else:

@@ -26,6 +26,7 @@ from edgebit.daemon.privacy.hashed_names import SHARED, HashedNames
 from edgebit.daemon.privacy.local_key import LOCAL_KEY, NAME_KEY, read_or_make_key
 from edgebit.daemon.privacy.security_log import FILE as SECURITY_LOG
 from edgebit.daemon.privacy.security_log import SecurityLog
+from edgebit.daemon.sensors.energy import Energy
 from edgebit.daemon.serving.job import AnswerFilter
 from edgebit.daemon.serving.outcome import Outcome
 
@@ -113,6 +114,14 @@ class Gatekeeper:
         """Charge a job's principal. Raises Refusal 429; release() takes it back where the job is not taken."""
         size = sum(len(text.encode()) for _, text in texts_of(request))
         self.limits.admit(address.principal, address.id, prompt_bytes=size, max_tokens=request.max_tokens)
+
+    def charge_request(self, address: Address, op: str) -> None:
+        """Charge a principal for one request that is no job. Raises Refusal 429."""
+        self.limits.admit(address.principal, address.id, prompt_bytes=0, max_tokens=0)
+        nothing = Energy(joules=None, absent="it is no job")
+        self.limits.job_ended(
+            Outcome(principal=address.principal, job_id=address.id, op=op, status=200, energy=nothing)
+        )
 
     def release(self, address: Address) -> None:
         """A job that was charged was not taken."""

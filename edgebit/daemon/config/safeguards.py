@@ -36,6 +36,15 @@ class RateLimitsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptersConfig:
+    """[adapters]: low-rank adapters beside the model (docs/mqtt.md)."""
+
+    may_load: tuple[str, ...] = ()  # principals that may load and unload them over MQTT; empty: nobody
+    max_count: int = within(0, 64, 8)  # loaded at once
+    max_mib: int = within(1, 256, 8)  # of one file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ContentFilterConfig:
     """[content_filter]"""
 

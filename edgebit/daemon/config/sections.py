@@ -11,7 +11,13 @@ from urllib.parse import SplitResult, urlsplit
 
 from edgebit.bundle.conf_section import SIZE_MAX
 from edgebit.daemon.config.fields import file_name, one_of, within
-from edgebit.daemon.config.safeguards import ContentFilterConfig, IdentityConfig, PrivacyConfig, RateLimitsConfig
+from edgebit.daemon.config.safeguards import (
+    AdaptersConfig,
+    ContentFilterConfig,
+    IdentityConfig,
+    PrivacyConfig,
+    RateLimitsConfig,
+)
 from edgebit.daemon.contract import topics
 from edgebit.runtime.abi import MAX_DRAFT
 from edgebit.runtime.defaults import PREFIX_MEMORY_MIB
@@ -287,6 +293,7 @@ class Config:
     defaults: DefaultsConfig = field(default_factory=DefaultsConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
+    adapters: AdaptersConfig = field(default_factory=AdaptersConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     sensors: SensorsConfig = field(default_factory=SensorsConfig)

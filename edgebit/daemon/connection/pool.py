@@ -16,11 +16,12 @@ from edgebit.daemon.connection.mqtt import Connection
 from edgebit.daemon.connection.pool_membership import Fitness, Membership, decide
 from edgebit.daemon.connection.role import pool_role
 from edgebit.daemon.contract.messages import Incoming, Refusal
+from edgebit.daemon.contract.requests import ADAPTER_OPS
 from edgebit.daemon.contract.topics import PoolTopics
 
 log = logging.getLogger("edgebit.pool")
 
-# What asks for one job or one device: the caller knows which device has it, and asks there.
+# What asks for one job: the caller knows which device has it, and asks there.
 DIRECT_OPS = frozenset({"cancel", "get"})
 
 
@@ -83,6 +84,10 @@ class Pool:
     def _refusal(self, pool: str, op: str) -> Refusal | None:
         if op in DIRECT_OPS:
             return Refusal(400, "not_for_pools", f"{op} goes to the device that has the job, which its answer names")
+        if op in ADAPTER_OPS:
+            return Refusal(
+                400, "not_for_pools", f"{op} goes to each device by its own name: they keep their own adapters"
+            )
         if not self._membership.is_in:
             words = f"this device has just left pool {pool!r}: {self._membership.reason}"
             return Refusal(503, "not_in_pool", words, retryable=True)

@@ -6,7 +6,7 @@ from typing import Any
 from edgebit.daemon.contract.messages import Address, BatchItem, BatchRequest, Refusal
 from edgebit.daemon.contract.topics import is_id
 
-ITEM_OPS = ("generate", "chat")
+ITEM_OPS = ("generate", "chat", "assist")
 OWN_FIELDS = ("items", "id", "id_mode")  # of the batch, which its items do not inherit
 # Where a batch has the prompt in one form, an item may have it in another: the item's own form counts.
 PROMPT_FIELDS = ("prompt", "messages")

@@ -12,7 +12,15 @@ from edgebit.daemon.contract.messages import Incoming, Refusal
 
 JSON_DEPTH_MAX = 16
 # What a payload that is no JSON means.
-PLAIN_TEXT = {"generate": "prompt", "chat": "prompt", "tokenize": "text", "cancel": "id", "get": "id"}
+PLAIN_TEXT = {
+    "generate": "prompt",
+    "chat": "prompt",
+    "assist": "prompt",
+    "tokenize": "text",
+    "cancel": "id",
+    "get": "id",
+    "unload_adapter": "adapter",
+}
 
 
 def read_fields(incoming: Incoming, op: str, config: Config) -> dict[str, Any]:

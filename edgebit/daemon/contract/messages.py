@@ -8,7 +8,7 @@ from typing import Any, Literal
 from edgebit.bundle.prompt_program import Message
 
 Format = Literal["json", "text"]
-Op = Literal["generate", "chat"]
+Op = Literal["generate", "chat", "assist"]
 
 PRIORITIES: Mapping[str, int] = MappingProxyType({"low": -1, "normal": 0, "high": 1})
 
@@ -122,9 +122,16 @@ class Address:
     series: str | None = None  # id_mode latest: the id as it was given; `id` is this one request's own
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseSchema:
+    """What an answer must be: one JSON value that a schema allows."""
+
+    program: bytes | None  # the schema, compiled; None: the model's own
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """`generate` and `chat`: a prompt as it stands, or messages for the model's template."""
+    """`generate`, `chat` and `assist`: a prompt as it stands, or messages for the model's template."""
 
     op: Op = "generate"
     prompt: str | None
@@ -140,6 +147,9 @@ class GenerateRequest:
     seed_given: bool = False  # by the caller, and not drawn
     cache: bool = True  # an answer that is known may be given; False: it is to be made anew
     session: str | None = None  # the caller's own name for a conversation that the device remembers
+    response_schema: ResponseSchema | None = None
+    adapter: str | None = None  # the name of one that is loaded
+    adapter_sha256: str = ""  # of its file, once it was looked up: another one may have the name when it is begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +193,27 @@ class GetRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadAdapterRequest:
+    """`load_adapter`: a part of an adapter's file, or all of it."""
+
+    adapter: str
+    data: bytes
+    offset: int  # of the part, in bytes
+    size: int  # of the whole file
+    sha256: str  # of the whole file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnloadAdapterRequest:
+    """`unload_adapter`: it is not asked for any more, and leaves the disk."""
+
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PingRequest:
     """`ping`: are you there?"""
 
 
-Request = GenerateRequest | BatchRequest | TokenizeRequest | CancelRequest | GetRequest | PingRequest
+AdapterRequest = LoadAdapterRequest | UnloadAdapterRequest
+Request = GenerateRequest | BatchRequest | TokenizeRequest | CancelRequest | GetRequest | PingRequest | AdapterRequest

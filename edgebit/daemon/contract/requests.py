@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from edgebit.bundle.prompt_program import Message
 from edgebit.daemon.config.sections import Config, DefaultsConfig
+from edgebit.daemon.contract.adapter_requests import read_adapter_name, read_load_adapter, read_unload_adapter
 from edgebit.daemon.contract.addressing import user_property
 from edgebit.daemon.contract.batch import read_batch
 from edgebit.daemon.contract.fields import agreed, encodable, number, option, optional, required_text, whole
@@ -19,7 +20,6 @@ from edgebit.daemon.contract.messages import (
     PRIORITIES,
     Address,
     CancelRequest,
-    Format,
     GenerateRequest,
     GetRequest,
     Incoming,
@@ -29,14 +29,18 @@ from edgebit.daemon.contract.messages import (
     Request,
     TokenizeRequest,
 )
+from edgebit.daemon.contract.response_format import MODEL_SCHEMA, read_format, read_response_schema
 from edgebit.daemon.contract.topics import is_id
 
-OPS = ("generate", "chat", "tokenize", "batch", "cancel", "get", "ping")
+ADAPTER_OPS = ("load_adapter", "unload_adapter")
+OPS = ("generate", "chat", "assist", "tokenize", "batch", *ADAPTER_OPS, "cancel", "get", "ping")
 OWN_OPS = ("history", "health")  # what other parts of the daemon answer at once: nothing of them is read here
 ALL_OPS = (*OPS, *OWN_OPS)
 STOPS_MAX = 16
 MESSAGES_MAX = 256
 PARTS_MAX = 64
+# An assistant hears one line at a time, says one thing, and nothing of it before it is complete.
+NOT_FOR_ASSIST = ("messages", "system", "raw", "session", "stream", "response_format")
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 LOGPROBS = ("logprobs", "top_logprobs")
 UNSUPPORTED = (
@@ -97,6 +101,10 @@ def read_request(
         return CancelRequest(target=target) if op == "cancel" else _read_get(fields, target)
     if op == "batch":
         return read_batch(fields, address, config.limits.max_batch)
+    if op == "load_adapter":
+        return read_load_adapter(fields, config.adapters.max_mib << 20)
+    if op == "unload_adapter":
+        return read_unload_adapter(fields)
     _check_model(fields, model)
     if op == "tokenize":
         text = agreed("text", optional(fields, "text", (str,)), optional(fields, "prompt", (str,)))
@@ -131,6 +139,8 @@ def _read_get(fields: Mapping[str, Any], target: str) -> GetRequest:
 
 def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: Incoming | None) -> GenerateRequest:
     _refuse_unsupported(fields)
+    if op == "assist":
+        _refuse_beside_a_line(fields)
     messages = _messages(fields)
     prompt = optional(fields, "prompt", (str,))
     system = optional(fields, "system", (str,))
@@ -142,11 +152,14 @@ def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: 
     if op == "chat" and raw:
         raise Refusal(400, "bad_field", "raw is for generate: chat always uses the model's template")
     if not messages:
-        messages = (Message("user", required_text(prompt, "prompt" if op == "generate" else "messages")),)
+        messages = (Message("user", required_text(prompt, "messages" if op == "chat" else "prompt")),)
     if system:
         if raw:
             raise Refusal(400, "conflict", "system has no place in a raw prompt")
         messages = (Message("system", required_text(system, "system")), *messages)
+    stop, response_schema = _stop(fields), MODEL_SCHEMA if op == "assist" else read_response_schema(fields)
+    if stop and response_schema is not None:
+        raise Refusal(400, "conflict", "stop would end the answer within the JSON that its schema asks for: send one")
     return GenerateRequest(
         op=op,
         prompt=prompt if op == "generate" else None,
@@ -154,15 +167,26 @@ def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: 
         sampling=_sampling(fields, config.defaults),
         seed=_seed(fields),
         max_tokens=_max_tokens(fields, config),
-        stop=_stop(fields),
+        stop=stop,
         stream=optional(fields, "stream", (bool,)) or False,
-        format=_format(fields),
+        format=read_format(fields),
         priority=_priority(fields, incoming),
         ack=optional(fields, "ack", (bool,)) or False,
         seed_given=option(fields, ("seed",), (int,)) is not None,
         cache=optional(fields, "cache", (bool,)) is not False,
         session=_session(fields, config, raw=raw),
+        response_schema=response_schema,
+        adapter=read_adapter_name(fields),
     )
+
+
+def _refuse_beside_a_line(fields: Mapping[str, Any]) -> None:
+    given = [name for name in NOT_FOR_ASSIST if fields.get(name)]
+    if fields.get("format") not in (None, "", "frames", "text"):
+        given.append("format")
+    if given:
+        words = f"{given[0]} is not for assist: it takes one line as its prompt, and answers in one message"
+        raise Refusal(400, "unsupported", words)
 
 
 def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
@@ -266,17 +290,3 @@ def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
             400, "bad_field", f"stop is a string or a list of at most {STOPS_MAX}, each of 1 to 256 characters"
         )
     return tuple(encodable(item, "stop") for item in stops)
-
-
-def _format(fields: Mapping[str, Any]) -> Format:
-    response_format = fields.get("response_format")
-    if response_format not in (None, {"type": "text"}):
-        raise Refusal(400, "unsupported", "response_format: only {'type': 'text'} is supported")
-    given = fields.get("format")
-    if given in (None, "", "frames"):
-        return "json"
-    if given == "text":
-        return "text"
-    raise Refusal(
-        400, "unsupported", "format: 'text' gives bare text, 'frames' JSON frames; constraints are not supported"
-    )

@@ -225,7 +225,7 @@ class WyomingService:
 
         first: set[asyncio.Future[Any]] = {answer, coming}
 
-        job_id = self._caller.ask(PRINCIPAL, "chat", self._fields(text, context), hear)
+        job_id = self._caller.ask(PRINCIPAL, *self._request(text, context), hear)
         try:
             async with asyncio.timeout(self._config.timeout_s + LATE_S):
                 await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -239,20 +239,24 @@ class WyomingService:
             answered = answer.done() and not answer.cancelled()
             (self._caller.forget if answered else self._caller.cancel)(PRINCIPAL, job_id)
 
-    def _fields(self, text: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, text: str, context: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The operation and its fields: a model with a schema of its own is asked as the assistant that it is."""
         system, model = self._config.system, self._describe().get("model") or {}
-        takes_system = model.get("system_messages", True)  # chat templates of some families have no place for one
         fields: dict[str, Any] = {
-            "messages": [{"role": "user", "content": text if takes_system or not system else f"{system}\n\n{text}"}],
             "max_tokens": self._config.max_tokens,
             "ttl_ms": int(1000 * self._config.timeout_s),
         }
+        if model.get("response_schema"):
+            return "assist", {**fields, "prompt": text}
+        takes_system = model.get("system_messages", True)  # chat templates of some families have no place for one
+        content = text if takes_system or not system else f"{system}\n\n{text}"
+        fields["messages"] = [{"role": "user", "content": content}]
         if system and takes_system:
             fields["system"] = system
         conversation = context.get("conversation_id")
         if self._remembers and isinstance(conversation, str) and conversation:
             fields["session"] = _session(conversation)
-        return fields
+        return "chat", fields
 
     def _info(self) -> dict[str, Any]:
         """What the service is; Home Assistant offers it for the languages of its models."""

@@ -27,7 +27,7 @@ G = TypeVar("G", bound=Generating)
 
 
 class AnsweringEngine(Protocol[G]):
-    """One thread at a time, but for request_ids(), answer_key() and cancel()."""
+    """One thread at a time, but for fitting(), request_ids(), answer_key() and cancel()."""
 
     @property
     def sequences(self) -> int:
@@ -37,6 +37,9 @@ class AnsweringEngine(Protocol[G]):
     def ctx_len(self) -> int:
         """Tokens of prompt and answer together."""
 
+    def fitting(self, request: GenerateRequest) -> GenerateRequest:
+        """The request with the adapter of the name it has, if any, looked up. Raises Refusal for what is not there."""
+
     def request_ids(self, request: GenerateRequest) -> list[int]:
         """Token ids of the prompt. Raises EngineError where the model's template does not allow the messages."""
 
@@ -44,7 +47,7 @@ class AnsweringEngine(Protocol[G]):
         """All that determines the answer, the same for the same; None where chance has a part in it."""
 
     def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> G:
-        """Begin an answer. Raises EngineError; ContextFullError where the prompt does not fit."""
+        """Begin an answer. Raises EngineError; ContextFullError where the prompt does not fit; Refusal."""
 
     def step(self, generations: Sequence[G], prompt_most: int | None) -> list[tuple[G, list[str]]]:
         """One pass for all that are not done; the text of each token drawn. Raises Cancelled, or EngineError."""

@@ -24,6 +24,7 @@ class Conversation:
     turns: tuple[Turn, ...] = ()
     dropped: int = 0  # turns before these, which the context has no room for
     tokens: int = 0  # of the last prompt and its answer
+    adapter: str | None = None  # that its answers are made with
 
     def asked(self, messages: Sequence[Message]) -> tuple["Conversation", Turn]:
         """What new messages go on with, and what is new in it: a system message replaces the one before."""
@@ -45,10 +46,10 @@ class Conversation:
         dropped = {"dropped": self.dropped} if self.dropped else {}
         return {"turns": len(self.turns) + self.dropped, **dropped, "tokens": self.tokens}
 
-    def answered(self, new: Turn, text: str, tokens: int) -> "Conversation":
-        """The same with one more turn."""
+    def answered(self, new: Turn, text: str, tokens: int, adapter: str | None = None) -> "Conversation":
+        """The same with one more turn, answered with that adapter."""
         turn = (*new, Message("assistant", text))
-        return dataclasses.replace(self, turns=(*self.turns, turn), tokens=tokens)
+        return dataclasses.replace(self, turns=(*self.turns, turn), tokens=tokens, adapter=adapter)
 
 
 class Conversations:

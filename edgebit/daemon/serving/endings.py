@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgebit.daemon.assistant.assistant import Assistant
 from edgebit.daemon.contract.frames import AnswerWriter, Publisher
 from edgebit.daemon.contract.messages import Refusal
 from edgebit.daemon.sensors.energy import Energy
@@ -31,9 +32,10 @@ class EnergyLedger(Protocol):
 class Endings:
     """Ends jobs, from any thread. Each must be ended by one thread only, once."""
 
-    def __init__(self, publisher: Publisher, device: str, *, ledger: EnergyLedger) -> None:
+    def __init__(self, publisher: Publisher, device: str, *, ledger: EnergyLedger, assistant: Assistant) -> None:
         self._publisher = publisher
         self._device = device
+        self._assistant = assistant
         self._lock = threading.Lock()  # of the counters
         self.ledger = ledger
         self.listeners: list[OutcomeListener] = []
@@ -60,8 +62,12 @@ class Endings:
 
         Raises Refusal where the answer may not go on.
         """
-        writer = self.writer(job)
         unseen, job.unseen = job.unseen, []
+        if job.request.op == "assist":
+            if last:
+                self._speak(job)
+            return
+        writer = self.writer(job)
         for piece in unseen:
             shown = job.filter.push(piece) if job.filter is not None else piece
             job.text += shown
@@ -70,6 +76,16 @@ class Endings:
             rest = job.filter.finish()
             job.text += rest
             writer.push(rest)
+
+    def _speak(self, job: Job) -> None:
+        """Say what the complete answer comes to; all of it is filtered as it is told, not as the model spelled it."""
+        job.said = said = self._assistant.reply(job.answer)
+        if job.filter is not None:
+            for text in said.texts():
+                job.filter.push(f"{text}\n")
+            job.filter.finish()
+        job.text = said.text
+        self.writer(job).push(said.text)
 
     def count(self, what: str) -> None:
         """Count something that is no end."""
@@ -80,6 +96,8 @@ class Endings:
         """The answer has come to its end."""
         energy = self.ledger.close(job.key)
         body = {"done_reason": job.answer.done_reason, **job.figures(), "energy": energy.to_json(job.completion_tokens)}
+        if job.said is not None:
+            body |= job.said.to_json()
         if job.conversation is not None:
             body["session"] = {"id": job.request.session, **job.conversation.figures()}
         self.writer(job).done(body, job.text)

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from edgebit.bundle.adapter_format import parse_adapter
 from edgebit.bundle.archive import Bundle, locate_model, looks_like_bundle, open_bundle
 from edgebit.bundle.manifest import LIBRARY_MEMBER, MODEL_MEMBER
+from edgebit.daemon.adapters.shelf import AdapterShelf
 from edgebit.daemon.config.sections import EngineConfig
-from edgebit.daemon.contract.messages import GenerateRequest, Refusal
+from edgebit.daemon.contract.messages import GenerateRequest, Refusal, ResponseSchema
 from edgebit.daemon.serving.onnx_opening import open_onnx
 from edgebit.daemon.serving.session_opening import Opened, open_native
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.generation import Answer, Generation
+from edgebit.runtime.json_schema import compile_schema, parse_schema
 from edgebit.runtime.library import Library
 from edgebit.runtime.memory import available_memory_bytes, total_memory_bytes
 from edgebit.runtime.model import Model
@@ -44,9 +48,12 @@ class LoadedModel:
         self._model = model
         self._session = opened.session
         self._about = opened.about
+        self._own_program = _own_program(model)
         self._threads = self._session.engine.stats().n_threads
         self._bundle = bundle
         self._aliases = aliases
+        self.adapters: AdapterShelf[Adapter] = AdapterShelf()
+        self._adapter_of: dict[Generation, Adapter] = {}
         self._going: dict[Generation, int] = {}  # tokens of its KV cache that each answer in the making may come to
         self.probes = opened.probes
         self._description = self._describe()
@@ -105,6 +112,7 @@ class LoadedModel:
                 "vocab_size": info.vocab_size,
                 "chat_template": program is not None,
                 "system_messages": program is not None and program.allow_system,
+                "response_schema": self._own_program is not None,
             },
             "bundle": self._bundle.id if self._bundle is not None else None,
             "engine": {
@@ -129,6 +137,31 @@ class LoadedModel:
             return self._session.prompt_ids(request.prompt)
         return self._session.chat_ids(request.messages)
 
+    def open_adapter(self, data: bytes) -> Adapter:
+        """An adapter of this model. Raises BundleError for a damaged file, Refusal for another model's."""
+        if self._about["name"] != "native":
+            words = f"the engine of this device, {self._about['name']}, takes no adapters"
+            raise Refusal(409, "adapter_unfit", words)
+        file = parse_adapter(data, "the adapter")
+        if file.base != self._model.weights_fingerprint():
+            words = f"adapter {file.name} was made for other weights than those of this device's model, {self._name}"
+            raise Refusal(409, "adapter_unfit", words)
+        return Adapter.open(self._library, self._model, data)
+
+    def fitting(self, request: GenerateRequest) -> GenerateRequest:
+        """The request with its adapter looked up.
+
+        Raises Refusal: 404 where there is none of that name, 400 where the model has no schema of its own.
+        """
+        wanted = request.response_schema
+        if wanted is not None and wanted.program is None and self._own_program is None:
+            words = f"the model {self._name} has no schema of its own: it makes no calls"
+            raise Refusal(400, "not_supported_by_model", words)
+        if request.adapter is None:
+            return request
+        sha256 = request.adapter_sha256 or self.adapters.sha256(request.adapter)
+        return dataclasses.replace(request, adapter_sha256=sha256)
+
     def answer_key(self, request: GenerateRequest, ids: Sequence[int]) -> bytes | None:
         """A hash of all that determines the answer; None where it is drawn with a seed that nobody has asked for."""
         sampling = self._session.sampling(request.sampling, seed=request.seed)
@@ -136,14 +169,32 @@ class LoadedModel:
             sampling = dataclasses.replace(sampling, seed=0)  # nothing is drawn
         elif not request.seed_given:
             return None
-        rest = repr((sampling, request.max_tokens, request.stop))
+        schema = request.response_schema
+        rest = repr((sampling, request.max_tokens, request.stop, request.adapter_sha256, schema))
         return hashlib.sha256(array("i", ids).tobytes() + rest.encode()).digest()
 
     def begin(self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str) -> Generation:
         """Begin an answer; sampling as asked, then as the model's makers advise.
 
-        Raises Refusal where its KV cache would take more memory than there is.
+        Raises Refusal where its KV cache would take more memory than there is, or the adapter has gone.
         """
+        self._close_retired()
+        adapter = None
+        if request.adapter is not None:
+            adapter = self.adapters.take(request.adapter, request.adapter_sha256)
+        try:
+            generation = self._begin(request, ids, answer, owner, adapter)
+        except BaseException:
+            if adapter is not None:
+                self.adapters.give_back(adapter)
+            raise
+        if adapter is not None:
+            self._adapter_of[generation] = adapter
+        return generation
+
+    def _begin(
+        self, request: GenerateRequest, ids: Sequence[int], answer: Answer, owner: str, adapter: Adapter | None
+    ) -> Generation:
         generation = self._session.begin(
             ids,
             answer,
@@ -151,6 +202,8 @@ class LoadedModel:
             max_tokens=request.max_tokens,
             stop=request.stop,
             owner=owner,
+            adapter=adapter,
+            constraint=self._program(request.response_schema),
         )
         tokens = min(len(ids) + request.max_tokens, self.ctx_len)
         try:
@@ -160,6 +213,16 @@ class LoadedModel:
             raise
         self._going[generation] = tokens
         return generation
+
+    def _program(self, schema: ResponseSchema | None) -> bytes | None:
+        """What the answer is held to."""
+        return None if schema is None else schema.program if schema.program is not None else self._own_program
+
+    def _close_retired(self) -> None:
+        """Adapters that were unloaded leave the sequences, which only the engine's own thread may touch, and memory."""
+        for adapter in self.adapters.take_retired():
+            self._session.drop_adapter(adapter)
+            adapter.close()
 
     def _check_memory(self, tokens: int) -> None:
         """That there is memory for so many tokens beside those that answers in the making may still come to."""
@@ -198,11 +261,17 @@ class LoadedModel:
         """Give back what the answer had, done or not."""
         self._going.pop(generation, None)
         self._session.end(generation)
+        self._give_adapter_back(generation)
 
     def forget(self, generation: Generation) -> None:
         """The same, and nothing that was computed for it is used again."""
         self._going.pop(generation, None)
         self._session.forget(generation)
+        self._give_adapter_back(generation)
+
+    def _give_adapter_back(self, generation: Generation) -> None:
+        if (adapter := self._adapter_of.pop(generation, None)) is not None:
+            self.adapters.give_back(adapter)
 
     def warm_up(self) -> tuple[GenerateRequest, list[int]]:
         """A short request that touches what all requests need."""
@@ -222,6 +291,7 @@ class LoadedModel:
     def keep(self) -> None:
         """Put what ended answers came to into the prefix cache, for prompts that begin alike."""
         self._session.keep()
+        self._close_retired()
 
     def set_threads(self, threads: int) -> None:
         """Compute with so many threads from now on; 0, or more than it was opened with: with all of these.
@@ -242,11 +312,20 @@ class LoadedModel:
     def close(self) -> None:
         """Give everything back."""
         self._session.close()
+        self.adapters.clear()
+        for adapter in self.adapters.take_retired():
+            adapter.close()
         self._model.close()
 
     @property
     def _name(self) -> str:
         return self._bundle.manifest.model.name if self._bundle is not None else str(self._meta.get("name", "model"))
+
+
+def _own_program(model: Model) -> bytes | None:
+    """The compiled schema that the model's answers follow, if it has one."""
+    section = model.section("SCHM")
+    return None if section is None else compile_schema(parse_schema(bytes(section)))
 
 
 def _sha256(bundle: Bundle | None) -> str | None:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from edgebit.daemon.assistant.assistant import Said
 from edgebit.daemon.contract.frames import AnswerRecord, AnswerWriter
 from edgebit.daemon.contract.messages import Address, GenerateRequest, Refusal
 from edgebit.daemon.serving.answer_cache import KnownAnswer
@@ -44,6 +45,7 @@ class Job:
     writer: AnswerWriter | None = None
     answer: Answer = field(default_factory=lambda: Answer(prompt_tokens=0))
     text: str = ""  # of the answer, as far as it may be shown
+    said: Said | None = None  # what an assistant's answer comes to
     unseen: list[str] = field(default_factory=list)  # drawn, and not yet sent
     answer_key: bytes | None = None  # all that determines the answer; None: chance does, or it shall be made anew
     known: KnownAnswer | None = None  # from the answer cache

@@ -20,13 +20,15 @@ KEPT_PART = 2  # and where it does not, what is kept of it fills at most this on
 def read_prompt(job: Job, engine: AnsweringEngine[Any], conversations: Conversations, limits: LimitsConfig) -> None:
     """Set the job's ids, and the conversation that they are the prompt of.
 
-    Raises Refusal: 400 where the model's template does not allow the messages, 413 or 422 where they are too long.
+    Raises Refusal: 400 where the model's template does not allow the messages, or it has no schema, 404 where the
+    adapter is not there, 413 or 422 where the messages are too long.
     """
-    request = job.request
+    request = job.request = engine.fitting(job.request)
     if job.conversation_key is None:
         job.ids = _ids(engine, request)
     else:
         so_far, job.new_turn = conversations.so_far(job.conversation_key).asked(request.messages)
+        _check_adapter(request, so_far)
         prompt_most = limits.max_prompt_tokens or engine.ctx_len
         job.conversation, job.ids = _fitting(engine, request, so_far, job.new_turn, prompt_most)
     check_length(len(job.ids), limits)
@@ -35,6 +37,14 @@ def read_prompt(job: Job, engine: AnsweringEngine[Any], conversations: Conversat
         raise Refusal(422, "context_overflow", words)
     job.answer = Answer(prompt_tokens=len(job.ids))
     job.answer_key = engine.answer_key(request, job.ids) if request.cache else None
+
+
+def _check_adapter(request: GenerateRequest, so_far: Conversation) -> None:
+    """Raise Refusal, 400, where a conversation was begun with another adapter, or with the model alone."""
+    if so_far.turns and so_far.adapter != request.adapter:
+        before = "the model alone" if so_far.adapter is None else f"adapter {so_far.adapter!r}"
+        words = f"session {request.session!r} was begun with {before}: go on so, or begin another session"
+        raise Refusal(400, "conflict", words)
 
 
 def _fitting(

@@ -5,12 +5,16 @@ import threading
 import time
 
 import pytest
-from serving_fixtures import Engine, NoLedger
+from serving_fixtures import OWN_FACTS, Engine, NoLedger
 
+from edgebit.daemon.adapters.adapters import Adapters
 from edgebit.daemon.admission.acceptance import Acceptance
+from edgebit.daemon.admission.adapter_desk import AdapterDesk
 from edgebit.daemon.admission.admission import Admission
 from edgebit.daemon.admission.gatekeeper import Gatekeeper
 from edgebit.daemon.admission.journal import Journal
+from edgebit.daemon.assistant.assistant import Assistant
+from edgebit.daemon.config.safeguards import AdaptersConfig
 from edgebit.daemon.config.sections import Config, DeviceConfig, JournalConfig, LimitsConfig, ServingConfig
 from edgebit.daemon.contract.messages import Incoming
 from edgebit.daemon.serving.batch_loop import BatchLoop
@@ -72,13 +76,14 @@ def test_ten_thousand_requests(tmp_path):
         serving=ServingConfig(share_prefixes=True),
     )
     broker = Broker()
-    endings = Endings(broker, "pi", ledger=NoLedger())
+    endings = Endings(broker, "pi", ledger=NoLedger(), assistant=Assistant(lambda: OWN_FACTS))
     scheduler = Scheduler(config.limits, config.serving, endings)
     journal = Journal(tmp_path / "journal", config.journal)
     acceptance = Acceptance(broker, scheduler, journal)
     model = Model(sequences=4)
     gate = Gatekeeper(config, tmp_path)
-    admission = Admission(config, broker, scheduler, journal, acceptance, gate, lambda: model, dict)
+    desk = AdapterDesk((), Adapters(AdaptersConfig(), tmp_path / "adapters"), acceptance, gate)
+    admission = Admission(config, broker, scheduler, journal, acceptance, gate, lambda: model, dict, desk)
     endings.listeners.append(admission.batches)
     scheduler.set_engine(model)
     finishing = Finishing(scheduler, endings)
