@@ -1,8 +1,7 @@
 """`edgebit ask`: ask a device over MQTT."""
 
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,10 +22,10 @@ from edgebit.cli.broker_options import (
     root_option,
 )
 from edgebit.cli.ctrl_c import interrupting
-from edgebit.cli.keys import key_password
+from edgebit.cli.response_format import response_format_of
+from edgebit.cli.signing_options import key_password_file_option, sign_key_option, signer
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.errors import EdgebitError
-from edgebit.keys import find_secret_key, load_secret_key
 from edgebit.mqtt_client.answers import Exchange
 from edgebit.mqtt_client.broker_url import parse_broker_url
 from edgebit.mqtt_client.client import DeviceClient
@@ -56,6 +55,13 @@ from edgebit.mqtt_client.request import new_id
     default=None,
     help="Insist on the model's chat template, or go without it. Default: the template if there is one.",
 )
+@click.option(
+    "--assist", is_flag=True, help="Ask the assistant that the model is: prints what it says, and its call as JSON."
+)
+@click.option(
+    "--schema", metavar="FILE", help="The answer is JSON that follows the JSON Schema in FILE; or `json`, `model`."
+)
+@click.option("--adapter", metavar="NAME", help="Answer with an adapter that the device has (edgebit adapter list).")
 @click.option("--system", metavar="TEXT", help="A system message put before the question.")
 @click.option("--session", metavar="NAME", help="Go on with a conversation of this name, which the device remembers.")
 @click.option("-n", "--max-tokens", type=click.IntRange(1), help="End after so many tokens.")
@@ -72,16 +78,8 @@ from edgebit.mqtt_client.request import new_id
 @principal_option
 @root_option
 @ca_option
-@click.option(
-    "--sign-key",
-    metavar="KEY",
-    help="Sign the request, for a device whose auth is `signed`: a key's name (edgebit keys), or its .key file.",
-)
-@click.option(
-    "--key-password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="First line: the key's password. Else EDGEBIT_KEY_PASSWORD, else a prompt.",
-)
+@sign_key_option
+@key_password_file_option
 def command(
     question: str | None,
     device: str | None,
@@ -92,6 +90,9 @@ def command(
     job_id: str | None,
     list_devices: bool,
     chat: bool | None,
+    assist: bool,
+    schema: str | None,
+    adapter: str | None,
     system: str | None,
     session: str | None,
     max_tokens: int | None,
@@ -115,6 +116,7 @@ def command(
 
     \b
     edgebit ask --device raspberrypi "Why is the sky blue?"
+    edgebit ask --device raspberrypi --assist "how hot is the chip?"
     edgebit ask --pool kitchen "Why is the sky blue?"
     edgebit ask --device raspberrypi --batch questions.txt --json
     edgebit ask --list --broker mqtt://broker.local
@@ -131,7 +133,7 @@ def command(
             root=root,
             ca=ca,
             timeout_s=timeout_s,
-            sign=None if list_devices else _signer(sign_key, key_password_file),
+            sign=None if list_devices else signer(sign_key, key_password_file),
         )
 
     if list_devices:
@@ -147,7 +149,11 @@ def command(
         "options": {name: value for name, value in options.items() if value is not None},
         **({"system": system} if system is not None else {}),
         **({"priority": priority} if priority is not None else {}),
+        **({"adapter": adapter} if adapter is not None else {}),
+        **({"response_format": response_format_of(schema)} if schema is not None else {}),
     }
+    if assist and (chat is not None or system is not None or session is not None or schema is not None or stop):
+        raise click.UsageError("--assist goes without --chat, --raw, --system, --session, --schema and --stop")
     if chat is False and system is not None:
         raise click.UsageError("--system belongs to the chat template, --raw goes without it")
     if session is not None and (chat is False or device is None or batch is not None or job_id is not None):
@@ -163,7 +169,7 @@ def command(
             if job_id is not None:
                 show_answer(client, device, job_id, timeout_s=timeout_s, as_json=as_json)
             else:
-                own: dict[str, Any] = {"op": "chat"} if chat else {"raw": True} if chat is False else {}
+                own = _own_fields(chat, assist)
                 asked = [{**own, **each} for each in questions]
                 show_batch(client, device, asked, common, timeout_s=timeout_s, as_json=as_json)
         return
@@ -174,14 +180,16 @@ def command(
     text = sys.stdin.read() if question == "-" else question
     if not text.strip():
         raise click.UsageError("the question is empty")
-    fields: dict[str, Any] = {"stream": not (as_json or no_stream), **common}
-    if chat:
+    fields: dict[str, Any] = {"stream": not (as_json or no_stream or assist), **common}
+    if assist:
+        fields["prompt"] = text
+    elif chat:
         fields["messages"] = [{"role": "user", "content": text}]
     else:
         fields |= {"prompt": text, "raw": chat is False}
     if session is not None:
         fields["session"] = session
-    op = "chat" if chat else "generate"
+    op = "assist" if assist else "chat" if chat else "generate"
     exchange = Exchange(new_id())
     with connect() as client:
         if pool is not None:
@@ -191,16 +199,17 @@ def command(
         _show(client, pieces, exchange, streamed=fields["stream"])
     if as_json:
         click.echo(printable_json(exchange.reply))
-    elif no_stream:
+    elif not fields["stream"]:
         click.echo(printable(exchange.text))
+        if assist:
+            click.echo(printable_json(exchange.reply.get("call")))
 
 
-def _signer(name: str | None, password_file: Path | None) -> Callable[[bytes], bytes] | None:
-    """Makes signatures with the key of that name; None without one."""
-    if name is None:
-        return None
-    path = find_secret_key(name)
-    return load_secret_key(path, partial(key_password, password_file, f"key {path}")).private.sign
+def _own_fields(chat: bool | None, assist: bool) -> dict[str, Any]:
+    """What a question of a batch is, unless it says so itself."""
+    if assist:
+        return {"op": "assist"}
+    return {"op": "chat"} if chat else {"raw": True} if chat is False else {}
 
 
 def _show(client: DeviceClient, pieces: Iterator[str], exchange: Exchange, *, streamed: bool) -> None:

@@ -105,7 +105,7 @@ class Connecting:
     """The way to a broker that the options name; every connect() is a connection of its own."""
 
     broker: str  # its address, without user and password
-    connect: Callable[[], DeviceClient]
+    connect: Callable[..., DeviceClient]  # with what signs the requests, where something does
 
 
 def broker_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -125,8 +125,8 @@ def broker_options(command: Callable[..., None]) -> Callable[..., None]:
         exposed = click.get_current_context().get_parameter_source("broker") is ParameterSource.COMMANDLINE
         url = broker_with_password(broker, password_file, exposed=exposed)
 
-        def connect() -> DeviceClient:
-            return DeviceClient(url, principal=principal, protocol=protocol, root=root, ca=ca)
+        def connect(sign: Callable[[bytes], bytes] | None = None) -> DeviceClient:
+            return DeviceClient(url, principal=principal, protocol=protocol, root=root, ca=ca, sign=sign)
 
         command(connecting=Connecting(str(url), connect), **others)
 

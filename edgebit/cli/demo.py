@@ -8,7 +8,7 @@ from rich.console import Console
 
 from edgebit.cli.build import BuildDisplay
 from edgebit.cli.deploy import Reporter
-from edgebit.cli.terminal import printable
+from edgebit.cli.terminal import printable, printable_json
 from edgebit.demo import DEVICE_NAME, build_demo, demo_folder, deploy_demo, remove_demo
 from edgebit.local_broker import LocalBroker, local_broker
 from edgebit.mqtt_client.answers import Exchange
@@ -16,7 +16,12 @@ from edgebit.mqtt_client.broker_url import parse_broker_url
 from edgebit.mqtt_client.client import DeviceClient
 from edgebit.mqtt_client.request import new_id
 
-QUESTIONS = ("who are you?", "turn the bedroom lamp to forty percent", "is the back door locked?")
+QUESTIONS = (
+    "turn the bedroom lamp to forty percent",
+    "is the back door locked?",
+    "how hot is the chip?",
+    "what is the capital of France?",
+)
 ANSWER_TIMEOUT_S = 60.0
 
 
@@ -25,7 +30,9 @@ ANSWER_TIMEOUT_S = 60.0
 def command(questions: tuple[str, ...]) -> None:
     """Build the bundle of the model that ships, start a broker and a device on this machine, and ask it QUESTIONS.
 
-    Nothing is left behind. Without QUESTIONS it asks three, and then, on a terminal, yours.
+    What the model says it would do stands as a call in JSON behind its words; questions about the
+    device are answered with this machine's own figures. Nothing is left behind. Without QUESTIONS it asks four,
+    and then, on a terminal, yours.
 
     \b
     edgebit demo
@@ -55,7 +62,7 @@ def command(questions: tuple[str, ...]) -> None:
     console.print("\n[bold]With a device of yours:[/bold]", soft_wrap=True)
     console.print("  edgebit build MODEL --target rpi --out my.bundle", soft_wrap=True)
     console.print("  edgebit deploy my.bundle --to ssh://pi@raspberrypi.local --mqtt mqtt://BROKER", soft_wrap=True)
-    console.print('  edgebit ask --broker mqtt://BROKER --device raspberrypi "Why is the sky blue?"', soft_wrap=True)
+    console.print('  edgebit ask --broker mqtt://BROKER --device raspberrypi --assist "how hot is it?"', soft_wrap=True)
 
 
 def _ask_all(console: Console, broker: LocalBroker, questions: tuple[str, ...]) -> None:
@@ -74,8 +81,15 @@ def _ask_the_user(console: Console, broker: LocalBroker) -> None:
 
 
 def _show_answer(console: Console, client: DeviceClient, question: str) -> None:
+    """What is said and, from a model that makes calls, the call."""
+    model = client.info(DEVICE_NAME).get("model") or {}
     console.print("     ", end="")
-    fields = {"prompt": question, "stream": True}
-    for piece in client.stream(DEVICE_NAME, "generate", fields, Exchange(new_id()), timeout_s=ANSWER_TIMEOUT_S):
-        console.print(printable(piece), end="", markup=False)
-    console.print()
+    if not model.get("response_schema"):
+        fields = {"prompt": question, "stream": True}
+        for piece in client.stream(DEVICE_NAME, "generate", fields, Exchange(new_id()), timeout_s=ANSWER_TIMEOUT_S):
+            console.print(printable(piece), end="", markup=False)
+        console.print()
+        return
+    reply = client.ask(DEVICE_NAME, "assist", {"prompt": question}, timeout_s=ANSWER_TIMEOUT_S)
+    console.print(printable(str(reply.get("text"))), markup=False)
+    console.print(f"     {printable_json(reply.get('call'))}", style="dim", markup=False, soft_wrap=True)

@@ -30,7 +30,7 @@ from edgebit.mqtt_client.signing import Addressee, Signer
 LATE_S = 1.0  # after the deadline, for the device's own word that it has passed
 CANCEL_WAIT_S = 3.0
 GAP_WAIT_S = 2.0  # how long a missing frame may still come after the last one
-_KEPT = ("generate", "chat")  # what a device writes down, and answers once it is back
+_KEPT = ("generate", "chat", "assist")  # what a device writes down, and answers once it is back
 
 
 class DeviceClient:
