@@ -319,3 +319,13 @@ def test_many_callers(serve, device):
         heard = list(callers.map(lambda _: raw_line(service, line), range(40)))
     answered = [line for line in heard if line]
     assert len(answered) >= 8 and all(json.loads(line)["type"] == "handled" for line in answered)
+
+
+def test_a_model_that_is_an_assistant(serve, device, monkeypatch):
+    """One with a schema of its own is asked to assist: a sentence alone, and what it says is spoken."""
+    monkeypatch.setitem(MODEL, "model", {**MODEL["model"], "response_schema": True})
+    device.answer = {"text": "Lamp on.", "call": {"intent": "turn_on"}, "speaker": "model"}
+    (event,) = talk(serve(max_tokens=32, timeout_s=20), Transcript("lamp on", context={"conversation_id": "01J9Z"}))
+    assert Handled.from_event(event).text == "Lamp on."
+    ((_, op, fields),) = device.asked
+    assert (op, fields) == ("assist", {"prompt": "lamp on", "max_tokens": 32, "ttl_ms": 20_000})
