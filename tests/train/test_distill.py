@@ -99,7 +99,7 @@ def test_transformers_computes_the_same_student(teacher, texts, tmp_path):
     transformers = pytest.importorskip("transformers")
     from edgebit.train.decoder import Decoder
     from edgebit.train.master import read_master
-    from edgebit.train.teacher import read_teacher
+    from edgebit.train.teacher import read_teacher, remove_sub_norms
 
     ids = torch.from_numpy(np.random.default_rng(3).integers(0, 320, (8, 6)))
     places = torch.arange(6).expand_as(ids)
@@ -114,6 +114,15 @@ def test_transformers_computes_the_same_student(teacher, texts, tmp_path):
     done = distill(teacher, texts[0], "--steps", 2, "--out", tmp_path / "bitnet")
     assert done.exit_code == 0, done.output
     ours, theirs = both(read_master(tmp_path / "bitnet"), tmp_path / "bitnet")
+    assert np.median(np.abs(ours - theirs).max(axis=-1)) < 1e-4
+
+    done = distill(teacher, texts[0], "--steps", 2, "--student", "llama", "--out", tmp_path / "llama")
+    assert done.exit_code == 0, done.output
+    student = Decoder(read_teacher(teacher).shape, ternary=True)
+    remove_sub_norms(student)
+    tensors = pytest.importorskip("safetensors.torch").load_file(tmp_path / "llama" / "model.safetensors")
+    student.load_state_dict({name: values.float() for name, values in tensors.items()})
+    ours, theirs = both(student.eval(), tmp_path / "llama")
     assert np.median(np.abs(ours - theirs).max(axis=-1)) < 1e-4
 
 

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgebit.adapters import convert_adapter
 from edgebit.checkpoint.hugging_face.lora_config import LoraConfig
 from edgebit.checkpoint.hugging_face.peft_folder import module_name, read_peft_folder
 from edgebit.cli import cli
 from edgebit.errors import CheckpointError, TrainError
+from edgebit.runtime.adapter import Adapter
+from edgebit.runtime.engine import Engine
+from edgebit.runtime.model import Model
 from edgebit.train.lora.targets import target_roles
 
 torch = pytest.importorskip("torch")
@@ -117,6 +121,49 @@ def test_we_compute_the_same_from_pefts_folder(reference_checkpoint, tmp_path):
     assert len(adapter.pairs) == 6
     assert_same(logits_of(decoder), logits_of_peft(theirs))
     assert_same_projections(decoder, theirs, map(module_name, adapter.pairs))
+
+
+def test_the_engine_computes_what_peft_computes(native, reference_checkpoint, reference_model, tmp_path):
+    """The same folder, converted: the best token, and logits beside an effect that is many times the difference."""
+    peft = pytest.importorskip("peft")
+    from edgebit.train.lora.adapter import adapter_of, save_adapter
+
+    base = reference_checkpoint("bitnet-packed")
+    config = LoraConfig(rank=8, alpha=32, target_modules=("all-linear",))
+    decoder, sums = with_adapter(base, config)
+    save_adapter(tmp_path / "peft", adapter_of(decoder, config, sums))
+    model = peft.PeftModel.from_pretrained(transformers_model(base), tmp_path / "peft").eval()
+    theirs = logits_of_peft(model)[:, -1]
+    with model.disable_adapter():
+        alone = logits_of_peft(model)[:, -1]
+
+    convert_adapter(tmp_path / "peft", reference_model("bitnet-packed"), tmp_path / "a.adapter")
+    with Model.open(native, reference_model("bitnet-packed")) as opened, Engine(opened, ctx_len=8) as engine:
+        adapter = Adapter.open(native, opened, (tmp_path / "a.adapter").read_bytes())
+        ours, ours_alone = (last_logits(engine, each) for each in (adapter, None))
+        adapter.close()
+
+    difference, without = mean_distance(ours, theirs), mean_distance(ours_alone, alone)
+    assert difference < 2 * without  # of the int8 head, the KV cache in f16, activations rounded the other way
+    assert mean_distance(alone, theirs) > 5 * difference
+    assert (ours.argmax(axis=-1) == theirs.argmax(axis=-1)).sum() >= len(IDS) - 2
+
+
+def last_logits(engine: Engine, adapter: Adapter | None) -> np.ndarray:
+    """Of each row of IDS, with an adapter or alone, [rows, vocabulary]."""
+    found = []
+    for ids in IDS:
+        engine.truncate()
+        engine.set_adapter(0, adapter)
+        engine.eval(ids.tolist())
+        found.append(np.array(engine.logits()))
+    engine.truncate()
+    engine.set_adapter(0, None)
+    return np.array(found)
+
+
+def mean_distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).mean())
 
 
 def write_data(path, words, count=40):
