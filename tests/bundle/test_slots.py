@@ -457,6 +457,9 @@ def test_remove_takes_all_but_strange_files(tmp_path):
     for path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
+    (root / "state" / "adapters").mkdir()
+    for end in ("", ".part", ".damaged"):
+        (root / "state" / "adapters" / f"garage@{'0' * 64}{end}").write_text("ours")
 
     assert Slots(root).remove() == ["notes.txt", "run", "state", "store"]
 

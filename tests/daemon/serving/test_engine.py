@@ -6,14 +6,17 @@ import pytest
 
 from edgebit.bundle.archive import hash_file, open_bundle, write_archive
 from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.bundle.prompt_program import Message
 from edgebit.convert import convert
 from edgebit.daemon.config.sections import EngineConfig
-from edgebit.daemon.contract.messages import GenerateRequest, Refusal
+from edgebit.daemon.contract.messages import GenerateRequest, Refusal, ResponseSchema
 from edgebit.daemon.serving.engine import LEFT_BYTES, LoadedModel
 from edgebit.errors import BundleError, EngineError
 from edgebit.runtime.engine import Engine
 from edgebit.runtime.generation import Answer
+from edgebit.runtime.model import Model
+from tests.kernels.random_adapter import random_adapter
 
 
 def request(**named):
@@ -258,4 +261,50 @@ def test_answers_that_begin_together_do_not_count_on_the_same_memory(reference_m
         assert refused.value.code == "memory_short"
     model.end(first)
     model.end(model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "b"))
+    model.close()
+
+
+def test_an_adapter_that_is_unloaded_within_an_answer(native, reference_model):
+    """The answer goes on with it to its end; then it is closed, and what was computed with it serves nobody."""
+    path = reference_model("bitnet-packed")
+    model = LoadedModel.open(path, EngineConfig(ctx_len=64, sequences=2, threads=1))
+    with Model.open(native, path) as weights, ModelFile(path) as file:
+        data = random_adapter(weights, file.conf, seed=3).pack()
+    plain = answer_of(model, request())
+    adapter = model.open_adapter(data)
+    model.adapters.put("garage", "a", adapter)
+    asked = model.fitting(request(adapter="garage"))
+    keys = {
+        model.answer_key(each, [1]) for each in (asked, request(), model.fitting(request(adapter="garage", seed=2)))
+    }
+    assert len(keys) == 2, "a seed means nothing where nothing is drawn, an adapter does"
+    wanted = answer_of(model, asked)
+    assert wanted.text != plain.text
+
+    ids = model.request_ids(asked)
+    generation = model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "")
+    model.step([generation])
+    model.adapters.remove("garage")
+    with pytest.raises(Refusal, match="not loaded"):
+        model.begin(asked, ids, Answer(prompt_tokens=len(ids)), "")
+    while not generation.done:
+        model.step([generation])
+    model.end(generation)
+    assert generation.answer.text == wanted.text
+    with pytest.raises(EngineError, match="in use"):
+        adapter.close()
+    model.keep()
+    adapter.close()
+    again = answer_of(model, request())
+    assert again.text == plain.text
+    model.close()
+
+
+def test_a_model_without_a_schema_of_its_own(reference_model):
+    """Is no assistant, and says so."""
+    model = LoadedModel.open(reference_model("bitnet-packed"), EngineConfig(ctx_len=64, threads=1))
+    with pytest.raises(Refusal, match="has no schema of its own") as refused:
+        model.fitting(request(response_schema=ResponseSchema(None)))
+    assert (refused.value.status, refused.value.code) == (400, "not_supported_by_model")
+    assert model.describe()["model"]["response_schema"] is False
     model.close()

@@ -11,12 +11,13 @@ from edgebit.bundle.manifest import BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.bundle.prompt_program import Message
 from edgebit.convert import convert
 from edgebit.daemon.config.sections import EngineConfig
-from edgebit.daemon.contract.messages import GenerateRequest
+from edgebit.daemon.contract.messages import GenerateRequest, Refusal, ResponseSchema
 from edgebit.daemon.serving.engine import LoadedModel
 from edgebit.daemon.serving.onnx_opening import check_onnx
 from edgebit.errors import BundleError, EdgebitError, OnnxError
 from edgebit.resources import assistant_model_dir, ort_library
 from edgebit.runtime.generation import Answer
+from edgebit.runtime.json_schema import compile_schema
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -91,6 +92,18 @@ def test_it_answers_as_our_own_engine(opened, exported):
         {"prompt": "Why is the sky blue?", "stop": ("home",)},
     ):
         assert answer_of(onnx, **asked) == answer_of(native, **asked) != ""
+
+
+def test_schemas_hold_and_adapters_are_refused(opened, exported):
+    """What is drawn from is masked whoever computes it; a graph has no place for side paths."""
+    schema = {"type": "object", "properties": {"on": {"type": "boolean"}, "room": {"enum": ["hall", "attic"]}}}
+    schema |= {"required": ["on", "room"], "additionalProperties": False}
+    asked = {"prompt": "Turn on the light.", "response_schema": ResponseSchema(compile_schema(schema))}
+    native, onnx = opened(kv="f32"), opened(exported)
+    answer = answer_of(onnx, **asked)
+    assert answer == answer_of(native, **asked) and json.loads(answer).keys() == {"on", "room"}
+    with pytest.raises(Refusal, match="takes no adapters"):
+        onnx.open_adapter(b"")
 
 
 def test_info_says_what_computes(opened, exported):
