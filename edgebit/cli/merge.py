@@ -15,8 +15,8 @@ _MEANING = {
     "arrives": "the merged model does nearly what the side path does",
     "in part": "the merged model does a part of what the side path does: train it on with edgebit train --from, or "
     "keep the adapter beside the model with edgebit adapter convert",
-    "lost": "rounding loses the adapter: keep it beside the model with edgebit adapter convert, or train all weights "
-    "with edgebit train --from",
+    "lost": "rounding loses the adapter in few, coarse changes: keep it beside the model with edgebit adapter convert, "
+    "or train all weights with edgebit train --from",
 }
 
 
@@ -31,8 +31,8 @@ def command(checkpoint: Path, adapter: Path, out: Path, another_base: bool, forc
     """Fold ADAPTER, a folder of peft's, into CHECKPOINT, a master, and say what rounding leaves of it.
 
     The weights become W + scale B A, and what runs are their ternary codes: a small update crosses few thresholds. So
-    codes that changed and the share of the adapter's effect that is kept are told for each projection; a side path
-    (`edgebit adapter convert`) keeps all of it.
+    codes that changed, the share of the adapter's effect that is kept, and the error beside it are told for each
+    projection; a side path (`edgebit adapter convert`) keeps all of it.
 
     \b
     edgebit merge ./master ./adapter --out merged

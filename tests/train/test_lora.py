@@ -206,26 +206,6 @@ def test_a_training_learns_and_goes_on_at_the_exact_step(reference_checkpoint, t
     assert state < 40 * told["parameters"]  # pairs and their two moments: no base
 
 
-def test_replay_takes_its_share_evenly_and_resumes():
-    """Of 8 rows with a share of 1/4, two are old; restored in the middle, the same rows follow."""
-    from edgebit.train.replay import MixedRows
-    from edgebit.train.rows import Document, PackedRows
-
-    def source(token):
-        return PackedRows(lambda number: Document([token, number], [token, number]), 2, waiting=2)
-
-    mixed = MixedRows(source(1), source(2), 0.25)
-    first = [row.ids for row in mixed.take(3)]
-    state = json.loads(json.dumps(mixed.state()))
-    rest = [row.ids for row in mixed.take(5)]
-    again = MixedRows(source(1), source(2), 0.25)
-    again.restore(state)
-    assert [ids[0] for ids in first + rest] == [1, 1, 1, 2, 1, 1, 1, 2]
-    assert [row.ids for row in again.take(5)] == rest
-    with pytest.raises(TrainError, match="between 0 and 1"):
-        MixedRows(source(1), source(2), 1.0)
-
-
 @pytest.mark.parametrize(
     ("options", "promised"),
     [
