@@ -86,6 +86,7 @@ def test_some_hundred_steps_bring_most_of_it_back(form, teacher, texts, tmp_path
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     loss = {name: found["loss"] for name, found in json.loads(done.stdout)["held_out"].items()}
+    print(form, loss)  # pytest -s: the table of docs/training.md
     assert loss["rounded"] > loss["teacher"] + 1
     assert loss["student"] - loss["teacher"] < (loss["rounded"] - loss["teacher"]) / 3
 
