@@ -37,6 +37,7 @@ from edgebit.runtime.engine import Engine
 from edgebit.runtime.library import Library
 from edgebit.runtime.model import Model
 from tests.kernels.conftest import CheckBuild
+from tests.kernels.random_adapter import random_adapter
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 SHAPE = {
@@ -148,6 +149,28 @@ def test_no_state_of_a_sequence_makes_the_engine_fault(
                     (seeds / f"{kv}-{begin}-{end}").write_bytes(options + engine.save(0, begin, end))
 
     fuzz(check_build("fuzz"), "fuzz_sequence", found, seeds, max_len=8192, environment={"EB_FUZZ_MODEL": str(file)})
+
+    assert len(list(found.iterdir())) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_no_adapter_file_makes_the_engine_fault(
+    native: Library, check_build: Callable[[str], CheckBuild], tmp_path: Path
+):
+    """Whatever a file holds, with its sums set right: refused, or tokens computed with it; never a fault."""
+    seeds, found, file = tmp_path / "seeds", tmp_path / "found", tmp_path / "tiny.ebm"
+    seeds.mkdir()
+    found.mkdir()
+    conf = tiny_conf(**SHAPE)
+    file.write_bytes(TinyModel(conf).to_bytes())
+    with Model.open(native, file) as model:
+        for encoding in (Encoding.F16, Encoding.I8):
+            for rank in (1, 5):
+                adapter = random_adapter(model, conf, encoding=encoding, rank=rank)
+                (seeds / f"{encoding.name}-{rank}").write_bytes(adapter.pack())
+
+    fuzz(check_build("fuzz"), "fuzz_adapter", found, seeds, max_len=8192, environment={"EB_FUZZ_MODEL": str(file)})
 
     assert len(list(found.iterdir())) > 3
 
