@@ -24,10 +24,11 @@ from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import open_checkpoint, open_float_model
 from edgebit.checkpoint.text_sections import TextSections, read_text_sections
 from edgebit.checkpoint.untrained import UNTRAINED
-from edgebit.errors import EngineError, OutputError
+from edgebit.errors import EngineError, OutputError, SchemaError
 from edgebit.progress import Progress, unwatched
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.engine import Engine
+from edgebit.runtime.json_schema import schema_section
 from edgebit.runtime.library import Library
 from edgebit.runtime.model import Model
 from edgebit.runtime.token_ids import spread_ids
@@ -92,11 +93,12 @@ def convert(
     checkpoint = open_float_model(path, hints) if from_float else open_checkpoint(path, hints)
     with contextlib.closing(checkpoint), _hashing(checkpoint.weight_files()) as sources:
         text = read_text_sections(checkpoint, template)
+        sections = {**text.sections, **_schema_section(checkpoint)}
         stored = Encoding.I8 if embedding == "int8" else checkpoint.embedding_encoding()
         with ModelWriter(
             out,
             text.conf,
-            text.sections,
+            sections,
             embedding=stored,
             layout=_LAYOUTS[layout].encoding,
             scaling=checkpoint.scaling,
@@ -117,6 +119,17 @@ def convert(
                 writer.set_probes(golden)
             writer.commit()
     return _report(checkpoint, text, out, n_probes=len(golden), seconds=time.monotonic() - started)
+
+
+def _schema_section(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Section SCHM of a checkpoint that has a response schema. Raises SchemaError, naming the file."""
+    given = checkpoint.response_schema()
+    if given is None:
+        return {}
+    try:
+        return {"SCHM": schema_section(given)}
+    except SchemaError as error:
+        raise SchemaError(f"{checkpoint.path}: the response schema: {error}") from error
 
 
 def _report(checkpoint: Checkpoint, text: TextSections, out: Path, *, n_probes: int, seconds: float) -> ConvertReport:

@@ -14,7 +14,7 @@ MAX_META_BYTES = 16 << 20  # JSON values take up to 24 times as much memory
 MAX_STOP_TOKENS = 8
 MAX_PROBE_TOKENS = 4096
 NO_LAYER = 0xFFFFFFFF
-KNOWN_TAGS = ("CONF", "TENS", "DATA", "TOKN", "PRMT", "META", "PROB")
+KNOWN_TAGS = ("CONF", "TENS", "DATA", "TOKN", "PRMT", "SCHM", "META", "PROB")
 REQUIRED_TAGS = ("CONF", "TENS", "DATA", "META")
 
 HEADER = struct.Struct("<8sIIQII32s")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgebit.bundle.model_format import Conf, Encoding, Role, Scaling
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 
+RESPONSE_SCHEMA = "response_schema.json"  # in a checkpoint's folder
 CHUNK_BYTES = 16 << 20  # of stored weights read at once
 Format = Literal["safetensors", "gguf", "pytorch", "edgebit"]
 
@@ -76,4 +77,8 @@ class Checkpoint(Protocol):
 
     def tokenizer(self) -> CheckpointTokenizer | None:
         """The tokenizer; None: there is none. Raises TokenizerError where it cannot be carried over exactly."""
+        ...
+
+    def response_schema(self) -> bytes | None:
+        """The JSON Schema that the model's answers follow, as its text; None: there is none."""
         ...

@@ -171,6 +171,10 @@ class ModelFileCheckpoint:
         except TokenizerError as error:
             raise TokenizerError(f"{self.path}: section TOKN: {error}") from None
 
+    def response_schema(self) -> bytes | None:
+        """Section SCHM."""
+        return self._file.content("SCHM")
+
     def source_sums(self) -> dict[str, str]:
         """SHA-256 of the files that the model file was made from, by name, as far as META says."""
         return source_sums(self._file.meta)

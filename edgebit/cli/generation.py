@@ -38,6 +38,7 @@ class GenerationOptions:
     speculate: int
     prefix_cache: Path | None
     adapter: Path | None
+    schema: str | None
 
     def open_options(self, library: str | None = None) -> OpenOptions:
         """What an engine is opened with."""
@@ -48,6 +49,7 @@ class GenerationOptions:
             speculate=self.speculate,
             prefix_cache=self.prefix_cache,
             adapter=self.adapter,
+            schema=self.schema,
             ort_library=library,
         )
 
@@ -118,6 +120,11 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--adapter",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="A LoRA adapter of edgebit adapter convert, that every token goes through.",
+            ),
+            click.option(
+                "--schema",
+                metavar="FILE|json|model",
+                help="Hold answers to the JSON Schema in a file, to any JSON object, or to the model's own schema.",
             ),
         )
     ):

@@ -61,7 +61,7 @@ def describe(
     """All facts of a model file, as JSON's kinds of value; sizes in bytes."""
     conf, meta = model.conf, model.meta
     tokens = _token_texts(model)
-    program = model.content("PRMT")
+    program, schema = model.content("PRMT"), model.content("SCHM")
     return {
         "name": meta.get("name"),
         "family": meta.get("family"),
@@ -76,6 +76,7 @@ def describe(
         "tokenizer": _tokenizer(tokenizer) if tokenizer else None,
         "prompt_program_version": int.from_bytes(program[:4], "little") if program is not None else None,
         "prompt_program": asdict(PromptProgram.from_bytes(program)) if program is not None else None,
+        "response_schema": json.loads(schema) if schema is not None else None,
         "generation": meta.get("generation"),
         "quantisation": meta.get("quantisation"),
         "sections": [asdict(section) for section in model.sections.values()],
@@ -228,6 +229,7 @@ def _model_lines(path: Path, facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{facts['name']} ({facts['family']}), {facts['parameters']:,} parameters"),
         ("file", f"{path}, model {_size(facts['size'])}, {facts['bits_per_weight']} bits a weight"),
         ("licence", facts["licence"] or "not stated by the checkpoint"),
+        *([("answers", "follow a JSON Schema: --json shows it")] if facts["response_schema"] is not None else []),
         (
             "shape",
             f"{config['n_layers']} layers, hidden {config['hidden_size']}, ffn {config['ffn_size']}, "

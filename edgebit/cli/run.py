@@ -21,7 +21,14 @@ from edgebit.engines.question import question_ids
 from edgebit.runtime.generation import Answer
 
 # Options of one engine alone: which one's.
-_OWNERS = {"kv": "native", "speculate": "native", "prefix_cache": "native", "adapter": "native", "library": "onnx"}
+_OWNERS = {
+    "kv": "native",
+    "speculate": "native",
+    "prefix_cache": "native",
+    "adapter": "native",
+    "schema": "native",
+    "library": "onnx",
+}
 
 
 @click.command()
@@ -61,6 +68,7 @@ def command(
 
     \b
     edgebit run chat.bundle "Why is the sky blue?" --stats
+    edgebit run chat.bundle "Turn the lamp on" --schema model
     edgebit run ./chat-onnx "Why is the sky blue?" --json
     """
     if raw and system is not None:

@@ -18,10 +18,11 @@ class OpenOptions:
 
     threads: int | None = None  # None: one for each big core
     ctx_len: int = 0  # tokens; 0: the model's own maximum
-    kv: str = KV_TYPES[0]  # native only, as the next three
+    kv: str = KV_TYPES[0]  # native only, as the next four
     speculate: int = SPECULATE
     prefix_cache: Path | None = None
     adapter: Path | None = None
+    schema: str | None = None  # a file with a JSON Schema, "json" for any object, "model" for the model's own
     ort_library: str | None = None  # onnx only: a library of operators instead of the folder's own, or "none"
 
 

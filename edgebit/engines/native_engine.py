@@ -8,10 +8,11 @@ from typing import Any
 from edgebit.bundle.archive import locate_model
 from edgebit.bundle.prompt_program import Message
 from edgebit.engines.engine import OpenOptions
-from edgebit.errors import BundleError
+from edgebit.errors import BundleError, SchemaError
 from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.cores import default_threads
 from edgebit.runtime.generation import Answer
+from edgebit.runtime.json_schema import any_object, compile_schema, parse_schema
 from edgebit.runtime.library import Library
 from edgebit.runtime.model import Model
 from edgebit.runtime.prefix_cache import PrefixCache
@@ -26,12 +27,20 @@ class NativeEngine:
 
     name = "native"
 
-    def __init__(self, model: Model, session: Session, load_s: float, adapter: Adapter | None = None) -> None:
-        """All are its own from here on. adapter: what every answer goes through."""
+    def __init__(
+        self,
+        model: Model,
+        session: Session,
+        load_s: float,
+        adapter: Adapter | None = None,
+        program: bytes | None = None,
+    ) -> None:
+        """All are its own from here on. adapter: what every answer goes through; program: what it is held to."""
         self.session = session
         self.load_s = load_s
         self._model = model
         self._adapter = adapter
+        self._program = program
         self._answer: Answer | None = None
 
     @property
@@ -82,7 +91,8 @@ class NativeEngine:
         self._answer = answer
         yield from self.session.generate(
             ids, answer,
-            sampling=sampling, max_tokens=max_tokens, stop=stop, adapter=self._adapter, cancelled=cancelled,
+            sampling=sampling, max_tokens=max_tokens, stop=stop, adapter=self._adapter, constraint=self._program,
+            cancelled=cancelled,
         )  # fmt: skip
 
     def figures(self) -> dict[str, Any]:
@@ -121,6 +131,7 @@ def open_engine(path: Path, options: OpenOptions) -> NativeEngine:
     model = Model.open(Library.load(), place.path, offset=place.offset, size=place.size)
     adapter = None
     try:
+        program = None if options.schema is None else _program(options.schema, model)
         if options.adapter is not None:
             adapter = Adapter.open(model.library, model, _read(options.adapter))
         session = Session(
@@ -136,7 +147,7 @@ def open_engine(path: Path, options: OpenOptions) -> NativeEngine:
             adapter.close()
         model.close()
         raise
-    return NativeEngine(model, session, time.monotonic() - started, adapter)
+    return NativeEngine(model, session, time.monotonic() - started, adapter, program)
 
 
 def _read(adapter: Path) -> bytes:
@@ -144,6 +155,23 @@ def _read(adapter: Path) -> bytes:
         return adapter.read_bytes()
     except OSError as error:
         raise BundleError(f"{adapter}: cannot be read: {error.strerror}") from error
+
+
+def _program(asked: str, model: Model) -> bytes:
+    """What --schema names, compiled. Raises SchemaError."""
+    if asked == "json":
+        return any_object()
+    if asked == "model":
+        text = model.section("SCHM")
+        if text is None:
+            raise SchemaError(f"{model.source} has no schema of its own: give a file with one, or json")
+        return compile_schema(parse_schema(text))
+    try:
+        return compile_schema(parse_schema(Path(asked).read_bytes()))
+    except OSError as error:
+        raise SchemaError(f"--schema {asked}: cannot be read: {error.strerror}. Give a file, json or model") from error
+    except SchemaError as error:
+        raise SchemaError(f"{asked}: {error}") from error
 
 
 def _rows_a_token(rows: int, tokens: int) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgebit.bundle.part_file import faults_named
+from edgebit.checkpoint.checkpoint import RESPONSE_SCHEMA
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.hugging_face.safetensors_file import write_safetensors
 from edgebit.checkpoint.opening import model_files
@@ -65,6 +66,9 @@ def export_hugging_face(
             write_json(folder / "config.json", config)
             write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
             notes = write_tokenizer(folder, checkpoint)
+            schema = checkpoint.response_schema()
+            if schema is not None:
+                write_text(folder / RESPONSE_SCHEMA, schema.decode("utf-8").rstrip() + "\n")
             write_text(folder / "README.md", model_card(checkpoint, "transformers"))
         return HuggingFaceReport(
             out=out,

@@ -1,5 +1,6 @@
 """Two models compared part by part."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -49,6 +50,7 @@ def diff_models(a: Checkpoint, b: Checkpoint, progress: Progress = unwatched) ->
         _part("tokenizer", _sizes(tokenizers), tokenizer_differences(*tokenizers)),
         _part("chat template", _whether(tokenizers), template_differences(*tokenizers)),
         _part("stop tokens", "ids", _stop_differences(_stops(a, tokenizers[0]), _stops(b, tokenizers[1]))),
+        _part("response schema", _which_have(a, b), _schema_differences(a, b)),
         _part("tensors", f"{len(tensors)} that both have", tensor_differences(a, b, progress)),
         Part(
             title="metadata",
@@ -66,6 +68,17 @@ def are_equal(parts: Iterable[Part]) -> bool:
 
 def _part(title: str, compared: str, differences: Iterable[tuple[str, str]]) -> Part:
     return Part(title=title, compared=compared, differences=tuple(Difference(*each) for each in differences))
+
+
+def _which_have(a: Checkpoint, b: Checkpoint) -> str:
+    return " and ".join("none" if each.response_schema() is None else "a schema" for each in (a, b))
+
+
+def _schema_differences(a: Checkpoint, b: Checkpoint) -> list[tuple[str, str]]:
+    one, other = (None if text is None else json.loads(text) for text in (a.response_schema(), b.response_schema()))
+    if json.dumps(one) == json.dumps(other):
+        return []
+    return [("response schema", "answers under the model's own schema are other ones")]
 
 
 def _conf_differences(a: Conf, b: Conf) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ static int is_tag_char(unsigned char c) {
 }
 
 static int is_known_tag(const char *tag) {
-    static const char known[][5] = {"CONF", "TENS", "DATA", "TOKN", "PRMT", "META", "PROB"};
+    static const char known[][5] = {"CONF", "TENS", "DATA", "TOKN", "PRMT", "SCHM", "META", "PROB"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (!eb_memcmp(known[i], tag, 4))
             return 1;

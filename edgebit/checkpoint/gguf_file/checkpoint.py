@@ -93,6 +93,10 @@ class GgufCheckpoint:
             self._has_read_tokenizer = True
         return self._tokenizer
 
+    def response_schema(self) -> bytes | None:
+        """A GGUF file has none."""
+        return None
+
     def _read_config(self) -> ModelConfig:
         embedding = tensor_name(Role.TOKEN_EMBEDDING)
         factors = None

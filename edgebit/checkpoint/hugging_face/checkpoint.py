@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebit.bundle.model_format import Encoding, Role, Scaling
-from edgebit.checkpoint.checkpoint import Format, ModelConfig, Projection
+from edgebit.checkpoint.checkpoint import RESPONSE_SCHEMA, Format, ModelConfig, Projection
 from edgebit.checkpoint.hugging_face.config import read_config
 from edgebit.checkpoint.hugging_face.families import FAMILIES, Family
 from edgebit.checkpoint.hugging_face.json_file import read_json
@@ -116,3 +116,11 @@ class HuggingFaceCheckpoint:
 
     def tokenizer(self) -> CheckpointTokenizer | None:
         return read_tokenizer(self.path) if has_tokenizer(self.path) else None
+
+    def response_schema(self) -> bytes | None:
+        """The content of response_schema.json, a file of edgebit's own. Raises CheckpointError."""
+        file = self.path / RESPONSE_SCHEMA
+        try:
+            return file.read_bytes() if file.is_file() else None
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error

@@ -14,7 +14,7 @@ from edgebit.runtime.json_schema.reader import SchemaReader
 from edgebit.runtime.json_schema.shrink import shrink
 from edgebit.runtime.json_schema.values import Values
 
-__all__ = ["any_object", "compile_schema", "parse_schema"]
+__all__ = ["any_object", "compile_schema", "parse_schema", "schema_section"]
 
 
 def parse_schema(text: str | bytes) -> object:
@@ -25,6 +25,16 @@ def parse_schema(text: str | bytes) -> object:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"the schema is no JSON: {error}") from error
+
+
+def schema_section(text: str | bytes) -> bytes:
+    """Section SCHM of a model file: the schema in one spelling, its properties in their order.
+
+    Raises SchemaError where answers cannot be held to it.
+    """
+    schema = parse_schema(text)
+    compile_schema(schema)
+    return json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def compile_schema(schema: object) -> bytes:

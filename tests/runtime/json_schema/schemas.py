@@ -75,7 +75,9 @@ def _branches(values):
 
 
 SCHEMAS = st.recursive(
-    st.one_of(SCALARS, st.just(True)), lambda each: st.one_of(objects(each), arrays(each), _branches(each)), max_leaves=8
+    st.one_of(SCALARS, st.just(True)),
+    lambda each: st.one_of(objects(each), arrays(each), _branches(each)),
+    max_leaves=8,
 )
 
 # Lists and trees that refer to themselves.

@@ -119,7 +119,9 @@ def is_begun(piece: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     tails = [b"\x80", b"\x90", b"\xa0", b"\xbf"]
-    return any(valid(piece + rest) for rest in [*tails, *(a + b"\x80" for a in tails), *(a + b"\x80\x80" for a in tails)])
+    return any(
+        valid(piece + rest) for rest in [*tails, *(a + b"\x80" for a in tails), *(a + b"\x80\x80" for a in tails)]
+    )
 
 
 def valid(piece: bytes) -> bool:

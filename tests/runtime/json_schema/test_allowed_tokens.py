@@ -100,5 +100,9 @@ def test_a_mask_is_exactly_what_can_be_completed(vocabulary, schema, data):
     except SchemaError as error:  # only what cannot be told apart within limits; what is refused has tests of its own
         assert "no value can be" in str(error) or "apart" in str(error) or "more than" in str(error)
         return
-    choices = (lambda allowed: allowed[len(allowed) // 2]) if data is None else (lambda allowed: data.draw(st.sampled_from(allowed)))
+    choices = (
+        (lambda allowed: allowed[len(allowed) // 2])
+        if data is None
+        else (lambda allowed: data.draw(st.sampled_from(allowed)))
+    )
     walk(vocabulary, schema, choices, 12)
