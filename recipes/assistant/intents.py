@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,15 +45,15 @@ def with_article(name: str) -> str:
     return name if name.startswith(("all ", "everything")) else f"the {'house' if name == 'home' else name}"
 
 
-def say(call: Call) -> str:
-    """The sentence that goes with a call."""
+def say(call: Call, known: Mapping[str, Intent] | None = None) -> str:
+    """The sentence that goes with a call; `known`: the intents there are, by default those of intents()."""
     said = {f"the_{slot}": with_article(str(value)) for slot, value in call.items()}
-    return intents()[str(call["intent"])].say.format(**call, **said)
+    return (known or intents())[str(call["intent"])].say.format(**call, **said)
 
 
-def answer(call: Call) -> str:
+def answer(call: Call, known: Mapping[str, Intent] | None = None) -> str:
     """What the model writes for a call: one JSON object without white space between its parts."""
-    return json.dumps({**call, "say": say(call)}, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps({**call, "say": say(call, known)}, separators=(",", ":"), ensure_ascii=False)
 
 
 def slot_schema(slot: str) -> dict[str, Any]:
@@ -79,10 +80,10 @@ def intent_schema(intent: Intent) -> dict[str, Any]:
     }
 
 
-def response_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that every answer of the model follows."""
+def response_schema(known: Mapping[str, Intent] | None = None) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that every answer follows of a model that makes the calls of these intents."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Answer of the edgebit assistant",
-        "anyOf": [intent_schema(intent) for intent in intents().values()],
+        "anyOf": [intent_schema(intent) for intent in (known or intents()).values()],
     }
