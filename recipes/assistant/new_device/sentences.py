@@ -1,4 +1,4 @@
-"""The new class of devices: its calls, the 50 sentences to learn, the 50 others to measure, and old ones to rehearse."""
+"""The new class of devices: its calls, 50 sentences to learn, 50 others to measure, and old ones to rehearse."""
 
 import json
 import random
