@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.engine import KV_TYPES, Engine
 from edgebit.runtime.library import Library
 from edgebit.runtime.model import Model
+from tests.kernels.conftest import CheckBuild
 from tests.kernels.numpy_model import layer_of
 from tests.kernels.random_adapter import random_adapter
-from tests.kernels.test_engine import SHAPES, _ids, _model
+from tests.kernels.test_engine import SHAPES, _ids, _model, check_here_and_on_aarch64
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 ENCODINGS = (Encoding.F16, Encoding.I8)
@@ -108,6 +111,20 @@ def _decode_alone(library: Library, tiny: TinyModel, file: bytes, ids: list[int]
                 engine.eval([token])
                 rows.append(np.array(engine.logits()))
     return np.stack(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)
+@pytest.mark.parametrize("shape", ["odd", "everything"])
+def test_logits_with_an_adapter_are_the_same_on_aarch64(
+    shape: str, encoding: Encoding, native: Library, check_build: Callable[[str], CheckBuild], tmp_path: Path
+):
+    """edgebit-run with it at each ISA level, here and under qemu: logits of 70 positions and ten greedy tokens."""
+    tiny, path, file = _model(shape), tmp_path / "tiny.ebm", tmp_path / "tiny.adapter"
+    path.write_bytes(tiny.to_bytes())
+    with Model.open(native, path) as model:
+        file.write_bytes(random_adapter(model, tiny.conf, encoding=encoding).pack())
+    check_here_and_on_aarch64(native, check_build, path, "f16", tmp_path / "logits", "--adapter", str(file))
 
 
 @pytest.fixture

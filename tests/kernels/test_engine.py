@@ -286,7 +286,7 @@ def test_logits_are_the_same_on_this_machine_and_on_aarch64(
     tmp_path: Path,
 ):
     """edgebit-run at each ISA level, here and under qemu: logits of 70 positions and ten greedy tokens are equal."""
-    _check_here_and_on_aarch64(native, check_build, reference_model(name), kv, tmp_path / "logits")
+    check_here_and_on_aarch64(native, check_build, reference_model(name), kv, tmp_path / "logits")
 
 
 @pytest.mark.slow
@@ -299,15 +299,16 @@ def test_logits_of_other_forms_are_the_same_on_aarch64(
     """15 bits, groups and norms of projections too."""
     path = tmp_path / "tiny.ebm"
     path.write_bytes(_model(shape).to_bytes())
-    _check_here_and_on_aarch64(native, check_build, path, "f16", tmp_path / "logits")
+    check_here_and_on_aarch64(native, check_build, path, "f16", tmp_path / "logits")
 
 
-def _check_here_and_on_aarch64(
-    native: Library, check_build: Callable[[str], CheckBuild], path: Path, kv: str, out: Path
+def check_here_and_on_aarch64(
+    native: Library, check_build: Callable[[str], CheckBuild], path: Path, kv: str, out: Path, *more: str
 ) -> None:
+    """`more`: options of edgebit-run."""
     with Model.open(native, path) as model:
         ids = np.random.default_rng(5).integers(0, model.info.vocab_size, 70).tolist()
-    arguments = [str(path), "--ids", ",".join(map(str, ids)), "-n", "10", "--ignore-stop", "--kv", kv]
+    arguments = [str(path), "--ids", ",".join(map(str, ids)), "-n", "10", "--ignore-stop", "--kv", kv, *more]
     runs = [("host", isa, "", threads) for isa in native.isa_names for threads in (1, 3)]
     runs += [("aarch64", isa, cpu, 1 + row % 3) for row, (isa, cpu) in enumerate(AARCH64_LEVELS)]
 
