@@ -1,4 +1,4 @@
-"""Whether bytes are the beginning of an answer that a schema allows: by trying every way, on the schema as it is written.
+"""Whether bytes are the beginning of an answer that a schema allows: every way is tried, on the schema itself.
 
 Shares nothing with what it checks: no states, no program. docs/json-schema.md says how values are spelt.
 """
@@ -232,7 +232,7 @@ def bounded_number(low: tuple[Decimal, bool] | None, high: tuple[Decimal, bool] 
 
 
 def any_number() -> Part:
-    whole = r"(?:-?[1-9][0-9]{0,%d}|0|-0(?=\.))" % (DIGITS - 1)
+    whole = rf"(?:-?[1-9][0-9]{{0,{DIGITS - 1}}}|0|-0(?=\.))"
     full = rf"{whole}(?:\.[0-9]{{1,15}})?(?:e[+-]?[0-9]{{1,2}})?"
     begun = [r"-?", whole, r"-0", rf"{whole}\.", full, rf"{whole}(?:\.[0-9]{{1,15}})?e[+-]?"]
 

@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from runtime.json_schema.schemas import RECURSIVE, SCHEMAS
-from runtime.json_schema.spelling_oracle import Oracle
 
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import SchemaError
 from edgebit.runtime.constraint import Completeness, Constraint, Vocabulary
 from edgebit.runtime.json_schema import compile_schema
 from edgebit.runtime.tokenizer import Tokenizer
+from tests.runtime.json_schema.schemas import RECURSIVE, SCHEMAS
+from tests.runtime.json_schema.spelling_oracle import Oracle
 
 TINY = Path(__file__).resolve().parents[2] / "reference" / "bitnet-packed"
 # Tokens that go over the seams of a schema, as large vocabularies have them.
-SPANNING = ['{"', '":', '":"', '","', '"}', '"]', '"},{"', ":1", "12", "0.", ".5", "-1", "1e", '{"a', ',"b":', "[]", "{}",
-            "[[", "]]", "}}", 'x","', "\\n", "\\u00", '\\"', 'é"', "本", 'nul', "null}", "true,", "on", 'ab"', "日本"]  # fmt: skip
+SPANNING = ['{"', '":', '":"', '","', '"}', '"]', '"},{"', ":1", "12", "0.", ".5", "-1", "1e", '{"a', ',"b":', "[]",
+            "{}", "[[", "]]", "}}", 'x","', "\\n", "\\u00", '\\"',
+            'é"', "本", 'nul', "null}", "true,", "on", 'ab"', "日本"]  # fmt: skip
 STOP = 600
 
 
