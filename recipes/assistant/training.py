@@ -8,6 +8,7 @@ A run that was stopped goes on at the exact step. make.py runs both forms side b
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,9 @@ SHAPE = ModelShape(
     num_key_value_heads=2, max_position_embeddings=512,
 )  # fmt: skip
 SCHEDULE = Schedule(steps=8000, learning_rate=2.5e-3, weight_decay=0.1, warmup=200)
+SECOND_SCHEDULE = Schedule(
+    steps=2400, learning_rate=1.2e-3, weight_decay=0.0, warmup=100, second_stage=0.0, second_start=1.0
+)
 SETTINGS = Settings(schedule=SCHEDULE, batch_rows=16, threads=1, save_every=400)
 FORMS = ("ternary", "float")
 
@@ -59,11 +63,21 @@ def write(out: Path, form: str, decoder: Decoder) -> None:
         pack_master(out / form, out / "packed")
 
 
-def train_form(out: Path, form: str, settings: Settings = SETTINGS) -> None:
-    """Train a form in `out`, writing its checkpoint now and then; one line of progress each 50 steps."""
+def train_form(out: Path, form: str) -> None:
+    """Train a form in `out`: once from random weights, then once more on other examples from where that ended."""
     torch.manual_seed(SEED)
     decoder = Decoder(SHAPE, ternary=form == "ternary")
-    rows = PackedRows(documents(out / "tokenizer", SEED, ROW), ROW)
+    for number, schedule in enumerate((SCHEDULE, SECOND_SCHEDULE), 1):
+        run(out, form, decoder, number, replace(SETTINGS, schedule=schedule))
+        write(out, form, decoder)
+
+
+def run(out: Path, form: str, decoder: Decoder, number: int, settings: Settings) -> None:
+    """The first or second training, whose seed is its number; one line of progress each 50 steps.
+
+    The checkpoint is written each time the state is saved.
+    """
+    rows = PackedRows(documents(out / "tokenizer", number * SEED, ROW), ROW)
     started, mean = time.monotonic(), 0.0
 
     def stepped(record: Record) -> None:
@@ -71,13 +85,12 @@ def train_form(out: Path, form: str, settings: Settings = SETTINGS) -> None:
         mean = 0.98 * mean + 0.02 * record.loss if mean else record.loss
         if record.step % 50 == 0 or record.step == 1:
             minutes = (time.monotonic() - started) / 60
-            print(f"{form}: step {record.step}, loss {mean:.4f}, {minutes:.1f} min", flush=True)
+            print(f"{form} {number}: step {record.step}, loss {mean:.4f}, {minutes:.1f} min", flush=True)
         if record.step % settings.save_every == 0:
             write(out, form, decoder)
 
     listener = Listener(stepped=stepped, noted=lambda words: print(words, flush=True))
-    train(decoder, rows, settings, state_folder=out / f"{form}-state", listener=listener)
-    write(out, form, decoder)
+    train(decoder, rows, settings, state_folder=out / f"{form}-state-{number}", listener=listener)
 
 
 def main() -> None:
