@@ -22,13 +22,16 @@ NAMES = {"ternary": "ternary, schema", "ternary_free": "ternary, free", "float":
 
 
 def losses_of(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The losses of both trainings, from their last states."""
+    """The losses of each form, from the last states of its trainings, whose steps are counted on."""
     from edgebit.train.training_state import newest_state
 
-    found = {}
+    found: dict[str, list[tuple[int, float]]] = {}
     for form in ("ternary", "float"):
-        if state := newest_state(run / f"{form}-state", print):
-            found[form] = [(record["step"], record["loss"]) for record in state["records"]]
+        points = found[form] = []
+        for folder in sorted({folder.resolve() for folder in run.glob(f"{form}-state*")}):
+            before = points[-1][0] if points else 0
+            if state := newest_state(folder, print):
+                points += [(before + record["step"], record["loss"]) for record in state["records"]]
     return found
 
 

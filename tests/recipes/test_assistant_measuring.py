@@ -126,7 +126,7 @@ def test_the_card_is_renewed_between_its_marks_alone(tmp_path):
 
     text = path.read_text()
     assert text.startswith(f"# Before\n{card.BEGIN}\n### By test set") and text.endswith(f"\n{card.END}\nafter\n")
-    assert "50.0 (9.5 to 90.5)" in text and "15 of 16 are equal" in text and "within 0.012 logits" in text
+    assert "50.0 (9.4 to 90.5)" in text and "15 of 16 are equal" in text and "within 0.012 logits" in text
     assert "| `set_brightness` | `none` | 1 |" in text and "hassil is not installed" in text and "old" not in text
 
 

@@ -40,7 +40,8 @@ def transformers_model(folder: Path) -> Any:
     """The checkpoint as transformers computes it, in float32."""
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    with torch.compiler.set_stance("force_eager"):  # its unpacking is marked to be compiled, tensor by tensor
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.to(torch.float32).eval()
 
 
