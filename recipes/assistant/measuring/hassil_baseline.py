@@ -2,7 +2,7 @@
 
 Needs `pip install hassil home-assistant-intents`. Its slots become calls as those of Home Assistant's test sentences
 do, so both are read alike. The house has the names of its tests and those of the lines asked about, each as the kind of
-device that the call speaks of: more than any real house would tell a grammar.
+device that the call speaks of: more than any real house would tell a grammar. It has no state, and nobody is in a room.
 """
 
 import re
@@ -11,14 +11,14 @@ from importlib import import_module, metadata
 from typing import Any
 
 from recipes.assistant.examples import Example
-from recipes.assistant.home_assistant import home_assistant_call
+from recipes.assistant.home_assistant import NOUNS, home_assistant_call
 from recipes.assistant.intents import NONE, Call
 from recipes.assistant.words import lines
 
 KINDS = {"set_brightness": "light", "brighten": "light", "dim": "light", "set_color": "light", "lock": "lock",
          "unlock": "lock", "open": "cover", "close": "cover", "set_position": "cover",
          "set_fan_speed": "fan"}  # fmt: skip
-NOUNS = (("light|lamp|bulb|chandelier", "light"), ("fan", "fan"), ("lock", "lock"),
+KINDS_OF_NOUNS = (("light|lamp|bulb|chandelier", "light"), ("fan", "fan"), ("lock", "lock"),
          ("blind|curtain|shutter|shade|door|window|gate", "cover"), ("tv|radio|speaker", "media_player"))  # fmt: skip
 # Our intents that no template of Home Assistant's stands for: device_* and the like are not asked of it.
 KNOWN = ("turn_on", "turn_off", "set_brightness", "set_color", "lock", "unlock", "open", "close", "set_position",
@@ -38,8 +38,13 @@ def kind_of(call: Call) -> str:
     name, intent = str(call["name"]), str(call["intent"])
     if intent == "get_state" and call["state"] in ("locked", "unlocked"):
         return "lock"
-    named = next((kind for nouns, kind in NOUNS if re.search(nouns, name)), "switch")
+    named = next((kind for nouns, kind in KINDS_OF_NOUNS if re.search(nouns, name)), "switch")
     return KINDS.get(intent, named)
+
+
+def said(value: object) -> str:
+    """A slot's value as text: a whole number without its decimals."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class HassilBaseline:
@@ -55,7 +60,8 @@ class HassilBaseline:
         areas = {name for kind, name in house if kind == "area"}
         areas |= {str(example.call["area"]) for example in examples if example.call.get("area", "home") != "home"}
         named = {(kind, name) for kind, name in house if kind not in ("area", "floor")}
-        named |= {(kind_of(example.call), str(example.call["name"])) for example in examples if "name" in example.call}
+        own = {str(example.call["name"]): kind_of(example.call) for example in examples if "name" in example.call}
+        named |= {(kind, name) for name, kind in own.items() if not re.fullmatch(NOUNS, name)}
         self._lists = {
             "name": self._list([(name, name, {"domain": kind}) for kind, name in sorted(named)]),
             "area": self._list([(name, name, {}) for name in sorted(areas)]),
@@ -71,6 +77,6 @@ class HassilBaseline:
         found = self._hassil.recognize_best(line, self._intents, slot_lists=self._lists, best_slot_name="name")
         if found is None:
             return {"intent": NONE}
-        slots = {name: str(entity.value) for name, entity in found.entities.items()}
+        slots = {name: said(entity.value) for name, entity in found.entities.items()}
         context = {name: str(value) for name, value in found.context.items() if isinstance(value, str)}
         return home_assistant_call(found.intent.name, line, {**context, **slots}) or {"intent": NONE}
