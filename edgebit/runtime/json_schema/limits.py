@@ -9,6 +9,7 @@ MOST_DIGITS = 40  # of a bound of numbers, before or after the point
 MOST_STATES = 32_768  # of the program
 MOST_EDGES = 131_072
 MOST_WORK = 1_000_000  # steps of the compiler: about a second
+MOST_COMPARED = 200_000  # steps of comparing the branches of all oneOf: about half a second
 MOST_TEXT = 1 << 18  # bytes of all literals and names
 MOST_UNROLLED = 512  # characters of a counted string that has to be told apart from another
 MOST_NESTED = 32  # values within values that have to be told apart from others at once

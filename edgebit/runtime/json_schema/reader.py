@@ -8,7 +8,7 @@ from typing import Any
 
 from edgebit.errors import SchemaError
 from edgebit.runtime.json_schema.anything import ANY_OBJECT, ANYTHING, anything
-from edgebit.runtime.json_schema.apart import are_apart
+from edgebit.runtime.json_schema.apart import Comparison
 from edgebit.runtime.json_schema.limits import MOST_DEPTH, MOST_DIGITS, MOST_ITEMS, MOST_LENGTH, MOST_NODES
 from edgebit.runtime.json_schema.nodes import (
     NOTHING,
@@ -73,11 +73,12 @@ class SchemaReader:
 
         Raises SchemaError where that is not plain to see.
         """
+        comparison = Comparison(self.resolve)
         while self._exclusive:
             pointer, branches = self._exclusive.pop()
             for i, first in enumerate(branches):
                 for j, second in enumerate(branches[:i]):
-                    if not are_apart(first, second, self.resolve):
+                    if not comparison.are_apart(first, second):
                         raise SchemaError(
                             f"{pointer}: oneOf is supported where a value is plainly of one branch only, as by a const "
                             f"or a type; a value may be of both {j} and {i}. Make it anyOf, or tell them apart"
@@ -207,11 +208,12 @@ class _Place:
             raise self._refuse("properties", "must be an object")
         if not isinstance(required, list) or not all(isinstance(each, str) for each in required):
             raise self._refuse("required", "must be a list of names")
+        names = frozenset(required)
         rest = self._other_properties(given)
         if rest == ANYTHING and not given and not required:
             return ANY_OBJECT
         properties = [
-            Property(name, self._reader.below(self, value, "properties", name), name in required)
+            Property(name, self._reader.below(self, value, "properties", name), name in names)
             for name, value in given.items()
         ]
         for name in dict.fromkeys(required):
