@@ -1,4 +1,4 @@
-"""Makes the assistant from the data in this folder: tokenizer, ternary model, float twin, packed checkpoint.
+"""Makes the assistant from the data in this folder: tokenizer, ternary model, float twin, packed checkpoint, figures.
 
     python -m recipes.assistant.make --out DIR
 
@@ -26,6 +26,7 @@ def main() -> None:
     failed = [form for form, process in zip(FORMS, running, strict=True) if process.wait()]
     if failed:
         sys.exit(f"the training of {' and '.join(failed)} failed: see above")
+    sys.exit(subprocess.run([sys.executable, "-m", "recipes.assistant.measure", "--out", str(out)]).returncode)
 
 
 if __name__ == "__main__":
