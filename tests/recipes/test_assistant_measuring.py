@@ -111,7 +111,8 @@ def measured() -> dict:
     return {
         "most": 2, "seed": 8, "steps": 10,
         "systems": dict.fromkeys(systems, splits), "all": dict.fromkeys(systems, found),
-        "reference": {"answers": 16, "different": 1, "greatest_gap": 0.0123, "transformers": "5.0"},
+        "reference": {"answers": 16, "transformers": "5.0", "f32": {"different": 0, "greatest_gap": 0.0},
+                      "f16": {"different": 1, "greatest_gap": 0.0123}},
         "hassil": {"skipped": "hassil is not installed"}, "by_intent": {"mute": found["exact"]},
         "confusions": [["set_brightness", "none", 1]],
     }  # fmt: skip
@@ -126,7 +127,8 @@ def test_the_card_is_renewed_between_its_marks_alone(tmp_path):
 
     text = path.read_text()
     assert text.startswith(f"# Before\n{card.BEGIN}\n### By test set") and text.endswith(f"\n{card.END}\nafter\n")
-    assert "50.0 (9.4 to 90.5)" in text and "15 of 16 are equal" in text and "within 0.012 logits" in text
+    assert "50.0 (9.4 to 90.5)" in text and "15 of 16 are equal" in text and "at most 0.012 below" in text
+    assert "missed by 40.0 points" in text and "| 0.0 | reached |" in text
     assert "| `set_brightness` | `none` | 1 |" in text and "hassil is not installed" in text and "old" not in text
 
 

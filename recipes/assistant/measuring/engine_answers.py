@@ -8,6 +8,7 @@ from pathlib import Path
 from edgebit.bundle.prompt_program import Message
 from edgebit.native_model import native_model
 from edgebit.runtime.adapter import Adapter
+from edgebit.runtime.engine import KV_TYPES
 from edgebit.runtime.generation import Answer, Generation
 from edgebit.runtime.session import Session
 
@@ -26,11 +27,11 @@ class Written:
 
 
 @contextmanager
-def engine_of(checkpoint: Path, *, threads: int = 1) -> Iterator[Session]:
-    """A session over the checkpoint in a folder."""
+def engine_of(checkpoint: Path, kv: str = KV_TYPES[0]) -> Iterator[Session]:
+    """A session over the checkpoint in a folder; kv: how it holds keys and values."""
     with (
         native_model(checkpoint) as model,
-        closing(Session(model, ctx_len=CONTEXT, sequences=SEQUENCES, threads=threads)) as session,
+        closing(Session(model, ctx_len=CONTEXT, sequences=SEQUENCES, kv=kv)) as session,
     ):
         yield session
 

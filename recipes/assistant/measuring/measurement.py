@@ -11,7 +11,7 @@ from typing import Any
 from edgebit.runtime.json_schema import compile_schema
 from recipes.assistant.examples import SPLITS, Example, examples
 from recipes.assistant.intents import response_schema
-from recipes.assistant.measuring.engine_answers import LONGEST, engine_answers, engine_of, prompts_of
+from recipes.assistant.measuring.engine_answers import LONGEST, Written, engine_answers, engine_of, prompts_of
 from recipes.assistant.measuring.hassil_baseline import HassilBaseline, is_known
 from recipes.assistant.measuring.nearest_neighbour import NearestNeighbour
 from recipes.assistant.measuring.replies import Reply, read_reply, reply_of
@@ -52,10 +52,12 @@ def answer_all(run: Path, sets: Sets, note: Callable[[str], None]) -> tuple[dict
         note("the engine has answered")
         held = engine_answers(session, prompts, schema=compile_schema(response_schema()))
         note("the engine has answered under the schema")
+        with engine_of(run / "packed", kv="f32") as precise:
+            own = {"f16": free, "f32": engine_answers(precise, prompts)}
         ternary = by_split(sets, [read_reply(written.text) for written in held])
         with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
             twin = pool.submit(twin_answers, run / "float", prompts, drafts, stop)
-            reference = pool.submit(compare_with_transformers, run / "packed", prompts, [w.tokens for w in free], stop)
+            reference = pool.submit(compare_with_transformers, run / "packed", prompts, own, stop)
             hassil = pool.submit(measure_hassil, {split: sets[split] for split in HASSIL}, ternary)
             nearest = NearestNeighbour()
             replies = {
@@ -78,20 +80,22 @@ def twin_answers(
 
 
 def compare_with_transformers(
-    folder: Path, prompts: list[list[int]], answers: list[tuple[int, ...]], stop: tuple[int, ...]
+    folder: Path, prompts: list[list[int]], own: dict[str, list[Written]], stop: tuple[int, ...]
 ) -> dict[str, Any]:
-    """How many of the engine's answers transformers gives as well, token for token."""
+    """How many of the engine's answers transformers gives as well, token for token; own: by type of KV cache."""
     import transformers
 
     from recipes.assistant.measuring import reference_answers as reference
 
     logits = reference.transformers_logits(reference.transformers_model(folder))
-    found = reference.greedy_answers(logits, prompts, answers, stop=stop, limit=LONGEST)
-    others = reference.differences(logits, prompts, found, answers, stop[0])
-    return {
-        "answers": len(answers), "different": len(others), "transformers": transformers.__version__,
-        "greatest_gap": max((other.gap for other in others), default=0.0),
-    }  # fmt: skip
+    tokens = {kv: [list(written.tokens) for written in answers] for kv, answers in own.items()}
+    greedy = reference.greedy_answers(logits, prompts, tokens["f32"], stop=stop, limit=LONGEST)
+    found: dict[str, Any] = {"answers": len(prompts), "transformers": transformers.__version__}
+    for kv, answers in tokens.items():
+        others = reference.differences(logits, prompts, greedy, answers, stop[0])
+        gaps = [other.gap for other in others]
+        found[kv] = {"different": len(others), "greatest_gap": max(gaps, default=0.0)}
+    return found
 
 
 def measure_hassil(sets: Sets, ternary: Replies) -> dict[str, Any]:

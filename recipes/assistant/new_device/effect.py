@@ -36,8 +36,11 @@ def measure_effect(base: Path, peft_folder: Path, adapter_file: Path, most: int)
             found["sets"][name] = {
                 "before": scores_of(examples, before).as_json(), "after": scores_of(examples, after).as_json(),
             }  # fmt: skip
-        asked = [example.text for name in ("new", "wordings") for example in sets[name]]
-        prompts = prompts_of(session, asked)
+        session.drop_adapter(adapter)
+        adapter.close()
+    with engine_of(base, kv="f32") as session:  # as the reference keeps them
+        adapter = Adapter.open(session.model.library, session.model, adapter_file.read_bytes())
+        prompts = prompts_of(session, [example.text for name in ("new", "wordings") for example in sets[name]])
         free = engine_answers(session, prompts, adapter=adapter)
         stop = session.model.info.stop_tokens
         session.drop_adapter(adapter)
