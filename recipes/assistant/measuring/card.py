@@ -125,8 +125,8 @@ def _reference(measured: Mapping[str, Any]) -> str:
             )
     return (
         f"The engine's answers beside those of transformers {found['transformers']} in float32 on the packed files, "
-        f"both free and greedy, token for token: {'; '.join(told)}. Where they part, an activation near the middle of two "
-        "int8 steps went to the other one, since its float sums were made in another order or precision."
+        f"both free and greedy, token for token: {'; '.join(told)}. Where they part, an activation near the middle of "
+        "two int8 steps went to the other one, since its float sums were made in another order or precision."
     )
 
 
