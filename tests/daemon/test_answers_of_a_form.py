@@ -187,7 +187,7 @@ def refused_ones(client, alone, native, other_model):
     other = Alone(native, other_model)
     data = other.adapter(7)
     other.close()
-    with pytest.raises(DeviceError, match="random-7 was made for other weights .* this device's model, house"):
+    with pytest.raises(DeviceError, match=r"random-7 was made for other weights .* this device's model, house"):
         load_adapter(client, "pi", data, "file", timeout_s=TIMEOUT_S)
     damaged = bytearray(alone.adapter(0))
     damaged[-1] ^= 1
