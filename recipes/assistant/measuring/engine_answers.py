@@ -13,8 +13,8 @@ from edgebit.runtime.generation import Answer, Generation
 from edgebit.runtime.session import Session
 
 SEQUENCES = 16
-LONGEST = 120  # tokens of an answer: the longest that was asked for has half of them
-CONTEXT = 256
+LONGEST = 320  # tokens of an answer: the lengths that the schema allows end each before
+CONTEXT = 512
 
 
 @dataclass(frozen=True, slots=True)
