@@ -16,7 +16,7 @@ from edgebit.errors import TrainError
 BEGIN_OF_TEXT, END_OF_TEXT = "<|begin_of_text|>", "<|end_of_text|>"
 _CONFIG = "tokenizer_config.json"
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
-_TAKEN_OVER = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", _CONFIG, "special_tokens_map.json", "added_tokens.json",
     "generation_config.json", *_TEMPLATES,
 )  # fmt: skip
@@ -31,7 +31,8 @@ def adopt_tokenizer(source: Path, folder: Path, *, template: str | None = None) 
         raise TrainError(f"{source}: there is no tokenizer.json, nor a tokenizer.model. Name a folder that has one")
     read = read_tokenizer(source)
     jinja = None if template is None else read_choice(template, read)
-    for name in _TAKEN_OVER:
+    remove_tokenizer(folder)
+    for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     if template is None:
@@ -41,6 +42,12 @@ def adopt_tokenizer(source: Path, folder: Path, *, template: str | None = None) 
     config = read_json_text(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
     config.pop("chat_template", None)
     _write_json(folder / _CONFIG, config if jinja is None else config | {"chat_template": jinja})
+
+
+def remove_tokenizer(folder: Path) -> None:
+    """Remove what a training that never came to its first save has left: it would be read with the new files."""
+    for name in TOKENIZER_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -78,6 +85,7 @@ def write_trained(folder: Path, merges: Sequence[tuple[str, str]], special: Sequ
         "model_input_names": ["input_ids", "attention_mask"],
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
+    remove_tokenizer(folder)
     # One line for the vocabulary: with one token a line it would be twice the size.
     _write_json(folder / "tokenizer.json", tokenizer, indent=None)
     _write_json(folder / _CONFIG, config if jinja is None else config | {"chat_template": jinja})
