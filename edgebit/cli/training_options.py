@@ -34,7 +34,7 @@ _OPTIONS = (
         help="Of the first stage; the second has none.",
     ),
     click.option("--warmup", type=click.IntRange(0), help="Steps.  [default: a tenth of all, at most 100]"),
-    click.option("--seed", type=int, default=1, show_default=True),
+    click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=1, show_default=True),
     click.option("--threads", type=click.IntRange(1), help="[default: as many as there are cores]"),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
     click.option(

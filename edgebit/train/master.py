@@ -145,6 +145,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise TrainError(
             f"{path}: model_type is not bitnet, and no other is trained on. Make a BitNet of it first: edgebit distill"
         )
+    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
+        raise TrainError(f"{path}: RoPE of kind {kind} is not trained on. Take a model without RoPE scaling")
+    if "rope_theta" not in {**rope, **config}:
+        raise TrainError(f"{path}: rope_theta is missing. Write it in, as the model was trained")
     quantised = config.get("quantization_config")
     if quantised and _form(quantised) != ("autobitlinear", "online"):
         raise TrainError(

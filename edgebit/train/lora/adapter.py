@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgebit.bundle.part_file import faults_named
 from edgebit.bundle.work_folder import work_folder
-from edgebit.checkpoint.hugging_face.lora_config import CONFIG_NAME, LoraConfig
+from edgebit.checkpoint.hugging_face.lora_config import CONFIG_NAME, MAX_ALPHA, LoraConfig
 from edgebit.checkpoint.hugging_face.peft_folder import (
     WEIGHTS_NAME,
     LowRankPair,
@@ -34,8 +34,8 @@ def add_lora(decoder: Decoder, config: LoraConfig) -> None:
     """
     if config.rank < 1:
         raise TrainError(f"rank {config.rank}: a side path needs a rank of 1 at least")
-    if config.alpha <= 0:
-        raise TrainError(f"alpha {config.alpha:g}: more than 0 is needed, or the side path adds nothing")
+    if not 0 < config.alpha <= MAX_ALPHA:
+        raise TrainError(f"alpha {config.alpha:g}: more than 0 is needed, up to {MAX_ALPHA:g}")
     targets = config.target_modules
     roles = target_roles((targets,) if isinstance(targets, str) else targets)
     for layer in range(decoder.shape.num_hidden_layers):
