@@ -13,8 +13,8 @@ def compiled(body: nn.Module, batch: Batch, note: Callable[[str], None]) -> nn.M
 
     Compiling takes 15 to 60 s and needs a C++ compiler. Gradients of the trial are removed.
     """
-    faster: nn.Module = torch.compile(body, dynamic=False)
     try:
+        faster: nn.Module = torch.compile(body, dynamic=False)  # which refuses a Python that it does not know
         faster(batch.ids, batch.positions, batch.documents).sum().backward()
     except (RuntimeError, OSError) as error:  # what torch.compile raises is a RuntimeError
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -13,7 +13,7 @@ from edgebit.train.batch import Evaluation, evaluate
 from edgebit.train.decoder import Decoder
 from edgebit.train.distillation import Distillation
 from edgebit.train.from_data import Plan, check_fits, check_out, learnt_rows, settings_of
-from edgebit.train.loss_curve import draw_curve, write_records
+from edgebit.train.loss_curve import curve_kept, drawn
 from edgebit.train.master import Rounding, master_config, write_master
 from edgebit.train.prepared_rows import end_tokens
 from edgebit.train.records import Listener
@@ -62,8 +62,8 @@ def distill(
     with learnt_rows(plan, out, data, progress) as (rows, rehearsed):
         check_fits(teacher.shape, plan, rows)
         settings = settings_of(plan, rows)
-        teacher.to(settings.device)
         student = student_of(teacher, form, _first_rows(rehearsed.source))
+        teacher.to(settings.device)
         measured = _measure(teacher, rows.held_out, settings)
         facts = {
             **asdict(teacher.shape), "form": form, "temperature": temperature, "share": share, "seed": plan.seed,
@@ -71,16 +71,15 @@ def distill(
         }  # fmt: skip
         outcome = train(
             student, rehearsed.source, settings, objective=objective, held_out=rows.held_out,
-            state_folder=out / FOLDER, facts=facts, listener=listener,
+            state_folder=out / FOLDER, facts=facts,
+            listener=curve_kept(listener or Listener(), f"Distillation of {out.name}", out),
         )  # fmt: skip
-        write_records(outcome.records, out / "loss.jsonl")
         parameters = sum(parameter.numel() for parameter in student.parameters())
         if not outcome.finished:
             return Distilled(outcome=outcome, parameters=parameters)
         rounding = _write(out, student, teacher_folder)
-        pictures = draw_curve(outcome.records, f"Distillation of {out.name}", out)
         return Distilled(
-            outcome=outcome, parameters=parameters, rounding=rounding, pictures=tuple(pictures),
+            outcome=outcome, parameters=parameters, rounding=rounding, pictures=tuple(drawn(out)),
             student=outcome.held_out, **measured,
         )  # fmt: skip
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
+from edgebit.checkpoint.hugging_face.lora_config import CONFIG_NAME as ADAPTER_CONFIG
 from edgebit.errors import TrainError
 from edgebit.progress import Progress, unwatched
 from edgebit.train.batch import Evaluation, evaluate
 from edgebit.train.data.preparation import DataSettings
+from edgebit.train.data.tokenizer_files import TOKENIZER_FILES
 from edgebit.train.decoder import Decoder
-from edgebit.train.loss_curve import draw_curve, write_records
+from edgebit.train.loss_curve import RECORDS, curve_kept, drawn
 from edgebit.train.master import Rounding, read_master, write_master
 from edgebit.train.model_card import model_card
 from edgebit.train.prepared_rows import PreparedRows, end_tokens, left_out, prepared_rows
@@ -21,8 +23,6 @@ from edgebit.train.replay import Rehearsal, rehearsal
 from edgebit.train.shape import ModelShape
 from edgebit.train.trainer import Outcome, Settings, train
 from edgebit.train.training_state import FOLDER, states
-
-_RECORDS = "loss.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +64,12 @@ class Trained:
     pictures: Sequence[Path] = ()
 
 
-def check_out(out: Path, *, resume: bool, made: str = "config.json") -> None:
-    """Raise TrainError where `out` has what a new training would replace, or nothing to go on from."""
-    begun, trained = states(out / FOLDER), (out / made).exists()
+def check_out(out: Path, *, resume: bool) -> None:
+    """Raise TrainError where `out` has what a new training would replace, or nothing to go on from.
+
+    What a training that ended before its first save has left is no obstacle.
+    """
+    begun, trained = states(out / FOLDER), any((out / made).exists() for made in ("config.json", ADAPTER_CONFIG))
     if resume and not begun:
         raise TrainError(f"{out / FOLDER}: no training state to go on from. Leave --resume out to begin")
     if not resume and (begun or trained):
@@ -75,10 +78,19 @@ def check_out(out: Path, *, resume: bool, made: str = "config.json") -> None:
         raise TrainError(f"{out}: {what}. Give {way}another --out")
     if out.exists() and not out.is_dir():
         raise TrainError(f"{out} is no folder. Give another --out")
+    if not resume:
+        _check_no_others(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainError(f"{out}: cannot be made: {error.strerror}. Give another --out") from error
+
+
+def _check_no_others(out: Path) -> None:
+    ours = {*TOKENIZER_FILES, FOLDER, RECORDS}
+    others = sorted(path.name for path in out.glob("*") if path.name not in ours and not path.name.startswith("."))
+    if others:
+        raise TrainError(f"{out}: a folder with files of another kind ({others[0]}). Give a new one as --out")
 
 
 def train_from_data(
@@ -105,9 +117,8 @@ def train_from_data(
         }  # fmt: skip
         outcome = train(
             decoder, rehearsed.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,
-            listener=listener,
+            listener=curve_kept(listener, f"Training of {out.name}", out),
         )  # fmt: skip
-        write_records(outcome.records, out / _RECORDS)
         parameters = sum(parameter.numel() for parameter in decoder.parameters())
         if not outcome.finished:
             return Trained(outcome, settings, parameters)
@@ -144,8 +155,7 @@ def _written(
         files[adopted.name] = adopted.read_bytes()
     rounding = write_master(out, decoder, files, bos=ends.bos, eos=ends.eos, stop=ends.stop)
     held_out = evaluate(read_master(out), rows.held_out) if rows.held_out else None
-    pictures = draw_curve(outcome.records, f"Training of {out.name}", out)
-    return Trained(outcome, settings, parameters, rounding, held_out, pictures=pictures)
+    return Trained(outcome, settings, parameters, rounding, held_out, pictures=drawn(out))
 
 
 def settings_of(plan: Plan, rows: PreparedRows) -> Settings:

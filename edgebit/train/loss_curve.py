@@ -2,15 +2,33 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgebit.bundle.part_file import PartFile
 from edgebit.errors import EdgebitError, TrainError
 from edgebit.line_plot import Panel, Picture, Series, write_picture
-from edgebit.train.records import Record
+from edgebit.train.records import Listener, Record
 
+RECORDS = "loss.jsonl"
+_PICTURES = ("loss.svg", "loss.png")
 _SMOOTHED = 20  # steps that count for about two thirds of a smoothed loss
+
+
+def curve_kept(listener: Listener, title: str, folder: Path) -> Listener:
+    """The listener, and with each save the curve so far in `folder`: it can be watched while the training goes on."""
+
+    def saved(records: Sequence[Record]) -> None:
+        write_records(records, folder / RECORDS)
+        draw_curve(records, title, folder)
+        listener.saved(records)
+
+    return replace(listener, saved=saved)
+
+
+def drawn(folder: Path) -> list[Path]:
+    """The pictures in `folder`."""
+    return [path for name in _PICTURES if (path := folder / name).is_file()]
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
@@ -22,17 +40,14 @@ def write_records(records: Sequence[Record], path: Path) -> None:
         part.commit()
 
 
-def draw_curve(records: Sequence[Record], title: str, folder: Path) -> list[Path]:
-    """Write loss.svg into `folder`, and loss.png where cairosvg is installed; what was written."""
-    written = []
-    for name in ("loss.svg", "loss.png"):
+def draw_curve(records: Sequence[Record], title: str, folder: Path) -> None:
+    """Write loss.svg into `folder`, and loss.png where cairosvg is installed."""
+    for name in _PICTURES:
         try:
             write_picture(picture_of(records, title), folder / name)
-            written.append(folder / name)
         except EdgebitError as error:
             if name.endswith(".svg"):
                 raise TrainError(str(error)) from error
-    return written
 
 
 def picture_of(records: Sequence[Record], title: str) -> Picture:

@@ -1,6 +1,6 @@
 """What is known of each step of a training, and who follows it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -23,5 +23,6 @@ class Listener:
     compiling: Callable[[], None] = lambda: None  # which takes up to a minute
     began: Callable[[int, int], None] = lambda done, steps: None  # with the first step after these, of so many
     stepped: Callable[[Record], None] = lambda record: None
+    saved: Callable[[Sequence[Record]], None] = lambda records: None  # with all steps so far
     noted: Callable[[str], None] = lambda words: None  # what went another way than asked for
     should_stop: Callable[[], bool] = lambda: False  # asked after each step

@@ -35,9 +35,11 @@ class Settings:
     save_every: int = 200  # steps
 
     def __post_init__(self) -> None:
-        """Raise TrainError where the rows do not divide into the parts."""
+        """Raise TrainError where the rows do not divide into the parts, or the device is not there."""
         if self.batch_rows < 1 or self.accumulate < 1 or self.batch_rows % self.accumulate:
             raise TrainError(f"{self.batch_rows} rows do not divide into {self.accumulate} parts. Take a divisor")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise TrainError("--device cuda: PyTorch finds no GPU here. Install its build for CUDA, or leave it out")
 
     def decisive(self) -> dict[str, Any]:
         """What the result hangs on."""
@@ -86,6 +88,8 @@ def train(
         run.compile(listener.noted)
     if run.done < last:
         listener.began(run.done, last)
+    else:  # it may have been killed after its last state and before what is made of it
+        listener.saved(run.outcome.records)
     while run.done < last:
         record = run.step()
         due = settings.evaluate_every and run.done % settings.evaluate_every == 0
@@ -96,6 +100,7 @@ def train(
         stopping = run.done < last and listener.should_stop()
         if state_folder is not None and (stopping or run.done % settings.save_every == 0 or run.done == last):
             write_state(state_folder, run.done, run.state())
+            listener.saved(run.outcome.records)
         if stopping:
             return run.outcome
     run.outcome.finished = True
@@ -161,13 +166,15 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         with _memory_faults_named(step, settings):
             loss = self._backward(rows, learnt)
-        if not math.isfinite(loss):
-            raise TrainError(
-                f"step {step + 1}: the loss is {loss}. Begin anew with a lower learning rate, such as "
-                f"--learning-rate {settings.schedule.learning_rate / 2:g}, or a longer --warmup"
-            )
         with _memory_faults_named(step, settings):
-            nn.utils.clip_grad_norm_(self._trained.values(), settings.clip)
+            norm = nn.utils.clip_grad_norm_(self._trained.values(), settings.clip).item()
+        for what, value in (("the loss", loss), ("the norm of the gradients", norm)):
+            if not math.isfinite(value):
+                raise TrainError(
+                    f"step {step + 1}: {what} is {value}. Begin anew with a lower learning rate, such as "
+                    f"--learning-rate {settings.schedule.learning_rate / 2:g}, or a longer --warmup"
+                )
+        with _memory_faults_named(step, settings):
             self._optimizer.step()
         self.done += 1
         before = self.outcome.records[-1].tokens if self.outcome.records else 0

@@ -176,6 +176,32 @@ def test_ctrl_c_saves_and_says_how_to_go_on(trained, data, tmp_path):
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("name", ["README.md", "config.json", "adapter_config.json"])
+def test_what_lies_in_the_folder_is_not_written_over(name, data, tmp_path):
+    """Whatever it is; only a tokenizer without a training is what one that never began has left."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    (tmp_path / name).write_text("mine")
+    refused = invoke(data, "--out", tmp_path, *SIZES)
+
+    assert isinstance(refused.exception, TrainError)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.reference
+def test_a_gpu_that_is_not_there_is_said(data, tmp_path):
+    """Before anything is read."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    refused = invoke(data, "--out", tmp_path / "out", *SIZES, "--device", "cuda")
+
+    assert isinstance(refused.exception, TrainError)
+    assert "finds no GPU" in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.reference
 def test_rows_longer_than_the_context_are_refused(data, tmp_path):
     """With both ways out."""
     pytest.importorskip("torch", reason="PyTorch is not installed")

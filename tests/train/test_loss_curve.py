@@ -8,7 +8,7 @@ import pytest
 
 from edgebit.errors import TrainError
 from edgebit.line_plot import svg_of
-from edgebit.train.loss_curve import draw_curve, picture_of, write_records
+from edgebit.train.loss_curve import draw_curve, drawn, picture_of, write_records
 from edgebit.train.records import Record
 
 
@@ -57,7 +57,8 @@ def test_losses_are_smoothed_from_the_first_on():
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_short_training_has_a_picture_too(count, tmp_path):
     """Of few steps, or none."""
-    written = draw_curve(records(count), "Training", tmp_path)
+    draw_curve(records(count), "Training", tmp_path)
+    written = drawn(tmp_path)
 
     assert written[0].name == "loss.svg"
     ElementTree.parse(written[0])

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from edgebit.checkpoint.hugging_face.lora_config import CONFIG_NAME, LoraConfig
+from edgebit.checkpoint.hugging_face.lora_config import LoraConfig
 from edgebit.errors import TrainError
 from edgebit.progress import Progress, unwatched
 from edgebit.train.batch import evaluate
 from edgebit.train.from_data import Plan, Retention, Trained, check_fits, check_out, learnt_rows, settings_of
 from edgebit.train.lora.adapter import adapter_of, add_lora, save_adapter
 from edgebit.train.lora.base import open_base
-from edgebit.train.loss_curve import draw_curve, write_records
+from edgebit.train.loss_curve import curve_kept, drawn
 from edgebit.train.records import Listener
 from edgebit.train.trainer import train
 from edgebit.train.training_state import FOLDER
@@ -33,7 +33,7 @@ def train_adapter(
     """
     if plan.start is None:
         raise TrainError("an adapter needs a base. Give --from CHECKPOINT")
-    check_out(out, resume=resume, made=CONFIG_NAME)
+    check_out(out, resume=resume)
     decoder, sums = open_base(plan.start)
     config = replace(config, base_model=str(plan.start))
     torch.manual_seed(plan.seed)  # of the pairs, and of dropout
@@ -50,9 +50,8 @@ def train_adapter(
         }  # fmt: skip
         outcome = train(
             decoder, rehearsed.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,
-            listener=listener,
+            listener=curve_kept(listener or Listener(), f"Training of {out.name}", out),
         )  # fmt: skip
-        write_records(outcome.records, out / "loss.jsonl")
         adapter = adapter_of(decoder, config, sums)
         trained = Trained(outcome, settings, sum(pair.a.size + pair.b.size for pair in adapter.pairs.values()))
         if outcome.finished:
@@ -60,7 +59,9 @@ def train_adapter(
             trained = replace(
                 trained,
                 held_out=outcome.held_out,
-                old=Retention(before, evaluate(decoder, rehearsed.old_held_out)) if before else None,
-                pictures=draw_curve(outcome.records, f"Training of {out.name}", out),
+                old=Retention(before, evaluate(decoder, rehearsed.old_held_out, device=settings.device))
+                if before
+                else None,
+                pictures=drawn(out),
             )
         return trained
