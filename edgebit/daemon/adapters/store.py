@@ -38,15 +38,23 @@ class AdapterStore:
         self._folder = folder
 
     def read(self) -> list[StoredAdapter]:
-        """All that is there, by name. What is damaged is put aside, and the log says so; what was half made goes."""
+        """All that is there, by name. What is damaged is put aside, and the log says so; what was half made goes.
+
+        A disk that lets nothing be read or taken away costs adapters, never more: the log says so.
+        """
+        try:
+            for path in sorted(self._folder.glob(f"*@*{PART}")):
+                _discard(path)
+            files = sorted(self._files(), key=lambda path: path.stat().st_mtime_ns)
+        except OSError as error:
+            log.error("adapters in %s cannot be read: %s", self._folder, error.strerror)
+            return []
         found: dict[str, StoredAdapter] = {}
-        for path in sorted(self._folder.glob(f"*@*{PART}")):
-            path.unlink(missing_ok=True)
-        for path in sorted(self._files(), key=lambda path: path.stat().st_mtime_ns):
+        for path in files:
             stored = self._read(path)
             if stored is not None:
                 if (older := found.get(stored.name)) is not None:
-                    self._path(older.name, older.sha256).unlink(missing_ok=True)
+                    _discard(self._path(older.name, older.sha256))
                 found[stored.name] = stored
         return [found[name] for name in sorted(found)]
 
@@ -92,8 +100,11 @@ class AdapterStore:
         if hashlib.sha256(data).hexdigest() == about["sha256"]:
             return StoredAdapter(about["name"], about["sha256"], data)
         aside = path.with_name(path.name + DAMAGED)
-        path.replace(aside)
         log.error("adapter %s is damaged: its content is not that of its sum. It is put aside as %s", path, aside.name)
+        try:
+            path.replace(aside)
+        except OSError as error:
+            log.error("adapter %s cannot be put aside: %s", path, error.strerror)
         return None
 
     def _files(self) -> list[Path]:
@@ -104,3 +115,10 @@ class AdapterStore:
 
     def _path(self, name: str, sha256: str) -> Path:
         return self._folder / f"{name}@{sha256}"
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.error("%s cannot be removed: %s", path, error.strerror)

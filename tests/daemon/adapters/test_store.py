@@ -96,3 +96,20 @@ def test_a_disk_that_takes_nothing(store, folder, monkeypatch, number, code):
     monkeypatch.undo()
     assert held(store) == {"garage": b"one"}
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_disk_from_which_nothing_can_be_taken(store, folder, monkeypatch, caplog):
+    """A device on a disk that has become read-only starts, with the adapters that can be read."""
+    put(store, "garage", b"one")
+    put(store, "lamp", b"two")
+    damaged = next(path for path in folder.iterdir() if path.name.startswith("garage@"))
+    damaged.write_bytes(b"One")
+    (folder / f"half@{'0' * 64}.part").write_bytes(b"")
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(type(folder), "unlink", fail)
+    monkeypatch.setattr(type(folder), "replace", fail)
+    assert held(store) == {"lamp": b"two"}
+    assert "cannot be removed" in caplog.text and "cannot be put aside" in caplog.text
