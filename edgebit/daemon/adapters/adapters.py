@@ -86,6 +86,7 @@ class Adapters:
                 adapter.close()
                 raise
             self._model.adapters.put(name, sha256, adapter)
+            self._close_unused(self._model)
             self._known[name] = _Known(sha256, len(data), None)
             log.info("adapter %s is loaded: %d bytes, sha256 %s", name, len(data), sha256)
             return True
@@ -102,6 +103,7 @@ class Adapters:
             del self._known[name]
             if self._model is not None:
                 self._model.adapters.remove(name)
+                self._close_unused(self._model)
             log.info("adapter %s is unloaded", name)
             return True
 
@@ -113,3 +115,8 @@ class Adapters:
                 | ({"fault": known.fault} if known.fault is not None else {})
                 for name, known in sorted(self._known.items())
             ]
+
+    def _close_unused(self, model: AdaptableModel) -> None:
+        """The engine closes those that answers had, when it next computes: others would pile up until then."""
+        for adapter in model.adapters.take_unused():
+            adapter.close()

@@ -75,6 +75,13 @@ class AdapterShelf(Generic[A]):
                 del self._used[id(adapter)]
             return done
 
+    def take_unused(self) -> list[A]:
+        """Those of take_retired() that no answer has ever had: no sequence has them, so any thread may close them."""
+        with self._lock:
+            done = [each for each in self._retired if id(each) not in self._used]
+            self._retired = [each for each in self._retired if id(each) in self._used]
+            return done
+
     def _retire(self, name: str) -> bool:
         before = self._open.pop(name, None)
         if before is not None:

@@ -106,6 +106,28 @@ def test_the_shelf_waits_for_answers():
     assert (shelf.take_retired(), shelf.take_retired()) == ([second, first], [])
 
 
+def test_what_no_answer_had_is_closed_at_once():
+    """Loading again and again while nothing is asked fills no memory; what an answer had is the engine's to close."""
+    shelf, used, unused = AdapterShelf(), object(), object()
+    shelf.put("garage", "1", used)
+    shelf.give_back(shelf.take("garage", "1"))
+    shelf.put("garage", "2", unused)
+    assert shelf.take_unused() == []
+    shelf.remove("garage")
+    assert (shelf.take_unused(), shelf.take_unused()) == ([unused], [])
+    assert shelf.take_retired() == [used]
+
+
+def test_an_adapter_that_is_replaced_unused_is_closed(tmp_path):
+    """By whoever replaces or unloads it: the engine would not look before it computes something."""
+    model = Model()
+    adapters = start(tmp_path, model)
+    load(adapters, "garage", GARAGE)
+    load(adapters, "garage", LAMP)
+    adapters.unload("garage")
+    assert model.adapters.take_retired() == []
+
+
 def test_the_shelf_knows_which_one_was_meant():
     """One that was replaced while a request waited is not the one that it was checked with."""
     shelf = AdapterShelf()
