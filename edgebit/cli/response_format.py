@@ -18,7 +18,7 @@ def response_format_of(schema: str) -> dict[str, Any]:
     except OSError as error:
         words = f"{schema} cannot be read: {error.strerror}. Give a file with a JSON Schema, json, or model"
         raise click.BadParameter(words, param_hint="--schema") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{schema} is no JSON: {error}", param_hint="--schema") from error
     if not isinstance(content, dict):
         raise click.BadParameter(f"{schema} holds no JSON Schema: it is no object", param_hint="--schema")
