@@ -103,3 +103,13 @@ def test_a_tokenizer_that_cannot_be_taken_over_is_refused(tmp_path, learnt):
         adopt_tokenizer(tmp_path / "empty", tmp_path)
     with pytest.raises(TokenizerError, match=r"--template chatml marks turns with <\|im_start\|>"):
         adopt_tokenizer(learnt("bitnet"), tmp_path, template="chatml")
+
+
+def test_nothing_of_an_earlier_tokenizer_stays(tmp_path):
+    """A template or a stop token in a file of its own would go before those of the new one."""
+    for name in ("chat_template.jinja", "generation_config.json"):
+        (tmp_path / name).write_text("{}")
+
+    train_tokenizer([Text("some words and some more words")], tmp_path, vocab_size=None)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
