@@ -34,6 +34,7 @@ from edgebit.checkpoint.tokenizer import (
     read_tokenizer,
 )
 from edgebit.runtime.engine import Engine
+from edgebit.runtime.json_schema import any_object, compile_schema
 from edgebit.runtime.library import Library
 from edgebit.runtime.model import Model
 from tests.kernels.conftest import CheckBuild
@@ -171,6 +172,28 @@ def test_no_adapter_file_makes_the_engine_fault(
                 (seeds / f"{encoding.name}-{rank}").write_bytes(adapter.pack())
 
     fuzz(check_build("fuzz"), "fuzz_adapter", found, seeds, max_len=8192, environment={"EB_FUZZ_MODEL": str(file)})
+
+    assert len(list(found.iterdir())) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_no_program_makes_a_constraint_fault(
+    check_build: Callable[[str], CheckBuild], reference_checkpoint: Callable[[str], Path], tmp_path: Path
+):
+    """Refused, or a constraint that accepts exactly what its mask leaves."""
+    seeds, found = tmp_path / "seeds", tmp_path / "found"
+    seeds.mkdir()
+    found.mkdir()
+    counted = {"type": "string", "minLength": 1, "maxLength": 4}
+    item = {"type": "object", "properties": {"a": counted, "b": {"type": "integer", "maximum": 77}}, "required": ["b"]}
+    again = {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#"}}]}
+    for number, program in enumerate((compile_schema(item), compile_schema(again), any_object())):
+        (seeds / str(number)).write_bytes(bytes(range(8)) + program)
+    (tmp_path / "tiny.tokn").write_bytes(read_tokenizer(reference_checkpoint("bitnet-packed")).section())
+
+    environment = {"EB_FUZZ_SECTION": str(tmp_path / "tiny.tokn")}
+    fuzz(check_build("fuzz"), "fuzz_constraint", found, seeds, max_len=32768, environment=environment)
 
     assert len(list(found.iterdir())) > 3
 
