@@ -4,10 +4,11 @@ import pytest
 from sorting_task import SHAPE, sorting_documents
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from greedy_decoding import greedy  # noqa: E402
+
 from edgebit.train.batch import batch_of, cross_entropy  # noqa: E402
 from edgebit.train.bit_linear import BitLinear, FloatLinear  # noqa: E402
 from edgebit.train.decoder import Decoder  # noqa: E402
-from edgebit.train.greedy import greedy  # noqa: E402
 from edgebit.train.rows import row_of  # noqa: E402
 
 pytestmark = pytest.mark.reference

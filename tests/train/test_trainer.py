@@ -7,9 +7,10 @@ import pytest
 from sorting_task import END, SHAPE, sorting_document, sorting_documents
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from greedy_decoding import greedy  # noqa: E402
+
 from edgebit.errors import TrainError  # noqa: E402
 from edgebit.train.decoder import Decoder  # noqa: E402
-from edgebit.train.greedy import greedy  # noqa: E402
 from edgebit.train.records import Listener  # noqa: E402
 from edgebit.train.rows import IGNORED, Document, PackedRows, packed_once, shuffled  # noqa: E402
 from edgebit.train.schedule import Schedule  # noqa: E402
