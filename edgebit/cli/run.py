@@ -115,4 +115,5 @@ def _refuse_foreign_options(engine: str) -> None:
         if given and engine != owner:
             raise click.UsageError(
                 f"--{option.replace('_', '-')} belongs to the engine {owner}, and {engine} runs this. Leave it out"
+                + (", or convert the model: edgebit convert" if owner == "native" and engine == "transformers" else "")
             )

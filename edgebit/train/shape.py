@@ -33,12 +33,12 @@ class ModelShape:
         if self.hidden_size % (2 * self.num_attention_heads):
             raise TrainError(
                 f"hidden_size {self.hidden_size} does not part into {self.num_attention_heads} heads of even width. "
-                f"Take a multiple of {2 * self.num_attention_heads}"
+                f"Take a multiple of {2 * self.num_attention_heads}, or other --heads and --kv-heads"
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise TrainError(
                 f"{self.num_attention_heads} heads do not share {self.num_key_value_heads} key-value heads evenly. "
-                "Take a divisor of the heads"
+                "Take a divisor of the heads as --kv-heads"
             )
         if self.hidden_act not in ACTIVATIONS:
             raise TrainError(f"hidden_act is {self.hidden_act!r}, and must be one of {', '.join(ACTIVATIONS)}")

@@ -38,23 +38,25 @@ def test_home_assistant_over_a_broker(ready, broker, ears):
 
 
 def test_wyoming_through_the_daemon(broker, daemons, ears):
-    """Question and answer by the way of all requests; in its principal's name nobody asks over the broker."""
+    """A call asked for and said, by the way of all requests; in its principal's name nobody asks over the broker."""
     port = free_port()
     daemon = daemons(broker.url, toml=f'[wyoming]\nlisten = "127.0.0.1:{port}"\ntimeout_s = 2\n')
     ear = ears(broker.port, "edgebit/v1/pi/status", "edgebit/v1/pi/metrics", "edgebit/v1/pi/out/#")
     ear.until(lambda message: json.loads(message.payload).get("state") == "ready")
 
+    call = json.dumps({"intent": "hello", "say": "Hello."})
+
     async def converse():
         async with AsyncTcpClient("127.0.0.1", port, read_timeout=10) as client:
             said = []
-            for event in (Describe(), Transcript("say 3"), Transcript("fail"), Transcript("slow 1000")):
+            for event in (Describe(), Transcript(f"json {call}"), Transcript("fail"), Transcript("slow 1000")):
                 await client.write_event(event.event())
                 said.append(await client.read_event())
             return said
 
     info, answer, failed, late = asyncio.run(converse())
     assert Info.from_event(info).handle[0].models[0].name == "fake"
-    assert Handled.from_event(answer).text == "w0 w1 w2 "
+    assert Handled.from_event(answer).text == "Hello."
     assert NotHandled.from_event(failed).text == "the engine broke"
     assert "the deadline passed" in NotHandled.from_event(late).text
 
