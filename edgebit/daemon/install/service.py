@@ -286,8 +286,21 @@ class Service:
         new.replace(self.root / "run" / "service")
 
     def _start_supervisor(self) -> None:
+        started = self._spawn_supervisor()
+        deadline = time.monotonic() + _TAKE_OVER_S + 30
+        while self._supervisor_pid() != started.pid:
+            if started.poll() is not None:
+                # One that was started before and still waited may have told it to end: the last one started counts.
+                if started.returncode not in (0, -signal.SIGTERM) or time.monotonic() > deadline:
+                    raise DeployError(f"the supervisor ended with code {started.returncode}. Look at `edgebit logs`")
+                started = self._spawn_supervisor()
+            if time.monotonic() > deadline:
+                raise DeployError("the supervisor did not come up in time. Look at `edgebit logs`")
+            time.sleep(0.05)
+
+    def _spawn_supervisor(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            started = subprocess.Popen(
+            return subprocess.Popen(
                 [*_pyz_argv(self.root), "agent", "--root", str(self.root), "supervise"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -295,13 +308,6 @@ class Service:
                 cwd=self.root,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _TAKE_OVER_S + 30
-        while self._supervisor_pid() != started.pid:
-            if started.poll() is not None:
-                raise DeployError(f"the supervisor ended with code {started.returncode}. Look at `edgebit logs`")
-            if time.monotonic() > deadline:
-                raise DeployError("the supervisor did not come up in time. Look at `edgebit logs`")
-            time.sleep(0.05)
 
     def _supervisor_pid(self) -> int | None:
         """The supervisor's process: whoever holds the lock, so that a pid given out again cannot deceive us."""
