@@ -73,7 +73,7 @@ def engine_logits(model: Model, ids: list[int], adapter: Adapter | None) -> np.n
 
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_peft(name, reference_checkpoint, reference_model, native, tmp_path):
-    """By the measures of tests/parity for the base: mean difference 0.03 of the deviation, 95 % the same argmax.
+    """By tests/parity's measures for the base: mean difference 0.03 of the deviation, same argmax where it is sure.
 
     The adapter moves the logits by more than ten times that. int8 in place of f16 stays within 0.06.
     """
@@ -99,7 +99,10 @@ def test_logits_are_those_of_peft(name, reference_checkpoint, reference_model, n
     assert moved > 0.3
     assert off[Encoding.F16] <= 0.03
     assert off[Encoding.I8] <= 0.06
-    assert (found[Encoding.F16].argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.95
+    best = np.sort(wanted, axis=1)
+    sure = best[:, -1] - best[:, -2] >= 0.1 * deviation
+    assert sure.mean() > 0.5
+    assert (found[Encoding.F16].argmax(axis=1) == wanted.argmax(axis=1))[sure].all()
 
 
 @pytest.mark.parametrize("name", ["bitnet-bf16", "llama-master"])
@@ -110,7 +113,7 @@ def test_greedy_tokens_are_those_of_peft_where_it_is_sure(
     with Model.open(native, reference_model(name)) as model:
         write_random_adapter(model, tmp_path / "lora")
         theirs = load_with_peft(reference_checkpoint(name), tmp_path / "lora")
-        ids = [1, 5, 9, 200]
+        ids = [1, 5, 9, 20]
         for _ in range(40):
             ids.append(int(theirs(torch.tensor([ids])).logits[0, -1].argmax()))
         wanted = theirs(torch.tensor([ids[:-1]])).logits[0, 3:]
