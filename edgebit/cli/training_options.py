@@ -41,6 +41,13 @@ _OPTIONS = (
         "--compile/--no-compile", "compiled", default=True, show_default=True, help="torch.compile, where it works."
     ),
     click.option(
+        "--bf16/--no-bf16",
+        "bf16_products",
+        default=False,
+        show_default=True,
+        help="Factors of products in bfloat16: twice as fast where the CPU has them.",
+    ),
+    click.option(
         "--eval-every", type=click.IntRange(0), default=200, show_default=True, help="Steps; 0: at the end alone."
     ),
     click.option("--save-every", type=click.IntRange(1), default=200, show_default=True, help="Steps."),
@@ -71,5 +78,6 @@ def settings_of(options: dict[str, Any]) -> Any:
         schedule=Schedule(**{**shared, "steps": options["steps"] or 2000}),
         batch_rows=options["batch_tokens"] // options["row_length"], accumulate=options["accumulate"],
         device=options["device"], compile=options["compiled"], threads=options["threads"],
+        bf16_products=options["bf16_products"],
         evaluate_every=options["eval_every"], save_every=options["save_every"],
     )  # fmt: skip

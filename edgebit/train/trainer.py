@@ -30,6 +30,7 @@ class Settings:
     clip: float = 1.0  # most that the norm of all gradients may be
     device: str = "cpu"
     compile: bool = True
+    bf16_products: bool = False  # factors of matrix products rounded to bfloat16, their sums kept in float32
     threads: int | None = None  # None: as many as torch takes
     evaluate_every: int = 0  # steps; 0: at the end alone
     save_every: int = 200  # steps
@@ -46,6 +47,7 @@ class Settings:
         return {
             **asdict(self.schedule), "batch_rows": self.batch_rows, "accumulate": self.accumulate,
             "clip": self.clip, "device": self.device,
+            "bf16_products": self.bf16_products,
         }  # fmt: skip
 
 
@@ -78,6 +80,8 @@ def train(
     listener = listener or Listener()
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    # Where a CPU has no products of bfloat16 (AVX512-BF16, AMX, SVE), "medium" computes them in float32.
+    torch.set_float32_matmul_precision("medium" if settings.bf16_products else "highest")
     decoder.to(settings.device)
     run = _Run(decoder, source, settings, objective, {**settings.decisive(), **(facts or {})})
     if state_folder is not None and (state := newest_state(state_folder, listener.noted)):

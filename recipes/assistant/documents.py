@@ -11,6 +11,7 @@ from edgebit.train.rows import Document
 from recipes.assistant.examples import Example, training_example
 
 SYSTEM_SHARE, SECOND_TURN_SHARE = 0.03, 0.04
+SPARE = 1 << 40  # further on in the stream than any training comes
 SYSTEM = ("You are a helpful assistant.", "You are the voice of the house.", "Answer with a JSON object.")
 
 
@@ -32,7 +33,10 @@ def turn(example: Example) -> list[Message]:
 
 
 def documents(tokenizer: Path, seed: int, most: int) -> Callable[[int], Document]:
-    """The document of each number, by the tokenizer in a folder; a chat of more than `most` tokens loses turns."""
+    """The document of each number, by the tokenizer in a folder.
+
+    A chat of more than `most` tokens loses its first turns; if it is too long even so, another takes its place.
+    """
     encoder = Encoder(tokenizer)
 
     def document(number: int) -> Document:
@@ -40,6 +44,6 @@ def documents(tokenizer: Path, seed: int, most: int) -> Callable[[int], Document
         found = encoder.conversation(chat)[0]
         if len(found.ids) > most:
             found = encoder.conversation(Conversation(chat.messages[-2:]))[0]
-        return found
+        return found if len(found.ids) <= most else document(number + SPARE)
 
     return document

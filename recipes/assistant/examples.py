@@ -39,10 +39,12 @@ POLITE_SHARE = 0.35
 TYPO_SHARE = 0.04
 PER_TEMPLATE = 6  # examples of a held-out template in its test set, at most
 STATES = {"on": "on", "off": "off", "open": "open", "opened": "open", "closed": "closed", "close": "closed",
-          "shut": "closed", "lock": "locked", "locked": "locked", "unlock": "unlocked"}  # fmt: skip
+          "shut": "closed", "lock": "locked", "locked": "locked", "unlock": "unlocked",
+          "unlocked": "unlocked"}  # fmt: skip
 # First words of a line that is a wish or a statement: "could you" does not go before it.
 NO_ORDER = {"the", "my", "our", "all", "a", "an", "i", "i'm", "i'd", "we", "it", "it's", "its", "there", "is", "are",
-            "no", "not", "can", "could", "someone", "nobody", "let's", "to", "on", "from", "everything"}  # fmt: skip
+            "no", "not", "don't", "dont", "do", "never", "you", "can", "could", "someone", "nobody", "let's", "to",
+            "on", "from", "everything"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

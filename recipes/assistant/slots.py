@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from recipes.assistant.intents import Call
-from recipes.assistant.values import clock, degrees, duration, number, percent
-from recipes.assistant.words import device_names, free_words, hash_of, lines, plural, words
+from recipes.assistant.values import clock, degrees, duration, number, over_percent, percent
+from recipes.assistant.words import device_names, free_word, hash_of, lines, plural, words
 
 NAMES_HELD_OUT = 10  # one in so many device names is kept for the tests
 
@@ -32,16 +32,16 @@ def is_held_out_name(name: str) -> bool:
 
 def free_name(rng: random.Random, most: int) -> str:
     """One to `most` words at random."""
-    return " ".join(rng.choice(free_words()) for _ in range(rng.randint(1, most)))
+    return " ".join(free_word(rng) for _ in range(rng.randint(1, most)))
 
 
 def draw_area(rng: random.Random) -> str:
     """The name of a room, without its article."""
     chance = rng.random()
     if chance < 0.08:
-        return f"{rng.choice(free_words())} room"
+        return f"{free_word(rng)} room"
     if chance < 0.12:
-        return rng.choice(free_words())
+        return free_word(rng)
     if chance < 0.16:
         return f"{rng.choice(words('adjective'))} {rng.choice(words('area'))}"
     return rng.choice(words("area"))
@@ -54,7 +54,7 @@ def draw_name(rng: random.Random, kind: str) -> Filled:
     if form < 0.10:
         name = rng.choice(device_names()[rng.choice(OWN_NAMES[kind])])
         return Filled(the + name, {"name": name}, name.endswith("s"))
-    if form < 0.16 and kind in ("light", "device"):
+    if form < 0.18 and kind in ("light", "device"):
         name = free_name(rng, 1) + " " + free_name(rng, 2)
         return Filled("the " + name, {"name": name}, False)
     noun = rng.choice(words(kind))
@@ -71,7 +71,7 @@ def draw_name(rng: random.Random, kind: str) -> Filled:
     if form < 0.74:
         return Filled(the + noun, {"name": noun}, many)
     if form < 0.86:
-        first = rng.choice(words("adjective")) if rng.random() < 0.5 else rng.choice(free_words())
+        first = rng.choice(words("adjective")) if rng.random() < 0.4 else free_word(rng)
         name = f"{first} {area} {noun}" if rng.random() < 0.4 else f"{first} {noun}"
         return Filled(the + name, {"name": name}, many)
     if form < 0.90:
@@ -130,7 +130,7 @@ def fill_area(rng: random.Random) -> Filled:
 def fill_list(rng: random.Random) -> Filled:
     """The name of a list."""
     name = rng.choice(words("list"))
-    return Filled(*named("list", f"{rng.choice(free_words())} list" if rng.random() < 0.15 else name))
+    return Filled(*named("list", f"{free_word(rng)} list" if rng.random() < 0.15 else name))
 
 
 def named(slot: str, value: str | int) -> tuple[str, Call]:
@@ -214,6 +214,7 @@ FILLERS: dict[str, Callable[[random.Random], Filled]] = {
     "area_said": said_only(lambda rng: f"the {draw_area(rng)}"),
     "part": said_only(lambda rng: rng.choice(words("part"))),
     "percent": with_value("percent", percent),
+    "over": said_only(over_percent),
     "degrees": with_value("degrees", degrees),
     "duration": with_value("duration", duration),
     "duration_adj": with_value("duration", lambda rng: duration(rng, before_noun=True)),

@@ -8,7 +8,6 @@ A run that was stopped goes on at the exact step. make.py runs both forms side b
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,14 +28,11 @@ VOCABULARY = 1024
 TOKENIZER_EXAMPLES = 40_000
 ROW = 128  # tokens; no chat is longer
 SHAPE = ModelShape(
-    vocab_size=VOCABULARY, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
+    vocab_size=VOCABULARY, hidden_size=256, intermediate_size=640, num_hidden_layers=4, num_attention_heads=8,
     num_key_value_heads=2, max_position_embeddings=512,
 )  # fmt: skip
-SCHEDULE = Schedule(steps=8000, learning_rate=2.5e-3, weight_decay=0.1, warmup=200)
-SECOND_SCHEDULE = Schedule(
-    steps=2400, learning_rate=1.2e-3, weight_decay=0.0, warmup=100, second_stage=0.0, second_start=1.0
-)
-SETTINGS = Settings(schedule=SCHEDULE, batch_rows=16, threads=1, save_every=400)
+SCHEDULE = Schedule(steps=18_000, learning_rate=2.2e-3, weight_decay=0.1, warmup=200)
+SETTINGS = Settings(schedule=SCHEDULE, batch_rows=16, threads=1, save_every=500, bf16_products=True)
 FORMS = ("ternary", "float")
 
 
@@ -64,20 +60,13 @@ def write(out: Path, form: str, decoder: Decoder) -> None:
 
 
 def train_form(out: Path, form: str) -> None:
-    """Train a form in `out`: once from random weights, then once more on other examples from where that ended."""
-    torch.manual_seed(SEED)
-    decoder = Decoder(SHAPE, ternary=form == "ternary")
-    for number, schedule in enumerate((SCHEDULE, SECOND_SCHEDULE), 1):
-        run(out, form, decoder, number, replace(SETTINGS, schedule=schedule))
-        write(out, form, decoder)
-
-
-def run(out: Path, form: str, decoder: Decoder, number: int, settings: Settings) -> None:
-    """The first or second training, whose seed is its number; one line of progress each 50 steps.
+    """Train a form in `out` from random weights, with one line of progress each 50 steps.
 
     The checkpoint is written each time the state is saved.
     """
-    rows = PackedRows(documents(out / "tokenizer", number * SEED, ROW), ROW)
+    torch.manual_seed(SEED)
+    decoder = Decoder(SHAPE, ternary=form == "ternary")
+    rows = PackedRows(documents(out / "tokenizer", SEED, ROW), ROW)
     started, mean = time.monotonic(), 0.0
 
     def stepped(record: Record) -> None:
@@ -85,12 +74,13 @@ def run(out: Path, form: str, decoder: Decoder, number: int, settings: Settings)
         mean = 0.98 * mean + 0.02 * record.loss if mean else record.loss
         if record.step % 50 == 0 or record.step == 1:
             minutes = (time.monotonic() - started) / 60
-            print(f"{form} {number}: step {record.step}, loss {mean:.4f}, {minutes:.1f} min", flush=True)
-        if record.step % settings.save_every == 0:
+            print(f"{form}: step {record.step}, loss {mean:.4f}, {minutes:.1f} min", flush=True)
+        if record.step % SETTINGS.save_every == 0:
             write(out, form, decoder)
 
     listener = Listener(stepped=stepped, noted=lambda words: print(words, flush=True))
-    train(decoder, rows, settings, state_folder=out / f"{form}-state-{number}", listener=listener)
+    train(decoder, rows, SETTINGS, state_folder=out / f"{form}-state", listener=listener)
+    write(out, form, decoder)
 
 
 def main() -> None:

@@ -36,6 +36,13 @@ def percent(rng: random.Random) -> tuple[str, int]:
     return said + (rng.choice(unit) if rng.random() < 0.85 else ""), value
 
 
+def over_percent(rng: random.Random) -> str:
+    """A share beyond 100 percent, which no device has."""
+    value = rng.choice((rng.randint(101, 999), rng.randrange(110, 600, 10), rng.randrange(200, 1000, 100)))
+    spelled = f"{spell(value // 100)} hundred" if value % 100 == 0 and rng.random() < 0.5 else str(value)
+    return spelled + rng.choice((" percent", " per cent", "%" if spelled.isdigit() else " percent"))
+
+
 def degrees(rng: random.Random) -> tuple[str, int]:
     """A room temperature, Celsius or Fahrenheit as the user thinks of it, as said and as an integer."""
     value = rng.randint(5, 35) if rng.random() < 0.65 else rng.randint(36, 90)

@@ -16,6 +16,7 @@ from recipes.assistant.words import hash_of, words
 
 MACROS = {"whats": "(what is|what's|whats)"}
 TEMPLATES_HELD_OUT = 0.13  # of the templates of each intent, and at least two
+SPLIT = "second"  # drawn anew, since answers to what the first one held out were read
 WORDINGS_HELD_OUT = 10  # one in so many wordings of the other templates
 
 NAMES = "switch|light|device|lock|cover|fan|thing"
@@ -100,7 +101,7 @@ def templates() -> dict[str, list[Template]]:
 def split(intent: str, texts: list[str]) -> list[Template]:
     """The templates of one intent, those with the lowest hashes held out."""
     count = max(2, ceil(TEMPLATES_HELD_OUT * len(texts)))
-    held_out = set(sorted(texts, key=lambda text: hash_of(f"{intent}: {text}"))[:count])
+    held_out = set(sorted(texts, key=lambda text: hash_of(f"{SPLIT} {intent}: {text}"))[:count])
     return [Template(intent, text, tuple(expand(text)), text in held_out) for text in texts]
 
 
@@ -115,7 +116,8 @@ def held_out_wordings() -> dict[str, list[Template]]:
         chosen = tuple(
             wording
             for wording in template.wordings
-            if hash_of(f"{template.intent}: {key(wording)}") % WORDINGS_HELD_OUT == 0 and key(wording) not in known
+            if hash_of(f"{SPLIT} {template.intent}: {key(wording)}") % WORDINGS_HELD_OUT == 0
+            and key(wording) not in known
         )
         if chosen and not template.held_out and len(template.wordings) > 1:
             single.append(Template(template.intent, template.text, chosen, True))

@@ -1,11 +1,14 @@
 """Word lists that fill the slots of wordings, and the hash that decides what is held out."""
 
+import random
 import re
 import tomllib
 from functools import cache
 from hashlib import blake2b
 
 from recipes.assistant.intents import DATA
+
+BLENDED_SHARE = 0.25
 
 
 def hash_of(text: str) -> int:
@@ -41,6 +44,15 @@ def free_words() -> list[str]:
     """Words of the public training rows: as parts of names they teach the model to copy what it never saw."""
     rows = lines("clinc_train.tsv") + lines("nlu_train.tsv")
     return sorted({word for row in rows for word in re.findall(r"\b[a-z]{3,11}\b", row.split("\t")[1].lower())})
+
+
+def free_word(rng: random.Random) -> str:
+    """A word at random; one in four is made of the halves of two, so that names must be copied letter by letter."""
+    word = rng.choice(free_words())
+    if rng.random() >= BLENDED_SHARE:
+        return word
+    other = rng.choice(free_words())
+    return word[: (len(word) + 1) // 2] + other[len(other) // 2 :]
 
 
 def plural(noun: str) -> str:
