@@ -15,7 +15,7 @@ from typing import Any
 from recipes.assistant.measuring import card, pictures
 from recipes.assistant.measuring.measurement import measure
 
-MOST = 400  # lines of a test set: an interval of 95 % is then 2 to 5 points wide to each side
+MOST = 1000  # lines of a test set: an interval of 95 % is then 1 to 3 points wide to each side
 SHOWN = Path(__file__).parents[2] / "docs" / "pictures"
 NAMES = {"ternary": "ternary, schema", "ternary_free": "ternary, free", "float": "float twin",
          "nearest": "TF-IDF neighbour"}  # fmt: skip

@@ -163,3 +163,14 @@ def test_a_compiled_training_is_near_the_one_that_is_not():
 
     assert not notes
     assert [record.loss for record in outcome.records] == pytest.approx([each.loss for each in plain.records], rel=0.01)
+
+
+def test_products_of_bfloat16_learn_nearly_the_same():
+    """Other bits where the CPU has them, losses within some percent; a training without them is exact again."""
+    documents = sorting_documents(100)
+    _, exact = trained(documents, steps=12)
+    _, rounded = trained(documents, steps=12, bf16_products=True)
+    _, again = trained(documents, steps=12)
+
+    assert [record.loss for record in rounded.records] == pytest.approx([r.loss for r in exact.records], rel=0.1)
+    assert again.records == exact.records
