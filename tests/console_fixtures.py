@@ -73,6 +73,8 @@ class Board:
         self._master, self.terminal = pty.openpty()
         self._near, self._far = pty.openpty()
         tty.setraw(self._far)
+        for end in (self._master, self._near):  # what select() said may be old: _to_board() reads and writes both too
+            os.set_blocking(end, False)
         self.port = os.ttyname(self._far)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = "{}:{}".format(*self._server.getsockname())
@@ -150,12 +152,12 @@ class Board:
             if self._near in free:
                 self._to_port()
             if self._master in free:
-                data = data[os.write(self._master, data[:512]) :]
+                data = _written(self._master, data)
 
     def _from_board(self) -> None:
         try:
             data = os.read(self._master, 65_536)
-        except OSError:  # the board hung its side up for a moment, as login does
+        except OSError:  # nothing is there any more, or the board hung its side up for a moment, as login does
             return
         data = self.damage(data, False) if self.damage else data
         if self._tcp:
@@ -169,7 +171,15 @@ class Board:
         return [self._near] if self._late else []
 
     def _to_port(self) -> None:
-        self._late = self._late[os.write(self._near, self._late[:512]) :]
+        self._late = _written(self._near, self._late)
+
+
+def _written(end: int, data: bytes) -> bytes:
+    """What is left of the data after as much as goes into a pseudo-terminal now."""
+    try:
+        return data[os.write(end, data[:512]) :]
+    except BlockingIOError:
+        return data
 
 
 @pytest.fixture

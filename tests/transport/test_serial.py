@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import random
+import select
 import socket
 import termios
 import threading
@@ -272,6 +273,34 @@ def test_bad_line_is_mended(board, tmp_path, monkeypatch):
 
     assert noise.damaged >= 2
     assert (tmp_path / "there").read_bytes() == source.read_bytes()
+
+
+def test_wire_goes_on_when_both_ends_spoke_at_once(board, tmp_path):
+    """What the board said is carried while bytes go to it; waiting for it once more would hold up the wire for ever."""
+    os.mkfifo(tmp_path / "turn")
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(data: bytes, to_board: bool) -> bytes:
+        if b"one" in data:
+            held.set()
+            assert go_on.wait(60)
+        return data
+
+    board_does = f"stty raw -echo; echo one; read turn <{tmp_path}/turn; echo two; head -c 9 >/dev/null; echo three"
+    device = board(["sh", "-c", board_does], damage=hold)
+    with Line.open(Address.parse(device.serial_url)) as line:
+        assert held.wait(60)
+        (tmp_path / "turn").write_text("yours\n")
+        line.write(b"12345")
+        for end in (device._master, device._near):
+            assert select.select([end], [], [], 60)[0]
+        go_on.set()
+        heard = b""
+        for word, ours in ((b"two", b"6789"), (b"three", b"")):
+            while word not in heard:
+                heard += (more := line.read(60))
+                assert more, heard
+            line.write(ours)
 
 
 def test_line_that_is_too_bad_is_said(board, tmp_path, monkeypatch):
