@@ -56,7 +56,7 @@ def command(
         raise click.UsageError("--tokenizer is the teacher's own. Leave it out")
     check_training_options(options)
     require_packages()
-    from edgebit.train.distill import distill
+    from edgebit.train.distillation.from_data import distill
     from edgebit.train.from_data import Plan
 
     plan = Plan(

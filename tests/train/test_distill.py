@@ -47,10 +47,10 @@ def teacher(native, texts, tmp_path_factory):
     safetensors = pytest.importorskip("safetensors.torch")
     from edgebit.train.data.preparation import DataSettings
     from edgebit.train.decoder import Decoder
+    from edgebit.train.distillation.teacher import remove_sub_norms
     from edgebit.train.prepared_rows import prepared_rows
     from edgebit.train.schedule import Schedule
     from edgebit.train.shape import ModelShape
-    from edgebit.train.teacher import remove_sub_norms
     from edgebit.train.trainer import Settings, train
 
     folder = tmp_path_factory.mktemp("teacher")
@@ -99,8 +99,8 @@ def test_transformers_computes_the_same_student(teacher, texts, tmp_path):
     """Both forms: what is written is what was trained."""
     transformers = pytest.importorskip("transformers")
     from edgebit.train.decoder import Decoder
+    from edgebit.train.distillation.teacher import read_teacher, remove_sub_norms
     from edgebit.train.master import read_master
-    from edgebit.train.teacher import read_teacher, remove_sub_norms
 
     ids = torch.from_numpy(np.random.default_rng(3).integers(0, 320, (8, 6)))
     places = torch.arange(6).expand_as(ids)
@@ -142,9 +142,9 @@ def test_it_goes_on_at_the_exact_step(teacher, texts, tmp_path):
 def test_the_loss_is_divergence_and_cross_entropy_in_their_shares(teacher):
     """None of a student that is its teacher; with temperature, as computed from probabilities here."""
     from edgebit.train.batch import batch_of, cross_entropy
-    from edgebit.train.distillation import Distillation
+    from edgebit.train.distillation.objective import Distillation
+    from edgebit.train.distillation.teacher import read_teacher, student_of
     from edgebit.train.rows import Document, row_of
-    from edgebit.train.teacher import read_teacher, student_of
 
     read = read_teacher(teacher)
     row = row_of([Document(list(range(20)), [-100] * 10 + list(range(10, 20)))], 32)

@@ -1,4 +1,4 @@
-"""A ternary student of an ordinary float model: it begins as a copy of its teacher, and learns to say the same."""
+"""A ternary student from files of data: its teacher, the training towards it, and the master in a folder."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +11,14 @@ from edgebit.checkpoint.hugging_face.json_file import read_json
 from edgebit.progress import Progress, unwatched
 from edgebit.train.batch import Evaluation, evaluate
 from edgebit.train.decoder import Decoder
-from edgebit.train.distillation import Distillation
+from edgebit.train.distillation.objective import Distillation
+from edgebit.train.distillation.teacher import Form, has_sub_norms, read_teacher, student_of
 from edgebit.train.from_data import Plan, check_fits, check_out, learnt_rows, settings_of
 from edgebit.train.loss_curve import curve_kept, drawn
 from edgebit.train.master import Rounding, master_config, write_master
 from edgebit.train.prepared_rows import end_tokens
 from edgebit.train.records import Listener
 from edgebit.train.rows import Row
-from edgebit.train.teacher import Form, has_sub_norms, read_teacher, student_of
 from edgebit.train.trainer import Outcome, Settings, train
 from edgebit.train.training_state import FOLDER
 
