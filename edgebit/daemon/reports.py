@@ -151,6 +151,7 @@ class Reports:
         changed = self.gate.describe() != self._gate_told or self.adapters.describe() != self._adapters_told
         if self.is_behind or changed:
             self._publish_info()
+            self.home.changed(self._facts())
         if now >= self._next_at:
             self._next_at = now + self.config.report.interval_s
             self._publish_metrics()
@@ -262,6 +263,7 @@ class Reports:
             version=__version__,
             machine=hardware_name(Path(self.config.report.sensors_root)) or platform.machine(),
             model=str(model.get("name") or ""),
+            assists=bool(model.get("response_schema")),
             sensors=frozenset(name for name, reading in readings.items() if reading.value is not None),
             interval_s=self.config.report.interval_s,
         )

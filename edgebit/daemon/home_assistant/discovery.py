@@ -17,7 +17,7 @@ ANSWER = "answer"  # the id that every question has: one topic, on which the las
 STATE_MAX = 255  # characters of a state; Home Assistant drops a longer one whole
 ATTRIBUTE_MAX = 12000  # characters of an answer beside its state; the recorder keeps 16 kB of attributes
 SILENT_INTERVALS = 4  # of reports, after which a reading counts as gone
-ANSWER_FIGURES = ("id", "done_reason", "eval_count", "total_duration", "energy", "error")
+ANSWER_FIGURES = ("id", "call", "done_reason", "eval_count", "total_duration", "energy", "error")
 STATES = ("init", "ready", "busy", "hot", "draining", "fault")
 _ALERTS = (
     "'messages': value_json.alerts | map(attribute='message') | list,"
@@ -82,6 +82,7 @@ class DeviceFacts:
     version: str  # of edgebit
     machine: str  # what the hardware is
     model: str  # the language model's name; empty: not loaded
+    assists: bool  # the model has a schema of its own, so it is asked for a call and not to chat
     sensors: frozenset[str]  # readings that this device has
     interval_s: float  # between two reports
 
@@ -143,7 +144,7 @@ def _conversation(facts: DeviceFacts) -> dict[str, Component]:
     topics, principal = facts.topics, facts.principal
     reply = topics.reply(principal, ANSWER)
     ask = {
-        "command_topic": topics.request(principal, "chat"),
+        "command_topic": topics.request(principal, "assist" if facts.assists else "chat"),
         "command_template": _request(id=ANSWER, id_mode="latest", reply_to=reply),
     }
     said = "value_json.error.message if value_json.error is defined else value_json.text or '(empty)'"

@@ -28,7 +28,7 @@ class Broker:
 def facts(*sensors, device="pi"):
     return DeviceFacts(
         topics=DeviceTopics("edgebit", device), principal="homeassistant", version="1", machine="Pi", model="m",
-        sensors=frozenset(sensors), interval_s=30.0,
+        assists=False, sensors=frozenset(sensors), interval_s=30.0,
     )  # fmt: skip
 
 

@@ -14,10 +14,11 @@ ON = "[home_assistant]\nenabled = true\nbirth_delay_s = 0\n"
 
 
 def test_home_assistant_over_a_broker(ready, broker, ears):
-    """Announced; again after the birth; asked over the topics that were announced; and taken back."""
-    daemon = ready(toml=ON)
+    """Announced, for an assistant as soon as the model is known; again after the birth; asked; and taken back."""
+    daemon = ready(toml=ON, report_s=300)
     ear = ears(broker.port, TOPIC)
-    parts = json.loads(ear.next().payload)["components"]
+    announced = ear.until(lambda message: b"/in/homeassistant/assist" in message.payload)
+    parts = json.loads(announced.payload)["components"]
     assert "t_soc" in parts and "power" not in parts  # as tests/daemon/roots/pi4 has it
 
     ear.say("homeassistant/status", "online")
@@ -25,10 +26,10 @@ def test_home_assistant_over_a_broker(ready, broker, ears):
     assert json.loads(again.payload)["components"].keys() == parts.keys()
 
     hearer = ears(broker.port, parts["answer"]["state_topic"])
-    hearer.say(
-        parts["ask"]["command_topic"], parts["ask"]["command_template"].replace("{{ value | tojson }}", '"say 2"')
-    )
-    assert hearer.next_json()["text"] == "w0 w1 "
+    line = json.dumps("json " + json.dumps({"intent": "turn_on", "name": "lamp", "say": "Lamp on."}))
+    hearer.say(parts["ask"]["command_topic"], parts["ask"]["command_template"].replace("{{ value | tojson }}", line))
+    answer = hearer.next_json()
+    assert (answer["text"], answer["call"]) == ("Lamp on.", {"intent": "turn_on", "name": "lamp"})
 
     daemon.stop()
     daemon.config.write_text(daemon.config.read_text().replace("enabled = true", "enabled = false"))

@@ -8,6 +8,7 @@ import pytest
 from jinja2 import Environment, StrictUndefined
 from mqtt_fixtures import VALIDATORS
 
+from edgebit.daemon.contract.requests import NOT_FOR_ASSIST
 from edgebit.daemon.contract.topics import DeviceTopics
 from edgebit.daemon.home_assistant.discovery import (
     ATTRIBUTE_MAX,
@@ -38,7 +39,8 @@ ALLOWED = {
 def facts(**changes):
     everything = frozenset(SENSORS) | frozenset(FLAGS)
     given = {"topics": TOPICS, "principal": "homeassistant", "version": "1.0", "machine": "Raspberry Pi 5"}
-    return DeviceFacts(**{**given, "model": "tiny", "sensors": everything, "interval_s": 30.0, **changes})
+    given |= {"model": "tiny", "assists": False, "sensors": everything, "interval_s": 30.0}
+    return DeviceFacts(**{**given, **changes})
 
 
 def document(**changes):
@@ -167,17 +169,24 @@ def test_availability(state, shown):
     assert rendered(way["value_template"], {"state": state, "conn": 3}) == shown
 
 
+@pytest.mark.parametrize("assists", [False, True])
 @pytest.mark.parametrize("name", ["ask", "prompt"])
 @pytest.mark.parametrize("said", ["Why is the sky blue?", 'She said "no" \\ {{ x }}\n</script> \U0001d11e', "'", "{"])
-def test_a_question_becomes_a_request(name, said):
-    """Whatever is said: JSON of the schema that requests have, answered on the one topic of the answer's sensor."""
-    part = document()["components"][name]
-    assert part["command_topic"] == "edgebit/v1/pi5/in/homeassistant/chat"
+def test_a_question_becomes_a_request(name, said, assists):
+    """Whatever is said: JSON of the schema that requests have, answered on the one topic of the answer's sensor.
+
+    A model that is an assistant is asked to assist, and takes the request as one.
+    """
+    part = document(assists=assists)["components"][name]
+    op = part["command_topic"].removeprefix("edgebit/v1/pi5/in/homeassistant/")
+    assert op == ("assist" if assists else "chat")
     request = json.loads(rendered(part["command_template"], value=said))
     VALIDATORS["request"].validate(request)
     assert request["prompt"] == said
     assert request["reply_to"] == document()["components"]["answer"]["state_topic"]
     assert TOPICS.refusal(request["reply_to"], "homeassistant") is None
+    if assists:
+        assert not set(NOT_FOR_ASSIST) & set(request)
 
 
 def test_the_cancel_button():
@@ -193,6 +202,7 @@ def test_the_cancel_button():
     [
         ({"id": "answer", "text": "Because."}, "Because."),
         ({"id": "answer", "text": ""}, "(empty)"),
+        ({"id": "answer", "text": "On.", "call": {"intent": "turn_on", "name": "lamp"}}, "On."),
         ({"id": "answer", "text": "é" * 300}, "é" * STATE_MAX),
         ({"id": "answer", "error": {"message": "8 jobs are waiting already"}}, "8 jobs are waiting already"),
     ],
@@ -203,6 +213,7 @@ def test_the_answer(reply, state):
     assert rendered(part["value_template"], reply) == state
     attributes = json.loads(rendered(part["json_attributes_template"], reply))
     assert attributes["text"] == reply.get("text", "") and attributes["error"] == reply.get("error")
+    assert attributes["call"] == reply.get("call")
 
 
 def test_a_very_long_answer():

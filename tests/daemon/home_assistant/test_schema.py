@@ -53,12 +53,13 @@ def test_home_assistant_takes_it(home_assistant):
     """Every component passes the strict schema of its platform, and a document with a wrong unit does not."""
     facts = DeviceFacts(
         topics=DeviceTopics("edgebit", "pi"), principal="homeassistant", version="1.0", machine="Raspberry Pi 5",
-        model="tiny", sensors=frozenset(SENSORS) | frozenset(FLAGS), interval_s=30.0,
+        model="tiny", assists=True, sensors=frozenset(SENSORS) | frozenset(FLAGS), interval_s=30.0,
     )  # fmt: skip
     document = discovery_document(facts)
     parts = document["components"]
     said = 'She said "no" <b> it\'s\n\U0001d11e'
-    reply = {"id": "answer", "text": "é" * 300, "energy": {"joules": 3.5}}
+    call = {"intent": "set_brightness", "name": "lamp", "percent": 40}
+    reply = {"id": "answer", "text": "é" * 300, "call": call, "energy": {"joules": 3.5}}
     metrics = {"sensors": {"power": {"absent": "asleep"}, "throttled": {"value": 1}, "energy_total": {"value": 5400}}}
     templates = {
         "ask": (parts["ask"]["command_template"], {"value": said}),
@@ -81,6 +82,7 @@ def test_home_assistant_takes_it(home_assistant):
     rendered = found["rendered"]
     assert json.loads(rendered["ask"])["prompt"] == said
     assert rendered["answer"] == "é" * 255 and json.loads(rendered["attributes"])["text"] == reply["text"]
+    assert json.loads(rendered["attributes"])["call"] == call
     assert json.loads(rendered["alert"]) == {"messages": ["hot"], "severity": "critical"}
     assert {name: rendered[name] for name in ("refused", "power", "throttled", "energy", "latency", "lost")} == {
         "refused": "busy", "power": "None", "throttled": "ON", "energy": "1.5", "latency": "3.25", "lost": "offline",
