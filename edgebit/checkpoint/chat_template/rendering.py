@@ -101,6 +101,11 @@ class ChatTemplate:
         status = self._process.wait()
         if status == -signal.SIGXCPU:
             return f"computes without end: its prompts took more than {_CPU_S} s"
+        if status == -signal.SIGKILL:
+            return (
+                "cannot be rendered: the process that does it was killed, as the system does where memory is short."
+                " End other programs, then try again"
+            )
         return f"cannot be rendered: the process that does it died with status {status}"
 
 
