@@ -10,7 +10,7 @@ import click
 from edgebit.cli.data_options import data_options
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import printable, printable_json
-from edgebit.cli.training_options import check_training_options, settings_of, training_options
+from edgebit.cli.training_options import SCHEMA_TAKEN_OVER, check_training_options, settings_of, training_options
 from edgebit.cli.training_watch import training_watch
 from edgebit.train.data.preparation import DataSettings
 from edgebit.train.requirements import require_packages
@@ -79,6 +79,7 @@ def command(
             for name in ("teacher", "rounded", "student")
             if (found := getattr(done, name)) is not None
         },
+        "response_schema": None if done.response_schema is None else str(done.response_schema),
         "pictures": [str(path) for path in done.pictures],
     }  # fmt: skip
     click.echo(printable_json(facts, indent=2) if as_json else printable("\n".join(_lines(facts))))
@@ -92,6 +93,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     words = {"teacher": "teacher", "rounded": "rounded alone (--from-float)", "student": "student"}
     for name, found in facts["held_out"].items():
         lines.append(f"  held out  loss {found['loss']:.4f}, {found['accuracy']:.1%} predicted: {words[name]}")
+    if facts["response_schema"]:
+        lines.append(SCHEMA_TAKEN_OVER.format("the teacher"))
     lines.append(f"  curve     {', '.join(facts['pictures'])}")
     lines.append(f"Next: edgebit build {facts['out']} --target rpi --out {Path(facts['out']).name}.bundle")
     return lines

@@ -14,7 +14,7 @@ from edgebit.cli.data_summary import echo_dry_run
 from edgebit.cli.lora_options import lora_options
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import printable, printable_json
-from edgebit.cli.training_options import check_training_options, settings_of, training_options
+from edgebit.cli.training_options import SCHEMA_TAKEN_OVER, check_training_options, settings_of, training_options
 from edgebit.cli.training_watch import training_watch
 from edgebit.train.data.preparation import DataSettings
 from edgebit.train.requirements import require_packages
@@ -133,6 +133,7 @@ def _facts(trained: Any, out: Path) -> dict[str, Any]:
             "accuracy_before": old.before.accuracy, "accuracy": old.after.accuracy,
         },
         **({} if rounding is None else {"moved": rounding.moved, "weights": rounding.weights}),
+        "response_schema": None if trained.response_schema is None else str(trained.response_schema),
         "pictures": [str(path) for path in trained.pictures],
     }  # fmt: skip
 
@@ -154,6 +155,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if weights:
         moved = f"{facts['moved']:,} of {weights:,} weights"
         lines.append(f"  bfloat16  {moved} rounded to the other side, so that every code stays")
+    if facts["response_schema"]:
+        lines.append(SCHEMA_TAKEN_OVER.format("the master"))
     lines.append(f"  curve     {', '.join(facts['pictures'])}")
     name = Path(facts["out"]).name
     if weights is None:

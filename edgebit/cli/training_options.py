@@ -9,6 +9,7 @@ import click
 
 from edgebit.train.schedule import Schedule
 
+SCHEMA_TAKEN_OVER = "  answers   follow response_schema.json of {}, taken over: remove it where they no longer do"
 _DATA = click.Path(exists=True, path_type=Path)
 _OPTIONS = (
     click.option("--eval", "evaluate_on", multiple=True, type=_DATA, help="Data to evaluate on, instead of a share."),

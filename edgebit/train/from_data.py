@@ -1,12 +1,13 @@
 """A model from files of data: rows, a decoder that is new or a master's, the training, and the master in a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from edgebit.checkpoint.checkpoint import RESPONSE_SCHEMA
 from edgebit.checkpoint.hugging_face.lora_config import CONFIG_NAME as ADAPTER_CONFIG
 from edgebit.errors import TrainError
 from edgebit.progress import Progress, unwatched
@@ -17,6 +18,7 @@ from edgebit.train.decoder import Decoder
 from edgebit.train.loss_curve import RECORDS, curve_kept, drawn
 from edgebit.train.master import Rounding, read_master, write_master
 from edgebit.train.model_card import model_card
+from edgebit.train.origin import response_schema_of
 from edgebit.train.prepared_rows import PreparedRows, end_tokens, left_out, prepared_rows
 from edgebit.train.records import Listener
 from edgebit.train.replay import Rehearsal, rehearsal
@@ -61,6 +63,7 @@ class Trained:
     rounding: Rounding | None = None  # None: stopped before the end
     held_out: Evaluation | None = None  # of the master as it was written
     old: Retention | None = None  # of the data that were rehearsed
+    response_schema: Path | None = None  # that of the master that was gone on from, taken over
     pictures: Sequence[Path] = ()
 
 
@@ -100,6 +103,7 @@ def train_from_data(
     listener = listener or Listener()
     check_out(out, resume=resume)
     decoder = None if plan.start is None else read_master(plan.start)
+    adopted = {} if plan.start is None else response_schema_of(plan.start)
     tokenizer = out if resume else plan.start or plan.data.tokenizer
     data = replace(plan.data, tokenizer=tokenizer)
     with learnt_rows(plan, out, data, progress) as (rows, rehearsed):
@@ -119,10 +123,10 @@ def train_from_data(
             decoder, rehearsed.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,
             listener=curve_kept(listener, f"Training of {out.name}", out),
         )  # fmt: skip
-        parameters = sum(parameter.numel() for parameter in decoder.parameters())
+        trained = Trained(outcome, settings, sum(parameter.numel() for parameter in decoder.parameters()))
         if not outcome.finished:
-            return Trained(outcome, settings, parameters)
-        written = _written(decoder, out, plan, rows, settings, outcome, parameters)
+            return trained
+        written = _written(decoder, out, plan, rows, trained, adopted)
         old = Retention(before, evaluate(read_master(out), rehearsed.old_held_out)) if before else None
         return replace(written, old=old)
 
@@ -146,16 +150,22 @@ def learnt_rows(
 
 
 def _written(
-    decoder: Decoder, out: Path, plan: Plan, rows: PreparedRows, settings: Settings, outcome: Outcome, parameters: int
+    decoder: Decoder, out: Path, plan: Plan, rows: PreparedRows, trained: Trained, adopted: Mapping[str, bytes]
 ) -> Trained:
+    """The master in `out`, with the files that were `adopted` from the one before, evaluated as it was written."""
     ends = end_tokens(out)
-    adopted = out / "generation_config.json"
-    files = {"README.md": model_card(out.name, plan.paths, decoder, settings, outcome, plan.seed).encode()}
-    if adopted.is_file():
-        files[adopted.name] = adopted.read_bytes()
-    rounding = write_master(out, decoder, files, bos=ends.bos, eos=ends.eos, stop=ends.stop)
-    held_out = evaluate(read_master(out), rows.held_out) if rows.held_out else None
-    return Trained(outcome, settings, parameters, rounding, held_out, pictures=drawn(out))
+    card = model_card(out.name, plan.paths, decoder, trained.settings, trained.outcome, plan.seed)
+    files = {**adopted, "README.md": card.encode()}
+    generation = out / "generation_config.json"
+    if generation.is_file():
+        files[generation.name] = generation.read_bytes()
+    return replace(
+        trained,
+        rounding=write_master(out, decoder, files, bos=ends.bos, eos=ends.eos, stop=ends.stop),
+        held_out=evaluate(read_master(out), rows.held_out) if rows.held_out else None,
+        response_schema=out / RESPONSE_SCHEMA if adopted else None,
+        pictures=drawn(out),
+    )
 
 
 def settings_of(plan: Plan, rows: PreparedRows) -> Settings:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgebit.cli import cli
-from edgebit.errors import TrainError
+from edgebit.errors import SchemaError, TrainError
 from edgebit.train import requirements
 
 SIZES = ["--hidden-size", "32", "--layers", "2", "--heads", "4", "--kv-heads", "2", "--ffn-size", "64",
@@ -142,6 +143,39 @@ def test_a_master_is_trained_on_from(trained, data, tmp_path):
     for name in ("tokenizer.json", "config.json"):
         assert (tmp_path / "better" / name).read_bytes() == (out / name).read_bytes()
     assert (out / "model.safetensors").read_bytes() == before
+
+
+@pytest.fixture
+def master(trained, tmp_path):
+    """A copy of the master, whose answers follow a schema."""
+    folder = tmp_path / "master"
+    shutil.copytree(trained[0], folder, ignore=shutil.ignore_patterns("training-state"))
+    (folder / "response_schema.json").write_text('{"enum": ["lamp", "fan"]}\n')
+    return folder
+
+
+FEW_STEPS = [*SIZES[SIZES.index("--row-length") :], "--steps", "2"]
+
+
+@pytest.mark.reference
+def test_the_response_schema_of_a_master_goes_along(master, data, tmp_path):
+    """As it is, and the command says so."""
+    done = invoke(data, "--from", master, "--out", tmp_path / "better", *FEW_STEPS)
+
+    assert done.exit_code == 0, done.output
+    assert "response_schema.json of the master, taken over" in done.stdout
+    assert (tmp_path / "better" / "response_schema.json").read_text() == '{"enum": ["lamp", "fan"]}\n'
+
+
+@pytest.mark.reference
+def test_a_response_schema_that_answers_cannot_be_held_to_is_refused_before_the_training(master, data, tmp_path):
+    """Naming the file: nothing could be built of what would come out."""
+    (master / "response_schema.json").write_text('{"type": "string", "pattern": "a+"}')
+    refused = invoke(data, "--from", master, "--out", tmp_path / "better", *FEW_STEPS)
+
+    assert isinstance(refused.exception, SchemaError)
+    assert f"{master / 'response_schema.json'}: " in str(refused.exception)
+    assert not list((tmp_path / "better").iterdir())
 
 
 @pytest.mark.reference

@@ -69,6 +69,7 @@ def teacher(native, texts, tmp_path_factory):
     sizes = {name: getattr(shape, name) for name in ModelShape.__dataclass_fields__}
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float32", **sizes}
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "response_schema.json").write_text('{"type": "string"}')
     return folder
 
 
@@ -93,6 +94,8 @@ def test_some_hundred_steps_bring_most_of_it_back(form, teacher, texts, tmp_path
     checkpoint = open_checkpoint(tmp_path / "student")
     checkpoint.close()
     assert checkpoint.family == f"{form}-master"
+    assert checkpoint.response_schema() == b'{"type": "string"}'
+    assert json.loads(done.stdout)["response_schema"] == str(tmp_path / "student" / "response_schema.json")
 
 
 def test_transformers_computes_the_same_student(teacher, texts, tmp_path):

@@ -1,6 +1,7 @@
 """`edgebit merge`: the weights that are written, and that what rounding leaves of an adapter is told as it is."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ def tensors_of(folder):
 
 def test_the_pair_is_added_to_the_latent_weights(reference_checkpoint, tmp_path):
     """In the type they had; all other tensors and files stay, and the counts are those of the files."""
-    master = reference_checkpoint("bitnet-bf16")
+    master = tmp_path / "master"
+    shutil.copytree(reference_checkpoint("bitnet-bf16"), master)
+    (master / "response_schema.json").write_text('{"type": "string"}')
     pairs = write_adapter(tmp_path / "adapter", size=0.3)
 
     report = merge(master, tmp_path / "adapter", tmp_path / "out")
@@ -56,7 +59,7 @@ def test_the_pair_is_added_to_the_latent_weights(reference_checkpoint, tmp_path)
         assert np.allclose(after[name], wanted, rtol=2**-8, atol=1e-6)
         changed = int((absmean(before[name])[0] != absmean(after[name])[0]).sum())
         assert (each.name + ".weight", each.codes_changed) == (name, changed)
-    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+    for name in ("config.json", "tokenizer.json", "generation_config.json", "response_schema.json"):
         assert (tmp_path / "out" / name).read_bytes() == (master / name).read_bytes()
 
 

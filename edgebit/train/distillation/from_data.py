@@ -1,12 +1,14 @@
 """A ternary student from files of data: its teacher, the training towards it, and the master in a folder."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from edgebit.checkpoint.checkpoint import RESPONSE_SCHEMA
 from edgebit.checkpoint.hugging_face.json_file import read_json
 from edgebit.progress import Progress, unwatched
 from edgebit.train.batch import Evaluation, evaluate
@@ -16,6 +18,7 @@ from edgebit.train.distillation.teacher import Form, has_sub_norms, read_teacher
 from edgebit.train.from_data import Plan, check_fits, check_out, learnt_rows, settings_of
 from edgebit.train.loss_curve import curve_kept, drawn
 from edgebit.train.master import Rounding, master_config, write_master
+from edgebit.train.origin import response_schema_of
 from edgebit.train.prepared_rows import end_tokens
 from edgebit.train.records import Listener
 from edgebit.train.rows import Row
@@ -33,6 +36,7 @@ class Distilled:
     rounded: Evaluation | None = None  # the teacher's weights rounded as --from-float does, without training
     student: Evaluation | None = None
     rounding: Rounding | None = None  # None: stopped before the end
+    response_schema: Path | None = None  # the teacher's, taken over
     pictures: tuple[Path, ...] = ()
 
 
@@ -56,6 +60,7 @@ def distill(
     """
     check_out(out, resume=resume)
     teacher = read_teacher(teacher_folder)
+    adopted = response_schema_of(teacher_folder)
     objective = Distillation(teacher, temperature, share)
     data = replace(plan.data, tokenizer=out if resume else teacher_folder)
     torch.manual_seed(plan.seed)
@@ -77,10 +82,10 @@ def distill(
         parameters = sum(parameter.numel() for parameter in student.parameters())
         if not outcome.finished:
             return Distilled(outcome=outcome, parameters=parameters)
-        rounding = _write(out, student, teacher_folder)
+        rounding = _write(out, student, teacher_folder, adopted)
         return Distilled(
             outcome=outcome, parameters=parameters, rounding=rounding, pictures=tuple(drawn(out)),
-            student=outcome.held_out, **measured,
+            student=outcome.held_out, response_schema=out / RESPONSE_SCHEMA if adopted else None, **measured,
         )  # fmt: skip
 
 
@@ -104,9 +109,9 @@ def _measure(teacher: Decoder, held_out: list[Row], settings: Settings) -> dict[
     }
 
 
-def _write(out: Path, student: Decoder, teacher_folder: Path) -> Rounding:
+def _write(out: Path, student: Decoder, teacher_folder: Path, adopted: Mapping[str, bytes]) -> Rounding:
     ends = end_tokens(out)
-    files = {}
+    files = dict(adopted)
     if (teacher_folder / "generation_config.json").is_file():
         files["generation_config.json"] = (teacher_folder / "generation_config.json").read_bytes()
     if not has_sub_norms(student):
