@@ -67,7 +67,7 @@ def test_schemas_on_the_command_line(tmp_path):
     assert response_format_of("model") == {"type": "model_schema"}
     given = response_format_of(str(tmp_path / "lamp.json"))
     assert given == {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
-    for content, why in (("[1]", "it is no object"), ("{", "is no JSON")):
+    for content, why in (("[1]", "it is no object"), ("{", "is no JSON"), ("", "is empty"), ('{"a":1,"a":1}', "twice")):
         (tmp_path / "lamp.json").write_text(content)
         with pytest.raises(Exception, match=why):
             response_format_of(str(tmp_path / "lamp.json"))

@@ -1,7 +1,9 @@
 """JSON Schema to a program that holds answers to it: docs/json-schema.md. Needs the standard library alone."""
 
+import codecs
 import json
 from decimal import localcontext
+from typing import Any
 
 from edgebit.errors import SchemaError
 from edgebit.runtime.json_schema.anything import ANY_OBJECT
@@ -18,13 +20,37 @@ __all__ = ["any_object", "compile_schema", "parse_schema", "schema_section"]
 
 
 def parse_schema(text: str | bytes) -> object:
-    """A schema from its JSON text. Raises SchemaError where it is none, or too long."""
+    """A schema from its JSON text, in UTF-8 if it is bytes, with or without a byte order mark.
+
+    Raises SchemaError where it is none, too long, or a key stands twice in an object: one of the two would be ignored.
+    """
     if len(text) > MOST_SOURCE:
         raise SchemaError(f"the schema has more than {MOST_SOURCE} bytes")
+    text = _decoded(text) if isinstance(text, bytes) else text
+    if not text.strip():
+        raise SchemaError("the schema is empty. Where anything may be answered, it is {}")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"the schema is no JSON: {error}") from error
+
+
+def _decoded(text: bytes) -> str:
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in text[:4]:
+        raise SchemaError("the schema is in UTF-16 or UTF-32. Save it as UTF-8")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"the schema is no UTF-8 at byte {error.start}. Save it as UTF-8") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SchemaError(f"the key {json.dumps(twice)} stands twice in one object of the schema. Leave one")
+    return content
 
 
 def schema_section(text: str | bytes) -> bytes:

@@ -62,3 +62,27 @@ def test_text_that_is_no_schema_is_refused():
     for text in ("{", b"\xff", "[" * 100_000, " " * (1 << 19)):
         with pytest.raises(SchemaError):
             parse_schema(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"type": "object", "properties": {"a": {"type": "null"}, "b": {}, "a": true}}', '"a" stands twice'),
+        (b'{"minimum": 1, "type": "integer", "minimum": 2}', '"minimum" stands twice'),
+        (b"", "empty"),
+        (b"\xef\xbb\xbf \n", "empty"),
+        ('{"type": "null"}'.encode("utf-16"), "UTF-16"),
+        ('{"type": "null"}'.encode("utf-16-be"), "UTF-16"),
+        ('{"const": "\xe9"}'.encode("latin-1"), "no UTF-8 at byte 11"),
+    ],
+    ids=["key", "keyword", "empty", "mark-alone", "utf-16", "utf-16-be", "latin-1"],
+)  # fmt: skip
+def test_a_file_that_is_not_what_was_meant_is_said(text, words):
+    """Nothing is taken for the other."""
+    with pytest.raises(SchemaError, match=words):
+        parse_schema(text)
+
+
+def test_a_byte_order_mark_is_no_fault():
+    """Some editors write one."""
+    assert parse_schema(b'\xef\xbb\xbf{"type": "null"}') == {"type": "null"}
