@@ -15,6 +15,7 @@ from edgebit.bundle.part_file import check_place
 from edgebit.checkpoint.gguf_file.tensor_names import TENSOR_NAMES
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import model_files
+from edgebit.checkpoint.own_gguf_keys import RESPONSE_SCHEMA
 from edgebit.errors import ExportError
 from edgebit.export.gguf_architecture import (
     Architecture,
@@ -22,7 +23,7 @@ from edgebit.export.gguf_architecture import (
     choose_architecture,
     i2_s_metadata,
 )
-from edgebit.export.gguf_file import GgufTensor, GgufWriter
+from edgebit.export.gguf_file import GgufTensor, GgufWriter, text
 from edgebit.export.gguf_tensors import (
     FLOAT_TYPES,
     GgmlType,
@@ -33,6 +34,7 @@ from edgebit.export.gguf_tensors import (
     tensor_size,
 )
 from edgebit.export.gguf_tokenizer import token_id_metadata, tokenizer_metadata
+from edgebit.export.response_schema import response_schema_text
 from edgebit.export.source import Source, open_source
 from edgebit.progress import Progress, unwatched
 
@@ -130,12 +132,14 @@ class _Export:
             self.metadata |= i2_s_metadata()
         self._divisors = rope.divisors
         tokenizer = self.source.checkpoint.tokenizer()
-        text, more = (
+        of_text, more = (
             token_id_metadata(config.conf)
             if tokenizer is None
             else tokenizer_metadata(tokenizer, config.conf.vocab_size)
         )
-        self.metadata |= text
+        self.metadata |= of_text
+        if (schema := response_schema_text(self.source.checkpoint)) is not None:
+            self.metadata[RESPONSE_SCHEMA] = text(schema)
         self._notes += [*self.source.notes, *notes, *more]
 
     def items(self) -> list[_Item]:

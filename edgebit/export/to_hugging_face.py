@@ -18,6 +18,7 @@ from edgebit.export.hugging_face_config import choose_class, config_json, genera
 from edgebit.export.hugging_face_form import choose_form
 from edgebit.export.hugging_face_tensors import SafetensorsTensor, hugging_face_tensors
 from edgebit.export.model_card import model_card
+from edgebit.export.response_schema import response_schema_text
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_files import write_json, write_text, write_tokenizer
@@ -66,9 +67,8 @@ def export_hugging_face(
             write_json(folder / "config.json", config)
             write_json(folder / "generation_config.json", generation_config_json(checkpoint.config))
             notes = write_tokenizer(folder, checkpoint)
-            schema = checkpoint.response_schema()
-            if schema is not None:
-                write_text(folder / RESPONSE_SCHEMA, schema.decode("utf-8").rstrip() + "\n")
+            if (schema := response_schema_text(checkpoint)) is not None:
+                write_text(folder / RESPONSE_SCHEMA, schema + "\n")
             write_text(folder / "README.md", model_card(checkpoint, "transformers"))
         return HuggingFaceReport(
             out=out,

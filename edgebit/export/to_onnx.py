@@ -8,7 +8,7 @@ from typing import Literal
 
 from edgebit.bundle.model_format import Conf, Role
 from edgebit.bundle.part_file import faults_named
-from edgebit.checkpoint.checkpoint import Checkpoint
+from edgebit.checkpoint.checkpoint import RESPONSE_SCHEMA, Checkpoint
 from edgebit.checkpoint.hints import NO_HINTS, Hints
 from edgebit.checkpoint.opening import model_files
 from edgebit.errors import ExportError
@@ -29,6 +29,7 @@ from edgebit.export.onnx_model.projections import OwnProducts, Products
 from edgebit.export.onnx_model.standard import STANDARD
 from edgebit.export.onnx_model.stock import STOCK_LAYOUT, STOCK_OPSETS, StockProducts
 from edgebit.export.onnx_model.text_files import FILES, TextFiles, text_files
+from edgebit.export.response_schema import response_schema_text
 from edgebit.export.source import open_source
 from edgebit.export.target import check_out_folder, replace_folder
 from edgebit.export.tokenizer_files import write_text, write_tokenizer
@@ -130,6 +131,8 @@ def _write_beside(
         with faults_named(folder / LIBRARY_NAME, ExportError):
             shutil.copyfile(library, folder / LIBRARY_NAME)
     notes = write_tokenizer(folder, checkpoint)
+    if (schema := response_schema_text(checkpoint)) is not None:
+        write_text(folder / RESPONSE_SCHEMA, schema + "\n")
     for name, content in text.contents.items():
         with faults_named(folder / name, ExportError):
             (folder / name).write_bytes(content)

@@ -23,6 +23,7 @@ from edgebit.checkpoint.gguf_file.tensors import GgufTensors
 from edgebit.checkpoint.gguf_file.ternary_tensors import TernaryTensors
 from edgebit.checkpoint.gguf_file.tokenizer import read_tokenizer
 from edgebit.checkpoint.hints import Hints
+from edgebit.checkpoint.own_gguf_keys import RESPONSE_SCHEMA
 from edgebit.checkpoint.tokenizer import CheckpointTokenizer
 from edgebit.errors import CheckpointError
 
@@ -94,8 +95,13 @@ class GgufCheckpoint:
         return self._tokenizer
 
     def response_schema(self) -> bytes | None:
-        """A GGUF file has none."""
-        return None
+        """A key of edgebit's own. Raises CheckpointError where it holds no text."""
+        value = self._model.fields.get(RESPONSE_SCHEMA)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise CheckpointError(f"{self.path}: {RESPONSE_SCHEMA} must be the text of a JSON Schema")
+        return value.encode()
 
     def _read_config(self) -> ModelConfig:
         embedding = tensor_name(Role.TOKEN_EMBEDDING)

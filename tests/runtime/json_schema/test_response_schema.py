@@ -1,16 +1,22 @@
 """A response schema: carried from a checkpoint into the model file and out again; refused where nothing follows it."""
 
+import hashlib
 import json
 import shutil
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
 
 from edgebit.bundle.model_reader import ModelFile
+from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.cli.run import command as run
 from edgebit.convert import convert
-from edgebit.errors import SchemaError
+from edgebit.errors import CheckpointError, SchemaError
+from edgebit.export.gguf_file import flag
+from edgebit.export.to_gguf import export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
+from edgebit.export.to_onnx import export_onnx
 
 SCHEMA = {"type": "object", "properties": {"z": {"enum": [1, 2]}, "a": {"type": "boolean"}}, "required": ["z", "a"]}
 
@@ -31,14 +37,50 @@ def test_a_schema_goes_into_the_model_file_and_out_again(folder, native, tmp_pat
     assert list(json.loads(answered.output)) == ["z", "a"], answered.output
 
     export_hugging_face(tmp_path / "model.ebm", tmp_path / "exported")
-    assert json.loads((tmp_path / "exported" / "response_schema.json").read_text()) == SCHEMA
+    assert (tmp_path / "exported" / "response_schema.json").read_text() == json.dumps(
+        SCHEMA, separators=(",", ":")
+    ) + "\n"
+
+
+def test_a_schema_goes_into_a_gguf_file_and_back(folder, tmp_path):
+    """As it is spelt in the folder; a model file of the GGUF file has it in the one spelling."""
+    (folder / "response_schema.json").write_text(json.dumps(SCHEMA, indent=4) + "\n")
+    export_gguf(folder, tmp_path / "model.gguf")
+    with closing(open_checkpoint(tmp_path / "model.gguf")) as checkpoint:
+        assert checkpoint.response_schema() == json.dumps(SCHEMA, indent=4).encode()
+    convert(tmp_path / "model.gguf", tmp_path / "model.ebm", probes=False)
+    with ModelFile(tmp_path / "model.ebm") as model:
+        assert model.content("SCHM") == json.dumps(SCHEMA, separators=(",", ":")).encode()
+
+
+def test_a_schema_lies_in_an_onnx_folder_whose_sums_it_is_among(folder, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    (folder / "response_schema.json").write_text(json.dumps(SCHEMA))
+    export_onnx(folder, tmp_path / "out")
+    written = (tmp_path / "out" / "response_schema.json").read_bytes()
+    assert json.loads(written) == SCHEMA
+    model = onnx.load(str(tmp_path / "out" / "model.onnx"), load_external_data=False)
+    (sums,) = (entry.value for entry in model.metadata_props if entry.key == "edgebit.files_sha256")
+    assert json.loads(sums)["response_schema.json"] == hashlib.sha256(written).hexdigest()
+
+
+def test_a_gguf_file_whose_schema_is_no_text_is_refused(folder, tmp_path, monkeypatch):
+    (folder / "response_schema.json").write_text("true")
+    monkeypatch.setattr("edgebit.export.to_gguf.text", lambda text: flag(True))
+    export_gguf(folder, tmp_path / "model.gguf")
+    refused = pytest.raises(CheckpointError, match=r"model\.gguf: edgebit\.response_schema must be the text")
+    with closing(open_checkpoint(tmp_path / "model.gguf")) as checkpoint, refused:
+        checkpoint.response_schema()
 
 
 def test_a_schema_that_cannot_be_followed_is_refused(folder, tmp_path):
     (folder / "response_schema.json").write_text('{"type": "string", "pattern": "a"}')
     with pytest.raises(SchemaError, match="checkpoint: the response schema: #: pattern is not supported"):
         convert(folder, tmp_path / "model.ebm", probes=False)
-    assert not (tmp_path / "model.ebm").exists()
+    for export in (export_gguf, export_hugging_face):
+        with pytest.raises(SchemaError, match="checkpoint: the response schema: #: pattern is not supported"):
+            export(folder, tmp_path / "exported.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 @pytest.mark.parametrize(("schema", "words"), [("model", "no schema of its own"), ("nothing.json", "cannot be read")])
