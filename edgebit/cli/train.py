@@ -18,19 +18,16 @@ from edgebit.cli.training_options import SCHEMA_TAKEN_OVER, check_training_optio
 from edgebit.cli.training_watch import training_watch
 from edgebit.train.data.preparation import DataSettings
 from edgebit.train.requirements import require_packages
+from edgebit.train.same_training import SIZE_OPTIONS
 from edgebit.train.shape import ModelShape
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _DATA = click.Path(exists=True, path_type=Path)
 _SHAPE = ModelShape()
-_SIZES = {
-    "hidden_size": "--hidden-size", "num_hidden_layers": "--layers", "num_attention_heads": "--heads",
-    "num_key_value_heads": "--kv-heads", "intermediate_size": "--ffn-size", "max_position_embeddings": "--context",
-}  # fmt: skip
 
 
 def _shape_options(command: Any) -> Any:
-    for name, option in reversed(_SIZES.items()):
+    for name, option in reversed(SIZE_OPTIONS.items()):
         what = click.option(option, name, type=click.IntRange(1), help=f"[default: {getattr(_SHAPE, name)}]")
         command = what(command)
     return command
@@ -101,7 +98,7 @@ def command(
 
 def _check_usage(options: dict[str, Any], data: DataSettings) -> None:
     """Raise UsageError where options exclude each other."""
-    sizes = [option for name, option in _SIZES.items() if options[name] is not None]
+    sizes = [option for name, option in SIZE_OPTIONS.items() if options[name] is not None]
     if options["start"] is not None and (sizes or options["as_float"] or data.tokenizer):
         given = next(iter(sizes), "--float" if options["as_float"] else "--tokenizer")
         raise click.UsageError(f"{given} is the master's own with --from. Leave it out")
@@ -113,7 +110,7 @@ def _check_usage(options: dict[str, Any], data: DataSettings) -> None:
 def _plan(paths: tuple[Path, ...], data: DataSettings, options: dict[str, Any]) -> Any:
     from edgebit.train.from_data import Plan
 
-    sizes = {name: options[name] for name in _SIZES if options[name] is not None}
+    sizes = {name: options[name] for name in SIZE_OPTIONS if options[name] is not None}
     return Plan(
         paths=paths, data=data, evaluate_on=options["evaluate_on"], shape=ModelShape(**sizes), start=options["start"],
         ternary=not options["as_float"], row_length=options["row_length"], settings=settings_of(options),

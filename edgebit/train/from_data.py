@@ -16,9 +16,9 @@ from edgebit.train.data.preparation import DataSettings
 from edgebit.train.data.tokenizer_files import TOKENIZER_FILES
 from edgebit.train.decoder import Decoder
 from edgebit.train.loss_curve import RECORDS, curve_kept, drawn
-from edgebit.train.master import Rounding, read_master, write_master
+from edgebit.train.master import WEIGHTS, Rounding, read_master, write_master
 from edgebit.train.model_card import model_card
-from edgebit.train.origin import response_schema_of
+from edgebit.train.origin import response_schema_of, weight_sums
 from edgebit.train.prepared_rows import PreparedRows, end_tokens, left_out, prepared_rows
 from edgebit.train.records import Listener
 from edgebit.train.replay import Rehearsal, rehearsal
@@ -103,6 +103,7 @@ def train_from_data(
     listener = listener or Listener()
     check_out(out, resume=resume)
     decoder = None if plan.start is None else read_master(plan.start)
+    sums = () if plan.start is None else weight_sums([plan.start / WEIGHTS], progress)
     adopted = {} if plan.start is None else response_schema_of(plan.start)
     tokenizer = out if resume else plan.start or plan.data.tokenizer
     data = replace(plan.data, tokenizer=tokenizer)
@@ -117,7 +118,7 @@ def train_from_data(
         before = evaluate(decoder, rehearsed.old_held_out) if rehearsed.old_held_out else None
         facts = {
             **asdict(decoder.shape), "row_length": plan.row_length, "seed": plan.seed, "data": rehearsed.fingerprint,
-            "from": None if plan.start is None else str(plan.start.resolve()), "ternary": decoder.ternary,
+            "from": ",".join(sums) or None, "ternary": decoder.ternary,
         }  # fmt: skip
         outcome = train(
             decoder, rehearsed.source, settings, held_out=rows.held_out, state_folder=out / FOLDER, facts=facts,

@@ -16,8 +16,9 @@ from edgebit.train.compilation import compiled
 from edgebit.train.decoder import Decoder
 from edgebit.train.records import Listener, Record
 from edgebit.train.rows import Row, RowSource
+from edgebit.train.same_training import check_same
 from edgebit.train.schedule import Schedule
-from edgebit.train.training_state import check_same, newest_state, write_state
+from edgebit.train.training_state import newest_state, write_state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -73,13 +73,3 @@ def _read(path: Path) -> dict[str, Any]:
     loaded = torch.load(io.BytesIO(data[start:]), weights_only=True, map_location="cpu")
     assert isinstance(loaded, dict)
     return loaded
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise TrainError where what a training was begun with differs from what it is to go on with, naming the first."""
-    for name in dict.fromkeys([*before, *now]):
-        if before.get(name) != now.get(name):
-            raise TrainError(
-                f"the training was begun with {name} = {before.get(name)}, and now it is {now.get(name)}: it would "
-                "not be the same training. Give what it was begun with, or another --out to begin anew"
-            )

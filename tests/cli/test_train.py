@@ -110,8 +110,9 @@ def test_a_folder_that_is_there_is_not_trained_over(trained, data):
     out, facts = trained
     for options, said in (
         ([], "--resume to go on"),
-        (["--resume", "--seed", 2], "seed = 1, and now it is 2"),
-        (["--resume", "--steps", 13], "steps = 12, and now it is 13"),
+        (["--resume", "--seed", 2], "begun with --seed 1, and now it is with --seed 2"),
+        (["--resume", "--batch-tokens", 192], "with --batch-tokens 384, and now it is with --batch-tokens 192"),
+        (["--resume", "--steps", 13], "begun with --steps 12, and now it is with --steps 13"),
     ):
         refused = invoke(data, "--out", out, *SIZES, "--steps", 12, *options)
         assert isinstance(refused.exception, TrainError)
@@ -165,6 +166,24 @@ def test_the_response_schema_of_a_master_goes_along(master, data, tmp_path):
     assert done.exit_code == 0, done.output
     assert "response_schema.json of the master, taken over" in done.stdout
     assert (tmp_path / "better" / "response_schema.json").read_text() == '{"enum": ["lamp", "fan"]}\n'
+
+
+@pytest.mark.reference
+def test_a_master_that_was_moved_is_known_again_and_one_that_was_changed_is_not(master, data, tmp_path):
+    """By the content of its weights, not by its place."""
+    options = ["--out", tmp_path / "better", *FEW_STEPS]
+    assert invoke(data, "--from", master, *options).exit_code == 0
+    moved = master.rename(tmp_path / "elsewhere")
+    (tmp_path / "better" / "model.safetensors").unlink()
+    done = invoke(data, "--from", moved, *options, "--resume")
+    assert done.exit_code == 0, done.output
+
+    content = bytearray((moved / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(content)
+    refused = invoke(data, "--from", moved, *options, "--resume")
+    assert isinstance(refused.exception, TrainError)
+    assert "the model of --from has other weights" in str(refused.exception)
 
 
 @pytest.mark.reference

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 import edgebit
 from edgebit.errors import TrainError
-from edgebit.train.training_state import check_same, newest_state, states, write_state
+from edgebit.train.training_state import newest_state, states, write_state
 
 pytestmark = pytest.mark.reference
 PROGRAM = Path(__file__).parents[1] / "sorting_training.py"
@@ -89,13 +89,3 @@ def test_a_full_disk_is_said_and_leaves_the_states_before(small_disk):
 
     assert newest_state(small_disk, pytest.fail) == {"step": 1}
     assert not list(small_disk.glob("*.part"))
-
-
-@pytest.mark.parametrize("name", ["steps", "seed", "hidden_size"])
-def test_other_settings_are_refused_by_name(name):
-    """With both values."""
-    facts = {"steps": 10, "seed": 1, "hidden_size": 32}
-    check_same(facts, dict(facts))
-
-    with pytest.raises(TrainError, match=rf"{name} = {facts[name]}, and now it is 77"):
-        check_same(facts, {**facts, name: 77})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from edgebit.checkpoint.checkpoint import RESPONSE_SCHEMA
 from edgebit.checkpoint.hugging_face.json_file import read_json
+from edgebit.checkpoint.hugging_face.tensor_folder import TensorFolder
 from edgebit.progress import Progress, unwatched
 from edgebit.train.batch import Evaluation, evaluate
 from edgebit.train.decoder import Decoder
@@ -18,7 +20,7 @@ from edgebit.train.distillation.teacher import Form, has_sub_norms, read_teacher
 from edgebit.train.from_data import Plan, check_fits, check_out, learnt_rows, settings_of
 from edgebit.train.loss_curve import curve_kept, drawn
 from edgebit.train.master import Rounding, master_config, write_master
-from edgebit.train.origin import response_schema_of
+from edgebit.train.origin import response_schema_of, weight_sums
 from edgebit.train.prepared_rows import end_tokens
 from edgebit.train.records import Listener
 from edgebit.train.rows import Row
@@ -60,6 +62,8 @@ def distill(
     """
     check_out(out, resume=resume)
     teacher = read_teacher(teacher_folder)
+    with closing(TensorFolder(teacher_folder)) as tensors:
+        sums = weight_sums(tensors.files(), progress)
     adopted = response_schema_of(teacher_folder)
     objective = Distillation(teacher, temperature, share)
     data = replace(plan.data, tokenizer=out if resume else teacher_folder)
@@ -72,7 +76,7 @@ def distill(
         measured = _measure(teacher, rows.held_out, settings)
         facts = {
             **asdict(teacher.shape), "form": form, "temperature": temperature, "share": share, "seed": plan.seed,
-            "row_length": plan.row_length, "data": rehearsed.fingerprint, "teacher": str(teacher_folder.resolve()),
+            "row_length": plan.row_length, "data": rehearsed.fingerprint, "teacher": ",".join(sums),
         }  # fmt: skip
         outcome = train(
             student, rehearsed.source, settings, objective=objective, held_out=rows.held_out,

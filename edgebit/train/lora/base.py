@@ -7,26 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgebit.bundle.archive import hash_file
 from edgebit.bundle.model_format import PER_TENSOR, ActivationQuantisation, Role
 from edgebit.checkpoint.checkpoint import Checkpoint
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.errors import TrainError
 from edgebit.export.hugging_face_config import TENSOR_NAMES
+from edgebit.progress import Progress, unwatched
 from edgebit.train.bit_linear import BitLinear, ternary
 from edgebit.train.checkpoint_shape import SUB_NORMS, shape_of
 from edgebit.train.decoder import Decoder
 from edgebit.train.lora.layers import FrozenBitLinear
 from edgebit.train.master import read_master
+from edgebit.train.origin import weight_sums
 
 
-def open_base(path: Path) -> tuple[Decoder, tuple[str, ...]]:
+def open_base(path: Path, progress: Progress = unwatched) -> tuple[Decoder, tuple[str, ...]]:
     """The decoder of the model at `path`, no parameter of which is trained, and SHA-256 of its weight files.
 
     Raises CheckpointError where it cannot be read, TrainError where it is no BitNet with sub-norms.
     """
     with closing(open_checkpoint(path)) as checkpoint:
-        sums = tuple(hash_file(file).sha256 for file in checkpoint.weight_files())
+        sums = weight_sums(checkpoint.weight_files(), progress)
         decoder = _frozen_master(path) if checkpoint.family == "bitnet-master" else _frozen_codes(checkpoint)
     decoder.requires_grad_(False)
     return decoder, sums

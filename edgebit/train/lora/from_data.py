@@ -34,7 +34,7 @@ def train_adapter(
     if plan.start is None:
         raise TrainError("an adapter needs a base. Give --from CHECKPOINT")
     check_out(out, resume=resume)
-    decoder, sums = open_base(plan.start)
+    decoder, sums = open_base(plan.start, progress)
     config = replace(config, base_model=str(plan.start))
     torch.manual_seed(plan.seed)  # of the pairs, and of dropout
     add_lora(decoder, config)
