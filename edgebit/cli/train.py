@@ -73,8 +73,8 @@ def command(
     _check_usage(options, data)
     if dry_run:
         given = replace(data, tokenizer=options["start"] or data.tokenizer)
-        sizes = {name: options[name] for name in ("row_length", "batch_tokens")}
-        return echo_dry_run(paths, given, **sizes, as_json=as_json)
+        others = {name: options[name] for name in ("evaluate_on", "replay", "row_length", "batch_tokens")}
+        return echo_dry_run(paths, given, **others, as_json=as_json)
     require_packages()
     from edgebit.train.from_data import train_from_data
     from edgebit.train.lora.from_data import train_adapter

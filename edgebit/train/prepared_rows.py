@@ -9,9 +9,8 @@ from edgebit.checkpoint.chat_template.choice import added_tokens
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import TrainError
 from edgebit.progress import Progress, unwatched
-from edgebit.train.data.corpus import read_corpus
-from edgebit.train.data.dataset import Dataset, open_dataset
-from edgebit.train.data.preparation import DataSettings, prepare
+from edgebit.train.data.dataset import Dataset
+from edgebit.train.data.preparation import DataSettings, prepare, prepare_with
 from edgebit.train.data.rendering import Encoder
 from edgebit.train.rows import PackedRows, Row, packed_once, shuffled
 
@@ -55,8 +54,7 @@ def prepared_rows(
     with encoder:
         fingerprint, held_out = dataset.fingerprint, dataset.held_out
         if evaluate_on:
-            corpus = read_corpus(evaluate_on, format=data.format, parting=data.parting, skip_invalid=data.skip_invalid)
-            other = open_dataset(corpus, encoder, length=row_length, skip_invalid=data.skip_invalid, progress=progress)
+            other = prepare_with(encoder, evaluate_on, data, length=row_length, progress=progress)
             fingerprint, held_out = f"{fingerprint}+{other.fingerprint}", other.train
         if not dataset.train.learnt:
             raise TrainError("no token of the data is learnt: the rows are too short for any answer. Give longer rows")

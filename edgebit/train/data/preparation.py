@@ -55,3 +55,16 @@ def prepare(
         encoder.close()
         raise
     return dataset, encoder
+
+
+def prepare_with(
+    encoder: Encoder, paths: Sequence[Path], settings: DataSettings, *, length: int, progress: Progress = unwatched
+) -> Dataset:
+    """Further data, which the tokenizer of others renders: all of them are on the side to learn from.
+
+    Raises TrainError where something is wrong.
+    """
+    corpus = read_corpus(
+        paths, format=settings.format, parting=settings.parting, skip_invalid=settings.skip_invalid, progress=progress
+    )
+    return open_dataset(corpus, encoder, length=length, skip_invalid=settings.skip_invalid, progress=progress)

@@ -166,6 +166,28 @@ def test_a_dry_run_says_what_a_training_would_learn(tmp_path, native, capsys):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_dry_run_reads_what_would_be_evaluated_on_and_rehearsed(tmp_path, native, capsys):
+    """With the tokenizer of the data to learn; no share of these is held out then, and what is wrong there is named."""
+    paths = [tmp_path / name / "x.jsonl" for name in ("learnt", "held-out", "old")]
+    for path, count in zip(paths, (50, 7, 9), strict=True):
+        path.parent.mkdir()
+        write(path.parent, *pairs(*((f"is lamp {number} on", "Yes, it is on.") for number in range(count))))
+    sizes = {"evaluate_on": [paths[1]], "replay": [paths[2]], "row_length": 64, "batch_tokens": 256}
+    data = DataSettings(vocab_size=280, eval_share=0.5)
+
+    echo_dry_run(paths[:1], data, **sizes, as_json=True)
+    figures = json.loads(capsys.readouterr().out)
+    echo_dry_run(paths[:1], data, **sizes, as_json=False)
+    lines = capsys.readouterr().out
+
+    assert (figures["train"]["documents"], figures["held_out"]["documents"]) == (50, 0)
+    assert (figures["evaluated_on"]["documents"], figures["replay"]["documents"]) == (7, 9)
+    assert "evaluation 1 file, format io: 7 documents" in lines and "rehearsal  1 file, format io: 9" in lines
+    paths[1].write_text("{")
+    with pytest.raises(TrainError, match=r"held-out/x\.jsonl:1"):
+        echo_dry_run(paths[:1], data, **sizes, as_json=True)
+
+
 def test_from_paths_to_documents_in_one_call(tmp_path, native):
     """A tokenizer is learnt, and taken over the next time, with the same documents."""
     path = write(tmp_path, *pairs(*((f"is lamp {number} on", "Yes, it is on.") for number in range(50))))
