@@ -1,5 +1,7 @@
 """The master as it is written: transformers and the engine compute from it what was trained."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,6 +146,29 @@ def test_what_is_no_master_is_refused(name, said, reference_checkpoint):
     """With the way out."""
     with pytest.raises(TrainError, match=said):
         read_master(reference_checkpoint(name))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rope_scaling", {"rope_type": "linear", "factor": 2.0}, "RoPE of kind linear is not trained on"),
+        ("rope_scaling", {"type": "dynamic", "factor": 2.0}, "RoPE of kind dynamic is not trained on"),
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}, "RoPE of kind yarn"),
+        ("rope_theta", None, "rope_theta is missing"),
+    ],
+    ids=["linear", "dynamic", "yarn", "none"],
+)
+def test_masters_whose_rope_is_not_trained_are_refused(key, value, said, tmp_path):
+    """Naming the file; RoPE of kind default is none that is scaled."""
+    write_master(tmp_path, Decoder(SHAPE), {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rope_scaling": {"rope_type": "default"}}))
+    assert read_master(tmp_path).shape == SHAPE
+
+    changed = {name: each for name, each in {**config, key: value}.items() if each is not None}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(TrainError, match=rf"config\.json: {said}"):
+        read_master(tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "surplus", "cut"])

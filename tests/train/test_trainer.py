@@ -101,6 +101,28 @@ def test_a_loss_that_is_no_number_ends_the_training():
         trained(sorting_documents(50), learning_rate=1e12, steps=20)
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (float("inf"), "the loss is -?inf"),
+        (float("nan"), "the loss is nan"),
+        (1e38, "the norm of the gradients is inf"),
+    ],
+)
+def test_a_step_that_is_no_number_moves_nothing(factor, said):
+    """The loss, or with a finite loss the gradients: the weights are those of before."""
+    decoders = []
+
+    def objective(decoder, hidden, batch):
+        decoders.append((decoder, {name: value.clone() for name, value in decoder.state_dict().items()}))
+        return hidden.sum() * 0 + decoder.head(hidden).flatten()[0] * factor * 1e-3
+
+    with pytest.raises(TrainError, match=f"step 1: {said}.*--learning-rate 0.0025"):
+        trained(sorting_documents(50), objective=objective, steps=1)
+    ((decoder, before),) = decoders
+    assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
+
+
 def test_data_without_answers_are_refused():
     """Nothing of them would be learnt."""
     with pytest.raises(TrainError, match="no token of its 4 rows is learnt"):
