@@ -20,6 +20,7 @@ from edgebit.daemon.admission.lookup import send_kept
 from edgebit.daemon.admission.newest import Newest
 from edgebit.daemon.admission.orphans import Orphans
 from edgebit.daemon.admission.recovery import address_again, interrupted, too_often, verdict
+from edgebit.daemon.admission.schema_compiler import SchemaCompiler
 from edgebit.daemon.config.sections import Config
 from edgebit.daemon.contract.addressing import address_of, first_address
 from edgebit.daemon.contract.fields import read_fields
@@ -95,6 +96,7 @@ class Admission:
         self._model = model
         self._state = state
         self._adapters = adapters
+        self._schemas = SchemaCompiler(gate.name_of)
         self._newest = Newest()
         self.batches = Batches()
         self._orphans = Orphans(journal, lambda key: scheduler.has(key) or self.batches.has(key), clock)
@@ -204,7 +206,8 @@ class Admission:
     def _read(self, op: str, fields: Mapping[str, Any], address: Address, incoming: Incoming | None) -> Request:
         model = self._model()
         facts = ModelFacts(frozenset(model.names), model.ctx_len) if model is not None else None
-        request = read_request(op, fields, address, self._config, facts, incoming)
+        compiled = functools.partial(self._schemas.program, address.principal, charged=incoming is not None)
+        request = read_request(op, fields, address, self._config, facts, compiled, incoming)
         self._gate.check(request)
         return request
 

@@ -6,7 +6,7 @@ What would change the answer and is not there is refused; unknown fields are ign
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -82,9 +82,12 @@ def read_request(
     address: Address,
     config: Config,
     model: ModelFacts | None,
+    compiled: Callable[[str], bytes],
     incoming: Incoming | None = None,
 ) -> Request:
     """What is asked; model: None while it is not loaded; incoming: whose properties may say more.
+
+    compiled: gives the program of a schema's JSON text, or raises Refusal
 
     Raises Refusal: 400 for what is missing, wrong or not supported, 404 for another model.
     """
@@ -109,7 +112,7 @@ def read_request(
     if op == "tokenize":
         text = agreed("text", optional(fields, "text", (str,)), optional(fields, "prompt", (str,)))
         return TokenizeRequest(text=required_text(text, "text"))
-    return _read_generate(cast(Op, op), fields, config, incoming)
+    return _read_generate(cast(Op, op), fields, config, compiled, incoming)
 
 
 def fingerprint(op: str, payload: bytes) -> bytes:
@@ -137,7 +140,13 @@ def _read_get(fields: Mapping[str, Any], target: str) -> GetRequest:
     return GetRequest(target=target, offset=offset, limit=limit)
 
 
-def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: Incoming | None) -> GenerateRequest:
+def _read_generate(
+    op: Op,
+    fields: Mapping[str, Any],
+    config: Config,
+    compiled: Callable[[str], bytes],
+    incoming: Incoming | None,
+) -> GenerateRequest:
     _refuse_unsupported(fields)
     if op == "assist":
         _refuse_beside_a_line(fields)
@@ -157,7 +166,8 @@ def _read_generate(op: Op, fields: Mapping[str, Any], config: Config, incoming: 
         if raw:
             raise Refusal(400, "conflict", "system has no place in a raw prompt")
         messages = (Message("system", required_text(system, "system")), *messages)
-    stop, response_schema = _stop(fields), MODEL_SCHEMA if op == "assist" else read_response_schema(fields)
+    stop = _stop(fields)
+    response_schema = MODEL_SCHEMA if op == "assist" else read_response_schema(fields, compiled)
     if stop and response_schema is not None:
         raise Refusal(400, "conflict", "stop would end the answer within the JSON that its schema asks for: send one")
     return GenerateRequest(

@@ -3,14 +3,11 @@
 OpenAI says so in `response_format`, Ollama in `format`, which is ours for text and frames too.
 """
 
-import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgebit.daemon.contract.messages import Format, Refusal, ResponseSchema
-from edgebit.errors import SchemaError
-from edgebit.runtime.json_schema import compile_schema, parse_schema
 
 MODEL_SCHEMA = ResponseSchema(None)
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -31,8 +28,11 @@ def read_format(fields: Mapping[str, Any]) -> Format:
     )
 
 
-def read_response_schema(fields: Mapping[str, Any]) -> ResponseSchema | None:
-    """What the answer must be; None: any text. Raises Refusal 400, for a schema that says what is not supported too."""
+def read_response_schema(fields: Mapping[str, Any], compiled: Callable[[str], bytes]) -> ResponseSchema | None:
+    """What the answer must be; None: any text. Raises Refusal 400, and what `compiled` raises.
+
+    compiled: gives the program of a schema's JSON text, or raises Refusal
+    """
     given = fields.get("format")
     wanted = _of_response_format(fields.get("response_format"))
     by_format: Any = given if isinstance(given, dict) else ANY_OBJECT if given == "json" else None
@@ -41,16 +41,7 @@ def read_response_schema(fields: Mapping[str, Any]) -> ResponseSchema | None:
     schema = by_format if wanted is None else wanted
     if schema is None or isinstance(schema, ResponseSchema):
         return schema
-    try:
-        return ResponseSchema(_program(json.dumps(schema)))
-    except SchemaError as error:
-        raise Refusal(400, "bad_schema", f"the schema cannot be followed: {error}") from error
-
-
-@functools.lru_cache(maxsize=32)
-def _program(schema: str) -> bytes:
-    """Callers ask again and again for the same."""
-    return compile_schema(parse_schema(schema))
+    return ResponseSchema(compiled(json.dumps(schema)))
 
 
 def _of_response_format(given: Any) -> Mapping[str, Any] | ResponseSchema | None:

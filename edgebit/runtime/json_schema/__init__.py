@@ -67,7 +67,7 @@ def compile_schema(schema: object) -> bytes:
     """The program for a schema as json.loads() gives it.
 
     Raises SchemaError that names a keyword and its JSON pointer where something is not supported, or too much for a
-    device; it takes at most about two seconds there are.
+    device: the work is bounded, docs/json-schema.md says by what.
     """
     reader = SchemaReader(schema)
     return _compile(reader, Reference("#"))

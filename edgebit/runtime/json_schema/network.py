@@ -7,10 +7,11 @@ the value's own end. The first byte of a rule's text is never a call of another.
 from collections.abc import Iterable
 
 from edgebit.errors import SchemaError
-from edgebit.runtime.json_schema.limits import MOST_EDGES, MOST_STATES
+from edgebit.runtime.json_schema.limits import MOST_EDGES, MOST_NETWORK_EDGES, MOST_NETWORK_STATES, MOST_STATES
 
 Edge = tuple[int, int, int]  # from byte, to byte, the state that they lead to
-TOO_LARGE = f"the schema is too large for a device: more than {MOST_STATES} states or {MOST_EDGES} steps between them"
+_TOO_LARGE = "the schema is too large for a device: more than {} states or {} steps between them"
+TOO_LARGE = _TOO_LARGE.format(MOST_STATES, MOST_EDGES)
 
 
 class Network:
@@ -27,8 +28,8 @@ class Network:
         self.edges.append([])
         self.skips.append([])
         self.calls.append([])
-        if len(self.edges) > 4 * MOST_STATES:
-            raise SchemaError(TOO_LARGE)
+        if len(self.edges) > MOST_NETWORK_STATES:
+            raise SchemaError(_TOO_LARGE.format(MOST_NETWORK_STATES, MOST_NETWORK_EDGES))
         return len(self.edges) - 1
 
     def byte(self, source: int, low: int, high: int, target: int) -> None:
@@ -62,5 +63,5 @@ class Network:
 
     def _counted(self) -> None:
         self._count += 1
-        if self._count > 4 * MOST_EDGES:
-            raise SchemaError(TOO_LARGE)
+        if self._count > MOST_NETWORK_EDGES:
+            raise SchemaError(_TOO_LARGE.format(MOST_NETWORK_STATES, MOST_NETWORK_EDGES))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mqtt_fixtures import request_fault
 
 from edgebit.bundle.prompt_program import Message
+from edgebit.daemon.admission.schema_compiler import SchemaCompiler
 from edgebit.daemon.config.sections import Config, DefaultsConfig, DeviceConfig
 from edgebit.daemon.contract.addressing import address_of, first_address
 from edgebit.daemon.contract.fields import read_fields
@@ -23,10 +24,14 @@ def incoming(payload, **named):
     return Incoming(topic="edgebit/v1/pi/in/alice/generate", payload=body, received=1000.0, mqtt5=True, **named)
 
 
+def compiled(text):
+    return SchemaCompiler(str).program("alice", text)
+
+
 def read(message, op="generate", config=CONFIG):
     fields = read_fields(message, op, config)
     address = address_of(message, "alice", fields, config.topics, config)
-    return address, read_request(op, fields, address, config, ModelFacts(frozenset({"tiny"}), 64), message)
+    return address, read_request(op, fields, address, config, ModelFacts(frozenset({"tiny"}), 64), compiled, message)
 
 
 KEYS = [
@@ -290,5 +295,6 @@ def test_the_words_of_a_refusal(fields, said):
     given = read_fields(message, "generate", CONFIG)
     address = address_of(message, "alice", given, CONFIG.topics, CONFIG)
     with pytest.raises(Refusal) as refused:
-        read_request("generate", given, address, CONFIG, ModelFacts(frozenset({"tiny", "0" * 64}), 64), message)
+        facts = ModelFacts(frozenset({"tiny", "0" * 64}), 64)
+        read_request("generate", given, address, CONFIG, facts, compiled, message)
     assert str(refused.value) == said
