@@ -40,7 +40,7 @@ from edgebit.daemon.contract.messages import (
     TokenizeRequest,
     UnloadAdapterRequest,
 )
-from edgebit.daemon.contract.requests import ALL_OPS, ModelFacts, read_request
+from edgebit.daemon.contract.requests import ADAPTER_OPS, ALL_OPS, ModelFacts, read_request
 from edgebit.daemon.contract.topics import is_principal
 from edgebit.daemon.serving.endings import refusal_for
 from edgebit.daemon.serving.job import Job
@@ -394,6 +394,10 @@ class Admission:
         address = address_again(entry, asked, time.monotonic() + left_s)
         refusal = too_often(entry) if asked.op == "batch" else verdict(entry, left_s)
         record = self._journal.resume(entry, ANSWER_BYTES)
+        if asked.op in ADAPTER_OPS:
+            # Its end was not on the disk, so it was not acknowledged. It comes again, and does nothing twice.
+            self._acceptance.give_up(record)
+            return
         if asked.op == "batch" and refusal is None:
             self._resume_batch(entry, asked, self._writer(address, record=record))
             return

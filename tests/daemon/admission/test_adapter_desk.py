@@ -62,6 +62,40 @@ def test_a_load_that_comes_again_after_the_unload(device):
     assert names(device) == [] and device.acceptance.counters["repeated"] == 1
 
 
+class Crash(BaseException):
+    """Ends the daemon where it stands."""
+
+
+@pytest.mark.parametrize("dup", [True, False])
+@pytest.mark.parametrize("op", ["load_adapter", "unload_adapter"])
+def test_a_crash_before_the_answer(device, monkeypatch, op, dup):
+    """The file is seen to and the answer is not on the disk: sent again, by broker or caller, it is answered well."""
+    device.take(("load_adapter", {**WHOLE, "id": "before"}))
+    if op == "load_adapter":
+        device.take(("unload_adapter", {**UNLOAD, "id": "gone"}))
+    act = device.admission._adapters._act
+
+    def crash(request, data):
+        act(request, data)
+        device.journal.commit()
+        raise Crash
+
+    monkeypatch.setattr(device.admission._adapters, "_act", crash)
+    monkeypatch.setattr(device.acceptance, "give_up", lambda record: None)
+    fields = WHOLE if op == "load_adapter" else UNLOAD
+    with pytest.raises(Crash):
+        device.admission.handle(device.message(op, fields, 7))
+    device.restart()
+    assert names(device) == (["garage"] if op == "load_adapter" else [])
+    assert f"{OUT}/{fields['id']}" not in device.heard.bodies
+    device.admission.take([device.message(op, fields, 7, connection=2, dup=dup)])
+    body = heard(device, fields["id"])
+    told = {"loaded": True, "changed": False} if op == "load_adapter" else {"unloaded": False}
+    assert told.items() <= body.items(), body
+    device.restart()
+    assert device.recovered == 0
+
+
 def test_the_same_id_is_answered_the_same(device):
     """Whoever missed the answer asks again and hears it, though the adapter has gone since."""
     device.take(("load_adapter", WHOLE))
