@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgebit.bundle.prompt_program import Message
+from edgebit.daemon.contract.messages import GenerateRequest
 
 Turn = tuple[Message, ...]  # what was said, and the answer to it
 ConversationKey = tuple[str, str]  # principal, and the name it has given
@@ -24,7 +25,8 @@ class Conversation:
     turns: tuple[Turn, ...] = ()
     dropped: int = 0  # turns before these, which the context has no room for
     tokens: int = 0  # of the last prompt and its answer
-    adapter: str | None = None  # that its answers are made with
+    adapter: str | None = None  # that its answers are made with: its name,
+    adapter_sha256: str = ""  # and its file, since another one may have the name by now
 
     def asked(self, messages: Sequence[Message]) -> tuple["Conversation", Turn]:
         """What new messages go on with, and what is new in it: a system message replaces the one before."""
@@ -46,10 +48,11 @@ class Conversation:
         dropped = {"dropped": self.dropped} if self.dropped else {}
         return {"turns": len(self.turns) + self.dropped, **dropped, "tokens": self.tokens}
 
-    def answered(self, new: Turn, text: str, tokens: int, adapter: str | None = None) -> "Conversation":
-        """The same with one more turn, answered with that adapter."""
-        turn = (*new, Message("assistant", text))
-        return dataclasses.replace(self, turns=(*self.turns, turn), tokens=tokens, adapter=adapter)
+    def answered(self, request: GenerateRequest, new: Turn, text: str, tokens: int) -> "Conversation":
+        """The same with one more turn, answered as the request wants it, whose adapter was looked up."""
+        turns = (*self.turns, (*new, Message("assistant", text)))
+        adapter, sha256 = request.adapter, request.adapter_sha256
+        return dataclasses.replace(self, turns=turns, tokens=tokens, adapter=adapter, adapter_sha256=sha256)
 
 
 class Conversations:

@@ -80,5 +80,5 @@ class Finishing:
             self._scheduler.answers.keep(self._scheduler.owner(job), job.answer_key, answer)
         if job.conversation_key is not None and job.conversation is not None:
             tokens = answer.prompt_tokens + len(answer.tokens)
-            job.conversation = job.conversation.answered(job.new_turn, answer.text, tokens, job.request.adapter)
+            job.conversation = job.conversation.answered(job.request, job.new_turn, answer.text, tokens)
             self._scheduler.conversations.keep(job.conversation_key, job.conversation)

@@ -41,10 +41,14 @@ def read_prompt(job: Job, engine: AnsweringEngine[Any], conversations: Conversat
 
 def _check_adapter(request: GenerateRequest, so_far: Conversation) -> None:
     """Raise Refusal, 400, where a conversation was begun with another adapter, or with the model alone."""
-    if so_far.turns and so_far.adapter != request.adapter:
+    if not so_far.turns or so_far.adapter_sha256 == request.adapter_sha256:
+        return
+    if so_far.adapter == request.adapter:
+        words = f"adapter {so_far.adapter!r} was replaced since session {request.session!r} was begun: begin another"
+    else:
         before = "the model alone" if so_far.adapter is None else f"adapter {so_far.adapter!r}"
         words = f"session {request.session!r} was begun with {before}: go on so, or begin another session"
-        raise Refusal(400, "conflict", words)
+    raise Refusal(400, "conflict", words)
 
 
 def _fitting(

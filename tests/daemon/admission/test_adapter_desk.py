@@ -160,7 +160,7 @@ def test_a_question_is_run_again_with_its_adapter(device):
 
 
 def test_a_session_keeps_to_its_adapter(device):
-    """Another adapter, or none, is refused; another session is not."""
+    """Another adapter, one of its name too, or none, is refused; another session is not."""
     device.take(("load_adapter", WHOLE))
     ask = {"max_tokens": 2, "session": "s"}
     device.take(question("a", **ask, adapter="garage"))
@@ -169,4 +169,13 @@ def test_a_session_keeps_to_its_adapter(device):
     device.run(f"{OUT}/b", f"{OUT}/c", f"{OUT}/d")
     assert heard(device, "b")["error"]["code"] == "conflict"
     assert heard(device, "c")["session"]["turns"] == 2 and heard(device, "d")["session"]["turns"] == 1
+
+    other = {**WHOLE, "id": "l2", "data": base64.b64encode(FILE + b"trained on").decode()}
+    device.take(("load_adapter", other), question("e", **ask, adapter="garage"))
+    device.run(f"{OUT}/e")
+    error = heard(device, "e")["error"]
+    assert error["code"] == "conflict" and "was replaced since session 's'" in error["message"]
+    device.take(("load_adapter", {**WHOLE, "id": "l3"}), question("f", **ask, adapter="garage"))
+    device.run(f"{OUT}/f")
+    assert heard(device, "f")["session"]["turns"] == 3
     device.serving.stop()
