@@ -35,6 +35,7 @@ from edgebit.cross.toolchain import BUILDERS
 from edgebit.errors import BuildError, BundleError, EngineError, TargetError
 from edgebit.instructions import check_instructions
 from edgebit.keys import check_signature, list_keys
+from edgebit.model_checks.response_schema import check_response_schema
 from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
 from edgebit.runtime.engine import Engine
 from edgebit.runtime.library import Library
@@ -184,7 +185,8 @@ def _check_model(bundle: Bundle) -> list[Check]:
     try:
         with ModelFile(place.path, place.offset, place.size) as file:
             n_probes, context = len(file.probes), file.probe_context
-        checks.append(Check("model file", "passed", f"header, sections and tensor table; {n_probes} golden probes"))
+            text = f"header, sections and tensor table; {n_probes} golden probes"
+            checks += [Check("model file", "passed", text), *check_response_schema(file)]
         checks.append(_check_on_host(place, n_probes, context))
     except BundleError as error:
         checks.append(Check("model file", "failed", str(error)))

@@ -53,7 +53,8 @@ SERVICES = {
     "edgebit.deploy": {"edgebit.device_probe"},
     "edgebit.device_probe": set(),
     "edgebit.doctor": {"edgebit.convert", "edgebit.cross", "edgebit.daemon", "edgebit.deploy",
-                       "edgebit.device_probe", "edgebit.keys", "edgebit.probe_runs", "edgebit.verify"},
+                       "edgebit.device_probe", "edgebit.keys", "edgebit.model_checks", "edgebit.model_diff",
+                       "edgebit.probe_runs", "edgebit.verify"},
     "edgebit.engines": set(),
     "edgebit.evaluate": {"edgebit.engines"},
     "edgebit.export": set(),
@@ -73,7 +74,8 @@ SERVICES = {
     "edgebit.simulate": {"edgebit.daemon", "edgebit.line_plot", "edgebit.plan", "edgebit.synthesize"},
     "edgebit.synthesize": set(),
     "edgebit.train": {"edgebit.export", "edgebit.line_plot"},
-    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.probe_runs"},
+    "edgebit.verify": {"edgebit.convert", "edgebit.cross", "edgebit.keys", "edgebit.model_checks", "edgebit.model_diff",
+                       "edgebit.probe_runs"},
     "edgebit.mqtt_client": {"edgebit.daemon"},  # speaks the daemon's own protocol: topics, frames, messages
 }  # fmt: skip
 MAY_IMPORT |= {service: CORE | others for service, others in SERVICES.items()}

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from edgebit.bundle.model_reader import ModelFile
 from edgebit.checks import Check
 from edgebit.errors import BundleError, CheckpointError, EngineError
 from edgebit.model_checks.at_work import check_probes
+from edgebit.model_checks.response_schema import check_response_schema
 from edgebit.model_checks.weights import check_bytes
 from edgebit.progress import Progress, unwatched
 from edgebit.runtime.library import Library
@@ -18,6 +20,9 @@ def check_model_file(path: Path, *, run: bool = True, progress: Progress = unwat
     What is wrong with the file is a failed check, never an error; nothing of a damaged one is run.
     """
     checks = guarded("every byte", lambda: check_bytes(path, progress))
+    if checks[0].status == "passed":
+        with ModelFile(path) as file:
+            checks += check_response_schema(file)
     if not run or checks[0].status == "failed":
         why = "not asked for, or the check before it failed"
         return [*checks, Check("golden probes", "not run", why)]

@@ -8,6 +8,8 @@ from contextlib import closing
 import pytest
 from click.testing import CliRunner
 
+from edgebit.bundle.archive import hash_file, write_archive
+from edgebit.bundle.manifest import MODEL_MEMBER, BuildInfo, Manifest, ModelInfo, TargetInfo
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.checkpoint.opening import open_checkpoint
 from edgebit.cli.run import command as run
@@ -17,6 +19,8 @@ from edgebit.export.gguf_file import flag
 from edgebit.export.to_gguf import export_gguf
 from edgebit.export.to_hugging_face import export_hugging_face
 from edgebit.export.to_onnx import export_onnx
+from edgebit.model_checks.model_file import check_model_file
+from edgebit.verify import Extent, verify_bundle
 
 SCHEMA = {"type": "object", "properties": {"z": {"enum": [1, 2]}, "a": {"type": "boolean"}}, "required": ["z", "a"]}
 
@@ -81,6 +85,26 @@ def test_a_schema_that_cannot_be_followed_is_refused(folder, tmp_path):
         with pytest.raises(SchemaError, match="checkpoint: the response schema: #: pattern is not supported"):
             export(folder, tmp_path / "exported.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status"), [(b'{"type":"string","pattern":"a"}', "failed"), (b'{"type":"null"}', "passed")]
+)
+def test_verify_compiles_it(folder, tmp_path, monkeypatch, text, status):
+    """One that another program wrote into the file may be none that a device can follow: in a bundle too."""
+    (folder / "response_schema.json").write_text("{}")
+    monkeypatch.setattr("edgebit.convert.schema_section", lambda given: text)
+    model, bundle = tmp_path / "model.ebm", tmp_path / "x.bundle"
+    convert(folder, model, probes=False)
+    manifest = Manifest(
+        name="x", edgebit="0.1", abi=2, target=TargetInfo(name="rpi", triple="aarch64-linux-gnu"),
+        model=ModelInfo(name="m"), build=BuildInfo(builder="system", compiler="c", toolchain_id="0123456789abcdef"),
+        files={MODEL_MEMBER: hash_file(model)},
+    )  # fmt: skip
+    write_archive(bundle, manifest, {MODEL_MEMBER: model})
+    for checks in (check_model_file(model, run=False), verify_bundle(bundle, Extent(run=False)).checks):
+        (found,) = (check for check in checks if check.name == "response schema")
+        assert found.status == status and ("pattern is not supported" in found.detail) == (status == "failed")
 
 
 @pytest.mark.parametrize(("schema", "words"), [("model", "no schema of its own"), ("nothing.json", "cannot be read")])
