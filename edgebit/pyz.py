@@ -1,6 +1,6 @@
 """Service: edgebitd.pyz, the daemon with everything it needs but Python and the native library, in one file.
 
-The same sources give the same bytes on every machine: names sorted, dates fixed, nothing compressed or compiled.
+The same sources and the same zlib give the same bytes on every machine: names sorted, dates fixed, nothing compiled.
 """
 
 import ast
@@ -17,16 +17,23 @@ DISTRIBUTIONS = {"paho-mqtt": "paho", "pyserial": "serial"}  # distribution: its
 SHEBANG = b"#!/usr/bin/env python3\n"
 PYTHON_LEAST = (3, 11)
 
+_START = "__main__.py"
+_LEVEL = 9  # of deflate
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 _ROOTS = ("edgebit.daemon", "edgebit.daemon.__main__", "edgebit.daemon.install.agent")
 
-# Also read by Pythons far too old for the rest, so that they can say so.
+# Stored plain, and read by Pythons far too old for the rest, so that each can say what it lacks.
 _MAIN = f"""\
 import sys
 
 if sys.version_info < {PYTHON_LEAST}:
     sys.exit("edgebitd needs Python {PYTHON_LEAST[0]}.{PYTHON_LEAST[1]} or newer, %s is %d.%d. \
 Install a newer python3 on this device." % (sys.executable, sys.version_info[0], sys.version_info[1]))
+try:
+    import zlib
+except ImportError:
+    sys.exit("edgebitd needs Python's module zlib, which %s lacks. \
+Install a whole python3 on this device." % sys.executable)
 
 from edgebit.daemon.__main__ import main
 
@@ -39,7 +46,7 @@ def build_pyz(out: Path) -> None:
 
     Raises BuildError where paho-mqtt or pyserial are not installed.
     """
-    entries = {"__main__.py": _MAIN.encode()}
+    entries = {_START: _MAIN.encode()}
     package = package_dir()
     for module in _edgebit_files(package):
         entries[f"edgebit/{module.relative_to(package).as_posix()}"] = module.read_bytes()
@@ -52,7 +59,8 @@ def build_pyz(out: Path) -> None:
                 info = zipfile.ZipInfo(name, _DATE)
                 info.create_system = 3  # Unix, whatever this runs on
                 info.external_attr = 0o100644 << 16
-                archive.writestr(info, entries[name])
+                method = zipfile.ZIP_STORED if name == _START else zipfile.ZIP_DEFLATED
+                archive.writestr(info, entries[name], method, _LEVEL)
         part.path.chmod(0o755)
         part.commit()
 

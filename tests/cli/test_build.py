@@ -24,6 +24,7 @@ from edgebit.bundle.model_reader import ModelFile
 from edgebit.checks import Check
 from edgebit.cli import COMMANDS, cli
 from edgebit.errors import BuildError, BundleError, CheckpointError, EdgebitError, TargetError
+from edgebit.resources import assistant_model_dir
 
 Checkpoint = Callable[[str], Path]
 
@@ -98,6 +99,15 @@ def test_same_input_same_bundle(bundle, reference_checkpoint, tmp_path):
 
     assert again.read_bytes() == bundle.read_bytes()
     assert from_model.read_bytes() == bundle.read_bytes()
+
+
+def test_shipped_assistant_is_small(native, tmp_path):
+    """All that a device needs of it, in 4 MB."""
+    out = tmp_path / "assistant.bundle"
+    edgebit("build", assistant_model_dir(), "--target", "host", "--out", out)
+
+    assert "bin/edgebit-run" in open_bundle(out).members
+    assert out.stat().st_size <= 4_000_000
 
 
 def test_json_says_what_was_built(native, reference_checkpoint, tmp_path):

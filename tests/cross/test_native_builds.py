@@ -6,15 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edgebit.build import check_native
+from edgebit.bundle.archive import open_bundle
 from edgebit.checks import Check
+from edgebit.cli import cli
 from edgebit.cross.native import PRODUCTS, NativeFiles, build_native, plan
 from edgebit.cross.ort_library import check_ort_file, require_ort_library
 from edgebit.cross.toolchain import choose_toolchain, find_tool
 from edgebit.elf import PT_LOAD, function_addresses, read_elf
 from edgebit.probe_runs import check_model_probes, check_must_crash, check_refusal
-from edgebit.resources import cross_dir, kernels_dir
+from edgebit.resources import assistant_model_dir, cross_dir, kernels_dir
 from edgebit.targets import find_target
 
 # zig compiles its own libc on first use on a machine.
@@ -68,6 +71,20 @@ def test_golden_probes_hold(built, require_tool, reference_model, target, builde
     unlike_this_cpu = [check for check in checks if check.detail.startswith("this CPU has no")]
     assert [check for check in checks if check.status != "passed"] == unlike_this_cpu
     assert {"scalar", "neon", "dotprod", "i8mm"} <= levels_of(checks) or find_target(target).arch == "x86_64"
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("target", [*TARGETS, "android"])
+def test_shipped_assistant_is_small(built, tmp_path, target, builder):
+    """All that a device needs of it, in 4 MB; with what is compiled here."""
+    built(target, builder)
+    out = tmp_path / "assistant.bundle"
+    options = ["--target", target, "--builder", builder, "--out", str(out)]
+    done = CliRunner().invoke(cli, ["build", str(assistant_model_dir()), *options])
+
+    assert done.exit_code == 0, done.output
+    assert "bin/edgebit-run" in open_bundle(out).members
+    assert out.stat().st_size <= 4_000_000
 
 
 def test_all_builds_give_the_same_logits(built, require_tool, reference_model, tmp_path):

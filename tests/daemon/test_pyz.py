@@ -89,6 +89,19 @@ def test_an_old_python_is_told_so(built):
     assert "edgebitd needs Python 3.11 or newer" in done.stderr and "is 3.9. Install" in done.stderr
 
 
+def test_a_python_without_zlib_is_told_so(built):
+    """All modules are deflated; the first lines alone are not, and say what is missing."""
+    with zipfile.ZipFile(built) as archive:
+        plain = [entry.filename for entry in archive.infolist() if entry.compress_type == zipfile.ZIP_STORED]
+    assert plain == ["__main__.py"]
+    script = "import runpy, sys; sys.modules['zlib'] = None; runpy.run_path(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(built)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "edgebitd needs Python's module zlib" in done.stderr and "Install a whole python3" in done.stderr
+
+
 def test_a_missing_distribution_is_named(monkeypatch, tmp_path):
     """With the command that mends it."""
     monkeypatch.setattr(pyz, "DISTRIBUTIONS", {"no-such-distribution": "none"})
