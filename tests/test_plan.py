@@ -12,7 +12,6 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from edgebit import plan as plan_module
 from edgebit.bundle.model_format import (
     PER_ROW,
     PER_TENSOR,
@@ -29,18 +28,10 @@ from edgebit.cli.plan import command
 from edgebit.convert import convert
 from edgebit.errors import CheckpointError, TargetError
 from edgebit.footprint import KV_TYPES, LOW_PLANES
-from edgebit.plan import (
-    ENERGY_CLASSES,
-    MIB,
-    SYSTEM_BYTES,
-    PlanOptions,
-    check_plan,
-    energy_class,
-    facts_of,
-    make_plan,
-    make_plans,
-    measure_host,
-)
+from edgebit.plan import host_check
+from edgebit.plan.device_plan import ENERGY_CLASSES, MIB, SYSTEM_BYTES, PlanOptions, energy_class, make_plan, make_plans
+from edgebit.plan.host_check import check_plan, measure_host
+from edgebit.plan.model_facts import facts_of
 from edgebit.roofline import Machine, Range, machine_of
 from edgebit.runtime.engine import Engine
 from edgebit.runtime.model import Model
@@ -305,7 +296,7 @@ class FakeLibrary:
 
 def test_the_host_is_what_it_is_measured_to_be(monkeypatch):
     """One core and all cores, without the extremes of the rounds, and the int8 peak as the bound of prefill."""
-    monkeypatch.setattr(plan_module, "default_threads", lambda: 2)
+    monkeypatch.setattr(host_check, "default_threads", lambda: 2)
     fake = FakeLibrary({2: [1e9, 20e9, 22e9, 21e9, 99e9], 1: [11e9, 12e9, 1e9, 99e9, 10e9]}, 100e9)
 
     target, machine = measure_host(fake)
@@ -329,9 +320,9 @@ def test_a_prediction_is_checked_on_this_machine(native, tiny, kv, monkeypatch):
 
     machine = Machine(cores=1, read_bytes_s=Range(1e9, 2e9), weights_s={"gemm_c8": Range(1e9, 2e9)})
     plan = make_plan(facts, host_target(), PlanOptions(context=256, threads=1, kv=kv), machine)
-    monkeypatch.setattr(plan_module, "Engine", open_engine)
+    monkeypatch.setattr(host_check, "Engine", open_engine)
     held = iter([100 * MIB, 104 * MIB])  # this process's own moves with whatever ran before in it
-    monkeypatch.setattr(plan_module, "rss_bytes", lambda: next(held))
+    monkeypatch.setattr(host_check, "rss_bytes", lambda: next(held))
 
     checked = check_plan(plan, facts, machine, native, seconds=0.3)
 

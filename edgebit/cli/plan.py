@@ -13,19 +13,9 @@ from edgebit.cli.name_or_file import complete_name_or_file
 from edgebit.cli.targets import complete_target
 from edgebit.cli.terminal import print_table, printable
 from edgebit.footprint import KV_TYPES
-from edgebit.plan import (
-    MIB,
-    SYSTEM_BYTES,
-    Check,
-    Checks,
-    Plan,
-    PlanOptions,
-    check_plan,
-    facts_of,
-    make_plan,
-    make_plans,
-    measure_host,
-)
+from edgebit.plan.device_plan import MIB, SYSTEM_BYTES, Plan, PlanOptions, make_plan, make_plans
+from edgebit.plan.host_check import Check, Checks, check_plan, measure_host
+from edgebit.plan.model_facts import facts_of
 from edgebit.roofline import ENGINE_SHARE, LAYOUT_BITS, Estimate, Range
 from edgebit.runtime.library import Library
 from edgebit.synthesize import SHAPES

@@ -5,7 +5,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from edgebit.plan import ModelFacts, facts_of
+from edgebit.plan.model_facts import ModelFacts, facts_of
 from edgebit.roofline import Part, estimate, machine_of
 from edgebit.simulate.boards import BOARDS, CASES, DIE_RESISTANCE, DIE_S, Board
 from edgebit.targets import Target, find_target
