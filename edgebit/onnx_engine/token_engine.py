@@ -9,6 +9,7 @@ from itertools import groupby
 from edgebit.errors import EngineError, OnnxError
 from edgebit.onnx_engine.decoder import Decoder
 from edgebit.onnx_engine.session import OnnxSession
+from edgebit.runtime.abi import TokenSet
 from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.defaults import BATCH_LEN
 from edgebit.runtime.engine import EngineStats
@@ -68,10 +69,11 @@ class OnnxEngine:
         want_logits: Sequence[bool] | None = None,
         *,
         n_best: int = 0,
+        allowed: Sequence[TokenSet | None] | None = None,
     ) -> None:
         """Append each token to its sequence, in order, and compute the wanted logits (None: of the last token).
 
-        Of a sequence's tokens only the last one's can be wanted; all of them are computed, whatever n_best says.
+        Of a sequence's tokens only the last one's can be wanted; n_best and allowed spare nothing: all are computed.
         Raises ContextFullError, Cancelled (after cancel()), or OnnxError; the sequences are then as before.
         """
         self._check_tokens(tokens)

@@ -21,10 +21,13 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
+from typing import TypeAlias
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 MAX_STOP_TOKENS = 8
-MAX_DRAFT, DRAFT_KINDS = 64, 4
+MAX_DRAFT, DRAFT_KINDS = 64, 5
+
+TokenSet: TypeAlias = ctypes.Array[c_uint32]  # [(vocab_size + 31) // 32], a bit for each token
 
 OK, BAD_ARGUMENT, IO, BAD_FORMAT, UNSUPPORTED, NO_MEMORY, LIMIT, CANCELLED, MISMATCH = range(9)
 
@@ -111,6 +114,7 @@ class Batch(ctypes.Structure):
         ("sequences", POINTER(c_uint32)),
         ("want_logits", POINTER(c_uint8)),
         ("n_best", c_uint32),
+        ("allowed", POINTER(POINTER(c_uint32))),
     ]
 
 
@@ -244,6 +248,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         c_uint32,
         [POINTER(DraftingStruct), POINTER(c_int32), c_size_t, POINTER(c_int32), c_uint32],
     ),
+    "eb_draft_forced": (c_uint32, [POINTER(DraftingStruct), c_uint32]),
     "eb_draft_record": (None, [POINTER(DraftingStruct), c_uint32, c_uint64]),
     "eb_vocabulary_open": (c_int, [_HANDLE, c_uint32, POINTER(c_int32), c_uint32, _OUT, _ERROR]),
     "eb_vocabulary_close": (None, [_HANDLE]),
@@ -253,6 +258,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "eb_constraint_mask": (c_int, [_HANDLE, POINTER(c_float)]),
     "eb_constraint_accept": (c_int, [_HANDLE, c_int32]),
     "eb_constraint_allowed": (c_uint32, [_HANDLE, POINTER(c_int32), c_uint32]),
+    "eb_constraint_sets": (c_int, [_HANDLE, POINTER(c_int32), c_uint32, POINTER(c_uint32)]),
     "eb_constraint_complete": (c_int, [_HANDLE]),
     "eb_constraint_forced": (c_size_t, [_HANDLE, c_char_p, c_size_t]),
     "eb_probe_run": (

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgebit.runtime.abi import TokenSet
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.generation import Generation
 from edgebit.runtime.token_engine import TokenEngine
@@ -55,13 +56,21 @@ def compute(engine: TokenEngine, shares: Sequence[Share]) -> int:
     tokens: list[int] = []
     sequences: list[int] = []
     wanted: list[bool] = []
+    allowed: list[TokenSet | None] = []
     for share in shares:
         tokens += share.tokens
         sequences += [share.generation.held.index] * len(share.tokens)
         wanted += [False] * (len(share.tokens) - share.rows) + [True] * share.rows
+        allowed += share.generation.allowed(share.tokens, share.rows)
     reaches = [share.generation.reach(share.rows) for share in shares if share.rows]
     started = time.monotonic_ns()
-    engine.eval_batch(tokens, sequences, wanted, n_best=max(reaches) if reaches and all(reaches) else 0)
+    engine.eval_batch(
+        tokens,
+        sequences,
+        wanted,
+        n_best=max(reaches) if reaches and all(reaches) else 0,
+        allowed=allowed if any(each is not None for each in allowed) else None,
+    )
     return time.monotonic_ns() - started
 
 

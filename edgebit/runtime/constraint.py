@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from edgebit.errors import EngineError
 from edgebit.runtime import abi
+from edgebit.runtime.abi import TokenSet
 from edgebit.runtime.model import Model
 from edgebit.runtime.native_object import NativeObject
 from edgebit.runtime.tokenizer import Tokenizer
@@ -86,6 +87,15 @@ class Constraint(NativeObject):
         ids = (ctypes.c_int32 * max(len(tokens), 1))(*tokens)
         return int(self.library.dll.eb_constraint_allowed(self.handle, ids, len(tokens)))
 
+    def sets(self, tokens: Sequence[int]) -> list[TokenSet]:
+        """The tokens allowed now, and after each of `tokens`, which must be allowed in turn; it stays where it is."""
+        ids = (ctypes.c_int32 * max(len(tokens), 1))(*tokens)
+        kind = ctypes.c_uint32 * ((self._vocabulary.vocab_size + 31) // 32)
+        found = (kind * (len(tokens) + 1))()
+        place = ctypes.cast(found, ctypes.POINTER(ctypes.c_uint32))
+        self.library.check(self.library.dll.eb_constraint_sets(self.handle, ids, len(tokens), place))
+        return list(found)
+
     def completeness(self) -> Completeness:
         """Whether the answer may end here."""
         return Completeness(self.library.dll.eb_constraint_complete(self.handle))
@@ -94,6 +104,11 @@ class Constraint(NativeObject):
         """The next bytes as far as there is only one way on."""
         count = self.library.dll.eb_constraint_forced(self.handle, self._bytes, len(self._bytes))
         return self._bytes.raw[:count]
+
+    def forced_tokens(self) -> list[int]:
+        """forced() as the tokenizer splits it: others may spell it too, and the last may be a part of a longer one."""
+        text = self.forced()
+        return self._vocabulary.tokenizer.encode(text) if text else []
 
 
 class ConstraintPool:

@@ -8,7 +8,7 @@ from edgebit.runtime.library import Library
 
 
 class Drafting:
-    """Drafts of the next tokens from the text itself, and how far they have come true: prompt-lookup speculation."""
+    """Drafts of what comes next: from the text itself (prompt lookup), or forced; and how far they have come true."""
 
     def __init__(self, library: Library, longest: int) -> None:
         """Drafts of up to `longest` tokens, at most 64; 0 makes none."""
@@ -33,6 +33,10 @@ class Drafting:
         length = self._dll.eb_draft(ctypes.byref(self._struct), address, len(tokens), self._room, max(most, 0))
         return self._room[:length]
 
+    def draft_forced(self, tokens: list[int], most: int) -> list[int]:
+        """In place of draft(), for `tokens` that forced text would be: as many as are likely to pay, at most `most`."""
+        return tokens[: self._dll.eb_draft_forced(ctypes.byref(self._struct), max(min(len(tokens), most), 0))]
+
     def record(self, accepted: int, ns: int) -> None:
-        """Once after each draft(), an empty one too: how many of it came true, and how long the pass took."""
+        """Once after each of these two, an empty draft too: how many of it came true, and how long the pass took."""
         self._dll.eb_draft_record(ctypes.byref(self._struct), accepted, ns)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edgebit.bundle.model_format import Probe
 from edgebit.errors import EngineError
 from edgebit.runtime import abi
+from edgebit.runtime.abi import TokenSet
 from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.eval_errors import ContextFullError
 from edgebit.runtime.model import Model
@@ -37,7 +38,11 @@ class EngineStats:
 
 
 def _batch(
-    tokens: Sequence[int], sequences: Sequence[int], want_logits: Sequence[bool] | None, n_best: int
+    tokens: Sequence[int],
+    sequences: Sequence[int],
+    want_logits: Sequence[bool] | None,
+    n_best: int,
+    allowed: Sequence[TokenSet | None] | None,
 ) -> abi.Batch:
     count = len(tokens)
     return abi.Batch(
@@ -46,7 +51,13 @@ def _batch(
         sequences=(ctypes.c_uint32 * count)(*sequences),
         want_logits=None if want_logits is None else (ctypes.c_uint8 * count)(*map(bool, want_logits)),
         n_best=n_best,
+        allowed=None if allowed is None else _pointers(allowed),
     )
+
+
+def _pointers(sets: Sequence[TokenSet | None]) -> "ctypes.Array[ctypes._Pointer[ctypes.c_uint32]]":
+    kind = ctypes.POINTER(ctypes.c_uint32)
+    return (kind * len(sets))(*(kind() if each is None else ctypes.cast(each, kind) for each in sets))
 
 
 class Engine(NativeObject):
@@ -111,13 +122,15 @@ class Engine(NativeObject):
         want_logits: Sequence[bool] | None = None,
         *,
         n_best: int = 0,
+        allowed: Sequence[TokenSet | None] | None = None,
     ) -> None:
         """Append each token to its sequence, in order, and compute the wanted logits (None: of the last token).
 
         n_best: how many of the highest logits of each are needed; others may then be -infinity. 0: all of them
+        allowed: for each wanted row the set of tokens that may follow, the others' logits are -infinity; None: all may
         Raises ContextFullError, Cancelled (after cancel()), or EngineError; the sequences are then as before.
         """
-        batch = _batch(tokens, sequences, want_logits, n_best)
+        batch = _batch(tokens, sequences, want_logits, n_best, allowed)
         self._check(self.library.dll.eb_eval(self.handle, ctypes.byref(batch)))
 
     def eval_states(
@@ -127,7 +140,7 @@ class Engine(NativeObject):
 
         They are float32 [hidden_size], after the final norm. Raises as eval_batch().
         """
-        batch = _batch(tokens, sequences, wanted, 0)
+        batch = _batch(tokens, sequences, wanted, 0, None)
         count = 1 if wanted is None else sum(map(bool, wanted))
         size = 4 * self.model.info.hidden_size
         states = (ctypes.c_float * max(1, count * size // 4))()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from edgebit.errors import EdgebitError, EngineError
+from edgebit.runtime.abi import TokenSet
 from edgebit.runtime.constraint import Completeness, Constraint
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.eval_errors import ContextFullError
@@ -120,16 +121,17 @@ class Generation:
 
     def next_tokens(self, drafting: Drafting | None) -> list[int]:
         """The token drawn last and, where that is likely to pay, a draft of those after it."""
-        draft = drafting.draft(self._seen, self._limit - self._drawn - 1) if drafting is not None else []
-        if draft and self.constraint is not None:
-            draft = draft[: self.constraint.allowed(draft)]
-        return [self._seen[-1], *draft]
+        return [self._seen[-1], *(self._draft(drafting) if drafting is not None else [])]
 
     def reach(self, rows: int) -> int:
         """How many of the highest logits are looked at in a pass that wants `rows` rows of them; 0: all."""
-        if self.constraint is not None:
-            return 0  # the best of those allowed may be anywhere
         return self._sampler.reach(ahead=max(rows - 1, 0))
+
+    def allowed(self, tokens: Sequence[int], rows: int) -> "Sequence[TokenSet | None]":
+        """Which tokens may follow each of the last `rows` of those that a pass computes for it; None: any."""
+        if self.constraint is None:
+            return [None] * rows
+        return self.constraint.sets(tokens[len(tokens) - rows + 1 :]) if rows else []
 
     def take_copy(self, length: int) -> None:
         """Note that its sequence has that much of the prompt, from another one."""
@@ -176,6 +178,14 @@ class Generation:
         """Give sampler and text stream back."""
         self._sampler.close()
         self._text.close()
+
+    def _draft(self, drafting: Drafting) -> list[int]:
+        most = self._limit - self._drawn - 1
+        if self.constraint is None:
+            return drafting.draft(self._seen, most)
+        forced = self.constraint.forced_tokens()
+        draft = drafting.draft_forced(forced, most) if forced else drafting.draft(self._seen, most)
+        return draft[: self.constraint.allowed(draft)] if draft else []
 
     def _draw(self, draft: Sequence[int], rows: "Sequence[memoryview[float]]", pieces: list[str]) -> int:
         """Draw a token a row, until one is not the draft's or the answer ends; gives how many of it came true."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from edgebit.runtime.abi import TokenSet
 from edgebit.runtime.engine import EngineStats
 from edgebit.runtime.model import Model
 from edgebit.runtime.sequences import SequenceEngine
@@ -42,10 +43,12 @@ class TokenEngine(SequenceEngine, Protocol):
         want_logits: Sequence[bool] | None = None,
         *,
         n_best: int = 0,
+        allowed: Sequence[TokenSet | None] | None = None,
     ) -> None:
         """Append each token to its sequence, in order, and compute the wanted logits (None: of the last token).
 
         n_best: how many of the highest logits of each are needed; 0: all of them
+        allowed: for each wanted row the set of tokens whose logits alone are needed, or None: all of them
         Raises ContextFullError, Cancelled (after cancel()), or EdgebitError; the sequences are then as before.
         """
 

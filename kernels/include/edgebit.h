@@ -24,7 +24,7 @@ extern "C" {
 /* Comments stand in columns. */
 /* clang-format off */
 
-#define EB_ABI_VERSION 4
+#define EB_ABI_VERSION 5
 
 #if defined(__GNUC__)
 #define EB_API __attribute__((visibility("default")))
@@ -215,6 +215,8 @@ typedef struct eb_batch {
     const uint8_t *want_logits; /* [n_tokens] nonzero where the logits are wanted; NULL: for the last token only */
     uint32_t n_best;            /* 0: all logits of these; else only so many highest of each need be there: they are the same
                                    bits, and any other may be -infinity, which spares reading most of the head */
+    const uint32_t *const *allowed; /* [logits wanted] sets of tokens, [(vocab_size + 31) / 32] each, or NULL: all. The
+                                   others' logits are -infinity and not computed, n_best are the best of those allowed */
 } eb_batch;
 
 /* Appends the tokens to their sequences and computes the wanted logits: prefill, decode, or both at once. On any
@@ -298,7 +300,7 @@ EB_API int32_t eb_sample(eb_sampler *sampler, const float *logits);
  * long as the drawn token is the draft's next; then truncate the sequence to what was drawn. */
 EB_API size_t eb_draft_lookup(const int32_t *tokens, size_t n, int32_t *draft, size_t max, uint32_t *match);
 
-enum { EB_MAX_DRAFT = 64, EB_DRAFT_KINDS = 4 };
+enum { EB_MAX_DRAFT = 64, EB_DRAFT_KINDS = 5 };
 
 /* What has been seen of drafts and of passes. All but `size`, `drafted` and `accepted` is eb_draft()'s own. */
 typedef struct eb_drafting {
@@ -306,7 +308,7 @@ typedef struct eb_drafting {
     uint32_t max;               /* longest draft; 0: none at all */
     uint64_t drafted, accepted; /* tokens so far */
     float pass_ns, more_ns;     /* a pass with one token, and what each further one adds; smoothed */
-    float hits[EB_DRAFT_KINDS]; /* by length of the match: the share of drafted tokens that came true, smoothed */
+    float hits[EB_DRAFT_KINDS]; /* by length of the match, last of forced text: the share that came true, smoothed */
     uint32_t pause[EB_DRAFT_KINDS], pauses[EB_DRAFT_KINDS]; /* drafts until the next trial: left, and at first */
     uint32_t length, kind, trial, reserved;                 /* of the draft under way */
 } eb_drafting;
@@ -315,7 +317,10 @@ typedef struct eb_drafting {
 EB_API eb_status eb_drafting_init(eb_drafting *drafting, uint32_t max);
 /* The draft to verify after tokens [n], at most `max` tokens; its length, 0 where none is likely to pay. */
 EB_API uint32_t eb_draft(eb_drafting *drafting, const int32_t *tokens, size_t n, int32_t *draft, uint32_t max);
-/* Once after each eb_draft(): how many of the draft came true, and the time of the pass. */
+/* In place of eb_draft(), where text is forced that `n` tokens would spell (eb_constraint_forced()): how many of them to
+ * verify, 0 where that is not likely to pay. */
+EB_API uint32_t eb_draft_forced(eb_drafting *drafting, uint32_t n);
+/* Once after each of these two: how many of the draft came true, and the time of the pass. */
 EB_API void eb_draft_record(eb_drafting *drafting, uint32_t n_accepted, uint64_t ns);
 
 /* ---- constraint: answers that follow a JSON Schema, compiled to a program (docs/json-schema.md) ---- */
@@ -345,6 +350,9 @@ EB_API eb_status eb_constraint_mask(eb_constraint *constraint, float *logits);
 EB_API eb_status eb_constraint_accept(eb_constraint *constraint, int32_t token);
 /* How many of these tokens, one after the other, are allowed; the constraint stays where it is. */
 EB_API uint32_t eb_constraint_allowed(eb_constraint *constraint, const int32_t *tokens, uint32_t n_tokens);
+/* The tokens allowed now, and after each of `tokens`, which are allowed in turn: sets [n_tokens + 1][(vocab_size + 31) / 32],
+ * as eb_batch takes them. The constraint stays where it is. */
+EB_API eb_status eb_constraint_sets(eb_constraint *constraint, const int32_t *tokens, uint32_t n_tokens, uint32_t *sets);
 /* 0: the answer is not complete; 1: it is, and may go on; 2: it is, and nothing but a stop token may follow. */
 EB_API int eb_constraint_complete(const eb_constraint *constraint);
 /* The next bytes as far as there is only one way on, at most `capacity`; gives their number. */

@@ -284,6 +284,28 @@ uint32_t eb_constraint_allowed(eb_constraint *constraint, const int32_t *tokens,
     return n_tokens;
 }
 
+eb_status eb_constraint_sets(eb_constraint *constraint, const int32_t *tokens, uint32_t n_tokens, uint32_t *sets) {
+    eb_constraint *c = constraint;
+    if (!c || c->has_stopped || (n_tokens && !tokens) || !sets)
+        return EB_BAD_ARGUMENT;
+    const place before = c->at;
+    eb_status status = EB_OK;
+    for (uint32_t i = 0; i <= n_tokens && status == EB_OK; i++) {
+        if (c->has_stopped)
+            eb_memset(sets, 0, c->n_words * sizeof *sets);
+        else
+            eb_memcpy(sets, current_mask(c), c->n_words * sizeof *sets);
+        sets += c->n_words;
+        if (i < n_tokens)
+            status = eb_constraint_accept(c, tokens[i]);
+    }
+    const uint32_t top = c->at.top; /* frames stay: masks that were kept are of them */
+    c->at = before;
+    c->at.top = top;
+    c->has_stopped = 0;
+    return status;
+}
+
 int eb_constraint_complete(const eb_constraint *constraint) {
     const eb_constraint *c = constraint;
     if (!c || !is_complete(c, &c->at))

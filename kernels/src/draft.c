@@ -44,14 +44,16 @@ size_t eb_draft_lookup(const int32_t *tokens, size_t n, int32_t *draft, size_t m
 
 /* ---- whether it pays ---- */
 
-/* Drafts after a longer match come true more often. */
+/* Drafts after a longer match come true more often; of forced text all do that the model would split as the tokenizer. */
+enum { FORCED = EB_DRAFT_KINDS - 1 };
+
 static unsigned kind_of(uint32_t match) { return match < 4 ? 0 : match < 6 ? 1 : match < MAX_MATCH ? 2 : 3; }
 
 static float smoothed(float before, float now, float share) { return before + (now - before) * share; }
 
 eb_status eb_drafting_init(eb_drafting *drafting, uint32_t max) {
     /* First guesses, from texts and programs; a few drafts replace them. */
-    static const float guesses[EB_DRAFT_KINDS] = {0.4f, 0.5f, 0.7f, 0.8f};
+    static const float guesses[EB_DRAFT_KINDS] = {0.4f, 0.5f, 0.7f, 0.8f, 0.9f};
     if (!drafting || drafting->size != sizeof *drafting || max > EB_MAX_DRAFT)
         return EB_BAD_ARGUMENT;
     eb_memset(drafting, 0, sizeof *drafting);
@@ -78,16 +80,9 @@ static uint32_t best_length(const eb_drafting *d, unsigned kind, uint32_t most) 
     return best;
 }
 
-uint32_t eb_draft(eb_drafting *drafting, const int32_t *tokens, size_t n, int32_t *draft, uint32_t max) {
-    eb_drafting *d = drafting;
-    if (!d || d->size != sizeof *d)
-        return 0;
-    d->length = d->trial = 0;
-    const uint32_t most = max < d->max ? max : d->max;
-    uint32_t match = 0;
-    if (!most || d->pass_ns <= 0 || !eb_draft_lookup(tokens, n, draft, most, &match))
-        return 0;
-    d->kind = kind_of(match);
+/* Of a draft of `most` tokens, so many as are likely to pay; one now and then where none is. */
+static uint32_t choose_length(eb_drafting *d, unsigned kind, uint32_t most) {
+    d->kind = kind;
     d->length = d->more_ns < 0 ? 1 : best_length(d, d->kind, most);
     if (!d->length) {
         if (d->pause[d->kind])
@@ -96,6 +91,27 @@ uint32_t eb_draft(eb_drafting *drafting, const int32_t *tokens, size_t n, int32_
             d->length = d->trial = 1;
     }
     return d->length;
+}
+
+/* How long the next draft can be, at most `max`; 0 too where it is not known yet what a pass costs. */
+static uint32_t begin_draft(eb_drafting *d, uint32_t max) {
+    if (!d || d->size != sizeof *d)
+        return 0;
+    d->length = d->trial = 0;
+    return d->pass_ns <= 0 ? 0 : max < d->max ? max : d->max;
+}
+
+uint32_t eb_draft(eb_drafting *drafting, const int32_t *tokens, size_t n, int32_t *draft, uint32_t max) {
+    const uint32_t most = begin_draft(drafting, max);
+    uint32_t match = 0;
+    if (!most || !eb_draft_lookup(tokens, n, draft, most, &match))
+        return 0;
+    return choose_length(drafting, kind_of(match), most);
+}
+
+uint32_t eb_draft_forced(eb_drafting *drafting, uint32_t n) {
+    const uint32_t most = begin_draft(drafting, n);
+    return most ? choose_length(drafting, FORCED, most) : 0;
 }
 
 /* Drafts of the kind under way to pass over now. What came true is worth another trial soon, unless even that does not

@@ -69,16 +69,17 @@ typedef struct eb_attention {
 
 /* The tokens of a chunk whose logits are wanted, and their hidden states quantised to 15 bits. */
 typedef struct eb_wanted {
-    uint32_t n, first_row;       /* row of the logits, or of `states`, that the first of them gets */
-    float *states;               /* of the whole batch, [tokens wanted][hidden_size], in place of logits; or NULL */
-    uint32_t n_best;             /* 0: all logits; else as many best ones, the others may become -infinity */
-    uint32_t pass_first, pass_n; /* those whose best logits are being looked for */
-    uint32_t *token;             /* [batch_len] index in the chunk */
-    int8_t *hi, *lo;             /* [batch_len][head_k] */
-    float *scale;                /* [batch_len] */
-    int64_t *sum;                /* [batch_len] of q */
-    double *length;              /* [batch_len] Euclidean, of q, or a little more */
-    float *least;                /* [EB_BEST_TOKENS] a logit that the n_best highest are not below */
+    uint32_t n, first_row;          /* row of the logits, or of `states`, that the first of them gets */
+    float *states;                  /* of the whole batch, [tokens wanted][hidden_size], in place of logits; or NULL */
+    uint32_t n_best;                /* 0: all logits; else as many best ones, the others may become -infinity */
+    const uint32_t *const *allowed; /* [n] sets of rows of the head, or NULL: all; or NULL */
+    uint32_t pass_first, pass_n;    /* those whose best logits are being looked for */
+    uint32_t *token;                /* [batch_len] index in the chunk */
+    int8_t *hi, *lo;                /* [batch_len][head_k] */
+    float *scale;                   /* [batch_len] */
+    int64_t *sum;                   /* [batch_len] of q */
+    double *length;                 /* [batch_len] Euclidean, of q, or a little more */
+    float *least;                   /* [EB_BEST_TOKENS] a logit that the n_best highest are not below */
 } eb_wanted;
 
 /* Which tokens go through an adapter, and its buffers, which are taken when the first one is set (low_rank.c). */

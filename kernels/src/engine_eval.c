@@ -84,6 +84,7 @@ static eb_status eval_chunk(eb_engine *engine, const eb_batch *batch, uint32_t b
     wanted->n = 0;
     wanted->n_best = batch->n_best > EB_MAX_BEST ? 0 : batch->n_best;
     wanted->first_row = engine->n_logits;
+    wanted->allowed = batch->allowed ? batch->allowed + engine->n_logits : NULL;
     for (uint32_t b = 0; b < chunk->n; b++) {
         chunk->sequence[b] = sequence_of(batch, begin + b);
         chunk->position[b] = engine->next[chunk->sequence[b]]++;

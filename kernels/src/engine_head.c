@@ -69,6 +69,7 @@ typedef struct scored {
     int64_t sum;   /* of q */
     double length; /* of q, or a little more */
     float x_scale;
+    const uint32_t *allowed; /* set of rows, or NULL: all */
 } scored;
 
 static scored scored_by(const eb_engine *engine, uint32_t i) {
@@ -81,7 +82,8 @@ static scored scored_by(const eb_engine *engine, uint32_t i) {
                     .x = {wanted->hi + i * k, wanted->lo + i * k},
                     .sum = wanted->sum[i],
                     .length = wanted->length[i],
-                    .x_scale = wanted->scale[i]};
+                    .x_scale = wanted->scale[i],
+                    .allowed = wanted->allowed ? wanted->allowed[i] : NULL};
 }
 
 static float logit(const scored *s, size_t row, int64_t dot) {
@@ -92,6 +94,24 @@ static int64_t plane_dot(const scored *s, const uint8_t *plane, size_t row) {
     return s->kernels.dot_l2_i15(plane + row * (s->head->k / 4), &s->x, s->head->k);
 }
 
+static int is_allowed(const scored *s, size_t row) { return !s->allowed || s->allowed[row >> 5] >> (row & 31) & 1; }
+
+static int is_tile_allowed(const scored *s, size_t row) {
+    return !s->allowed || s->allowed[row >> 5] >> (row & 31) & ((1u << EB_TILE_ROWS) - 1);
+}
+
+/* Dot products with the high plane of rows begin .. end - 1, at most EB_HEAD_ROWS; those of tiles without a row that is
+ * allowed are left out. */
+static void high_dots(const scored *s, size_t begin, size_t end, int64_t *dots) {
+    for (size_t row = begin, next; row < end; row = next + EB_TILE_ROWS) {
+        for (next = row; next < end && is_tile_allowed(s, next);)
+            next += EB_TILE_ROWS;
+        if (next > row)
+            s->kernels.gemv_h4_i15(dots + (row - begin), s->planes.high + row / EB_TILE_ROWS * s->head->band_bytes,
+                                   &s->x, next - row, s->head->k);
+    }
+}
+
 /* What the dot product is after the high plane, without the rest. */
 static int64_t after_high(const scored *s, int64_t high) { return 16 * high - 128 * s->sum; }
 
@@ -100,6 +120,11 @@ static int64_t after_middle(const scored *s, size_t row, int64_t dot) {
 }
 
 static int64_t after_low(const scored *s, size_t row, int64_t dot) { return dot + plane_dot(s, s->planes.low, row); }
+
+/* The logit, from the dot product after the high plane. */
+static float whole(const scored *s, size_t row, int64_t dot) {
+    return logit(s, row, after_low(s, row, after_middle(s, row, dot)));
+}
 
 /* The highest logit that the row can have, if twice the rest differs from `middle` by at most bound * |q|. */
 static float highest(const scored *s, size_t row, int64_t dot, int64_t middle, float bound) {
@@ -123,12 +148,10 @@ static void full_job(job *task, part me) {
         for (uint32_t i = 0; i < wanted->n; i++) {
             const scored s = scored_by(engine, i);
             float *logits = engine->logits + (size_t)(wanted->first_row + i) * head->rows;
-            s.kernels.gemv_h4_i15(dots, s.planes.high + begin / EB_TILE_ROWS * head->band_bytes, &s.x,
-                                  eb_round_up(end - begin, EB_TILE_ROWS), head->k);
-            for (size_t row = begin; row < end; row++) {
-                const int64_t dot = after_middle(&s, row, after_high(&s, dots[row - begin]));
-                logits[row] = logit(&s, row, after_low(&s, row, dot));
-            }
+            high_dots(&s, begin, end, dots);
+            for (size_t row = begin; row < end; row++)
+                logits[row] =
+                    is_allowed(&s, row) ? whole(&s, row, after_high(&s, dots[row - begin])) : -__builtin_inff();
         }
     }
 }
@@ -148,9 +171,11 @@ static void high_job(job *task, part me) {
             const scored s = scored_by(engine, wanted->pass_first + t);
             float *logits = engine->logits + (size_t)(wanted->first_row + wanted->pass_first + t) * head->rows;
             int64_t *after = engine->high_dots + (size_t)t * head->rows;
-            s.kernels.gemv_h4_i15(dots, s.planes.high + begin / EB_TILE_ROWS * head->band_bytes, &s.x,
-                                  eb_round_up(end - begin, EB_TILE_ROWS), head->k);
+            high_dots(&s, begin, end, dots);
             for (size_t row = begin; row < end; row++) {
+                logits[row] = -__builtin_inff();
+                if (!is_allowed(&s, row))
+                    continue;
                 after[row] = after_high(&s, dots[row - begin]);
                 logits[row] = logit(&s, row, after[row] + 15 * s.sum / 2);
             }
@@ -171,7 +196,8 @@ static void sink(uint32_t *heap, size_t n, size_t at, const float *logits) {
     heap[at] = moved;
 }
 
-/* Computes the n_best rows with the highest middle values whole; gives back the least of their logits. */
+/* Computes the n_best rows with the highest middle values whole; gives back the least of their logits, -infinity where fewer
+ * are allowed. */
 static float reach(const scored *s, const int64_t *after, const float *logits, uint32_t *heap, uint32_t n_best) {
     for (uint32_t row = 0; row < n_best; row++)
         heap[row] = row;
@@ -185,9 +211,9 @@ static float reach(const scored *s, const int64_t *after, const float *logits, u
     float least = __builtin_inff();
     for (uint32_t i = 0; i < n_best; i++) {
         const uint32_t row = heap[i];
-        const float whole = logit(s, row, after_low(s, row, after_middle(s, row, after[row])));
-        if (!(whole >= least)) /* what is not a number, of a damaged file, rules no row out */
-            least = whole == whole ? whole : -__builtin_inff();
+        const float found = is_allowed(s, row) ? whole(s, row, after[row]) : -__builtin_inff();
+        if (!(found >= least)) /* what is not a number, of a damaged file, rules no row out */
+            least = found == found ? found : -__builtin_inff();
     }
     return least;
 }
@@ -248,7 +274,8 @@ static void rescore_job(job *task, part me) {
             uint8_t may[EB_HEAD_ROWS];
             may_reach(may, &s, logits, begin, end, least);
             for (size_t row = begin; row < end; row++)
-                logits[row] = may[row - begin] ? rescored(&s, row, after[row], least, n_read) : -__builtin_inff();
+                logits[row] = may[row - begin] && is_allowed(&s, row) ? rescored(&s, row, after[row], least, n_read)
+                                                                      : -__builtin_inff();
         }
     }
     __atomic_fetch_add(&engine->stats.head_middle_rows, n_read[0], __ATOMIC_RELAXED);

@@ -596,6 +596,23 @@ static double tokens_per_pass(uint32_t max, double more_ns, int wrong, uint64_t 
     return tokens / time;
 }
 
+/* None before a pass was timed, then one, then as many as there are, up to the longest; fewer once they fail. */
+static void check_forced_drafts(void) {
+    eb_drafting drafting = {.size = sizeof drafting};
+    CHECK(eb_drafting_init(&drafting, 4) == EB_OK, "init");
+    const uint32_t asked[] = {9, 9, 9, 3, 0}, wanted[] = {0, 1, 4, 3, 0};
+    for (int i = 0; i < 5; i++) {
+        const uint32_t n = eb_draft_forced(&drafting, asked[i]);
+        CHECK(n == wanted[i], "%u of %u forced tokens are drafted, not %u", n, asked[i], wanted[i]);
+        eb_draft_record(&drafting, n, 10000000 + 1000000 * n);
+    }
+    CHECK(drafting.drafted == 8 && drafting.accepted == 8, "drafts are counted");
+    for (int i = 0; i < 100; i++)
+        eb_draft_record(&drafting, (eb_draft_forced(&drafting, 4), 0), 10000000);
+    CHECK(eb_draft_forced(&drafting, 4) < 4, "what never comes true is drafted");
+    CHECK(!eb_draft_forced(&(eb_drafting){.size = 3}, 4), "size");
+}
+
 static void check_drafting(void) {
     uint64_t drafted;
     double gain = tokens_per_pass(4, 1e6, 0, &drafted);
@@ -608,6 +625,7 @@ static void check_drafting(void) {
     CHECK(gain > 1.05, "two of three come true: %.3f", gain);
     gain = tokens_per_pass(0, 1e6, 0, &drafted);
     CHECK(gain == 1 && !drafted, "no drafts: %.3f", gain);
+    check_forced_drafts();
     eb_drafting wrong = {.size = 3};
     CHECK(eb_drafting_init(&wrong, 4) == EB_BAD_ARGUMENT, "size");
     wrong.size = sizeof wrong;

@@ -64,6 +64,11 @@ static uint32_t check_mask(eb_constraint *constraint, float *logits, uint32_t vo
     return n;
 }
 
+static void require_set(const uint32_t *set, const float *logits, uint32_t vocab_size) {
+    for (uint32_t id = 0; id < vocab_size; id++)
+        require((int)(set[id >> 5] >> (id & 31) & 1) == (logits[id] == 0), "a set is not what the mask leaves");
+}
+
 static int32_t nth_allowed(const float *logits, uint32_t n) {
     int32_t id = 0;
     while (logits[id] != 0 || n--)
@@ -74,10 +79,13 @@ static int32_t nth_allowed(const float *logits, uint32_t n) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static eb_vocabulary *vocabulary;
     static float *logits;
-    static uint32_t vocab_size;
+    static uint32_t *sets;
+    static uint32_t vocab_size, words;
     if (!vocabulary) {
         vocabulary = open_vocabulary(&vocab_size);
+        words = (vocab_size + 31) / 32;
         logits = malloc(vocab_size * sizeof *logits);
+        sets = malloc(2 * words * sizeof *sets);
     }
     if (size < CHOICES)
         return 0;
@@ -93,11 +101,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     for (int step = 0; step < STEPS; step++) {
         const uint32_t n = check_mask(constraint, logits, vocab_size);
+        if (step)
+            require_set(sets + words, logits, vocab_size);
         char forced[64];
         require(eb_constraint_forced(constraint, forced, sizeof forced) <= sizeof forced, "too much is forced");
         if (!n)
             break;
         const int32_t token = nth_allowed(logits, (data[step % CHOICES] * 97u + (unsigned)step) % n);
+        require(eb_constraint_sets(constraint, &token, 1, sets) == EB_OK, "no sets along a token that is allowed");
+        require_set(sets, logits, vocab_size);
         require(eb_constraint_accept(constraint, token) == EB_OK, "a token that is allowed is not accepted");
         if (token == 0)
             break;

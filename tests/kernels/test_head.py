@@ -1,5 +1,7 @@
 """The head in planes: the best logits are those of the whole int8 head, to the last bit, on any vector."""
 
+import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,10 +53,10 @@ def _file(head: str) -> bytes:
     return tiny.to_bytes()
 
 
-def _logits(model: Model, n_best: int, **options: Any) -> np.ndarray:
+def _logits(model: Model, n_best: int, allowed: Sequence[Any] | None = None, **options: Any) -> np.ndarray:
     """Logits of MANY vectors, [MANY, vocab]: of single tokens as sequences of their own, in one batch."""
     with Engine(model, ctx_len=4, sequences=MANY, **options) as engine:
-        engine.eval_batch(list(range(MANY)), list(range(MANY)), [True] * MANY, n_best=n_best)
+        engine.eval_batch(list(range(MANY)), list(range(MANY)), [True] * MANY, n_best=n_best, allowed=allowed)
         return np.stack([np.array(engine.logits(row)) for row in range(MANY)])
 
 
@@ -73,6 +75,48 @@ def test_the_best_logits_are_those_of_the_whole_head(head: str, n_best: int, nat
         assert np.array_equal(np.argsort(-got, kind="stable")[:n_best], order)
         least = wanted[order[-1]]
         assert np.isfinite(got[wanted >= least]).all(), "all rows that tie with the last one are there"
+
+
+def _sets(vocab: int) -> np.ndarray:
+    """Which tokens may follow, [MANY, vocab]: none, single ones, the last, neighbours, some, nearly all."""
+    random = np.random.default_rng(7)
+    sets = random.random((MANY, vocab)) < random.choice([0.002, 0.05, 0.5, 0.99], (MANY, 1))
+    sets[0] = False
+    sets[1:4] = np.arange(vocab) == np.array([[0], [vocab - 1], [500]])
+    sets[4] = (np.arange(vocab) >= 253) & (np.arange(vocab) < 264)
+    return sets
+
+
+def _token_set(row: np.ndarray) -> Any:
+    """In its C form; what stands beyond the vocabulary means nothing, and is set."""
+    padded = np.ones(-(-len(row) // 32) * 32, bool)
+    padded[: len(row)] = row
+    words = np.packbits(padded, bitorder="little").view("<u4")
+    return (ctypes.c_uint32 * len(words))(*words.tolist())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n_best", [0, 1, 40, 1000])
+@pytest.mark.parametrize("head", HEADS)
+def test_of_tokens_that_are_allowed_alone_the_logits_are_those_of_the_whole_head(
+    head: str, n_best: int, threads: int, native: Library
+):
+    """The same bits, and -infinity of all others; n_best are then the best of those allowed. None in a row: all are."""
+    with Model.from_bytes(native, _file(head)) as model:
+        sets = _sets(model.info.vocab_size)
+        sets[5::10] = True
+        asked = [None if position % 10 == 5 else _token_set(row) for position, row in enumerate(sets)]
+        whole, few = _logits(model, 0), _logits(model, n_best, asked, threads=threads)
+
+    masked = np.where(sets, whole, -np.inf)
+    if n_best == 0:
+        assert np.array_equal(few, masked)
+    there = np.isfinite(few)
+    assert (few[there] == masked[there]).all()
+    assert (few[~there] == -np.inf).all()
+    for got, wanted in zip(few, masked, strict=True):
+        best = np.argsort(-wanted, kind="stable")[:n_best]
+        assert np.array_equal(got[best], wanted[best])
 
 
 @pytest.mark.parametrize("head", HEADS)
