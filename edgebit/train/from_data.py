@@ -155,7 +155,8 @@ def _written(
 ) -> Trained:
     """The master in `out`, with the files that were `adopted` from the one before, evaluated as it was written."""
     ends = end_tokens(out)
-    card = model_card(out.name, plan.paths, decoder, trained.settings, trained.outcome, plan.seed)
+    origin = "" if plan.start is None else f"It was begun with the weights of the master {plan.start.resolve().name}."
+    card = model_card(out.name, plan.paths, decoder, trained.settings, trained.outcome, plan.seed, origin=origin)
     files = {**adopted, "README.md": card.encode()}
     generation = out / "generation_config.json"
     if generation.is_file():

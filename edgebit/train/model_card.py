@@ -1,4 +1,4 @@
-"""README.md of a master that was trained here: what it is and how it came to be; the rest is for its maker to say."""
+"""README.md of a master that was made here: what it is and how it came to be; the rest is for its maker to say."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,16 @@ from edgebit.train.trainer import Outcome, Settings
 
 
 def model_card(
-    name: str, data: Sequence[Path], decoder: Decoder, settings: Settings, outcome: Outcome, seed: int
+    name: str,
+    data: Sequence[Path],
+    decoder: Decoder,
+    settings: Settings,
+    outcome: Outcome,
+    seed: int,
+    *,
+    origin: str = "",
 ) -> str:
-    """The text, with the front matter that the hub reads."""
+    """The text, with the front matter that the hub reads; origin: a sentence on the model that it was begun with."""
     shape, schedule = decoder.shape, settings.schedule
     tags = '[bitnet, "1.58-bit"]' if decoder.ternary else "[bitnet]"
     count = sum(parameter.numel() for parameter in decoder.parameters())
@@ -22,6 +29,7 @@ def model_card(
     if outcome.held_out is not None:
         found = outcome.held_out
         measured += f" On {found.tokens:,} held-out tokens: loss {found.loss:.4f}, {found.accuracy:.1%} predicted."
+    origin, others = (f"\n{origin}\n", " and that model") if origin else ("", "")
     return f"""---
 library_name: transformers
 tags: {tags}
@@ -33,6 +41,6 @@ tags: {tags}
 
 Trained by edgebit {__version__} on {files}: {schedule.steps:,} steps of {settings.batch_rows} rows, seed {seed},
 learning rate {schedule.learning_rate:g}, {last.tokens:,} tokens learnt. {measured}
-
-Whom it is for, what its data and their licences are, and where it fails: say it here.
+{origin}
+Whom it is for, what its data{others} and their licences are, and where it fails: say it here.
 """

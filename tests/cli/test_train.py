@@ -165,6 +165,7 @@ def test_the_response_schema_of_a_master_goes_along(master, data, tmp_path):
 
     assert done.exit_code == 0, done.output
     assert "response_schema.json of the master, taken over" in done.stdout
+    assert "begun with the weights of the master master." in (tmp_path / "better" / "README.md").read_text()
     assert (tmp_path / "better" / "response_schema.json").read_text() == '{"enum": ["lamp", "fan"]}\n'
 
 

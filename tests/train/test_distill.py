@@ -94,6 +94,9 @@ def test_some_hundred_steps_bring_most_of_it_back(form, teacher, texts, tmp_path
     checkpoint = open_checkpoint(tmp_path / "student")
     checkpoint.close()
     assert checkpoint.family == f"{form}-master"
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert f"A student ({form}) of {teacher.name}" in card and "0.9 of the loss" in card
+    assert f"loss {loss['student']:.4f}" in card and "200 steps of 8 rows" in card
     assert checkpoint.response_schema() == b'{"type": "string"}'
     assert json.loads(done.stdout)["response_schema"] == str(tmp_path / "student" / "response_schema.json")
 

@@ -20,6 +20,7 @@ from edgebit.train.distillation.teacher import Form, has_sub_norms, read_teacher
 from edgebit.train.from_data import Plan, check_fits, check_out, learnt_rows, settings_of
 from edgebit.train.loss_curve import curve_kept, drawn
 from edgebit.train.master import Rounding, master_config, write_master
+from edgebit.train.model_card import model_card
 from edgebit.train.origin import response_schema_of, weight_sums
 from edgebit.train.prepared_rows import end_tokens
 from edgebit.train.records import Listener
@@ -54,7 +55,7 @@ def distill(
     listener: Listener | None = None,
     progress: Progress = unwatched,
 ) -> Distilled:
-    """Train the student on the plan's data, and write it as a master, with loss.jsonl and loss.svg, into `out`.
+    """Train the student on the plan's data, and write it as a master, with its curve and a model card, into `out`.
 
     form: of the student: "bitnet" has sub-norms, "llama" none, as the teacher
     temperature, share: of the teacher's part in the loss (Distillation)
@@ -86,7 +87,12 @@ def distill(
         parameters = sum(parameter.numel() for parameter in student.parameters())
         if not outcome.finished:
             return Distilled(outcome=outcome, parameters=parameters)
-        rounding = _write(out, student, teacher_folder, adopted)
+        origin = (
+            f"A student ({form}) of {teacher_folder.resolve().name}, with whose weights it was begun: {share:g} of the "
+            f"loss were that model's predictions at a temperature of {temperature:g}."
+        )
+        card = model_card(out.name, plan.paths, student, settings, outcome, plan.seed, origin=origin)
+        rounding = _write(out, student, teacher_folder, {**adopted, "README.md": card.encode()})
         return Distilled(
             outcome=outcome, parameters=parameters, rounding=rounding, pictures=tuple(drawn(out)),
             student=outcome.held_out, response_schema=out / RESPONSE_SCHEMA if adopted else None, **measured,
@@ -113,9 +119,9 @@ def _measure(teacher: Decoder, held_out: list[Row], settings: Settings) -> dict[
     }
 
 
-def _write(out: Path, student: Decoder, teacher_folder: Path, adopted: Mapping[str, bytes]) -> Rounding:
+def _write(out: Path, student: Decoder, teacher_folder: Path, others: Mapping[str, bytes]) -> Rounding:
     ends = end_tokens(out)
-    files = dict(adopted)
+    files = dict(others)
     if (teacher_folder / "generation_config.json").is_file():
         files["generation_config.json"] = (teacher_folder / "generation_config.json").read_bytes()
     if not has_sub_norms(student):
