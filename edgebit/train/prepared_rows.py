@@ -9,7 +9,7 @@ from edgebit.checkpoint.chat_template.choice import added_tokens
 from edgebit.checkpoint.tokenizer import read_tokenizer
 from edgebit.errors import TrainError
 from edgebit.progress import Progress, unwatched
-from edgebit.train.data.dataset import Dataset
+from edgebit.train.data.dataset import Dataset, Documents
 from edgebit.train.data.preparation import DataSettings, prepare, prepare_with
 from edgebit.train.data.rendering import Encoder
 from edgebit.train.rows import PackedRows, Row, packed_once, shuffled
@@ -58,10 +58,15 @@ def prepared_rows(
             fingerprint, held_out = f"{fingerprint}+{other.fingerprint}", other.train
         if not dataset.train.learnt:
             raise TrainError("no token of the data is learnt: the rows are too short for any answer. Give longer rows")
-        some = [held_out[number] for number in range(min(len(held_out), EVALUATED_ROWS * 4))]
-        rows = packed_once(some, row_length)[:EVALUATED_ROWS]
+        rows = evaluated_rows(held_out, row_length)
         source = PackedRows(shuffled(dataset.train, seed), row_length)
         yield PreparedRows(source, rows, dataset, encoder, fingerprint)
+
+
+def evaluated_rows(documents: Documents, row_length: int) -> list[Row]:
+    """Rows of the first documents, as many as an evaluation takes."""
+    some = documents[: EVALUATED_ROWS * 4]
+    return packed_once(some, row_length)[:EVALUATED_ROWS]
 
 
 def left_out(dataset: Dataset) -> Iterator[str]:

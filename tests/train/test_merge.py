@@ -145,3 +145,27 @@ def test_the_command_tells_what_is_left(reference_checkpoint, tmp_path):
     assert isinstance(run().exception, ExportError)
     told = json.loads(run("--force", "--json").output)
     assert (told["verdict"], len(told["projections"])) == ("lost", 2)
+
+
+@pytest.mark.reference
+def test_data_tell_what_is_left(native, reference_checkpoint, tmp_path):
+    """The losses are those of the master, of it with the pair beside it, and of what was written."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    master, data = reference_checkpoint("bitnet-bf16"), tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"input": f"lamp {n}", "output": f"on {n}"}) + "\n" for n in range(6)))
+    write_adapter(tmp_path / "adapter", size=1)
+
+    def losses(model, adapter):
+        arguments = [model, adapter, "--eval", data, "--out", tmp_path / f"of-{model.name}", "--json"]
+        done = CliRunner().invoke(cli, ["merge", *map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        return {name: found["loss"] for name, found in json.loads(done.stdout)["held_out"].items()}
+
+    found = losses(master, tmp_path / "adapter")
+    assert len(set(found.values())) == 3
+
+    write_adapter(tmp_path / "nothing", size=0)
+    again = losses(tmp_path / "of-bitnet-bf16", tmp_path / "nothing")
+    told = [master, tmp_path / "nothing", "--eval", data, "--out", tmp_path / "of-bitnet-bf16", "--force"]
+    assert f"loss     master alone {found['master']:.4f}" in CliRunner().invoke(cli, ["merge", *map(str, told)]).stdout
+    assert again["master"] == again["beside"] == again["merged"] == pytest.approx(found["merged"], rel=1e-4)
