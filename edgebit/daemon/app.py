@@ -103,7 +103,7 @@ class Daemon:
         self._local = LocalCallers(self._connection, config.topics, inside, self._inbox.deliver_inside)
         files = DeviceFiles(Path(config.report.sensors_root))
         self._sensors = sampler_of(files, config.sensors, config.power, state_dir)
-        assistant = Assistant(lambda: self._reports.own_facts())
+        assistant = Assistant(lambda: self._reports.own_facts(), config.assistant.devices)
         self._endings = Endings(self._local, config.device_name, ledger=self._sensors.energy, assistant=assistant)
         self._scheduler = Scheduler(config.limits, config.serving, self._endings)
         self._finishing = Finishing(self._scheduler, self._endings)

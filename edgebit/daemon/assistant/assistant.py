@@ -6,15 +6,18 @@ sentence is the daemon's own.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from edgebit.daemon.assistant.known_devices import KnownDevices
 from edgebit.daemon.assistant.own_facts import OwnFacts, own_figure
 from edgebit.daemon.assistant.sentences import TOPICS
 from edgebit.daemon.contract.messages import Refusal
 
 DEVICE_INTENTS = "device_"
+UNKNOWN_DEVICE = "I do not know a device called {!r} here."
+NO_CALL = "none"  # the intent of what asks for nothing that can be done
 UNKNOWN_TOPIC = "That I cannot tell about this device."
 Speaker = Literal["model", "device"]
 
@@ -51,9 +54,10 @@ class Said:
 class Assistant:
     """From any thread."""
 
-    def __init__(self, facts: Callable[[], OwnFacts]) -> None:
-        """`facts` gives what the device knows of itself now."""
+    def __init__(self, facts: Callable[[], OwnFacts], devices: Sequence[str] = ()) -> None:
+        """`facts` gives what the device knows of itself now. `devices`: those a call may name; empty: any."""
         self._facts = facts
+        self._devices = KnownDevices(devices)
 
     def reply(self, drawn: Drawn) -> Said:
         """What is said, and the call. Raises Refusal, 422, where the answer was cut before its end."""
@@ -62,7 +66,17 @@ class Assistant:
         intent = call.get("intent")
         if isinstance(intent, str) and intent.startswith(DEVICE_INTENTS):
             return self._of_device(intent, call, drawn)
-        return Said(said if isinstance(said, str) else drawn.text, call, "model")
+        return self._of_house(Said(said if isinstance(said, str) else drawn.text, call, "model"))
+
+    def _of_house(self, said: Said) -> Said:
+        """A call for a device that there is, by its own name; else none."""
+        name = said.call.get("name")
+        if not self._devices or not isinstance(name, str):
+            return said
+        known = self._devices.meant_by(name)
+        if known is None:
+            return Said(UNKNOWN_DEVICE.format(name), {"intent": NO_CALL}, "device")
+        return dataclasses.replace(said, text=said.text.replace(name, known), call={**said.call, "name": known})
 
     def _of_device(self, intent: str, call: Mapping[str, Any], drawn: Drawn) -> Said:
         topic = TOPICS.get(intent)

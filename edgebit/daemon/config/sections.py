@@ -271,6 +271,13 @@ class HomeAssistantConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AssistantConfig:
+    """[assistant]: what the operation `assist` says and calls for (docs/mqtt.md)."""
+
+    devices: tuple[str, ...] = ()  # names of all that a call may be for; empty: any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WyomingConfig:
     """[wyoming]: a port that Home Assistant's voice assistant talks to. It knows no passwords."""
 
@@ -294,6 +301,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     adapters: AdaptersConfig = field(default_factory=AdaptersConfig)
+    assistant: AssistantConfig = field(default_factory=AssistantConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     sensors: SensorsConfig = field(default_factory=SensorsConfig)

@@ -13,11 +13,11 @@ from edgebit.runtime.generation import Answer
 ASSISTANT = Assistant(lambda: OWN_FACTS)
 
 
-def reply(call, done_reason="stop", tokens=4, decode_ns=10**9):
+def reply(call, done_reason="stop", tokens=4, decode_ns=10**9, of=ASSISTANT):
     text = call if isinstance(call, str) else json.dumps(call)
     answer = Answer(prompt_tokens=3, text=text, tokens=list(range(tokens)), done_reason=done_reason)
     answer.decode_ns = decode_ns
-    return ASSISTANT.reply(answer)
+    return of.reply(answer)
 
 
 def test_a_command_is_the_models():
@@ -28,6 +28,42 @@ def test_a_command_is_the_models():
         "call": {"intent": "set_brightness", "name": "lamp", "percent": 40},
         "speaker": "model",
     }
+
+
+HOUSE = Assistant(lambda: OWN_FACTS, ("Bedroom lamp", "bathroom lamp", "blind 1", "blind 2", "back door"))
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("bedroom lamp", "Bedroom lamp"),
+        ("bathroom lamp", "bathroom lamp"),  # as close to another one, and it is there itself
+        ("bedrom lamp", "Bedroom lamp"),
+        ("the back door", "back door"),
+        ("blind 2", "blind 2"),
+        ("blind 3", None),
+        ("blind", None),
+        ("bedbathroom lamp", None),  # close to two
+        ("front door", None),
+        ("", None),
+    ],
+)
+def test_the_names_of_a_house(name, known):
+    """A call is for a device that there is, by its own name, which is said as well; else there is none."""
+    said = reply({"intent": "turn_on", "name": name, "say": f"Turning on the {name}."}, of=HOUSE)
+    if known is None:
+        assert (said.to_json(), said.text) == ({"call": {"intent": "none"}, "speaker": "device"},
+                                               f"I do not know a device called {name!r} here.")  # fmt: skip
+    else:
+        assert said.call == {"intent": "turn_on", "name": known}
+        assert (said.text, said.speaker) == (f"Turning on the {known}.", "model")
+
+
+def test_a_house_with_names_and_a_call_without():
+    """Nothing is asked of it."""
+    call = {"intent": "set_temperature", "area": "attic", "degrees": 20}
+    assert reply({**call, "say": "Setting."}, of=HOUSE).call == call
+    assert reply({"intent": "device_model", "say": ""}, of=HOUSE).speaker == "device"
 
 
 def test_a_question_about_the_device_is_the_daemons():
