@@ -26,17 +26,20 @@ from edgebit.bundle.model_format import (
 from edgebit.bundle.model_reader import ModelFile
 from edgebit.cli.plan import command
 from edgebit.convert import convert
-from edgebit.errors import CheckpointError, TargetError
+from edgebit.errors import BundleError, CheckpointError, TargetError
 from edgebit.footprint import KV_TYPES, LOW_PLANES
 from edgebit.plan import host_check
+from edgebit.plan.adapter_memory import adapter_facts_of
 from edgebit.plan.device_plan import ENERGY_CLASSES, MIB, SYSTEM_BYTES, PlanOptions, energy_class, make_plan, make_plans
 from edgebit.plan.host_check import check_plan, measure_host
 from edgebit.plan.model_facts import facts_of
 from edgebit.roofline import Machine, Range, machine_of
+from edgebit.runtime.adapter import Adapter
 from edgebit.runtime.engine import Engine
 from edgebit.runtime.model import Model
 from edgebit.synthesize import synthesize
 from edgebit.targets import find_target, host_target
+from tests.kernels.random_adapter import random_adapter
 from tests.kernels.tiny_model import TinyModel, tiny_conf
 
 REFERENCES = ["bitnet-packed", "bitnet-packed-odd-untied", "bitnet-bf16"]
@@ -267,6 +270,45 @@ def test_scratch_memory_is_the_engines(native, tiny, context, threads, rows):
         stats = engine.stats()
 
     assert footprint.scratch_bytes(context, threads, rows) == pytest.approx(stats.arena_bytes, rel=0.125, abs=65536)
+
+
+@pytest.mark.parametrize("roles", [(Role.Q_PROJ, Role.DOWN_PROJ), PROJECTIONS])
+def test_adapters_take_what_the_engine_does(native, tiny, tmp_path, roles):
+    """Their files with the room that is kept for them, and to the byte the buffers of two that were both set."""
+    facts = facts_of(str(tiny))
+    with Model.open(native, tiny) as model, Engine(model, ctx_len=64, threads=1, sequences=2) as engine:
+        files = [
+            random_adapter(model, facts.conf, seed=1, rank=3, roles=roles).pack(),
+            random_adapter(model, facts.conf, seed=2, rank=12, roles=roles[:1]).pack(),
+        ]
+        paths = [tmp_path / "wide.adapter", tmp_path / "narrow.adapter"]
+        for path, file in zip(paths, files, strict=True):
+            path.write_bytes(file)
+        found = [adapter_facts_of(path, facts.conf) for path in paths]
+        before = engine.stats().arena_bytes
+        for sequence, file in enumerate(files):
+            engine.set_adapter(sequence, Adapter.open(native, model, file))
+        taken = engine.stats().arena_bytes - before
+
+    options = PlanOptions(adapters=tuple(found))
+    (plan,), (bare,) = (make_plans(facts, find_target("rpi5"), wish) for wish in (options, PlanOptions()))
+    assert plan.memory["side paths"] == taken
+    assert plan.memory["adapters"] == sum(map(len, files)) + 2 * 56 * 7 * facts.conf.n_layers
+    assert plan.memory_bytes == bare.memory_bytes + plan.memory["side paths"] + plan.memory["adapters"]
+    assert not {"adapters", "side paths"} & bare.memory.keys()
+
+
+def test_an_adapter_of_another_shape_is_refused(native, tiny, tmp_path):
+    """Before anything is planned, with what it has and the model has not."""
+    facts, path = facts_of(str(tiny)), tmp_path / "garden.adapter"
+    with Model.open(native, tiny) as model:
+        path.write_bytes(random_adapter(model, facts.conf, rank=2, roles=(Role.O_PROJ,)).pack())
+    planned = json.loads(run(str(tiny), "--target", "rpi5", "--adapter", str(path), "--json").output)
+
+    jsonschema.validate(planned, SCHEMA)
+    assert planned["plans"][0]["memory"]["adapters"] > path.stat().st_size
+    with pytest.raises(BundleError, match=r"garden\.adapter: it has layer 0, role O_PROJ"):
+        adapter_facts_of(path, facts_of("2b4t").conf)
 
 
 @pytest.mark.parametrize("kv", KV_TYPES)

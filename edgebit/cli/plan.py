@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from edgebit.cli.name_or_file import complete_name_or_file
 from edgebit.cli.targets import complete_target
 from edgebit.cli.terminal import print_table, printable
 from edgebit.footprint import KV_TYPES
+from edgebit.plan.adapter_memory import adapter_facts_of
 from edgebit.plan.device_plan import MIB, SYSTEM_BYTES, Plan, PlanOptions, make_plan, make_plans
 from edgebit.plan.host_check import Check, Checks, check_plan, measure_host
 from edgebit.plan.model_facts import facts_of
@@ -49,6 +51,13 @@ _FIGURES = {"clock_ghz": "GHz", "read_gb_s": "GB/s", "read_core_gb_s": "GB/s", "
 @click.option(
     "--memory", type=click.IntRange(min=1), metavar="MIB", help="RAM, where the device has more than the least."
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An adapter file that is loaded beside MODEL; may be repeated.",
+)
 @click.option("--check", is_flag=True, help="Measure on this machine, and compare. MODEL must be a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -60,6 +69,7 @@ def command(
     kv: str,
     layout: str,
     memory: int | None,
+    adapters: tuple[Path, ...],
     check: bool,
     as_json: bool,
 ) -> None:
@@ -72,11 +82,15 @@ def command(
     \b
     edgebit plan 2b4t --target rpi5
     edgebit plan chat.bundle --check
+    edgebit plan chat.bundle --target rpi-zero2w --adapter garden.adapter
     """
     if every and names:
         raise click.UsageError("--all and --target: leave one of them out")
     facts = facts_of(model)
-    options = PlanOptions(context=context, kv=kv, layout=layout, threads=threads, memory_mib=memory)
+    options = PlanOptions(
+        context=context, kv=kv, layout=layout, threads=threads, memory_mib=memory,
+        adapters=tuple(adapter_facts_of(path, facts.conf) for path in adapters),
+    )  # fmt: skip
     chosen = [target.name for target in list_targets() if target.read_gb_s] if every else list(names) or [HOST]
     if check and chosen != [HOST]:
         raise click.UsageError("--check is for this machine: leave --target and --all out")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from edgebit.errors import TargetError
 from edgebit.footprint import LOW_PLANES, Footprint
+from edgebit.plan.adapter_memory import AdapterFacts, adapter_memory
 from edgebit.plan.model_facts import ModelFacts
 from edgebit.roofline import LAYOUT_BITS, Estimate, Machine, Range, choose_layout_on, estimate, machine_of
 from edgebit.runtime.defaults import BATCH_LEN, CTX_LEN, DAEMON_MIB, PREFIX_MEMORY_MIB
@@ -28,6 +29,7 @@ class PlanOptions:
     layout: str = "auto"
     threads: int | None = None
     memory_mib: int | None = None
+    adapters: tuple[AdapterFacts, ...] = ()  # that are loaded at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,7 @@ def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: 
         better = f"; {choice.layout} would be faster ({choice.reason})" if other else ""
         layout, reason = facts.layout, f"as the file has it{better}"
     footprint = facts.footprint(layout)
-    memory = _memory(footprint, target, context, options.kv, threads)
+    memory = _memory(footprint, target, options, context=context, kv=options.kv, threads=threads)
     needed = sum(memory.values())
     available = _available(target, options)
     fits = None if available is None else needed <= available
@@ -90,6 +92,8 @@ def make_plan(facts: ModelFacts, target: Target, options: PlanOptions, machine: 
         notes.append(
             f"{threads} threads are more than the {machine.cores} cores that count there: no faster than those"
         )
+    if options.adapters:
+        notes.append("speed and energy are those without an adapter")
     if fits is False:
         notes += _what_would_fit(facts, target, options, layout, context, threads, available or 0)
     joules = _joules_per_token(target, threads, decode)
@@ -120,7 +124,9 @@ def energy_class(joules_per_token: float) -> str:
     return next((name for name, most in ENERGY_CLASSES.items() if joules_per_token <= most), _LAST_CLASS)
 
 
-def _memory(footprint: Footprint, target: Target, context: int, kv: str, threads: int) -> dict[str, int]:
+def _memory(
+    footprint: Footprint, target: Target, options: PlanOptions, *, context: int, kv: str, threads: int
+) -> dict[str, int]:
     parts = footprint.memory(
         context=context,
         kv=kv,
@@ -128,7 +134,8 @@ def _memory(footprint: Footprint, target: Target, context: int, kv: str, threads
         logits_rows=1 + SPECULATE,
         page_bytes=1024 * target.page_kib,
     )
-    return {**parts, "prefix cache": MIB * PREFIX_MEMORY_MIB, "daemon": MIB * DAEMON_MIB}
+    adapters = adapter_memory(options.adapters, footprint.conf)
+    return {**parts, **adapters, "prefix cache": MIB * PREFIX_MEMORY_MIB, "daemon": MIB * DAEMON_MIB}
 
 
 def _available(target: Target, options: PlanOptions) -> int | None:
@@ -175,7 +182,7 @@ def _what_would_fit(
     fitting: dict[str, str] = {}  # by what is left out of memory: "" is nothing
     least = 0
     for new_layout, kv, length in [(layout, options.kv, context), *changes]:
-        memory = _memory(facts.footprint(new_layout), target, length, kv, threads)
+        memory = _memory(facts.footprint(new_layout), target, options, context=length, kv=kv, threads=threads)
         needed = sum(memory.values())
         least = min(least or needed, needed)
         said = [f"--context {length}"] if length != context else []
