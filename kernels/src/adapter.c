@@ -125,6 +125,18 @@ static int are_finite(const float *values, uint64_t n) {
     return 1;
 }
 
+/* Whether zeros fill up the columns of A and the rows of B to a multiple of 16. */
+static int is_filled_with_zeros(const eb_low_rank *pair) {
+    const uint64_t size = pair->encoding == EB_I8 ? 1 : 2, stride = up(pair->columns, 16), left = pair->rows % 16;
+    const unsigned char *a = pair->a, *b = (const unsigned char *)pair->b + (pair->rows - left) * pair->rank * size;
+    int are_zeros = 1;
+    for (uint64_t r = 0; r < pair->rank; r++) {
+        are_zeros &= all_zero(a + (r * stride + pair->columns) * size, (stride - pair->columns) * size);
+        are_zeros &= !left || all_zero(b + (r * 16 + left) * size, (16 - left) * size);
+    }
+    return are_zeros;
+}
+
 /* Takes the pair's values from the content. Part by part: the caller has no rank yet where one is missing. */
 static eb_status take_values(const eb_adapter *adapter, const char *of, uint32_t layer, eb_low_rank *pair, rest *from,
                              eb_error *error) {
@@ -146,6 +158,9 @@ static eb_status take_values(const eb_adapter *adapter, const char *of, uint32_t
     if (!sound)
         FAIL(EB_BAD_FORMAT, "adapter %s: layer %u, %s: a value or a scale is no finite number, or a code is -128",
              adapter->name, layer, of);
+    if (!is_filled_with_zeros(pair))
+        FAIL(EB_BAD_FORMAT, "adapter %s: layer %u, %s: its columns or rows are not filled up with zeros", adapter->name,
+             layer, of);
     return EB_OK;
 }
 

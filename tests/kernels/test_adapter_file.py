@@ -86,6 +86,11 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "value-inf": (put("H", DATA, 0x7C00), "no finite number"),
     "value-nan": (put("H", DATA + 20, 0xFE01), "no finite number"),
     "value-in-the-last-part": (lambda file: put("H", len(file) - 192, 0x7FFF)(file), "no finite number"),
+    "columns-filled-up-with-a-value": (put("H", DATA + 2 * 70, 0x3C00), "not filled up with zeros"),
+    "columns-filled-up-in-the-last-row": (put("H", DATA + 2 * (3 * 80 - 1), 0x8000), "not filled up with zeros"),
+    "rows-filled-up-with-a-value": (put("H", DATA + 512 + 2 * (3 * 48 + 12), 0x3C00), "not filled up with zeros"),
+    "i8-columns-filled-up": (put("b", DATA + 80 + 79, 1), "not filled up with zeros"),
+    "i8-rows-filled-up": (put("b", DATA + 320 + 3 * 48 + 2 * 16 + 15, 1), "not filled up with zeros"),
     "not-zeros-between": (lambda file: put("B", len(file) - 1, 1)(file), "not zeros follow"),
     "cut-by-a-line": (_drop(64), "go past the end"),
     "cut-by-a-byte": (_drop(1), "go past the end"),
@@ -101,6 +106,8 @@ _I8_SCALES = -(-RANK * 80 // 64) * 64  # of A, behind its codes: 80 columns to 7
 # These are about what only the engine looks at: the model, and the values.
 ENGINE_ALONE = {
     "another-base", "layer-that-is-not-there", "layer-of-a-tensor-without", "another-shape", "shape-swapped",
+    "columns-filled-up-with-a-value", "columns-filled-up-in-the-last-row", "rows-filled-up-with-a-value",
+    "i8-columns-filled-up", "i8-rows-filled-up",
     "value-inf", "value-nan", "value-in-the-last-part", "i8-code", "i8-scale-nan", "i8-scale-of-b-inf",
 }  # fmt: skip
 
