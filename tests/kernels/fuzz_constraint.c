@@ -9,26 +9,9 @@
 #include <string.h>
 
 #include "edgebit.h"
+#include "fuzz_host.h"
 
 enum { STEPS = 24, CHOICES = 8 };
-
-static int never(void) { return -1; }
-
-/* A tokenizer asks its host for memory only, and so do constraints. */
-static eb_host make_host(void) {
-    eb_host host = {.size = sizeof host, .malloc = malloc, .free = free};
-    void (**functions)(void) = (void (**)(void))&host.open;
-    for (; (char *)functions < (char *)(&host + 1); functions++)
-        *functions = (void (*)(void))never;
-    return host;
-}
-
-static void require(int holds, const char *what) {
-    if (!holds) {
-        fprintf(stderr, "fuzz_constraint: %s\n", what);
-        abort();
-    }
-}
 
 static eb_vocabulary *open_vocabulary(uint32_t *vocab_size) {
     static const eb_host *host;

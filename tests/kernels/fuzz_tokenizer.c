@@ -15,27 +15,10 @@
 #include <string.h>
 
 #include "edgebit.h"
+#include "fuzz_host.h"
 #include "tokenizer.h"
 #include "unicode_nfc.h"
 #include "utf8.h"
-
-static int never(void) { return -1; }
-
-/* The tokenizer asks its host for memory only. */
-static eb_host make_host(void) {
-    eb_host host = {.size = sizeof host, .malloc = malloc, .free = free};
-    void (**functions)(void) = (void (**)(void))&host.open;
-    for (; (char *)functions < (char *)(&host + 1); functions++)
-        *functions = (void (*)(void))never;
-    return host;
-}
-
-static void require(int holds, const char *what) {
-    if (!holds) {
-        fprintf(stderr, "fuzz_tokenizer: %s\n", what);
-        abort();
-    }
-}
 
 /* Ids in a buffer of exactly their number, so that a write beyond it is seen. */
 static int32_t *encode(const eb_tokenizer *tokenizer, const char *text, size_t size, int options, size_t *count) {
