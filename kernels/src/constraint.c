@@ -4,34 +4,15 @@
  * and the same stack is mostly the same frame, so a place is three numbers: it is copied to look ahead, and what was
  * allowed at a place is found again. A mask is made by going through the trie once, cut short wherever bytes are not
  * allowed; one that took long is kept. */
-#include "constraint_program.h"
+#include "constraint_walk.h"
 #include "mem.h"
 #include "status.h"
 #include "vocabulary.h"
 
 enum {
-    CACHE = 32,          /* masks kept */
-    WORTH_KEEPING = 256, /* nodes of the trie that a mask took at least, to be kept */
-    FRAMES_LOOKED_AT = 64
+    CACHE = 32,         /* masks kept */
+    WORTH_KEEPING = 256 /* nodes of the trie that a mask took at least, to be kept */
 };
-
-typedef struct frame {
-    uint32_t below; /* the frame under it; frame 0 is the bottom */
-    uint32_t state; /* to go back to */
-} frame;
-
-typedef struct place {
-    uint32_t state;
-    uint32_t frame;
-    uint32_t count; /* characters of the counted string it is in, else 0 */
-    uint32_t top;   /* frames in use */
-    int is_new;     /* `count` began after the place that a mask is made of */
-} place;
-
-/* Counts of characters at which a mask, made at one of them, is the same. */
-typedef struct span {
-    uint32_t low, high, at;
-} span;
 
 typedef struct cached {
     uint32_t state, frame, low, high;
@@ -42,97 +23,17 @@ typedef struct cached {
 struct eb_constraint {
     eb_host host;
     const eb_vocabulary *vocabulary;
-    eb_constraint_program program;
-    void *memory;    /* of the program */
-    uint32_t *alive; /* set of states */
+    walk walk;
+    void *memory; /* of the program */
     place at;
     int has_stopped;   /* a stop token was accepted */
     uint32_t n_frames; /* there is room for */
-    frame *frames;
-    place *path;      /* [deepest + 1] places on the way to a node of the trie */
-    uint32_t *mask;   /* set of tokens: the one made last */
-    uint32_t n_words; /* of a mask */
+    place *path;       /* [deepest + 1] places on the way to a node of the trie */
+    uint32_t *mask;    /* set of tokens: the one made last */
+    uint32_t n_words;  /* of a mask */
     uint64_t clock;
     cached cache[CACHE];
 };
-
-static int is_alive(const eb_constraint *c, uint32_t state) { return c->alive[state >> 5] >> (state & 31) & 1; }
-
-static int is_end(const eb_constraint *c, uint32_t state) { return c->program.states[state].kind == EB_STATE_END; }
-
-/* ---- steps ---- */
-
-/* The mask hangs on whether so many characters, `more` of them in its tokens, are `limit` or more. */
-static void note_limit(span *same, uint32_t limit, uint32_t more, int is_reached) {
-    if (is_reached && limit > more && same->low < limit - more)
-        same->low = limit - more;
-    if (!is_reached && same->high > limit - 1 - more)
-        same->high = limit - 1 - more;
-}
-
-/* Takes a step within or out of a counted string; 0: it has too few characters, or no room for another. */
-static int count_character(const eb_constraint_count *count, place *p, uint8_t byte, span *same) {
-    const int ends = byte == '"';
-    const uint32_t limit = ends ? count->least : count->most;
-    const int is_reached = p->count >= limit;
-    if (!p->is_new && limit != EB_NO_MOST)
-        note_limit(same, limit, p->count - same->at, is_reached);
-    if (ends) {
-        p->count = 0;
-        p->is_new = 1;
-        return is_reached;
-    }
-    if (limit == EB_NO_MOST) /* no more is counted than has to be known */
-        p->count += p->count < count->least;
-    else
-        p->count += !is_reached;
-    return limit == EB_NO_MOST || !is_reached;
-}
-
-/* The frame for going back to `state` after what is called at p->frame. */
-static uint32_t pushed(eb_constraint *c, place *p, uint32_t state) {
-    const uint32_t lowest = p->top > FRAMES_LOOKED_AT ? p->top - FRAMES_LOOKED_AT : 1;
-    for (uint32_t i = p->top; i-- > lowest;)
-        if (c->frames[i].below == p->frame && c->frames[i].state == state)
-            return i;
-    c->frames[p->top] = (frame){p->frame, state};
-    return p->top++;
-}
-
-/* Goes on by one byte, which takes one frame at most; 0 where it is not allowed, and *p means nothing then. */
-static int advance(eb_constraint *c, place *p, uint8_t byte, span *same) {
-    const eb_constraint_edge *edge;
-    while (!(edge = eb_constraint_edge_of(&c->program, p->state, byte))) {
-        if (!is_end(c, p->state) || !p->frame)
-            return 0;
-        p->state = c->frames[p->frame].state;
-        p->frame = c->frames[p->frame].below;
-    }
-    const eb_constraint_count *count = eb_constraint_count_of(&c->program, p->state);
-    if (count && !count_character(count, p, byte, same))
-        return 0;
-    if (edge->callee != EB_NO_CALLEE) {
-        if (!is_alive(c, edge->target))
-            return 0;
-        p->frame = pushed(c, p, edge->target);
-        edge = eb_constraint_edge_of(&c->program, edge->callee, byte);
-        if (!edge)
-            return 0;
-    }
-    p->state = edge->target;
-    while (p->frame && is_end(c, p->state) && !c->program.states[p->state].n_edges) {
-        p->state = c->frames[p->frame].state;
-        p->frame = c->frames[p->frame].below;
-    }
-    return 1;
-}
-
-static int is_complete(const eb_constraint *c, const place *p) {
-    uint32_t state = p->state;
-    for (uint32_t at = p->frame; is_end(c, state) && at; at = c->frames[at].below)
-        state = c->frames[at].state;
-    return is_end(c, state);
-}
 
 /* ---- masks ---- */
 
@@ -151,16 +52,16 @@ static uint32_t fill(eb_constraint *c, uint32_t *mask, span *same) {
         const uint32_t depth = node->depth_byte >> 8;
         place *p = &c->path[depth];
         *p = p[-1];
-        if (!advance(c, p, (uint8_t)node->depth_byte, same)) {
+        if (!advance(&c->walk, p, (uint8_t)node->depth_byte, same)) {
             i = node->after;
             continue;
         }
-        if (is_alive(c, p->state))
+        if (is_alive(&c->walk, p->state))
             for (uint32_t token = node->tokens; token < node[1].tokens; token++)
                 allow(mask, v->tokens[token]);
         i++;
     }
-    if (is_complete(c, &c->at))
+    if (is_complete(&c->walk, &c->at))
         for (uint32_t i = 0; i < v->n_stops; i++)
             allow(mask, (uint32_t)v->stops[i]);
     return n_looked_at;
@@ -222,11 +123,11 @@ static eb_status reserve(eb_constraint *c, size_t more) {
     frame *frames = eb_alloc(&c->host, 2 * wanted, sizeof *frames);
     if (!frames)
         return EB_NO_MEMORY;
-    if (c->frames) {
-        eb_memcpy(frames, c->frames, c->at.top * sizeof *frames);
-        c->host.free(c->frames);
+    if (c->walk.frames) {
+        eb_memcpy(frames, c->walk.frames, c->at.top * sizeof *frames);
+        c->host.free(c->walk.frames);
     }
-    c->frames = frames;
+    c->walk.frames = frames;
     c->n_frames = (uint32_t)(2 * wanted);
     return EB_OK;
 }
@@ -248,9 +149,9 @@ static int follow(eb_constraint *c, place *p, int32_t token) {
     span same = {0};
     p->is_new = 1;
     for (size_t i = 0; i < size; i++)
-        if (!advance(c, p, bytes[i], &same))
+        if (!advance(&c->walk, p, bytes[i], &same))
             return 0;
-    return is_alive(c, p->state);
+    return is_alive(&c->walk, p->state);
 }
 
 eb_status eb_constraint_accept(eb_constraint *constraint, int32_t token) {
@@ -258,7 +159,7 @@ eb_status eb_constraint_accept(eb_constraint *constraint, int32_t token) {
     if (!c || c->has_stopped)
         return EB_BAD_ARGUMENT;
     if (is_stop(c->vocabulary, token)) {
-        c->has_stopped = is_complete(c, &c->at);
+        c->has_stopped = is_complete(&c->walk, &c->at);
         return c->has_stopped ? EB_OK : EB_BAD_ARGUMENT;
     }
     if (reserve(c, c->vocabulary->deepest) != EB_OK)
@@ -277,7 +178,7 @@ uint32_t eb_constraint_allowed(eb_constraint *constraint, const int32_t *tokens,
     place p = c->at;
     for (uint32_t i = 0; i < n_tokens; i++) {
         if (is_stop(c->vocabulary, tokens[i]))
-            return i + (is_complete(c, &p) ? 1 : 0);
+            return i + (is_complete(&c->walk, &p) ? 1 : 0);
         if (!follow(c, &p, tokens[i]))
             return i;
     }
@@ -308,15 +209,15 @@ eb_status eb_constraint_sets(eb_constraint *constraint, const int32_t *tokens, u
 
 int eb_constraint_complete(const eb_constraint *constraint) {
     const eb_constraint *c = constraint;
-    if (!c || !is_complete(c, &c->at))
+    if (!c || !is_complete(&c->walk, &c->at))
         return 0;
-    return c->at.frame || c->program.states[c->at.state].n_edges ? 1 : 2;
+    return c->at.frame || c->walk.program.states[c->at.state].n_edges ? 1 : 2;
 }
 
 /* The only byte that may follow; -1 where there are several, or none. */
 static int only_byte(const eb_constraint *c, const place *p) {
-    const eb_constraint_state *s = &c->program.states[p->state];
-    const eb_constraint_edge *edge = c->program.edges + s->first_edge;
+    const eb_constraint_state *s = &c->walk.program.states[p->state];
+    const eb_constraint_edge *edge = c->walk.program.edges + s->first_edge;
     return s->kind == EB_STATE_INSIDE && s->n_edges == 1 && edge->low == edge->high ? edge->low : -1;
 }
 
@@ -329,7 +230,7 @@ size_t eb_constraint_forced(eb_constraint *constraint, char *bytes, size_t capac
     p.is_new = 1;
     size_t n = 0;
     for (int byte; n < capacity && (byte = only_byte(c, &p)) >= 0; n++) {
-        if (!advance(c, &p, (uint8_t)byte, &same))
+        if (!advance(&c->walk, &p, (uint8_t)byte, &same))
             break;
         bytes[n] = (char)byte;
     }
@@ -347,13 +248,13 @@ static eb_status prepare(eb_constraint *c, const void *program, uint64_t size, e
     if (!c->memory || !c->path || !c->mask || reserve(c, v->deepest) != EB_OK)
         EB_FAIL(error, EB_NO_MEMORY, "no memory for a constraint");
     eb_memcpy(c->memory, program, (size_t)size);
-    const eb_status status = eb_constraint_program_read(&c->program, c->memory, size, error);
+    const eb_status status = eb_constraint_program_read(&c->walk.program, c->memory, size, error);
     if (status != EB_OK)
         return status;
-    c->alive = eb_alloc(&c->host, (c->program.n_states + 31) / 32, sizeof *c->alive);
-    if (!c->alive)
+    c->walk.alive = eb_alloc(&c->host, (c->walk.program.n_states + 31) / 32, sizeof *c->walk.alive);
+    if (!c->walk.alive)
         EB_FAIL(error, EB_NO_MEMORY, "no memory for a constraint");
-    return eb_constraint_find_alive(&c->program, &c->host, v->single, c->alive, error);
+    return eb_constraint_find_alive(&c->walk.program, &c->host, v->single, c->walk.alive, error);
 }
 
 eb_status eb_constraint_open(const eb_vocabulary *vocabulary, const void *program, uint64_t size, eb_constraint **out,
@@ -376,7 +277,7 @@ eb_status eb_constraint_open(const eb_vocabulary *vocabulary, const void *progra
         eb_constraint_close(c);
         return status;
     }
-    c->frames[0] = (frame){0, 0};
+    c->walk.frames[0] = (frame){0, 0};
     *out = c;
     return EB_OK;
 }
@@ -395,8 +296,8 @@ void eb_constraint_close(eb_constraint *constraint) {
     if (!constraint)
         return;
     const eb_host host = constraint->host;
-    void *parts[] = {constraint->memory, constraint->path,   constraint->mask,
-                     constraint->alive,  constraint->frames, constraint};
+    void *parts[] = {constraint->memory,     constraint->path,        constraint->mask,
+                     constraint->walk.alive, constraint->walk.frames, constraint};
     for (cached *each = constraint->cache; each < constraint->cache + CACHE; each++)
         if (each->mask)
             host.free(each->mask);
