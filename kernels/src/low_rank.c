@@ -89,24 +89,39 @@ typedef struct path_job {
     unsigned n_paths;
 } path_job;
 
-/* The pair of one item's token and path, where it has one with something at `begin`, of A or of B. */
+enum side { OF_A, OF_B };
+
+/* A block of rows of A or of B, of the pair that one item's token has for its path. */
 typedef struct item {
     const eb_low_rank *pair;
     const eb_side_path *path;
     float *inner;
-    size_t b, begin;
+    size_t b, begin, n; /* n: rows; 0 where the token has no such pair, or it has no rows here */
+    const unsigned char *values;
+    const float *scales; /* NULL with EB_F16 */
 } item;
 
 /* Items go by path, then by block of rows, then by token: tokens share what they read of a pair. */
-static item find_item(const path_job *of, size_t number, size_t n_blocks, size_t step) {
+static item find_item(const path_job *of, size_t number, size_t n_blocks, enum side side) {
     const eb_engine *engine = of->task.engine;
     const size_t n_tokens = engine->chunk.n, p = number / (n_blocks * n_tokens), b = number % n_tokens;
+    const size_t step = side == OF_A ? RANKS : ROWS, begin = number / n_tokens % n_blocks * step;
     const eb_side_path *path = &of->paths[p];
-    return (item){.pair = eb_adapter_pair(engine->adapting.of_token[b], of->task.layer_index, path->projection),
+    const eb_low_rank *pair = eb_adapter_pair(engine->adapting.of_token[b], of->task.layer_index, path->projection);
+    const size_t rows = !pair ? 0 : side == OF_A ? pair->rank : pair->rows;
+    if (begin >= rows)
+        return (item){0};
+    const int is_i8 = pair->encoding == EB_I8;
+    const size_t stride = side == OF_A ? eb_round_up(pair->columns, 16) : pair->rank;
+    const unsigned char *values = side == OF_A ? pair->a : pair->b;
+    return (item){.pair = pair,
                   .path = path,
                   .inner = engine->adapting.inner + (b * EB_MAX_READERS + p) * engine->adapting.rank,
                   .b = b,
-                  .begin = number / n_tokens % n_blocks * step};
+                  .begin = begin,
+                  .n = rows - begin < step ? rows - begin : step,
+                  .values = values + begin * stride * (is_i8 ? 1 : 2),
+                  .scales = is_i8 ? (side == OF_A ? pair->a_scales : pair->b_scales) + begin : NULL};
 }
 
 static size_t rank_blocks(const eb_engine *engine) { return (engine->adapting.rank + RANKS - 1) / RANKS; }
@@ -126,15 +141,11 @@ static void a_job(job *task, part me) {
     const size_t n_blocks = rank_blocks(engine);
     const range items = share(me, of->n_paths * n_blocks * engine->chunk.n, 1);
     for (size_t number = items.begin; number < items.end; number++) {
-        const item it = find_item(of, number, n_blocks, RANKS);
-        if (!it.pair || it.begin >= it.pair->rank)
-            continue;
-        const size_t left = it.pair->rank - it.begin, n = left < RANKS ? left : RANKS;
-        const int is_i8 = it.pair->encoding == EB_I8;
-        const size_t at = it.begin * eb_round_up(it.pair->columns, 16) * (is_i8 ? 1 : 2);
-        (is_i8 ? engine->kernels.lora_a_i8 : engine->kernels.lora_a_f16)(
-            it.inner + it.begin, (const unsigned char *)it.pair->a + at, is_i8 ? it.pair->a_scales + it.begin : NULL,
-            it.path->x + it.b * it.path->x_stride, n, it.pair->columns);
+        const item it = find_item(of, number, n_blocks, OF_A);
+        if (it.n)
+            (it.scales ? engine->kernels.lora_a_i8
+                       : engine->kernels.lora_a_f16)(it.inner + it.begin, it.values, it.scales,
+                                                     it.path->x + it.b * it.path->x_stride, it.n, it.pair->columns);
     }
 }
 
@@ -144,15 +155,11 @@ static void b_job(job *task, part me) {
     const size_t n_blocks = row_blocks(of);
     const range items = share(me, of->n_paths * n_blocks * engine->chunk.n, 1);
     for (size_t number = items.begin; number < items.end; number++) {
-        const item it = find_item(of, number, n_blocks, ROWS);
-        if (!it.pair || it.begin >= it.pair->rows)
-            continue;
-        const size_t left = it.pair->rows - it.begin, n = left < ROWS ? left : ROWS;
-        const int is_i8 = it.pair->encoding == EB_I8;
-        const size_t at = it.begin * it.pair->rank * (is_i8 ? 1 : 2);
-        (is_i8 ? engine->kernels.lora_b_i8 : engine->kernels.lora_b_f16)(
-            it.path->y + it.b * it.path->y_stride + it.begin, (const unsigned char *)it.pair->b + at,
-            is_i8 ? it.pair->b_scales + it.begin : NULL, it.pair->scale, it.inner, n, it.pair->rank);
+        const item it = find_item(of, number, n_blocks, OF_B);
+        if (it.n)
+            (it.scales ? engine->kernels.lora_b_i8
+                       : engine->kernels.lora_b_f16)(it.path->y + it.b * it.path->y_stride + it.begin, it.values,
+                                                     it.scales, it.pair->scale, it.inner, it.n, it.pair->rank);
     }
 }
 
