@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "serving": {"drain_s": 0},  # a device that is stopped finishes nothing
 }
 REPORT_S = 0.1
-PONG_S = 0.3
+PONG_S = 0.3  # then it is asked anew, and has twice as long
 _PROPERTIES = {
     "response_topic": "ResponseTopic",
     "correlation": "CorrelationData",
@@ -154,28 +154,31 @@ class World:
 
         It is ready, and has answered a job that came after: the last words of those before are out then.
         """
-        deadline = time.monotonic() + WAIT_S
+        deadline, patience_s = time.monotonic() + WAIT_S, PONG_S
         state = ""
         while state != "ready":
             if time.monotonic() > deadline:
                 log = self.device.log.read_text()[-2000:]
                 raise AssertionError(f"the device is {state or 'silent'}: {log}")
-            state = self._asked("ping", {}).get("state", "")
-            if state not in ("", "ready"):
+            state = self._asked("ping", {}, patience_s).get("state", "")
+            if not state:
+                patience_s *= 2
+            elif state != "ready":
                 time.sleep(0.01)
-        while not self._asked("generate", {"prompt": "say 0"}):
+        while not self._asked("generate", {"prompt": "say 0"}, patience_s):
+            patience_s *= 2
             assert time.monotonic() < deadline, "the device answers no more"
         self.pending = [message for message in self.pending if "/out/fence/" not in message.topic]
 
-    def _asked(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """The answer of a device that may not hear us yet; empty where it does not."""
+    def _asked(self, op: str, fields: dict[str, Any], patience_s: float) -> dict[str, Any]:
+        """The answer of a device that may not hear us yet; empty where none comes for so long."""
         self.side.wait_subscribed()
         self._asked_before += 1
         topic = f"{BASE}/out/fence/{self._asked_before}"
         payload = json.dumps({**fields, "reply_to": topic}).encode()
         self.send(Message(topic=f"{BASE}/in/fence/{op}", payload=payload))
         try:
-            return dict(json.loads(self.take(lambda message: message.topic == topic, PONG_S).payload))
+            return dict(json.loads(self.take(lambda message: message.topic == topic, patience_s).payload))
         except AssertionError:
             return {}
 

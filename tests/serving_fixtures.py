@@ -164,7 +164,7 @@ class Serving:
 
     def stop(self):
         self.scheduler.stop()
-        self.worker.join(10)
+        self.worker.join(60)
         assert not self.worker.is_alive() and self.engine.taken == 0
 
 
@@ -204,7 +204,7 @@ def job(principal, name, tokens, ttl_s=60.0, *, prompt="a", op="generate", now=N
 
 
 def wait_for(holds):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -75,9 +75,9 @@ def test_a_broker_that_speaks_3_1_1_only(daemons, monkeypatch):
             assert found[0].availability == "online"
             exchange = Exchange(new_id())
             fields = {"prompt": "slow 10", "stream": True}
-            pieces = list(client.stream("pi", "generate", fields, exchange, timeout_s=20))
+            pieces = list(client.stream("pi", "generate", fields, exchange, timeout_s=60))
             assert "".join(pieces) == exchange.text == exchange.reply["text"] and len(pieces) > 2
-            assert client.ask("pi", "ping", {}, timeout_s=20)["op"] == "ping"
+            assert client.ask("pi", "ping", {}, timeout_s=60)["op"] == "ping"
         assert daemon.stop() == 0
 
 

@@ -37,7 +37,7 @@ def test_a_wake_up_ends_the_waiting(inbox):
     reader = threading.Thread(target=lambda: inbox.take(600.0), daemon=True)
     reader.start()
     inbox.wake()
-    reader.join(10)
+    reader.join(60)
     assert not reader.is_alive()
 
 
@@ -51,7 +51,7 @@ def test_the_network_is_held_back(inbox):
         some = inbox.take(10.0)
         assert 0 < len(some) <= REQUESTS_MAX
         taken += some
-    network.join(10)
+    network.join(60)
     assert taken == asked and not network.is_alive()
 
 
@@ -59,5 +59,5 @@ def test_nobody_waits_for_a_reader_that_has_stopped(inbox, stopping):
     network = threading.Thread(target=lambda: [inbox.deliver(request(n)) for n in range(REQUESTS_MAX + 1)])
     network.start()
     stopping.set()
-    network.join(10)
+    network.join(60)
     assert not network.is_alive()

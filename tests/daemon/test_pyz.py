@@ -137,5 +137,5 @@ def test_it_answers(built, mosquitto, ears, reference_model, native, tmp_path):
             assert reply["usage"]["completion_tokens"] <= 4 and reply["t"] == "done"
         finally:
             daemon.terminate()
-            assert daemon.wait(15) == 0, log.read_text()
+            assert daemon.wait(60) == 0, log.read_text()
     assert log.read_text().count("stopped") == 1

@@ -98,13 +98,13 @@ def test_signed_requests(ready, broker, ears, tmp_path, version):
     with client(broker, version, sign=key.private.sign) as alice:
         exchange = Exchange("j1")
         fields = {"prompt": "say 2", "stream": True}
-        assert "".join(alice.stream("pi", "generate", fields, exchange, timeout_s=10)) == "w0 w1 "
+        assert "".join(alice.stream("pi", "generate", fields, exchange, timeout_s=60)) == "w0 w1 "
         with pytest.raises(DeviceError, match="unknown_job"):
-            alice.ask("pi", "get", {}, timeout_s=10)
+            alice.ask("pi", "get", {}, timeout_s=60)
     copied = spy.next().payload
     for signer in (None, make_key(4).private.sign):
         with client(broker, version, sign=signer) as stranger, pytest.raises(DeviceError, match="401"):
-            stranger.ask("pi", "generate", {"prompt": "say 1"}, timeout_s=10)
+            stranger.ask("pi", "generate", {"prompt": "say 1"}, timeout_s=60)
     eve = ears(broker.port, f"{OUT}/+/#", mqtt5=version == "5")
     eve.say(f"{IN}/alice/generate", copied)
     assert eve.next_json()["text"] == "w0 w1 ", "it is answered as before, from what is kept"

@@ -13,7 +13,7 @@ from edgebit.errors import DeployError
 from edgebit.fleet import runner
 from edgebit.fleet.journal import open_journal
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 def results(report):

@@ -13,7 +13,7 @@ from edgebit.monitor.fleet import Fleet
 from edgebit.mqtt_client.broker_url import parse_broker_url
 from edgebit.mqtt_client.client import DeviceClient
 
-WAIT_S = 15.0
+WAIT_S = 60.0
 
 
 def call(*args):

@@ -72,7 +72,7 @@ def server(require_tool, tmp_path_factory) -> Iterator[Server]:
             time.sleep(0.1)
     yield Server(folder, port)
     sshd.send_signal(signal.SIGTERM)
-    sshd.wait(timeout=10)
+    sshd.wait(timeout=60)
 
 
 @pytest.mark.parametrize(

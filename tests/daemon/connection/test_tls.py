@@ -26,7 +26,7 @@ def authority(tmp_path):
 
 
 def wait_for_log(daemon, text: str) -> str:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while text not in (log := daemon.log.read_text(errors="replace")):
         assert time.monotonic() < deadline and daemon.process.poll() is None, log
         time.sleep(0.02)

@@ -49,7 +49,7 @@ def test_wyoming_through_the_daemon(broker, daemons, ears):
     call = json.dumps({"intent": "hello", "say": "Hello."})
 
     async def converse():
-        async with AsyncTcpClient("127.0.0.1", port, read_timeout=10) as client:
+        async with AsyncTcpClient("127.0.0.1", port, read_timeout=60) as client:
             said = []
             for event in (Describe(), Transcript(f"json {call}"), Transcript("fail"), Transcript("slow 1000")):
                 await client.write_event(event.event())

@@ -21,7 +21,7 @@ from edgebit.daemon.contract.frames import Outgoing
 from edgebit.daemon.home_assistant.wyoming import WyomingService
 from edgebit.daemon.home_assistant.wyoming_events import DATA_MAX, LINE_MAX
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 MODEL = {"model": {"name": "bitnet-tiny", "family": "bitnet", "sha256": "ab" * 32}}
 
 

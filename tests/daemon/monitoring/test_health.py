@@ -159,7 +159,7 @@ class Waiting:
 
     def check(self):
         self.started.set()
-        assert self.cancelled.wait(10)
+        assert self.cancelled.wait(60)
         raise Cancelled
 
     def cancel(self):
@@ -172,7 +172,7 @@ def test_a_run_makes_way(by):
     probe = GoldenProbe(HOUR, lambda run: threading.Thread(target=run, daemon=True).start())
     probes = Waiting()
     probe.tend(probes, busy=False)
-    assert probes.started.wait(10)
+    assert probes.started.wait(60)
     if by == "request":
         probe.tend(probes, busy=True)
     probe.stop(10.0)

@@ -21,12 +21,12 @@ def serving(pages, deadline_s=5.0):
     port = ScrapePort("127.0.0.1:0", pages, deadline_s=deadline_s)
     thread = threading.Thread(target=port.run, daemon=True)
     thread.start()
-    assert port.begun.wait(10) and port.fault is None
+    assert port.begun.wait(60) and port.fault is None
     try:
         yield port
     finally:
         port.close()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -38,7 +38,7 @@ def port():
 
 def fetch(port, path):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port.port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port.port}{path}", timeout=60) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode()
@@ -46,7 +46,7 @@ def fetch(port, path):
 
 def talk(port, data):
     """All that is answered to these bytes."""
-    with socket.create_connection(("127.0.0.1", port.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port.port), timeout=60) as sock:
         sock.sendall(data)
         heard = b""
         while piece := sock.recv(65536):
@@ -97,7 +97,7 @@ def test_a_huge_head_is_not_read(port):
 def test_slow_clients_hold_nobody():
     """More than it takes at once, each of which sends a byte now and then: they are closed, and others are served."""
     with serving({"/metrics": lambda: metrics_page("x 1\n")}, deadline_s=0.5) as port:
-        slow = [socket.create_connection(("127.0.0.1", port.port), timeout=10) for _ in range(CONNECTIONS_MAX + 4)]
+        slow = [socket.create_connection(("127.0.0.1", port.port), timeout=60) for _ in range(CONNECTIONS_MAX + 4)]
         for sock in slow:
             sock.sendall(b"GET")
         for sock in slow:
@@ -117,7 +117,7 @@ def test_a_client_that_does_not_read_holds_nobody():
         deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         status, _, body = fetch(port, "/ready")
         assert (status, body) == (200, "yes")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while port._open:
             assert time.monotonic() < deadline
             threading.Event().wait(0.02)
@@ -130,14 +130,14 @@ def test_a_port_that_is_taken_is_said_and_tried_again(caplog):
         port = ScrapePort(f"127.0.0.1:{taken.getsockname()[1]}", {"/x": lambda: Page(200, "x")}, retry_s=0.01)
         thread = threading.Thread(target=port.run, daemon=True)
         thread.start()
-        assert port.begun.wait(10) and "in use" in (port.fault or "") and "[prometheus]" in caplog.text
-    deadline = time.monotonic() + 10
+        assert port.begun.wait(60) and "in use" in (port.fault or "") and "[prometheus]" in caplog.text
+    deadline = time.monotonic() + 60
     while port.fault is not None:
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
     assert fetch(port, "/x")[0] == 200
     port.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and caplog.text.count("cannot be listened on") == 1
 
 
@@ -146,9 +146,9 @@ def test_close_ends_waiting_for_an_address(port):
     second = ScrapePort(f"127.0.0.1:{port.port}", {})
     thread = threading.Thread(target=second.run, daemon=True)
     thread.start()
-    assert second.begun.wait(10) and second.fault is not None
+    assert second.begun.wait(60) and second.fault is not None
     second.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -157,9 +157,9 @@ def test_a_host_that_is_no_name_is_a_fault_too():
     port = ScrapePort(f"{'x' * 70}.local:0", {})
     thread = threading.Thread(target=port.run, daemon=True)
     thread.start()
-    assert port.begun.wait(10) and "cannot be listened on" in (port.fault or "")
+    assert port.begun.wait(60) and "cannot be listened on" in (port.fault or "")
     port.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

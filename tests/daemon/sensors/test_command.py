@@ -84,7 +84,7 @@ def test_one_that_hangs(program, tmp_path):
     with pytest.raises(Unreadable, match=r"ask did not answer within 2 s \(is it well\?\)"):
         command.output()
     process = command._process
-    process.wait(10)
+    process.wait(60)
     with pytest.raises(Unreadable, match="did not answer within 2 s"):
         command.output()
     with pytest.raises(NotYet):
@@ -106,7 +106,7 @@ def test_one_that_cannot_be_ended(program, tmp_path, monkeypatch):
             command.output()
     assert (tmp_path / "started").read_text() == "x\n"
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_an_answer_stands_while_the_next_is_awaited(program, tmp_path):

@@ -153,10 +153,10 @@ def test_the_thread_wakes_for_work_and_ends_when_told():
     sampler = Sampler([], Power([source]), EnergyLedger(3.0), interval_s=1000.0)
     thread = threading.Thread(target=sampler.run)
     thread.start()
-    assert seen.acquire(timeout=10)
+    assert seen.acquire(timeout=60)
     now = time.monotonic()
     sampler.energy.record(now - 0.1, now, {"a": 1})
-    assert seen.acquire(timeout=10) and seen.acquire(timeout=10)
+    assert seen.acquire(timeout=60) and seen.acquire(timeout=60)
     sampler.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and source.closed

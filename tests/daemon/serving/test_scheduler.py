@@ -191,7 +191,7 @@ def test_what_was_computed_is_kept_once_the_answer_is_out():
         def keep(self):
             if serving.heard.last:
                 seen.append(dict(serving.heard.status))
-                go_on.wait(10)
+                go_on.wait(60)
             raise OSError(28, "No space left on device")
 
     serving = Serving(KeepingEngine())
@@ -508,7 +508,7 @@ def test_a_slow_disk_holds_no_other_answer():
 
         def ending(self, last, refusal, whole):
             writing.set()
-            assert written.wait(10)
+            assert written.wait(60)
             return [last]
 
     class Finish:
@@ -517,7 +517,7 @@ def test_a_slow_disk_holds_no_other_answer():
 
         def finish(self):
             writing.set()
-            assert written.wait(10)
+            assert written.wait(60)
             return "!"
 
         def close(self):
@@ -532,7 +532,7 @@ def test_a_slow_disk_holds_no_other_answer():
         finisher.start()
         serving.start()
         serving.ask(job("a", "slow", 1, **slow))
-        assert writing.wait(10)
+        assert writing.wait(60)
         if "filter" in slow:
             assert serving.scheduler.find("a", "slow").state == "running"
             assert not serving.scheduler.cancel("a", "slow")
@@ -543,7 +543,7 @@ def test_a_slow_disk_holds_no_other_answer():
         wait_for(lambda serving=serving: len(serving.heard.last) == 2)
         serving.stop()
         serving.finishing.close()
-        finisher.join(10)
+        finisher.join(60)
         assert serving.heard.status == {"a/slow": 200, "b/1": 200}
 
 
@@ -584,13 +584,13 @@ def test_nobody_waits_for_who_takes_note():
     class Slow:
         def job_ended(self, outcome):
             entered.set()
-            heard.append(counted.wait(10))
+            heard.append(counted.wait(60))
 
     serving = Serving(Engine(), listeners=[Slow()])
     serving.scheduler.submit(job("a", "1", 1))
     ending = threading.Thread(target=serving.scheduler.cancel, args=("a", "1"))
     ending.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     serving.ask(job("b", "2", 1))
     counted.set()
     ending.join()
