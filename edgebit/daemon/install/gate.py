@@ -33,7 +33,7 @@ def start_gate(root: Path) -> None:
             gate_argv(root, active.id, os.getpid()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # its answer is for programs; what it has to say to people is on standard error
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent(os.getpid()),
         )
         threading.Thread(target=judge.wait, name="gate", daemon=True).start()
 

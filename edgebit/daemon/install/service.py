@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -235,7 +236,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 cwd=self.root,
                 env=heartbeat.environment(),
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent(os.getpid()),
             )
         except (OSError, subprocess.SubprocessError) as error:
             self._say(f"the daemon cannot be started now: {error}")
@@ -346,10 +347,20 @@ def _lock_or_none(path: Path) -> int | None:
     return handle
 
 
-def die_with_parent() -> None:
-    """In the child: end when its parent is gone, so that no daemon or gate runs that nobody minds (Linux only)."""
-    if sys.platform in ("linux", "android"):
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """What a child of the process `parent` calls to end when that is gone: no daemon or gate runs that nobody minds.
+
+    Linux only.
+    """
+
+    def ask_for_it() -> None:
+        if sys.platform not in ("linux", "android"):
+            return
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it went before it was asked for
+            os._exit(128 + signal.SIGTERM)
+
+    return ask_for_it
 
 
 def _signal(pid: int, number: int) -> None:
