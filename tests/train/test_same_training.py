@@ -23,6 +23,7 @@ BEGUN = {
         ({"bf16_products": True}, "begun without --bf16, and now it is with --bf16"),
         ({"hidden_size": 64}, "begun with --hidden-size 32"),
         ({"data": "bb"}, "the data are not those"),
+        ({"data": "bb", "steps": 12}, "the data are not those"),  # of which --epochs makes other steps
         ({"from": "11ee", "hidden_size": 64}, "the model of --from has other weights"),
         ({"from": None, "base": "00ff", "rank": 4}, "begun without --lora, and now it is with --lora 4"),
         ({"from": None}, "begun with --from, and now it is without --from"),
