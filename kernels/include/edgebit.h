@@ -226,7 +226,7 @@ EB_API eb_status eb_eval(eb_engine *engine, const eb_batch *batch);
 EB_API const float *eb_logits(const eb_engine *engine, uint32_t row);
 /* The same, but for the final hidden states of the wanted tokens, after the final norm, in place of their logits: what models
  * that embed texts are made for. The head is not read, and there is no limit to how many are wanted.
- *   batch   want_logits says of which tokens; n_best is not looked at
+ *   batch   want_logits says of which tokens; n_best and allowed are not looked at
  *   states  [tokens wanted][hidden_size], in the order of the tokens, the caller's; on a failure what is in it means nothing
  * eb_logits() has no rows afterwards. */
 EB_API eb_status eb_eval_states(eb_engine *engine, const eb_batch *batch, float *states);
