@@ -107,9 +107,9 @@ def test_a_long_prompts_passes_compute_the_head_once(native, reference_model, sa
             session = Session(model, ctx_len=128, speculate=0, batch_len=batch_len)
             compute = session.engine.eval_batch
 
-            def watch(tokens, sequences, want_logits=None, *, n_best=0, compute=compute):
+            def watch(tokens, sequences, want_logits=None, *, compute=compute, **head):
                 wanted.append([len(tokens), *want_logits])
-                compute(tokens, sequences, want_logits, n_best=n_best)
+                compute(tokens, sequences, want_logits, **head)
 
             session.engine.eval_batch = watch
             answers.append(generate(session, ids, max_tokens=3, sampling=sampling).tokens)
