@@ -158,9 +158,10 @@ def test_answers_edgebit_ask(pi, protocol, stream):
 def test_killed_mid_answer_it_comes_back(pi):
     """kill -9 between the first frame and the last: it is up again by itself, ends that answer, and gives others."""
     pid = pi.status()["pid"]
-    # Nearly even chances for each token, so that it goes on for long; the hand is on the trigger before it begins.
+    # Its form lets no answer end before the context is full; the hand is on the trigger before it begins.
+    form = {"type": "string", "minLength": 100_000}
     options = {"num_predict": 2000, "temperature": 10, "top_k": 0, "top_p": 1, "seed": 1}
-    body = {"id": "long", "stream": True, "prompt": PROMPT, "raw": True, "options": options}
+    body = {"id": "long", "stream": True, "prompt": PROMPT, "raw": True, "format": form, "options": options}
     killer = pi.start_shell(f"read -r go && kill -9 {pid} && echo killed")
     topics = ["-t", "edgebit/v1/pi/out/tester/long", "-t", "edgebit/v1/pi/availability"]
     listener = subprocess.Popen(
