@@ -22,7 +22,7 @@ from edgebit.runtime.library import Library
 settings.register_profile("edgebit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgebit")
 
-pytest_plugins = ("adb_fixtures", "console_fixtures", "mqtt_fixtures", "onnx_fixtures")
+pytest_plugins = ("adb_fixtures", "console_fixtures", "mqtt_fixtures", "onnx_fixtures", "torch_fixtures")
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "tests" / "reference"

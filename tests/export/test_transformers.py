@@ -16,17 +16,8 @@ from edgebit.export.to_hugging_face import export_hugging_face  # noqa: E402
 from edgebit.runtime.engine import Engine  # noqa: E402
 from edgebit.runtime.model import Model  # noqa: E402
 
-pytestmark = pytest.mark.reference
+pytestmark = [pytest.mark.reference, pytest.mark.usefixtures("eager")]
 MODELS = sorted(path.name for path in (Path(__file__).parents[1] / "reference").iterdir() if path.is_dir())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def eager():
-    """No compiler in the loop, and no progress bars."""
-    transformers.utils.logging.disable_progress_bar()
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(torch._dynamo.config, "disable", True)
-        yield
 
 
 def load(folder) -> torch.nn.Module:
