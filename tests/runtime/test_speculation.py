@@ -4,25 +4,18 @@ import itertools
 import random
 
 import pytest
+from sampling_cases import SAMPLINGS
 
 from edgebit.errors import EngineError
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.model import Model
-from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 
 PROMPTS = {
     "repetitive": [500, *([10, 11, 12, 13, 40] * 6)],
     "short": [500],
     "mixed": [500, *range(30, 60), 7, 8, 9, *range(30, 45)],
-}
-SAMPLINGS = {
-    "greedy": SamplingParams(),
-    "greedy, penalised": SamplingParams(repetition_penalty=1.3, repetition_window=8),
-    "drawn": SamplingParams(temperature=1.0, seed=5),
-    "drawn, top-k, penalised": SamplingParams(temperature=0.7, top_k=5, repetition_penalty=1.1, seed=6),
-    "drawn, top-p": SamplingParams(temperature=0.9, top_p=0.8, seed=7),
 }
 
 

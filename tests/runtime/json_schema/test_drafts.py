@@ -1,13 +1,13 @@
 """Under a schema, too, drafted tokens change nothing, and what is not computed was never needed."""
 
 import pytest
+from sampling_cases import SAMPLINGS
 
 from edgebit.runtime.constraint import Constraint, Vocabulary
 from edgebit.runtime.drafting import Drafting
 from edgebit.runtime.generation import Answer
 from edgebit.runtime.json_schema import any_object, compile_schema
 from edgebit.runtime.model import Model
-from edgebit.runtime.sampler import SamplingParams
 from edgebit.runtime.session import Session
 from edgebit.runtime.tokenizer import Tokenizer
 
@@ -19,13 +19,6 @@ CALLS = {
     ]
 }  # fmt: skip
 PROGRAMS = {"calls": compile_schema(CALLS), "any object": any_object()}
-SAMPLINGS = {
-    "greedy": SamplingParams(),
-    "greedy, penalised": SamplingParams(repetition_penalty=1.3, repetition_window=8),
-    "drawn": SamplingParams(temperature=1.0, seed=5),
-    "drawn, top-k, penalised": SamplingParams(temperature=0.7, top_k=5, repetition_penalty=1.1, seed=6),
-    "drawn, top-p": SamplingParams(temperature=0.9, top_p=0.8, seed=7),
-}
 
 
 class Always(Drafting):
