@@ -106,13 +106,7 @@ def merge(
     where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
-    adapter = read_peft_folder(adapter_folder)
-    check_out_folder(out, force=force, inputs=[*model_files(master), adapter_folder / CONFIG_NAME])
-    with closing(open_checkpoint(master)) as checkpoint:
-        family = _master_family(checkpoint)
-        adapter.check_base(checkpoint.config.conf, str(master))
-        if not another_base:
-            _check_sums(adapter, checkpoint, adapter_folder)
+    adapter, family = check_merge(master, adapter_folder, out, another_base=another_base, force=force)
     with closing(TensorFolder(master)) as tensors, replace_folder(out, force=force) as folder:
         writer = _Writer(tensors, {family.tensor_name(role, layer): (layer, role) for layer, role in adapter.pairs})
         with faults_named(folder / "model.safetensors", ExportError):
@@ -129,6 +123,20 @@ def merge(
         error=writer.effects.error,
         seconds=time.monotonic() - started,
     )
+
+
+def check_merge(
+    master: Path, adapter_folder: Path, out: Path, *, another_base: bool = False, force: bool = False
+) -> tuple[PeftAdapter, Family]:
+    """What merge() would do its work with, at once; raises what it would raise before that."""
+    adapter = read_peft_folder(adapter_folder)
+    check_out_folder(out, force=force, inputs=[*model_files(master), adapter_folder / CONFIG_NAME])
+    with closing(open_checkpoint(master)) as checkpoint:
+        family = _master_family(checkpoint)
+        adapter.check_base(checkpoint.config.conf, str(master))
+        if not another_base:
+            _check_sums(adapter, checkpoint, adapter_folder)
+    return adapter, family
 
 
 def _master_family(checkpoint: Checkpoint) -> Family:
