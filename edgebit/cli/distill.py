@@ -1,13 +1,14 @@
 """`edgebit distill`: an ordinary float model is trained towards ternary."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from edgebit.cli.data_options import data_options
+from edgebit.cli.data_summary import echo_dry_run
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import printable, printable_json
 from edgebit.cli.training_options import SCHEMA_TAKEN_OVER, check_training_options, settings_of, training_options
@@ -38,6 +39,7 @@ def command(
     temperature: float,
     share: float,
     resume: bool,
+    dry_run: bool,
     data: DataSettings,
     as_json: bool,
     **options: Any,
@@ -55,6 +57,9 @@ def command(
     if data.tokenizer is not None:
         raise click.UsageError("--tokenizer is the teacher's own. Leave it out")
     check_training_options(options)
+    if dry_run:
+        others = {name: options[name] for name in ("evaluate_on", "row_length", "batch_tokens")}
+        return echo_dry_run(paths, replace(data, tokenizer=teacher), **others, as_json=as_json)
     require_packages()
     from edgebit.train.distillation.from_data import distill
     from edgebit.train.from_data import Plan
@@ -83,6 +88,7 @@ def command(
         "pictures": [str(path) for path in done.pictures],
     }  # fmt: skip
     click.echo(printable_json(facts, indent=2) if as_json else printable("\n".join(_lines(facts))))
+    return None
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -46,7 +46,6 @@ def _shape_options(command: Any) -> Any:
 @click.option("--replay-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,
               show_default=True, help="Of the rows.")  # fmt: skip
 @training_options
-@click.option("--dry-run", is_flag=True, help="Say what the data hold, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     paths: tuple[Path, ...],

@@ -52,6 +52,7 @@ _OPTIONS = (
         "--eval-every", type=click.IntRange(0), default=200, show_default=True, help="Steps; 0: at the end alone."
     ),
     click.option("--save-every", type=click.IntRange(1), default=200, show_default=True, help="Steps."),
+    click.option("--dry-run", is_flag=True, help="Say what the data hold, and train nothing."),
 )
 
 

@@ -101,6 +101,16 @@ def test_some_hundred_steps_bring_most_of_it_back(form, teacher, texts, tmp_path
     assert json.loads(done.stdout)["response_schema"] == str(tmp_path / "student" / "response_schema.json")
 
 
+def test_a_dry_run_writes_nothing(teacher, texts, tmp_path):
+    """It says what the data hold in the teacher's tokens."""
+    done = distill(teacher, texts[0], "--eval", texts[1], "--out", tmp_path / "student", "--dry-run")
+
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["vocab_size"] == 320 and told["evaluated_on"]["tokens"] > 0
+    assert not (tmp_path / "student").exists()
+
+
 def test_transformers_computes_the_same_student(teacher, texts, tmp_path):
     """Both forms: what is written is what was trained."""
     transformers = pytest.importorskip("transformers")
