@@ -27,11 +27,16 @@ OPTIONS = {
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise TrainError where what a training was begun with differs from what it is to go on with, saying the first."""
     for name in dict.fromkeys([*_FIRST, *OPTIONS, *before, *now]):
-        if before.get(name) != now.get(name):
+        if not _is_same(before.get(name), now.get(name)):
             raise TrainError(
                 f"{_difference(name, before, now)}: it would not be the same training. Give what it was begun with, or "
                 "another --out to begin anew"
             )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values of a fact are; what an older edgebit did not save yet is what was not asked for then."""
+    return one == other or all(each is None or each is False for each in (one, other))
 
 
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
