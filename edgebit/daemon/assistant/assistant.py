@@ -6,6 +6,7 @@ sentence is the daemon's own.
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -76,7 +77,9 @@ class Assistant:
         known = self._devices.meant_by(name)
         if known is None:
             return Said(UNKNOWN_DEVICE.format(name), {"intent": NO_CALL}, "device")
-        return dataclasses.replace(said, text=said.text.replace(name, known), call={**said.call, "name": known})
+        whole = rf"(?<!\w){re.escape(name)}(?!\w)"  # a lamp, not the beginning of lamps
+        text = re.sub(whole, lambda _: known, said.text)
+        return dataclasses.replace(said, text=text, call={**said.call, "name": known})
 
     def _of_device(self, intent: str, call: Mapping[str, Any], drawn: Drawn) -> Said:
         topic = TOPICS.get(intent)

@@ -59,6 +59,13 @@ def test_the_names_of_a_house(name, known):
         assert (said.text, said.speaker) == (f"Turning on the {known}.", "model")
 
 
+def test_a_name_that_is_said_in_full_stays():
+    """The model has copied less of it into the call."""
+    call = {"intent": "turn_on", "name": "attic lamp", "say": "Turning on the attic lamps."}
+    said = reply(call, of=Assistant(lambda: OWN_FACTS, ("attic lamps",)))
+    assert (said.call["name"], said.text) == ("attic lamps", "Turning on the attic lamps.")
+
+
 def test_a_house_with_names_and_a_call_without():
     """Nothing is asked of it."""
     call = {"intent": "set_temperature", "area": "attic", "degrees": 20}
