@@ -17,7 +17,7 @@ WINDOW_S = 60.0
 MOST_S = 3.0  # that a caller's schemas may take of it: the one that passes this is the last
 REMEMBERED = 32  # schemas
 CALLERS_MAX = 256  # who are told apart
-OTHERS = "others"  # all who found no place among them
+OTHERS = ""  # nobody's name: all who found no place among them
 
 
 class SchemaCompiler:
