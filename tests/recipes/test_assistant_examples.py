@@ -13,6 +13,7 @@ if not (ROOT / "recipes" / "assistant").is_dir():
     pytest.skip("the recipes are not part of the installed package", allow_module_level=True)
 sys.path.append(str(ROOT))
 
+from edgebit.daemon.assistant.said_numbers import misheard  # noqa: E402
 from recipes.assistant import examples, intents, wordings  # noqa: E402
 from recipes.assistant.slots import FILLERS, NAME_FILLERS, is_held_out_name  # noqa: E402
 
@@ -74,6 +75,15 @@ def test_held_out_names_are_met_in_tests_alone():
     assert all(is_held_out_name(str(example.call["name"])) for example in examples.examples("names"))
     drawn = [example for example in of_wordings if set(wordings.slots_of(example.origin)) & set(NAME_FILLERS)]
     assert drawn and not [example for example in drawn if is_held_out_name(str(example.call["name"]))]
+
+
+def test_no_right_call_is_taken_for_misheard():
+    """In no test set, nor in the first training examples: the daemon would refuse it."""
+    every = [example for split in examples.SPLITS for example in examples.examples(split)]
+    every += [examples.training_example(1, number) for number in range(TRAINED)]
+
+    refused = [example.text for example in every if misheard(example.text, example.call)]
+    assert len(every) > 8000 and refused == []
 
 
 def test_answers_follow_the_schema():

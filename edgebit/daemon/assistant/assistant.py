@@ -13,10 +13,12 @@ from typing import Any, Literal, Protocol
 
 from edgebit.daemon.assistant.known_devices import KnownDevices
 from edgebit.daemon.assistant.own_facts import OwnFacts, own_figure
+from edgebit.daemon.assistant.said_numbers import misheard
 from edgebit.daemon.assistant.sentences import TOPICS
 from edgebit.daemon.contract.messages import Refusal
 
 DEVICE_INTENTS = "device_"
+MISHEARD = "I am not sure: you said {}, and I understood {}."
 UNKNOWN_DEVICE = "I do not know a device called {!r} here."
 NO_CALL = "none"  # the intent of what asks for nothing that can be done
 UNKNOWN_TOPIC = "That I cannot tell about this device."
@@ -60,13 +62,15 @@ class Assistant:
         self._facts = facts
         self._devices = KnownDevices(devices)
 
-    def reply(self, drawn: Drawn) -> Said:
-        """What is said, and the call. Raises Refusal, 422, where the answer was cut before its end."""
+    def reply(self, line: str, drawn: Drawn) -> Said:
+        """What is said to `line`, and the call. Raises Refusal, 422, where the answer was cut before its end."""
         call = _object(drawn)
         said = call.pop("say", None)
         intent = call.get("intent")
         if isinstance(intent, str) and intent.startswith(DEVICE_INTENTS):
             return self._of_device(intent, call, drawn)
+        if found := misheard(line, call):
+            return Said(MISHEARD.format(*found), {"intent": NO_CALL}, "device")
         return self._of_house(Said(said if isinstance(said, str) else drawn.text, call, "model"))
 
     def _of_house(self, said: Said) -> Said:

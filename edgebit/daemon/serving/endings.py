@@ -79,7 +79,7 @@ class Endings:
 
     def _speak(self, job: Job) -> None:
         """Say what the complete answer comes to; all of it is filtered as it is told, not as the model spelled it."""
-        job.said = said = self._assistant.reply(job.answer)
+        job.said = said = self._assistant.reply(job.request.messages[-1].content, job.answer)
         if job.filter is not None:
             for text in said.texts():
                 job.filter.push(f"{text}\n")

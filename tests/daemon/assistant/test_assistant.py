@@ -13,11 +13,11 @@ from edgebit.runtime.generation import Answer
 ASSISTANT = Assistant(lambda: OWN_FACTS)
 
 
-def reply(call, done_reason="stop", tokens=4, decode_ns=10**9, of=ASSISTANT):
+def reply(call, done_reason="stop", tokens=4, decode_ns=10**9, of=ASSISTANT, line="do it"):
     text = call if isinstance(call, str) else json.dumps(call)
     answer = Answer(prompt_tokens=3, text=text, tokens=list(range(tokens)), done_reason=done_reason)
     answer.decode_ns = decode_ns
-    return of.reply(answer)
+    return of.reply(line, answer)
 
 
 def test_a_command_is_the_models():
@@ -71,6 +71,15 @@ def test_a_house_with_names_and_a_call_without():
     call = {"intent": "set_temperature", "area": "attic", "degrees": 20}
     assert reply({**call, "say": "Setting."}, of=HOUSE).call == call
     assert reply({"intent": "device_model", "say": ""}, of=HOUSE).speaker == "device"
+
+
+def test_a_number_that_was_not_said():
+    """Nothing is to be done, and both numbers are told; the model's own words for it are not."""
+    call = {"intent": "set_brightness", "name": "lamp", "percent": 25, "say": "Setting the lamp to 25 percent."}
+    said = reply(call, line="set the lamp to 250 percent")
+    assert said.to_json() == {"call": {"intent": "none"}, "speaker": "device"}
+    assert said.text == "I am not sure: you said 250, and I understood 25."
+    assert reply(call, line="set the lamp to 25 percent").call["percent"] == 25
 
 
 def test_a_question_about_the_device_is_the_daemons():

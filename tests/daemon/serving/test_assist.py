@@ -6,6 +6,7 @@ import json
 import pytest
 from serving_fixtures import Engine, Serving, job, wait_for
 
+from edgebit.bundle.prompt_program import Message
 from edgebit.daemon.config.safeguards import ContentFilterConfig
 from edgebit.daemon.content_filter.content_filter import ContentFilter
 
@@ -35,12 +36,13 @@ class Speaking(Engine):
         return shown
 
 
-def said(call, ask=200, guard=None, times=1):
+def said(call, ask=200, guard=None, times=1, line="do it"):
     """The last frames of as many equal questions, one after the other."""
     serving = Serving(Speaking(json.dumps(call))).start()
     for number in range(times):
         asked = job("alice", f"j{number}", ask, op="assist")
-        asked.request = dataclasses.replace(asked.request, stream=False)
+        heard = (Message("user", line),)
+        asked.request = dataclasses.replace(asked.request, stream=False, prompt=None, messages=heard)
         asked.filter = guard
         serving.ask(asked)
         wait_for(lambda: f"alice/j{number}" in serving.heard.bodies)  # noqa: B023
@@ -56,6 +58,15 @@ def test_a_known_answer_has_figures_of_now():
     assert first["figures"]["answer_tok_s"]["value"] == 1e6
     assert "absent" in again["figures"]["answer_tok_s"]
     assert first["text"] != again["text"] != "fast"
+
+
+def test_a_number_that_was_not_said():
+    """The call is held against the line that was asked."""
+    call = {"intent": "set_volume", "percent": 25, "say": "Setting the volume to 25 percent."}
+    (body,) = said(call, line="volume 250")
+    assert (body["call"], body["speaker"]) == ({"intent": "none"}, "device")
+    (body,) = said(call, line="volume 25")
+    assert body["call"] == {"intent": "set_volume", "percent": 25}
 
 
 def test_a_cut_answer():
