@@ -130,8 +130,16 @@ class Engine(NativeObject):
         allowed: for each wanted row the set of tokens that may follow, the others' logits are -infinity; None: all may
         Raises ContextFullError, Cancelled (after cancel()), or EngineError; the sequences are then as before.
         """
+        if allowed is not None:
+            self._check_sets(allowed, 1 if want_logits is None else sum(map(bool, want_logits)))
         batch = _batch(tokens, sequences, want_logits, n_best, allowed)
         self._check(self.library.dll.eb_eval(self.handle, ctypes.byref(batch)))
+
+    def _check_sets(self, allowed: Sequence[TokenSet | None], rows: int) -> None:
+        """Raise EngineError where the engine would read beyond what is there."""
+        words = (self.model.info.vocab_size + 31) // 32
+        if len(allowed) != rows or any(each is not None and len(each) != words for each in allowed):
+            raise EngineError(f"there must be {rows} sets of allowed tokens, one for each wanted row, of {words} words")
 
     def eval_states(
         self, tokens: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool] | None = None

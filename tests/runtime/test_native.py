@@ -136,6 +136,17 @@ def test_rows_of_logits_come_in_the_order_of_their_tokens(model):
     assert rows == alone
 
 
+def test_sets_of_allowed_tokens_have_their_number_and_size(engine):
+    """Else C would read beyond them; the sequence is as before."""
+    every, short = ((ctypes.c_uint32 * words)(*[0xFFFFFFFF] * words) for words in (VOCAB // 32, VOCAB // 32 - 1))
+    for allowed in ([], [every], [every, short], [every, None, None]):
+        with pytest.raises(EngineError, match="2 sets of allowed tokens.* 16 words"):
+            engine.eval_batch([500, 7, 9], [0] * 3, [False, True, True], allowed=allowed)
+    assert engine.length() == 0
+    engine.eval_batch([500, 7], [0, 0], allowed=[every])
+    assert engine.length() == 2
+
+
 def test_a_closed_engine_says_so(model):
     engine = Engine(model, ctx_len=8)
     engine.close()
