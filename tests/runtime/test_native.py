@@ -140,7 +140,7 @@ def test_sets_of_allowed_tokens_have_their_number_and_size(engine):
     """Else C would read beyond them; the sequence is as before."""
     every, short = ((ctypes.c_uint32 * words)(*[0xFFFFFFFF] * words) for words in (VOCAB // 32, VOCAB // 32 - 1))
     for allowed in ([], [every], [every, short], [every, None, None]):
-        with pytest.raises(EngineError, match="2 sets of allowed tokens.* 16 words"):
+        with pytest.raises(EngineError, match=r"2 sets of allowed tokens.* 16 words"):
             engine.eval_batch([500, 7, 9], [0] * 3, [False, True, True], allowed=allowed)
     assert engine.length() == 0
     engine.eval_batch([500, 7], [0, 0], allowed=[every])
