@@ -157,6 +157,20 @@ def native() -> Library:
 
 
 @pytest.fixture(scope="session")
+def isa_levels(native: Library) -> list[str]:
+    """The library's ISA levels that this CPU has, lowest first: not all below the best need be among them."""
+    levels = []
+    for isa in native.isa_names:
+        try:
+            levels.append(Library.load(native.path, isa=isa).isa)
+        except EngineError as error:
+            if "this CPU does not have it" not in str(error):
+                raise
+    assert levels[-1] == native.isa
+    return levels
+
+
+@pytest.fixture(scope="session")
 def reference_checkpoint() -> Callable[[str], Path]:
     """Gives the folder of a reference checkpoint by its name (tests/reference/README.md)."""
 

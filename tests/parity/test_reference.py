@@ -139,11 +139,11 @@ def test_decode_gives_the_bits_of_prefill(case):
 
 
 @pytest.mark.parametrize("kv", ["f16", "int8"])
-def test_the_same_bits_at_every_isa_level_and_thread_count(kv, case, native):
+def test_the_same_bits_at_every_isa_level_and_thread_count(kv, case, native, isa_levels):
     """Scalar with one thread is the measure of all others."""
     ids = case.tensors["long_ids"].tolist()
     bits = None
-    for isa in native.isa_names[: native.isa_names.index(native.isa) + 1]:
+    for isa in isa_levels:
         with Model.open(Library.load(native.path, isa=isa), Path(case.model.source)) as model:
             for threads in (1, 2, 3):
                 found = all_logits(model, ids, kv, threads).tobytes()
@@ -166,9 +166,9 @@ def test_packed_and_master_form_have_the_same_codes(reference_checkpoint):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_golden_probes_hold_at_every_isa_level(name, native, reference_model):
+def test_golden_probes_hold_at_every_isa_level(name, native, isa_levels, reference_model):
     """What convert wrote into the file is what each level of this machine computes."""
-    for isa in native.isa_names[: native.isa_names.index(native.isa) + 1]:
+    for isa in isa_levels:
         with (
             Model.open(Library.load(native.path, isa=isa), reference_model(name)) as model,
             Engine(model, ctx_len=128) as engine,

@@ -204,9 +204,9 @@ def test_a_text_stream_never_shows_half_a_character(model):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_limits_of_the_machine_are_measured_at_each_isa_level(native, threads):
+def test_limits_of_the_machine_are_measured_at_each_isa_level(isa_levels, threads):
     """Reading and multiplying each come to some rate; the memory read is what was written."""
-    for isa in native.isa_names:
+    for isa in isa_levels:
         library = Library.load(isa=isa)
         assert library.measure_read(threads, 4 << 20) > 0
         assert library.measure_int8(threads) > 0
