@@ -81,8 +81,8 @@ class Assistant:
         known = self._devices.meant_by(name)
         if known is None:
             return Said(UNKNOWN_DEVICE.format(name), {"intent": NO_CALL}, "device")
-        whole = rf"(?<!\w){re.escape(name)}(?!\w)"  # a lamp, not the beginning of lamps
-        text = re.sub(whole, lambda _: known, said.text)
+        # With what follows it in the word: a call for the lamp may be told of as the lamps.
+        text = re.sub(rf"(?<!\w){re.escape(name)}\w*", lambda _: known, said.text) if name != known else said.text
         return dataclasses.replace(said, text=text, call={**said.call, "name": known})
 
     def _of_device(self, intent: str, call: Mapping[str, Any], drawn: Drawn) -> Said:
