@@ -13,6 +13,7 @@ _MODELS = {"from": "--from", "base": "--from", "teacher": "TEACHER"}  # facts th
 _DATA = "DATA, --eval, --replay, --format and all else that says which data are learnt"
 # Facts that others follow from: of the rows' length the documents, of these with --epochs the steps.
 _FIRST = ("rank", *_MODELS, "ternary", "row_length", "data")
+_SAVED_LATER = {"bf16_products": False}  # as trainings were whose states have no such fact
 # Facts of a training by the options that users give, in the order in which they are compared.
 OPTIONS = {
     "rank": "--lora", **_MODELS, "ternary": "--float", "row_length": "--row-length", "batch_rows": "--batch-tokens",
@@ -26,17 +27,13 @@ OPTIONS = {
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise TrainError where what a training was begun with differs from what it is to go on with, saying the first."""
+    before = {**_SAVED_LATER, **before}
     for name in dict.fromkeys([*_FIRST, *OPTIONS, *before, *now]):
-        if not _is_same(before.get(name), now.get(name)):
+        if before.get(name) != now.get(name):
             raise TrainError(
                 f"{_difference(name, before, now)}: it would not be the same training. Give what it was begun with, or "
                 "another --out to begin anew"
             )
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values of a fact are; what an older edgebit did not save yet is what was not asked for then."""
-    return one == other or all(each is None or each is False for each in (one, other))
 
 
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -34,11 +34,19 @@ BEGUN = {
 def test_other_settings_are_refused_in_the_words_of_their_options(other, said):
     """The one that others follow from before these."""
     check_same(BEGUN, dict(BEGUN))
-    check_same({name: value for name, value in BEGUN.items() if name != "bf16_products"}, BEGUN)  # saved before it was
 
     with pytest.raises(TrainError) as refused:
         check_same(BEGUN, {**BEGUN, **other})
     assert said in str(refused.value)
+
+
+def test_a_state_from_before_there_was_bf16():
+    """It was trained without."""
+    before = {name: value for name, value in BEGUN.items() if name != "bf16_products"}
+
+    check_same(before, BEGUN)
+    with pytest.raises(TrainError, match="begun without --bf16, and now it is with --bf16"):
+        check_same(before, {**BEGUN, "bf16_products": True})
 
 
 def test_every_option_that_is_named_is_there():
