@@ -106,7 +106,7 @@ def merge(
     where `out` cannot be written. Nothing is left behind then.
     """
     started = time.monotonic()
-    adapter, family = check_merge(master, adapter_folder, out, another_base=another_base, force=force)
+    adapter, family = read_inputs(master, adapter_folder, out, another_base=another_base, force=force)
     with closing(TensorFolder(master)) as tensors, replace_folder(out, force=force) as folder:
         writer = _Writer(tensors, {family.tensor_name(role, layer): (layer, role) for layer, role in adapter.pairs})
         with faults_named(folder / "model.safetensors", ExportError):
@@ -125,10 +125,10 @@ def merge(
     )
 
 
-def check_merge(
+def read_inputs(
     master: Path, adapter_folder: Path, out: Path, *, another_base: bool = False, force: bool = False
 ) -> tuple[PeftAdapter, Family]:
-    """What merge() would do its work with, at once; raises what it would raise before that."""
+    """The adapter, and the family of the master: read, and found to fit each other and `out`. Raises as merge()."""
     adapter = read_peft_folder(adapter_folder)
     check_out_folder(out, force=force, inputs=[*model_files(master), adapter_folder / CONFIG_NAME])
     with closing(open_checkpoint(master)) as checkpoint:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgebit.cli.progress_bar import progress_bar
 from edgebit.cli.terminal import print_table, printable, printable_json
-from edgebit.merge import MergeReport, check_merge, merge, verdict
+from edgebit.merge import MergeReport, merge, read_inputs, verdict
 from edgebit.progress import Progress
 from edgebit.train.requirements import require_packages
 
@@ -57,9 +57,12 @@ def command(
     """
     if evaluate_on:
         require_packages()
-        check_merge(checkpoint, adapter, out, another_base=another_base, force=force)
     with progress_bar() as show:
-        judge = _judge(checkpoint, adapter, out, evaluate_on, show) if evaluate_on else dict
+        judge: Callable[[], _HeldOut] = dict
+        if evaluate_on:
+            # What merge() would refuse is refused before minutes of evaluating.
+            read_inputs(checkpoint, adapter, out, another_base=another_base, force=force)
+            judge = _judge(checkpoint, adapter, out, evaluate_on, show)
         report = merge(checkpoint, adapter, out, another_base=another_base, force=force, progress=show)
         held_out = judge()
     if as_json:

@@ -148,7 +148,7 @@ def test_the_command_tells_what_is_left(reference_checkpoint, tmp_path):
 
 
 @pytest.mark.reference
-def test_data_tell_what_is_left(native, reference_checkpoint, tmp_path, monkeypatch):
+def test_data_tell_what_is_left(native, reference_checkpoint, tmp_path):
     """The losses are those of the master, of it with the pair beside it, and of what was written."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
     master, data = reference_checkpoint("bitnet-bf16"), tmp_path / "data.jsonl"
@@ -168,9 +168,20 @@ def test_data_tell_what_is_left(native, reference_checkpoint, tmp_path, monkeypa
     again = losses(tmp_path / "of-bitnet-bf16", tmp_path / "nothing")
     told = [master, tmp_path / "nothing", "--eval", data, "--out", tmp_path / "of-bitnet-bf16", "--force"]
     assert f"loss     master alone {found['master']:.4f}" in CliRunner().invoke(cli, ["merge", *map(str, told)]).stdout
-    theirs = [master, tmp_path / "nothing", "--eval", data, "--out", tmp_path / "theirs", "--force"]
+    assert again["master"] == again["beside"] == again["merged"] == pytest.approx(found["merged"], rel=1e-4)
+
+
+@pytest.mark.reference
+def test_out_is_looked_at_before_anything_is_evaluated(native, reference_checkpoint, tmp_path, monkeypatch):
+    """A folder that edgebit did not write is not found out after minutes."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.txt").touch()
-    monkeypatch.setattr("edgebit.train.lora.merge_evaluation.evaluate_beside", None)  # out is looked at before
-    assert isinstance(CliRunner().invoke(cli, ["merge", *map(str, theirs)]).exception, ExportError)
-    assert again["master"] == again["beside"] == again["merged"] == pytest.approx(found["merged"], rel=1e-4)
+    (tmp_path / "data.jsonl").write_text('{"input": "lamp", "output": "on"}\n')
+    write_adapter(tmp_path / "adapter", size=1)
+    monkeypatch.setattr("edgebit.train.lora.merge_evaluation.evaluate_beside", None)
+    arguments = [tmp_path / "adapter", "--eval", tmp_path / "data.jsonl", "--out", tmp_path / "theirs", "--force"]
+
+    done = CliRunner().invoke(cli, ["merge", str(reference_checkpoint("bitnet-bf16")), *map(str, arguments)])
+
+    assert isinstance(done.exception, ExportError), done.exception
