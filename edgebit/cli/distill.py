@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import click
 
+from edgebit.checkpoint.opening import open_float_model
 from edgebit.cli.data_options import data_options
 from edgebit.cli.data_summary import echo_dry_run
 from edgebit.cli.progress_bar import progress_bar
@@ -58,6 +59,7 @@ def command(
         raise click.UsageError("--tokenizer is the teacher's own. Leave it out")
     check_training_options(options)
     if dry_run:
+        open_float_model(teacher).close()
         others = {name: options[name] for name in ("evaluate_on", "row_length", "batch_tokens")}
         return echo_dry_run(paths, replace(data, tokenizer=teacher), **others, as_json=as_json)
     require_packages()

@@ -17,6 +17,7 @@ from edgebit.cli.terminal import printable, printable_json
 from edgebit.cli.training_options import SCHEMA_TAKEN_OVER, check_training_options, settings_of, training_options
 from edgebit.cli.training_watch import training_watch
 from edgebit.train.data.preparation import DataSettings
+from edgebit.train.master_config import read_config
 from edgebit.train.requirements import require_packages
 from edgebit.train.same_training import SIZE_OPTIONS
 from edgebit.train.shape import ModelShape
@@ -71,6 +72,8 @@ def command(
     """
     _check_usage(options, data)
     if dry_run:
+        if options["start"] is not None and lora is None:
+            read_config(options["start"])
         given = replace(data, tokenizer=options["start"] or data.tokenizer)
         others = {name: options[name] for name in ("evaluate_on", "replay", "row_length", "batch_tokens")}
         return echo_dry_run(paths, given, **others, as_json=as_json)

@@ -11,6 +11,5 @@ def require_packages(names: tuple[str, ...] = PACKAGES) -> None:
     """Raise TrainError where one of the packages `names` is not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise TrainError(
-            f"training needs {', '.join(missing)}, not installed here. Get it: pip install 'edgebit[train]'"
-        )
+        what = "'edgebit[train]'" if "torch" in missing else " ".join(missing)  # PyTorch is large
+        raise TrainError(f"training needs {', '.join(missing)}, not installed here. Get it: pip install {what}")

@@ -265,6 +265,14 @@ def test_rows_longer_than_the_context_are_refused(data, tmp_path):
     assert "--row-length 64" in str(refused.exception)
 
 
+def test_a_dry_run_refuses_what_cannot_be_trained_on(data, tmp_path, native, reference_checkpoint):
+    """A packed checkpoint, without PyTorch."""
+    packed = reference_checkpoint("bitnet-packed")
+    done = invoke(data, "--out", tmp_path / "out", "--from", packed, "--dry-run")
+
+    assert isinstance(done.exception, TrainError) and "a packed checkpoint" in str(done.exception)
+
+
 def test_a_dry_run_writes_nothing(data, tmp_path, native):
     """It needs no PyTorch, and says what the data hold."""
     pytest.importorskip("tokenizers", reason="tokenizers is not installed")

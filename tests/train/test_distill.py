@@ -111,6 +111,13 @@ def test_a_dry_run_writes_nothing(teacher, texts, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
+def test_a_dry_run_refuses_a_teacher_that_is_ternary(texts, tmp_path, reference_checkpoint):
+    """As the training would."""
+    done = distill(reference_checkpoint("llama-master"), texts[0], "--out", tmp_path / "student", "--dry-run")
+
+    assert isinstance(done.exception, CheckpointError) and "is ternary already" in str(done.exception)
+
+
 def test_transformers_computes_the_same_student(teacher, texts, tmp_path):
     """Both forms: what is written is what was trained."""
     transformers = pytest.importorskip("transformers")

@@ -10,7 +10,8 @@ from edgebit.train.data.preparation import DataSettings, prepare_with
 from edgebit.train.data.rendering import Encoder
 from edgebit.train.lora.adapter import load_adapter
 from edgebit.train.lora.base import open_base
-from edgebit.train.master import read_config, read_master
+from edgebit.train.master import read_master
+from edgebit.train.master_config import read_config
 from edgebit.train.prepared_rows import evaluated_rows
 from edgebit.train.rows import Row
 from edgebit.train.shape import ModelShape
