@@ -151,7 +151,7 @@ class ModelFile:
         """The number of sections."""
         view, size = self._view, self.size
         if size < HEADER.size:
-            self._refuse(f"{size} bytes are no model file: a copy cut short. Copy it again.")
+            self._refuse(f"{size} bytes are no model file: another one, or a copy cut short. Copy it again.")
         magic, version, n_sections, file_size, table_crc, header_crc, reserved = HEADER.unpack_from(view)
         if magic != MAGIC:
             self._refuse("is no model file: the first eight bytes are others")
