@@ -68,6 +68,16 @@ def test_metrics_of_a_small_table():
     assert scores.by_intent(wanted, replies)["set_brightness"] == scores.Share(1, 2)
 
 
+def test_calls_that_the_daemon_refuses():
+    """A wrong number, a right call that looks like one, a right one, and no call."""
+    lines = ["lamp to 250", "lamp to 40 or 41", "lamp to 40", "lamp to 250"]
+    replies = [read_reply(answer({**LAMP, "percent": percent})) for percent in (25, 4, 40)] + [read_reply("")]
+
+    found = scores.rightly_refused(lines, [{"intent": "none"}, {**LAMP, "percent": 4}, LAMP, LAMP], replies)
+
+    assert found == scores.Share(1, 2)
+
+
 @pytest.mark.parametrize(
     ("hits", "of", "low", "high"),
     [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662), (10, 10, 0.7225, 1.0)],

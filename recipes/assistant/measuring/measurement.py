@@ -15,7 +15,7 @@ from recipes.assistant.measuring.engine_answers import LONGEST, Written, engine_
 from recipes.assistant.measuring.hassil_baseline import HassilBaseline, is_known
 from recipes.assistant.measuring.nearest_neighbour import NearestNeighbour
 from recipes.assistant.measuring.replies import Reply, read_reply, reply_of
-from recipes.assistant.measuring.scores import by_intent, confusions, score
+from recipes.assistant.measuring.scores import by_intent, confusions, rightly_refused, score
 
 SEED = 8
 CONFUSED = ("wordings", "templates", "people", "outside", "near")
@@ -134,6 +134,8 @@ def measure(run: Path, most: int, note: Callable[[str], None]) -> dict[str, Any]
     found = [reply for split in CONFUSED for reply in replies["ternary"][split]]
     counts = confusions(wanted, found)
     everything = [call for group in calls.values() for call in group]
+    lines = [example.text for group in sets.values() for example in group]
+    answered = [reply for split in sets for reply in replies["ternary"][split]]
     return {
         "most": most, "seed": SEED,
         "systems": {
@@ -145,6 +147,7 @@ def measure(run: Path, most: int, note: Callable[[str], None]) -> dict[str, Any]
             for name, group in replies.items()
         },
         **beside,
+        "rightly_refused": rightly_refused(lines, everything, answered).as_json(),
         "by_intent": {intent: share.as_json() for intent, share in by_intent(wanted, found).items()},
         "confusions": [[*pair, count] for pair, count in counts.most_common() if pair[0] != pair[1]],
         "matrix": [[*pair, count] for pair, count in sorted(counts.items())],

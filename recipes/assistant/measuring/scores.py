@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
+from edgebit.daemon.assistant.said_numbers import misheard
 from recipes.assistant.intents import Call
 from recipes.assistant.measuring.replies import Reply
 
@@ -116,3 +117,13 @@ def by_intent(wanted: Sequence[Call], replies: Sequence[Reply]) -> dict[str, Sha
 def confusions(wanted: Sequence[Call], replies: Sequence[Reply]) -> Counter[tuple[str, str]]:
     """How often each intent was asked for and each was answered, right ones too."""
     return Counter((str(call["intent"]), reply.intent) for call, reply in zip(wanted, replies, strict=True))
+
+
+def rightly_refused(lines: Sequence[str], wanted: Sequence[Call], replies: Sequence[Reply]) -> Share:
+    """Of the calls that the daemon's `assist` refuses for a number that was not said, those that are wrong."""
+    refused = [
+        reply.call != call
+        for line, call, reply in zip(lines, wanted, replies, strict=True)
+        if reply.call is not None and misheard(line, reply.call)
+    ]
+    return Share(sum(refused), len(refused))
