@@ -1,5 +1,7 @@
 """Sizes of a model, and what of them does not go together."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from edgebit.errors import TrainError
@@ -28,7 +30,15 @@ def test_a_config_of_either_transformers_is_read(config):
     assert ModelShape.from_config({"hidden_size": 96, **config}) == ModelShape(hidden_size=96, rope_theta=5e5)
 
 
-def test_missing_packages_are_said_with_the_command():
-    """That installs them."""
-    with pytest.raises(TrainError, match=r"needs no_such_package.*pip install 'edgebit\[train\]'"):
-        require_packages(("json", "no_such_package"))
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [(("json", "no_such_package"), "no_such_package"), (("json", "torch", "no_such_package"), "'edgebit[train]'")],
+)
+def test_missing_packages_are_said_with_the_command(names, remedy, monkeypatch):
+    """That installs them: what is missing, or all where PyTorch is among it."""
+    monkeypatch.setattr(
+        "edgebit.train.requirements.find_spec", lambda name: find_spec(name) if name == "json" else None
+    )
+    with pytest.raises(TrainError, match=r"needs .*no_such_package.*pip install ") as refused:
+        require_packages(names)
+    assert str(refused.value).endswith(f"pip install {remedy}")
